@@ -1,0 +1,146 @@
+"""The fields of a stage, checked against their annotations.
+
+    macs: Annotated[float, Between(0, 1)] = 0.5
+    switch_when: int | Literal["plateau"] = "plateau"
+
+A stage says what it takes where it declares the field; one checker reads that for every stage, and
+for the texts of `--set`.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from kpipe.errors import PipelineError, nearest
+
+__all__ = ["Between", "check_fields", "describe", "parse"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Between:
+    """The range of a number: `low <= x <= high`, or strictly inside where `strict`."""
+
+    low: float
+    high: float = float("inf")
+    strict: bool = False
+
+    def __contains__(self, number: float) -> bool:
+        if self.strict:
+            return self.low < number < self.high
+        return self.low <= number <= self.high
+
+    def __str__(self) -> str:
+        if self.high == float("inf"):
+            return f"above {self.low}" if self.strict else f"{self.low} or more"
+        return f"between {self.low} and {self.high}" + (", both excluded" if self.strict else "")
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        inner, *limits = parts
+        return _fits(value, inner) and all(value in limit for limit in limits)
+    if origin is Literal:
+        return any(value == part and type(value) is type(part) for part in parts)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in parts)
+    if origin is tuple:
+        if not isinstance(value, tuple | list):
+            return False
+        if parts[-1] is Ellipsis:
+            return all(_fits(item, parts[0]) for item in value)
+        return len(value) == len(parts) and all(map(_fits, value, parts))
+    if origin is not None and issubclass(origin, Mapping):
+        return isinstance(value, Mapping) and all(
+            _fits(key, parts[0]) and _fits(item, parts[1]) for key, item in value.items()
+        )
+    if annotation is Any:
+        return True
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation is types.NoneType:
+        return value is None
+    return isinstance(value, annotation)
+
+
+def describe(annotation: Any) -> str:
+    """An annotation in words: `a number between 0 and 1`."""
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return f"{describe(parts[0])} {' and '.join(map(str, parts[1:]))}"
+    if origin is Literal:
+        return " or ".join(map(repr, parts))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(describe, parts))
+    if origin is tuple:
+        if parts[-1] is Ellipsis:
+            return f"a tuple, each item {describe(parts[0])}"
+        return f"a tuple of {len(parts)}: {', '.join(map(describe, parts))}"
+    if origin is not None:
+        return "a dict"
+    words = {
+        float: "a number",
+        int: "a whole number",
+        str: "a string",
+        bool: "True or False",
+        Path: "a path",
+        types.NoneType: "None",
+    }
+    return words.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _literals(annotation: Any) -> list[str]:
+    parts = typing.get_args(annotation)
+    if typing.get_origin(annotation) is Literal:
+        return [part for part in parts if isinstance(part, str)]
+    return [name for part in parts for name in _literals(part)]
+
+
+def check_fields(stage: Any) -> list[str]:
+    """What is wrong with the field values of a dataclass instance, one sentence a field."""
+    hints = typing.get_type_hints(type(stage), include_extras=True)
+    problems = []
+    for field in dataclasses.fields(stage):
+        value, annotation = getattr(stage, field.name), hints[field.name]
+        if _fits(value, annotation):
+            continue
+        names = _literals(annotation)
+        hint = f"; {nearest(value, names)}" if isinstance(value, str) and names else ""
+        problems.append(f"{field.name}={value!r}: expected {describe(annotation)}{hint}")
+    return problems
+
+
+def parse(stage: Any, name: str, text: str) -> Any:
+    """The value that `--set stage.name=text` means: a Python literal, or else the text itself.
+
+    Raises:
+        PipelineError: the stage has no such field, or the value does not fit it.
+    """
+    hints = typing.get_type_hints(type(stage), include_extras=True)
+    known = [field.name for field in dataclasses.fields(stage)]
+    kind = type(stage).__name__
+    if name not in known:
+        raise PipelineError(
+            f"{kind} has no field {name!r}",
+            expected=f"one of {', '.join(known)}",
+            received=name,
+            fix=nearest(name, known),
+        )
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        value = text
+    for candidate in (value, text):
+        if _fits(candidate, hints[name]):
+            return candidate
+    raise PipelineError(
+        f"{kind}.{name} cannot be {text!r}", expected=describe(hints[name]), received=text
+    )

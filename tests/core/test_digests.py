@@ -1,0 +1,55 @@
+import hashlib
+import os
+
+from kpipe.core import digests
+from kpipe.core.digests import Digests, files_below
+
+
+def digests_with_memory(tmp_path):
+    return Digests(tmp_path / "memory" / "digests.sqlite")
+
+
+def test_a_file_digest_is_the_sha256_of_its_bytes(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"some bytes")
+    assert digests_with_memory(tmp_path).path(path) == hashlib.sha256(b"some bytes").hexdigest()
+
+
+def test_a_folder_digest_depends_on_names_and_contents_alone(tmp_path):
+    found = []
+    for name in ("one", "two", "other"):
+        folder = tmp_path / name
+        (folder / "deep").mkdir(parents=True)
+        (folder / "deep" / "a.txt").write_text("other" if name == "other" else "same")
+        found.append(digests_with_memory(tmp_path).path(folder))
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_settled_file_is_read_once_and_again_after_any_write(tmp_path, monkeypatch):
+    monkeypatch.setattr(digests, "_UNSETTLED_NS", -1)
+    path = tmp_path / "a.txt"
+    path.write_text("first")
+    status = path.stat()
+    memory = digests_with_memory(tmp_path)
+    first = memory.file(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "open", None)
+        assert memory.file(path) == first
+    path.write_text("other")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert memory.file(path) == hashlib.sha256(b"other").hexdigest()
+
+
+def test_a_file_written_just_now_is_not_remembered(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("first")
+    memory = digests_with_memory(tmp_path)
+    memory.file(path)
+    assert memory._memory.execute("SELECT count(*) FROM digests").fetchone() == (0,)
+
+
+def test_links_in_a_loop_end(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "up").symlink_to(tmp_path, target_is_directory=True)
+    assert [path.name for path in files_below(tmp_path)] == ["a.txt"]

@@ -1,0 +1,97 @@
+import pytest
+
+from kpipe.core.pipeline import Pipeline
+from kpipe.errors import PipelineError
+from tests.core.toys import Count, Join, Read, Repeat, Suffix
+
+
+def refusal(*arguments, **options):
+    with pytest.raises(PipelineError) as caught:
+        Pipeline(*arguments, **options)
+    return str(caught.value)
+
+
+def test_links_name_the_newest_giver_or_every_giver():
+    pipeline = Pipeline("toy", [Read("a"), Repeat(), Suffix(), Join()])
+    assert pipeline.links() == [{}, {"text": (0,)}, {}, {"text": (0, 1), "suffix": (2,)}]
+
+
+def test_an_optional_need_may_be_absent():
+    assert Pipeline("toy", [Read("a"), Join()]).links()[1] == {"text": (0,), "suffix": ()}
+
+
+def test_every_offender_is_named_at_once():
+    told = refusal("bad name!", [Read("a"), Repeat(times=0), Suffix(place="bakc"), "Join"], seed=-1)
+    for words in (
+        "'bad name!'",
+        "seed=-1",
+        "Repeat: times=0",
+        "between 1 and 9",
+        "did you mean 'back'?",
+        "item 4 is",
+    ):
+        assert words in told
+
+
+def test_a_stage_before_what_it_needs_is_told_what_to_move():
+    assert "move Read before it" in refusal("toy", [Repeat(), Read("a"), Join()])
+
+
+def test_a_need_that_nothing_gives_is_named():
+    assert "Repeat needs 'text'" in refusal("toy", [Repeat()])
+
+
+def test_a_stage_that_nothing_uses_is_named_with_its_right_place():
+    assert "Suffix is used by no stage after it: move it before Join" in refusal(
+        "toy", [Read("a"), Join(), Suffix(), Count()]
+    )
+
+
+def test_a_stage_that_stands_twice_is_refused():
+    assert "Repeat stands 2 times" in refusal("toy", [Read("a"), Repeat(), Repeat()])
+
+
+def test_an_empty_list_is_refused():
+    assert "empty" in refusal("toy", [])
+
+
+def test_a_misspelt_field_is_named_with_the_nearest_right_one():
+    with pytest.raises(PipelineError, match="did you mean 'times'") as caught:
+        Repeat(tmies=3)
+    assert "'tmies'" in str(caught.value)
+
+
+def test_a_missing_field_is_named():
+    with pytest.raises(PipelineError, match="'path'"):
+        Read()
+
+
+def test_settings_replace_fields_and_leave_the_pipeline_as_it_was():
+    pipeline = Pipeline("toy", [Read("a"), Repeat()])
+    changed = pipeline.with_settings(["Repeat.times=5", "Read.path=b c", "seed=3"])
+    assert changed == Pipeline("toy", [Read("b c"), Repeat(5)], seed=3)
+    assert pipeline == Pipeline("toy", [Read("a"), Repeat(2)])
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("Repaet.times=3", "did you mean 'Repeat'?"),
+        ("Repeat.time=3", "did you mean 'times'?"),
+        ("Repeat.times=ten", "a whole number between 1 and 9"),
+        ("Repeat.times=10", "a whole number between 1 and 9"),
+        ("Repeat.times", "stage.field=value"),
+        ("times=3", "stage.field=value"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused(setting, words):
+    with pytest.raises(PipelineError) as caught:
+        Pipeline("toy", [Read("a"), Repeat()]).with_settings([setting])
+    assert words in str(caught.value)
+
+
+def test_the_rendered_declaration_declares_the_same_pipeline():
+    pipeline = Pipeline("toy", [Read("it's"), Repeat(3), Join()], seed=4)
+    namespace = {}
+    exec(pipeline.render(), namespace)
+    assert namespace["pipeline"] == pipeline
