@@ -132,7 +132,7 @@ def plan(pipeline: Pipeline, root: Path) -> list[Step]:
         for stage in pipeline.stages:
             entry = None
             if unknown := walk.unknown():
-                step = Step(stage.name, "waits", f"for what {' and '.join(unknown)} will give")
+                step = Step(stage.name, "waits", f"for {', '.join(unknown)}")
             else:
                 about = walk.about()
                 key = fingerprint(about)
@@ -223,10 +223,10 @@ def _execute(executor: Executor, stage: Stage, context: Context) -> None:
 def _publish(walk: _Walk, folder: Path) -> None:
     """Copy what the stages publish into the run's folder; of one name, the newest stage's file."""
     newest = {
-        name: entry.folder / name
+        source.name: source
         for stage, entry in zip(walk.pipeline.stages, walk.entries, strict=True)
-        for name in stage.publishes
-        if entry and (entry.folder / name).exists()
+        for pattern in stage.publishes
+        for source in (entry.folder.glob(pattern) if entry else ())
     }
     for name, source in newest.items():
         target = folder / name

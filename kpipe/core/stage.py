@@ -72,7 +72,7 @@ class Stage(ABC):
     Class attributes:
         needs: what it reads, in the grammar above.
         gives: the kinds of result that its folder holds.
-        publishes: files of its folder that are copied into the run's folder.
+        publishes: files of its folder, or patterns, that are copied into the run's folder.
         version: raise it when the same configuration gives another result than before.
         distributions: installed packages whose versions belong to the key.
     """

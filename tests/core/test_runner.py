@@ -79,7 +79,7 @@ def test_the_plan_says_what_would_run_and_why(tmp_path, source):
     steps = plan(pipeline_on(source, times=3), out)
     assert [step.status for step in steps] == ["cached", "cached", "runs", "waits"]
     assert steps[2].why == "differs from the last one: times 2 -> 3"
-    assert "Repeat" in steps[3].why
+    assert steps[3].why == "for Repeat"
 
 
 def test_a_stage_that_was_cut_off_continues_in_its_folder(tmp_path):

@@ -1,0 +1,163 @@
+"""The rules of layers that hand on, join, lay out or mix the channels they are given.
+
+    hands channels on     normalization per channel, activations, pooling, padding, dropout
+    joins channels        Add and its like, elementwise over inputs that broadcast
+    lays out channels     Concatenate, Flatten, Reshape
+    must keep channels    what mixes or normalizes over them: Softmax, LayerNormalization, ...
+
+Masking is the meaning of every rule here: a rule hands channels on only where an output channel
+depends on its own input channel alone, so that removing a channel equals masking it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kpipe.prune.graph import Operation, Tensor
+from kpipe.prune.rules import Cut, Ids, Rule, Site, activated, follow, freeze
+
+__all__ = ["CHANNEL_RULES"]
+
+_FOLLOWING_LAYERS = """
+    ReLU LeakyReLU ELU Identity ActivityRegularization Resizing
+    Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianDropout GaussianNoise
+    MaxPooling1D MaxPooling2D MaxPooling3D AveragePooling1D AveragePooling2D AveragePooling3D
+    GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D
+    GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D
+    ZeroPadding1D ZeroPadding2D ZeroPadding3D Cropping1D Cropping2D Cropping3D
+    UpSampling1D UpSampling2D UpSampling3D
+"""
+_FOLLOWING_OPERATIONS = """
+    Relu Relu6 LeakyRelu Elu Selu Celu Gelu Silu HardSilu Sigmoid HardSigmoid LogSigmoid Softplus
+    Softsign Squareplus Tanh HardTanh Absolute Negative Square Sqrt Exp Clip MaxPool AveragePool
+"""
+_ELEMENTWISE = ("Add", "Subtract", "Multiply", "Maximum", "Minimum")
+_STAYING = {
+    "layers.InputLayer": "a model input",
+    "layers.Softmax": "softmax mixes the channels",
+    "ops.Softmax": "softmax mixes the channels",
+    "layers.LayerNormalization": "LayerNormalization normalizes over the channels",
+    "layers.RMSNormalization": "RMSNormalization normalizes over the channels",
+    "layers.GroupNormalization": "GroupNormalization normalizes over groups of channels",
+    "layers.Normalization": "Normalization holds constants per channel",
+}
+
+
+def _link_activation(site: Site) -> Ids:
+    return activated(site, follow(site))
+
+
+def _link_batch_norm(site: Site) -> Ids:
+    if site.operation.config["axis"] not in (-1, len(site.output_shape) - 1):
+        return freeze("it normalizes another axis than the last")(site)
+    return follow(site)
+
+
+def _cut_batch_norm(operation: Operation, inputs: Sequence[Ids], output: Ids) -> Cut:
+    names = ("gamma", "beta", "moving_mean", "moving_variance")
+    return Cut({}, {name: {0: output} for name in names})
+
+
+def _cut_prelu(operation: Operation, inputs: Sequence[Ids], output: Ids) -> Cut:
+    axes = operation.config["shared_axes"] or ()
+    shared = len(operation.weights["alpha"]) in axes
+    return Cut({}, {"alpha": {} if shared else {-1: output}})
+
+
+def _cut_layer_scale(operation: Operation, inputs: Sequence[Ids], output: Ids) -> Cut:
+    return Cut({"projection_dim": len(output)}, {name: {0: output} for name in operation.weights})
+
+
+def _link_rescaling(site: Site) -> Ids:
+    config = site.operation.config
+    if any(np.size(config[name]) > 1 for name in ("scale", "offset")):
+        return freeze("it has a scale or offset per channel")(site)
+    return follow(site)
+
+
+def _link_reduction(site: Site) -> Ids:
+    axis, rank = site.operation.config.get("axis"), len(site.input_shapes[0])
+    axes = {a % rank for a in ([axis] if isinstance(axis, int) else axis or range(rank))}
+    if axes & {0, rank - 1}:
+        return freeze("it reduces over the channels or the batch")(site)
+    return follow(site)
+
+
+def _link_merge(site: Site) -> Ids:
+    """Elementwise over inputs that broadcast: channels of the same position go together."""
+    for constant in site.call.constants():
+        if np.shape(constant)[-1:] not in ((), (1,)):
+            return freeze("it has a constant per channel")(site)
+    wide = [ids for ids in site.inputs if len(ids) == site.size]
+    if not wide:
+        return freeze("it broadcasts channels on both sides")(site)
+    for ids in wide[1:]:
+        site.channels.join(wide[0], ids)
+    return wide[0]
+
+
+def _link_divide(site: Site) -> Ids:
+    if len(site.inputs) > 1 or not isinstance(site.call.arguments[0][0], Tensor):
+        return freeze("a removed channel of a divisor cannot be masked by zero")(site)
+    return _link_merge(site)
+
+
+def _link_concatenate(site: Site) -> Ids:
+    rank = len(site.output_shape)
+    if site.operation.config["axis"] in (-1, rank - 1):
+        return np.concatenate(site.inputs)
+    return _link_merge(site)
+
+
+def _link_layout(site: Site) -> Ids:
+    """Flatten and Reshape: element f of an example, counted along, has channel f mod channels.
+
+    So the channel of an output position is known where the last axis of the output is a multiple
+    of the last axis of the input.
+    """
+    ids = site.inputs[0]
+    if site.size % len(ids):
+        return freeze("it splits the channels over several axes")(site)
+    return np.tile(ids, site.size // len(ids))
+
+
+def _cut_shape(name: str) -> Any:
+    def cut(operation: Operation, inputs: Sequence[Ids], output: Ids) -> Cut:
+        shape = list(operation.config[name])
+        # A dimension that stands as -1 beside the channels is found from what is left over.
+        shape[-1] = shape[-1] if shape[-1] == -1 else len(output)
+        return Cut({name: tuple(shape)})
+
+    return cut
+
+
+_MERGE = Rule(_link_merge)
+_DIVIDE = Rule(_link_divide)
+_CONCATENATE = Rule(_link_concatenate)
+_REDUCTION = Rule(_link_reduction)
+
+CHANNEL_RULES: dict[str, Rule] = {
+    **{f"layers.{name}": Rule(follow) for name in _FOLLOWING_LAYERS.split()},
+    **{f"ops.{name}": Rule(follow) for name in _FOLLOWING_OPERATIONS.split()},
+    **{kind: Rule(freeze(reason)) for kind, reason in _STAYING.items()},
+    **{f"layers.{name}": _MERGE for name in ("Average", *_ELEMENTWISE)},
+    **{f"ops.{name}": _MERGE for name in _ELEMENTWISE},
+    **{f"ops.{name}": _REDUCTION for name in ("Mean", "Sum", "Max", "Min")},
+    "layers.BatchNormalization": Rule(_link_batch_norm, _cut_batch_norm),
+    "layers.PReLU": Rule(follow, _cut_prelu),
+    "layers.Rescaling": Rule(_link_rescaling),
+    "layers.Activation": Rule(_link_activation),
+    "layers.Concatenate": _CONCATENATE,
+    "layers.Flatten": Rule(_link_layout),
+    "layers.Reshape": Rule(_link_layout, _cut_shape("target_shape")),
+    "ops.Concatenate": _CONCATENATE,
+    "ops.Divide": _DIVIDE,
+    "ops.TrueDivide": _DIVIDE,
+    "ops.Reshape": Rule(_link_layout, _cut_shape("newshape")),
+    "applications.CustomScaleLayer": _MERGE,
+    "applications.LayerScale": Rule(follow, _cut_layer_scale),
+    "applications.StochasticDepth": Rule(follow),
+}

@@ -1,0 +1,267 @@
+"""A Keras model as plain data: operations, their calls, and the tensors between them.
+
+    Graph
+    |-- operations   one `Operation` per layer or raw operation: name, kind, config, weights
+    |     `-- calls  one `Call` per use: numbers of the tensors read, numbers of the tensors made
+    |-- shapes       tensor number -> shape with the batch axis, (None, height, width, channels)
+    |-- inputs       tensor numbers the model is given
+    |-- outputs      tensor numbers the model returns
+    |-- structure    how the two are nested in lists and dictionaries
+    `-- order        (operation index, call index), inputs first
+
+Models nested in the model are opened: their operations stand in the same list, so that channels
+run through them. Everything that needs Keras' own graph is read here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from kpipe.errors import PruneError
+
+__all__ = ["Call", "Graph", "Operation", "Tensor", "kind_of", "read"]
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Stands in a call's arguments for the tensor of that number."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """One use of an operation.
+
+    Args:
+        inputs: numbers of the tensors read, in the order of the arguments.
+        outputs: numbers of the tensors made.
+        arguments: (positional, keyword) arguments, each tensor replaced by a `Tensor`.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    arguments: tuple[Any, Any]
+
+    def constants(self) -> list[Any]:
+        """The arguments that are not tensors: numbers, arrays, text."""
+        return [x for x in keras.tree.flatten(self.arguments) if not isinstance(x, Tensor)]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A layer or raw operation.
+
+    Args:
+        name: unique in the graph.
+        kind: what rules are registered for, see `kind_of`.
+        config: what `get_config` of the layer says.
+        weights: weight name -> shape, in the layer's order.
+        calls: its uses, in the order of the graph.
+        source: the Keras object itself, which only the surgery and the criteria touch.
+    """
+
+    name: str
+    kind: str
+    config: Mapping[str, Any]
+    weights: Mapping[str, tuple[int, ...]]
+    calls: tuple[Call, ...]
+    source: Any
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model as plain data; see the module's docstring."""
+
+    operations: tuple[Operation, ...]
+    shapes: tuple[Shape, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    structure: tuple[Any, Any]
+    order: tuple[tuple[int, int], ...]
+
+    def channels(self, tensor: int) -> int:
+        """Size of the last axis; 1 for a tensor that has only its batch axis."""
+        shape = self.shapes[tensor]
+        return shape[-1] or 0 if len(shape) > 1 else 1
+
+    def makers(self) -> dict[int, Operation]:
+        """Tensor number -> the operation that makes it."""
+        return {t: op for op in self.operations for call in op.calls for t in call.outputs}
+
+    def find(self, names: Iterable[str]) -> list[Operation]:
+        """The operations of these names, which the caller knows to exist."""
+        known = {operation.name: operation for operation in self.operations}
+        return [known[name] for name in names]
+
+
+def kind_of(thing: Any) -> str:
+    """The kind of a layer, operation or class: "layers.Conv2D", "ops.Add", "my_module.MyLayer".
+
+    A subclass is another kind than its base: what it adds is not known.
+    """
+    cls = thing if isinstance(thing, type) else type(thing)
+    module = cls.__module__.split(".")
+    if module[:2] == ["keras", "src"]:
+        return f"{module[2]}.{cls.__qualname__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def read(model: keras.Model) -> Graph:
+    """Reads a Functional or Sequential model, nested models included.
+
+    Raises:
+        PruneError: a subclassed or unbuilt model, two operations of one name, weights shared by
+            several layers, a channels-first layer, or a channel axis of unknown size.
+    """
+    function = _function(model) if isinstance(model, keras.Model) else None
+    if function is None:
+        raise PruneError(
+            f"{getattr(model, 'name', model)!r} has no graph of layers to read",
+            expected="a built Functional or Sequential keras.Model",
+            received=type(model).__name__,
+            fix="give a Sequential an Input, or rebuild a subclassed model as "
+            "keras.Model(inputs, outputs)",
+        )
+    reader = _Reader()
+    numbers = {id(tensor): reader.number(tensor) for tensor in function.inputs}
+    inputs = tuple(numbers.values())
+    for operation in function.operations:
+        if isinstance(operation, keras.layers.InputLayer):
+            reader.record(operation, (), [numbers[id(operation.output)]], ((), {}))
+    outputs = reader.walk(function, numbers, {})
+    graph = Graph(
+        tuple(reader.operation(place) for place in range(len(reader.sources))),
+        tuple(reader.shapes),
+        inputs,
+        tuple(outputs),
+        (function._inputs_struct, function._outputs_struct),
+        tuple(reader.order),
+    )
+    _refuse(graph)
+    return graph
+
+
+def _function(model: Any) -> Any:
+    """The graph inside a Functional or Sequential model; None where there is none."""
+    function = model._functional if isinstance(model, keras.Sequential) else model
+    own_call = not type(model).call.__module__.startswith("keras.")
+    return function if isinstance(function, keras.Function) and not own_call else None
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self.shapes: list[Shape] = []
+        self.sources: list[Any] = []
+        self.calls: list[list[Call]] = []
+        self.places: dict[int, int] = {}  # id of the Keras operation -> its place in `sources`
+        self.order: list[tuple[int, int]] = []
+
+    def number(self, tensor: Any) -> int:
+        self.shapes.append(tuple(tensor.shape))
+        return len(self.shapes) - 1
+
+    def record(
+        self, source: Any, inputs: Iterable[int], outputs: Iterable[int], arguments: Any
+    ) -> None:
+        if id(source) not in self.places:
+            self.places[id(source)] = len(self.sources)
+            self.sources.append(source)
+            self.calls.append([])
+        place = self.places[id(source)]
+        self.calls[place].append(Call(tuple(inputs), tuple(outputs), arguments))
+        self.order.append((place, len(self.calls[place]) - 1))
+
+    def walk(self, function: Any, numbers: dict[int, int], context: Mapping[str, Any]) -> list[int]:
+        """Reads one call of a model; returns the numbers of the tensors it returns.
+
+        Args:
+            function: the model's graph.
+            numbers: id of a Keras tensor -> its number, holding the inputs at the start. A nested
+                model called twice is walked twice, each time with a table of its own.
+            context: what the call hands on to every layer inside, such as training=False.
+        """
+
+        def place(x: Any) -> Any:
+            return Tensor(numbers[id(x)]) if isinstance(x, keras.KerasTensor) else x
+
+        for depth in sorted(function._nodes_by_depth, reverse=True):
+            for node in function._nodes_by_depth[depth]:
+                if node.is_input:
+                    continue
+                source, given = node.operation, [numbers[id(x)] for x in node.input_tensors]
+                kwargs = dict(node.arguments.kwargs)
+                inner = _function(source) if isinstance(source, keras.Model) else None
+                if inner is not None:
+                    own = {k: v for k, v in kwargs.items() if k == "training" and v is not None}
+                    table = {id(x): n for x, n in zip(inner.inputs, given, strict=True)}
+                    made = self.walk(inner, table, {**own, **context})
+                else:
+                    made = [self.number(x) for x in node.outputs]
+                    allowed = getattr(source, "_call_context_args", ())
+                    kwargs |= {k: v for k, v in context.items() if k in allowed}
+                    arguments = keras.tree.map_structure(place, (node.arguments.args, kwargs))
+                    self.record(source, given, made, arguments)
+                numbers |= {id(x): n for x, n in zip(node.outputs, made, strict=True)}
+        return [numbers[id(x)] for x in function.outputs]
+
+    def operation(self, place: int) -> Operation:
+        source = self.sources[place]
+        names: list[str] = []
+        for weight in getattr(source, "weights", ()):
+            again = sum(name.partition("#")[0] == weight.name for name in names)
+            names.append(f"{weight.name}#{again + 1}" if again else weight.name)
+        shapes = (tuple(weight.shape) for weight in getattr(source, "weights", ()))
+        return Operation(
+            source.name,
+            kind_of(source),
+            _config(source),
+            dict(zip(names, shapes, strict=True)),
+            tuple(self.calls[place]),
+            source,
+        )
+
+
+def _config(source: Any) -> dict[str, Any]:
+    try:
+        return source.get_config()
+    except NotImplementedError as error:
+        raise PruneError(
+            f"{source.name!r} ({kind_of(source)}) cannot be built again",
+            expected="an operation with get_config()",
+            received=str(error).strip().splitlines()[0],
+            fix="give its class a get_config() that returns its constructor's arguments",
+        ) from error
+
+
+def _refuse(graph: Graph) -> None:
+    """Raises one error that names everything in the graph that cannot be cut."""
+    faults: list[str] = []
+    names = Counter(operation.name for operation in graph.operations)
+    faults += [
+        f"{count} operations are named {name!r}" for name, count in names.items() if count > 1
+    ]
+    owners: dict[int, set[str]] = defaultdict(set)
+    for operation in graph.operations:
+        for weight in getattr(operation.source, "weights", ()):
+            owners[id(weight)].add(operation.name)
+        if operation.config.get("data_format") == "channels_first":
+            faults.append(f"{operation.name!r} is channels_first")
+        if any(graph.shapes[t][1:][-1:] == (None,) for c in operation.calls for t in c.outputs):
+            faults.append(f"{operation.name!r} has a last axis of unknown size")
+    shared = sorted({tuple(sorted(names)) for names in owners.values() if len(names) > 1})
+    faults += [f"{', '.join(map(repr, names))} share a weight" for names in shared]
+    if faults:
+        raise PruneError(
+            "the model cannot be cut: " + "; ".join(faults),
+            expected="unique names, weights of one layer each, channels on the last axis, "
+            "and a known number of channels everywhere",
+            fix="rebuild the model so, then copy its weights over",
+        )

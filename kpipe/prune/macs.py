@@ -1,0 +1,117 @@
+"""Multiply-accumulates and parameters.
+
+    kind                    multiply-accumulates for one image
+    convolution             output spots * kernel spots * input channels / groups * filters
+    depthwise convolution   output spots * kernel spots * output channels
+    separable convolution   output spots * input channels * multiplier * (kernel spots + filters)
+    transposed convolution  input spots * kernel spots * input channels * filters
+    dense                   output spots * inputs * units
+
+where spots is height * width. Biases, normalization, activations, pooling and additions are not
+counted: they are a few percent, and a converter folds many of them away.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from kpipe.prune.graph import Graph, Operation, read
+from kpipe.prune.groups import Coupling, couple
+from kpipe.prune.registry import rule_of
+from kpipe.prune.rules import positions
+
+__all__ = ["Terms", "count_macs", "count_params", "kept_width", "reach", "terms"]
+
+Width = Callable[[int], int]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """One call that costs multiply-accumulates, as a function of its numbers of channels.
+
+    Args:
+        operation: what is called.
+        read: number of the tensor read.
+        made: number of the tensor made.
+        spots: spatial positions of the two.
+    """
+
+    operation: Operation
+    read: int
+    made: int
+    spots: tuple[int, int]
+
+    def macs(self, width: Width) -> int:
+        """Multiply-accumulates when each tensor has `width(tensor)` channels."""
+        rule = rule_of(self.operation)
+        assert rule is not None and rule.macs is not None
+        return rule.macs(self.operation, *self.spots, width(self.read), width(self.made))
+
+
+def terms(graph: Graph) -> list[Terms]:
+    """Every call in a graph that costs multiply-accumulates.
+
+    Raises:
+        PruneError: the image size is not fixed.
+    """
+    found = []
+    for operation in graph.operations:
+        rule = rule_of(operation)
+        for call in operation.calls if rule is not None and rule.macs is not None else ():
+            read, made = call.inputs[0], call.outputs[0]
+            spots = (positions(graph.shapes[read]), positions(graph.shapes[made]))
+            found.append(Terms(operation, read, made, spots))
+    return found
+
+
+def count_macs(model: keras.Model) -> int:
+    """Multiply-accumulates of the model for one image; see the module's table.
+
+    Args:
+        model: a built Functional or Sequential model of fixed image size.
+
+    Warns:
+        UserWarning: layers that have no rule but matrices of weights; they count as 0.
+    """
+    graph = read(model)
+    uncounted = [
+        f"{operation.name!r} ({operation.kind})"
+        for operation in graph.operations
+        if rule_of(operation) is None and any(len(s) > 1 for s in operation.weights.values())
+    ]
+    if uncounted:
+        warnings.warn(
+            f"no rule counts the multiply-accumulates of {', '.join(uncounted)}: counted as 0",
+            stacklevel=2,
+        )
+    return sum(term.macs(graph.channels) for term in terms(graph))
+
+
+def count_params(model: keras.Model) -> int:
+    """Parameters of the model, trainable or not."""
+    return int(sum(math.prod(weight.shape) for weight in model.weights))
+
+
+def reach(model: keras.Model) -> float:
+    """The share of the model's multiply-accumulates that can be removed, in [0, 1].
+
+    What goes when every removable filter goes: the work of making its output and the work of
+    reading it. What stays is between channels that are protected on both sides.
+    """
+    graph = read(model)
+    coupling = couple(graph)
+    costs = terms(graph)
+    total = sum(term.macs(graph.channels) for term in costs)
+    stays = sum(term.macs(kept_width(coupling, ~coupling.frozen)) for term in costs)
+    return 1 - stays / total if total else 0.0
+
+
+def kept_width(coupling: Coupling, removed: np.ndarray) -> Width:
+    """Tensor number -> channels left when the units marked in `removed` (units,) are gone."""
+    return lambda tensor: int(np.count_nonzero(~removed[coupling.units[tensor]]))

@@ -1,0 +1,257 @@
+"""Filters removed from a model, exactly.
+
+    remove      {layer: output channels}            what is asked
+    Plan.kept   {layer: output channels that stay}  what that means for every operation it touches
+    new model   weights[..., kept of the input, kept of the output]
+
+Exact means: each operation of the new model gives what the old one gives on the kept channels when
+every operation of the old one is masked outside `Plan.kept`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from kpipe.errors import PruneError, nearest
+from kpipe.prune.graph import Graph, Operation, Tensor, read
+from kpipe.prune.groups import Coupling, couple, cut_of
+from kpipe.prune.macs import kept_width, terms
+from kpipe.prune.rules import Cut
+
+__all__ = ["Plan", "plan", "plan_units", "remove_filters"]
+
+Channels = Sequence[int] | np.ndarray
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is kept, and what it costs.
+
+    Args:
+        kept: name of a layer or raw operation -> sorted output channels that stay, (kept,) int64,
+            for every operation whose output loses channels. Channels of a flattened output are
+            its positions.
+        protected: name -> why its filters must stay.
+        macs_before: multiply-accumulates of the model as it is; None where the image size is open.
+        macs_after: the same with the channels removed.
+        params_before: parameters of the model as it is, trainable or not.
+        params_after: the same with the channels removed.
+    """
+
+    kept: dict[str, np.ndarray]
+    protected: dict[str, str]
+    macs_before: int | None
+    macs_after: int | None
+    params_before: int
+    params_after: int
+
+
+def plan(
+    model: keras.Model, remove: Mapping[str, Channels], *, protect: Iterable[str] = ()
+) -> Plan:
+    """Closes a request over everything that must go with it.
+
+    Args:
+        model: a built Functional or Sequential model; nested models are opened.
+        remove: name of a layer or raw operation -> output channels to remove.
+        protect: layers whose output channels must stay.
+
+    Raises:
+        PruneError: unknown layers or channels, protected channels, or layers that would be left
+            without a channel; all of them are named.
+    """
+    coupling = couple(read(model), protect)
+    return plan_units(coupling, _requested(coupling, remove))
+
+
+def plan_units(coupling: Coupling, removed: np.ndarray) -> Plan:
+    """The plan of removing the units marked in `removed`, (units of the coupling,) bool."""
+    graph = coupling.graph
+    kept = {}
+    for operation in graph.operations:
+        stays = ~removed[coupling.output_units(operation)]
+        if not stays.all():
+            kept[operation.name] = np.flatnonzero(stays)
+    empty = [repr(name) for name, channels in kept.items() if not len(channels)]
+    if empty:
+        raise PruneError(
+            f"nothing would be left of {', '.join(empty)}",
+            expected="at least one channel kept in every layer",
+            fix="leave a channel of each, and of the layers that are joined with them",
+        )
+    fixed = all(None not in shape[1:] for shape in graph.shapes)
+    costs = terms(graph) if fixed else []
+    width = kept_width(coupling, removed)
+    return Plan(
+        kept,
+        coupling.protected,
+        sum(term.macs(graph.channels) for term in costs) if fixed else None,
+        sum(term.macs(width) for term in costs) if fixed else None,
+        _params(graph, {}),
+        _params(graph, kept),
+    )
+
+
+def _requested(coupling: Coupling, remove: Mapping[str, Channels]) -> np.ndarray:
+    known = {operation.name: operation for operation in coupling.graph.operations}
+    removed = np.zeros(len(coupling.frozen), bool)
+    faults: list[str] = []
+    for name, channels in remove.items():
+        if name not in known:
+            faults.append(f"there is no layer {name!r} ({nearest(name, known)})")
+            continue
+        units = coupling.output_units(known[name])
+        asked = np.asarray(channels)
+        if asked.size and (asked.ndim != 1 or asked.dtype.kind not in "iu"):
+            faults.append(f"the channels of {name!r} are not a list of integers")
+            continue
+        asked = asked.astype(np.int64)
+        outside = asked[(asked < 0) | (asked >= len(units))]
+        if len(outside):
+            faults.append(f"{name!r} has {len(units)} channels, not {outside.tolist()}")
+            continue
+        stuck = asked[coupling.frozen[units[asked]]]
+        if len(stuck):
+            reason = coupling.protected.get(name, "they are joined with channels that must stay")
+            faults.append(f"channels {stuck.tolist()} of {name!r} are protected: {reason}")
+            continue
+        removed[units[asked]] = True
+    if faults:
+        raise PruneError(
+            "channels cannot be removed: " + "; ".join(faults),
+            expected="{name of a layer: [output channel, ...]} of filters that can be removed",
+            fix="kpipe.prune.rank(model) names the layers and their channels",
+        )
+    return removed
+
+
+def _positions(
+    graph: Graph, kept: Mapping[str, np.ndarray]
+) -> tuple[dict[int, np.ndarray], dict[str, Cut]]:
+    """Tensor number -> channels kept, and operation name -> what changes in it."""
+    stays: dict[int, np.ndarray] = {}
+    for operation in graph.operations:
+        for call in operation.calls:
+            for tensor in call.outputs:
+                everything = np.arange(graph.channels(tensor))
+                stays[tensor] = kept.get(operation.name, everything)
+    cuts = {}
+    for operation in graph.operations:
+        call = operation.calls[0]
+        reads = [stays[tensor] for tensor in call.inputs]
+        touched = [operation.name in kept]
+        touched += [len(r) < graph.channels(t) for r, t in zip(reads, call.inputs, strict=True)]
+        cuts[operation.name] = (
+            cut_of(operation, reads, stays[call.outputs[0]]) if any(touched) else Cut()
+        )
+    return stays, cuts
+
+
+def _params(graph: Graph, kept: Mapping[str, np.ndarray]) -> int:
+    total = 0
+    _, cuts = _positions(graph, kept)
+    for operation in graph.operations:
+        for name, shape in operation.weights.items():
+            sizes = list(shape)
+            for axis, positions in cuts[operation.name].weights.get(name, {}).items():
+                sizes[axis] = len(positions)
+            total += math.prod(sizes)
+    return total
+
+
+def remove_filters(model: keras.Model, plan: Plan) -> keras.Model:
+    """A new model without the filters that the plan removes.
+
+    The new model is an ordinary flat Functional model: layers keep their names, weights, dtype
+    policies and trainable flags, and nested models are opened. It shares nothing with the old one,
+    which still predicts. It is not compiled: an optimizer's state belongs to the old weights.
+
+    Args:
+        model: the model that the plan was made for.
+        plan: what to keep; a plan that removes nothing gives a copy.
+
+    Raises:
+        PruneError: the plan is of another model, or a layer cannot be built again.
+    """
+    graph = read(model)
+    _check_fits(graph, plan)
+    _, cuts = _positions(graph, plan.kept)
+    built = [_rebuilt(operation, cuts[operation.name]) for operation in graph.operations]
+    tensors: dict[int, Any] = {}
+
+    def fill(x: Any) -> Any:
+        return tensors[x.number] if isinstance(x, Tensor) else x
+
+    for place, use in graph.order:
+        call = graph.operations[place].calls[use]
+        if not call.inputs:  # an InputLayer is called by being made
+            tensors[call.outputs[0]] = built[place].output
+            continue
+        args, kwargs = keras.tree.map_structure(fill, call.arguments)
+        made = keras.tree.flatten(built[place](*args, **kwargs))
+        tensors |= dict(zip(call.outputs, made, strict=True))
+    for operation, layer in zip(graph.operations, built, strict=True):
+        _copy_weights(operation, layer, cuts[operation.name])
+
+    given, returned = (
+        keras.tree.pack_sequence_as(nested, [tensors[t] for t in numbers])
+        for nested, numbers in zip(graph.structure, (graph.inputs, graph.outputs), strict=True)
+    )
+    return keras.Model(given, returned, name=model.name)
+
+
+def _check_fits(graph: Graph, plan: Plan) -> None:
+    widths = {op.name: graph.channels(op.calls[0].outputs[0]) for op in graph.operations}
+    wrong = [
+        repr(name)
+        for name, kept in plan.kept.items()
+        if name not in widths or not len(kept) or kept[-1] >= widths[name]
+    ]
+    if wrong or _params(graph, {}) != plan.params_before:
+        raise PruneError(
+            "the plan was made for another model",
+            expected=f"a model of {plan.params_before:,} parameters with the layers of the plan",
+            received=f"a model of {_params(graph, {}):,} parameters"
+            + (f"; not as planned: {', '.join(wrong)}" if wrong else ""),
+            fix="call kpipe.prune.plan on the model that is to be cut",
+        )
+
+
+def _rebuilt(operation: Operation, cut: Cut) -> Any:
+    source = operation.source
+    try:
+        new = type(source).from_config({**operation.config, **cut.config})
+    except (TypeError, ValueError) as error:
+        raise PruneError(
+            f"{operation.name!r} ({operation.kind}) cannot be built again",
+            received=str(error).strip().splitlines()[0],
+            fix="give its class a get_config() and from_config() that agree",
+        ) from error
+    new.name = operation.name  # raw operations do not all keep it in their configuration
+    return new
+
+
+def _copy_weights(operation: Operation, layer: Any, cut: Cut) -> None:
+    for (name, shape), old, new in zip(
+        operation.weights.items(),
+        getattr(operation.source, "weights", ()),
+        getattr(layer, "weights", ()),
+        strict=True,
+    ):
+        value = old.numpy()
+        for axis, positions in cut.weights.get(name, {}).items():
+            value = np.take(value, positions, axis=axis)
+        if value.shape != tuple(new.shape):
+            raise PruneError(
+                f"the weight {name!r} of {operation.name!r} does not fit after the cut",
+                expected=f"shape {tuple(new.shape)}",
+                received=f"shape {value.shape}, cut from {shape}",
+                fix=f"mend the rule registered for {operation.kind}",
+            )
+        new.assign(value)

@@ -1,0 +1,67 @@
+"""The meaning of exact: a masked run of the old model, written apart from the package.
+
+old model, every operation's output zeroed outside `kept`  ==  new model, on the kept channels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+
+def randomize(model: keras.Model, seed: int = 0) -> keras.Model:
+    """Gives every weight, batch statistics included, values that hide no leak; returns it."""
+    generator = np.random.default_rng(seed)
+    for weight in model.weights:
+        shape = tuple(weight.shape)
+        fan_in = max(1, int(np.prod(shape[:-1])))
+        if weight.name in ("gamma", "moving_variance"):
+            value = generator.uniform(0.5, 1.5, shape)
+        elif weight.name.endswith("kernel"):
+            value = generator.normal(0, fan_in**-0.5, shape)
+        else:
+            value = generator.normal(0, 0.5, shape)
+        weight.assign(value.astype("float32"))
+    return model
+
+
+def run(
+    model: keras.Model, image: np.ndarray, kept: Mapping[str, np.ndarray]
+) -> dict[str, list[np.ndarray]]:
+    """Output of each operation (one array per call), masked before its consumers see it."""
+    seen: dict[str, list[np.ndarray]] = {}
+
+    def masked(operation: keras.Operation) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            out = operation(*args, **kwargs)
+            if operation.name in kept:
+                mask = np.zeros(out.shape[-1], "float32")
+                mask[kept[operation.name]] = 1
+                out = out * mask
+            seen.setdefault(operation.name, []).append(np.asarray(out))
+            return out
+
+        return call
+
+    function = model._functional if isinstance(model, keras.Sequential) else model
+    function._run_through_graph(keras.ops.convert_to_tensor(image), operation_fn=masked)
+    return seen
+
+
+def worst_difference(
+    old: keras.Model, new: keras.Model, kept: Mapping[str, np.ndarray], image: np.ndarray
+) -> float:
+    """Largest difference of any operation on its kept channels, relative to its largest value."""
+    before, after = run(old, image, kept), run(new, image, {})
+    assert set(before) == set(after)
+    worst = 0.0
+    for name, outputs in before.items():
+        for expected, received in zip(outputs, after[name], strict=True):
+            expected = expected[..., kept[name]] if name in kept else expected
+            assert expected.shape == received.shape, name
+            scale = max(float(np.abs(expected).max()), 1e-6)
+            worst = max(worst, float(np.abs(expected - received).max()) / scale)
+    return worst

@@ -1,0 +1,225 @@
+"""Small models, one per way in which channels can be joined, laid out or protected.
+
+name -> (a function that builds the model, layers whose filters must be removable)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import layers
+
+__all__ = ["NETS", "classifier", "image", "lite", "residual"]
+
+Tensor = Any  # a keras.KerasTensor
+SIZE = 8
+
+
+def image(channels: int = 3) -> Tensor:
+    return keras.Input((SIZE, SIZE, channels), name="image")
+
+
+def classifier(inputs: Tensor, features: Tensor, name: str = "net") -> keras.Model:
+    x = (
+        layers.GlobalAveragePooling2D(name="pool")(features)
+        if len(features.shape) == 4
+        else features
+    )
+    x = layers.Dropout(0.2, name="dropout")(x)
+    x = layers.Dense(4, name="logits")(x)
+    return keras.Model(inputs, layers.Activation("softmax", name="predictions")(x), name=name)
+
+
+def conv(x: Tensor, filters: int, name: str, strides: int = 1, **kwargs: object) -> Tensor:
+    x = layers.Conv2D(filters, 3, strides, padding="same", use_bias=False, name=name, **kwargs)(x)
+    x = layers.BatchNormalization(name=f"{name}_bn")(x)
+    return layers.ReLU(6.0, name=f"{name}_relu")(x)
+
+
+def _mobile_block(x: Tensor, filters: int, stride: int, name: str) -> Tensor:
+    """An inverted bottleneck with explicit symmetric padding, as EfficientNet-Lite0 needs it."""
+    y = layers.Conv2D(x.shape[-1] * 3, 1, use_bias=False, name=f"{name}_expand")(x)
+    y = layers.BatchNormalization(name=f"{name}_expand_bn")(y)
+    y = layers.ReLU(6.0, name=f"{name}_expand_relu")(y)
+    y = layers.ZeroPadding2D(1, name=f"{name}_pad")(y)
+    y = layers.DepthwiseConv2D(3, stride, padding="valid", use_bias=False, name=f"{name}_dw")(y)
+    y = layers.BatchNormalization(name=f"{name}_dw_bn")(y)
+    y = layers.ReLU(6.0, name=f"{name}_dw_relu")(y)
+    y = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_project")(y)
+    y = layers.BatchNormalization(name=f"{name}_project_bn")(y)
+    if stride == 1 and x.shape[-1] == filters:
+        y = layers.Dropout(0.1, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(y)
+        y = layers.Add(name=f"{name}_add")([x, y])
+    return y
+
+
+def lite() -> keras.Model:
+    """EfficientNet-Lite0 in small: its layers, its paddings, its classifier."""
+    inputs = image()
+    x = layers.Rescaling(1 / 128, -127 / 128, name="rescale")(inputs)
+    x = layers.ZeroPadding2D(1, name="stem_pad")(x)
+    x = layers.Conv2D(8, 3, 2, use_bias=False, name="stem")(x)
+    x = layers.BatchNormalization(name="stem_bn")(x)
+    x = layers.ReLU(6.0, name="stem_relu")(x)
+    x = _mobile_block(x, 16, 2, "a")
+    x = _mobile_block(x, 16, 1, "b")
+    x = _mobile_block(x, 16, 1, "c")
+    x = conv(x, 32, "head")
+    return classifier(inputs, x, "lite")
+
+
+def residual() -> keras.Model:
+    """Pre-activation blocks: the sum is read by normalization, and by a pooled shortcut."""
+    inputs = image()
+    x = layers.Conv2D(8, 3, padding="same", name="stem")(inputs)
+    for block in ("a", "b"):
+        y = layers.BatchNormalization(name=f"{block}_pre")(x)
+        y = layers.Activation("relu", name=f"{block}_pre_relu")(y)
+        y = conv(y, 6, f"{block}_1")
+        y = layers.Conv2D(8, 3, padding="same", name=f"{block}_2")(y)
+        x = layers.Add(name=f"{block}_add")([x, y])
+    y = conv(x, 8, "c_1", strides=2)
+    x = layers.Add(name="c_add")([layers.MaxPooling2D(1, 2, name="c_short")(x), y])
+    return classifier(inputs, layers.BatchNormalization(name="post")(x), "residual")
+
+
+def _concatenated() -> keras.Model:
+    inputs = image()
+    x = conv(inputs, 5, "first")
+    for step in ("a", "b"):  # chained, as in DenseNet
+        x = layers.Concatenate(name=f"{step}_cat")([x, conv(x, 4, step)])
+    return classifier(inputs, conv(x, 6, "last"))
+
+
+def _flattened() -> keras.Model:
+    inputs = image()
+    x = layers.MaxPooling2D(4)(conv(inputs, 6, "first"))
+    x = layers.Dense(7, "gelu", name="hidden")(layers.Flatten(name="flatten")(x))
+    return classifier(inputs, x)
+
+
+def _squeezed() -> keras.Model:
+    inputs = image()
+    x = conv(inputs, 6, "first")
+    s = layers.GlobalAveragePooling2D()(x)
+    s = layers.Reshape((1, 1, 6), name="squeeze")(s)
+    s = layers.Conv2D(3, 1, activation="silu", name="reduce")(s)
+    s = layers.Conv2D(6, 1, activation="sigmoid", name="expand")(s)
+    return classifier(inputs, conv(layers.Multiply(name="scale")([x, s]), 5, "last"))
+
+
+def _raw_operations() -> keras.Model:
+    inputs = image()
+    x = conv(inputs, 6, "first")
+    y = keras.ops.relu6(x + 3.0) * (1 / 6)
+    x = x * y + conv(x, 6, "second")
+    x = keras.ops.concatenate([x / 2.0, keras.ops.maximum(x, y)], axis=-1)
+    x = keras.ops.mean(conv(x, 5, "third"), axis=(1, 2), keepdims=True)
+    x = layers.Dense(6, name="hidden")(keras.ops.reshape(x, (-1, 5)))
+    return classifier(inputs, x)
+
+
+def _separable() -> keras.Model:
+    inputs = image()
+    x = layers.SeparableConv2D(6, 3, depth_multiplier=2, name="first")(inputs)
+    x = layers.SeparableConv2D(5, 3, depth_multiplier=2, name="second")(x)
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same", name="depthwise")(x)
+    return classifier(inputs, layers.UpSampling2D(name="up")(x))
+
+
+def _transposed() -> keras.Model:
+    inputs = image()
+    x = layers.Conv2DTranspose(6, 3, 2, activation="relu", name="first")(inputs)
+    x = layers.Conv2DTranspose(5, 3, name="second")(layers.AveragePooling2D(2)(x))
+    return classifier(inputs, layers.Cropping2D(1)(x))
+
+
+def _grouped() -> keras.Model:
+    inputs = image()
+    x = conv(inputs, 8, "first")
+    x = conv(x, 12, "grouped", groups=4)
+    x = conv(x, 24, "one_each", groups=12)
+    return classifier(inputs, conv(x, 5, "last"))
+
+
+def _activations() -> keras.Model:
+    inputs = image()
+    x = layers.PReLU(shared_axes=[1, 2], name="shared")(layers.Conv2D(6, 3, name="first")(inputs))
+    x = layers.PReLU(name="whole")(layers.Conv2D(6, 3, name="second")(x))
+    x = layers.ELU()(layers.LeakyReLU()(x))
+    x = layers.SpatialDropout2D(0.1)(layers.GaussianNoise(0.1)(x))
+    return classifier(inputs, layers.Activation("hard_silu")(conv(x, 5, "last")))
+
+
+def _shared_layer() -> keras.Model:
+    inputs = image()
+    x, twice = conv(inputs, 6, "first"), layers.Conv2D(6, 3, padding="same", name="twice")
+    relu = layers.ReLU(name="relu")
+    x = relu(twice(x))
+    return classifier(inputs, layers.Average(name="mean")([x, relu(twice(x))]))
+
+
+def _nested() -> keras.Model:
+    inner_input = keras.Input((SIZE, SIZE, 5), name="inner_input")
+    inner = keras.Model(inner_input, conv(inner_input, 6, "inside"), name="inner")
+    tail = keras.Sequential([keras.Input((SIZE, SIZE, 6)), layers.Conv2D(7, 3, name="tail_conv")])
+    inputs = image()
+    return classifier(inputs, tail(inner(conv(inputs, 5, "first"), training=False)))
+
+
+def _layer_normalized() -> keras.Model:
+    inputs = image()
+    x = layers.LayerNormalization(name="norm")(conv(inputs, 6, "first"))
+    x = layers.Dense(9, "gelu", name="wide")(x)
+    return classifier(inputs, layers.Dense(6, name="narrow")(x))
+
+
+def _group_normalized() -> keras.Model:
+    inputs = image()
+    x = layers.GroupNormalization(2, name="norm")(conv(inputs, 6, "first"))
+    return classifier(inputs, conv(x, 5, "last"))
+
+
+def _mixing() -> keras.Model:
+    inputs = image()
+    x = layers.Conv2D(6, 1, activation="softmax", name="attention")(conv(inputs, 5, "first"))
+    x = layers.Permute((2, 1, 3), name="permute")(x)
+    return classifier(inputs, conv(x, 5, "last"))
+
+
+def _broadcast() -> keras.Model:
+    inputs = image()
+    x = conv(inputs, 6, "first")
+    mask = layers.Conv2D(1, 3, padding="same", activation="sigmoid", name="mask")(x)
+    return classifier(inputs, conv(layers.Multiply(name="masked")([x, mask]), 5, "last"))
+
+
+def _split_reshape() -> keras.Model:
+    inputs = image()
+    x = layers.Reshape((SIZE, SIZE * 2, 3), name="split")(conv(inputs, 6, "first"))
+    x = layers.Reshape((SIZE, SIZE * 2 * 5), name="merged")(conv(x, 5, "second"))
+    x = layers.Conv1D(6, 3, name="one_dimension")(x)
+    return classifier(inputs, layers.GlobalMaxPooling1D()(x))
+
+
+NETS: dict[str, tuple[Callable[[], keras.Model], set[str]]] = {
+    "lite": (lite, {"stem", "a_expand", "a_project", "c_project", "head"}),
+    "residual": (residual, {"stem", "a_1", "a_2", "b_2", "c_1"}),
+    "concatenated": (_concatenated, {"first", "a", "b", "last"}),
+    "flattened": (_flattened, {"first", "hidden"}),
+    "squeezed": (_squeezed, {"first", "reduce", "expand", "last"}),
+    "raw operations": (_raw_operations, {"first", "second", "third", "hidden"}),
+    "separable": (_separable, {"first", "second"}),
+    "transposed": (_transposed, {"first", "second"}),
+    "grouped": (_grouped, {"first", "grouped", "last"}),
+    "activations": (_activations, {"first", "second", "last"}),
+    "shared layer": (_shared_layer, {"first", "twice"}),
+    "nested": (_nested, {"first", "inside", "tail_conv"}),
+    "layer normalized": (_layer_normalized, {"wide", "narrow"}),
+    "group normalized": (_group_normalized, {"last"}),
+    "mixing": (_mixing, {"first", "last"}),
+    "broadcast": (_broadcast, {"first", "last"}),
+    "split reshape": (_split_reshape, {"second", "one_dimension"}),
+}

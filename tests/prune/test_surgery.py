@@ -1,0 +1,163 @@
+"""Removal is exact: each operation gives what the masked old model gives on the kept channels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from kpipe.errors import PruneError
+from kpipe.prune import Plan, count_macs, plan, rank, remove_filters
+from tests.prune import nets
+from tests.prune.masking import randomize, run, worst_difference
+
+
+def random_request(model: keras.Model, seed: int) -> dict[str, list[int]]:
+    """Some channels of every group, in some groups none, never all."""
+    generator = np.random.default_rng(seed)
+    request: dict[str, list[int]] = {}
+    for ranking in rank(model, "random", seed=seed).values():
+        channels = ranking.group.channels
+        count = generator.integers(0, len(channels))
+        chosen = generator.choice(channels, count, replace=False)
+        request.setdefault(ranking.group.layer, []).extend(int(c) for c in chosen)
+    return request
+
+
+def photos(model: keras.Model, seed: int = 0) -> np.ndarray:
+    shape = (2, *model.input_shape[1:])
+    return np.random.default_rng(seed).uniform(0, 255, shape).astype("float32")
+
+
+def check_exact(model: keras.Model, seed: int) -> tuple[Plan, keras.Model]:
+    randomize(model, seed)
+    request = random_request(model, seed)
+    made = plan(model, request)
+    new = remove_filters(model, made)
+    assert worst_difference(model, new, made.kept, photos(model)) < 1e-4
+    assert (new.count_params(), count_macs(new)) == (made.params_after, made.macs_after)
+    for layer, channels in request.items():
+        assert not set(channels) & set(made.kept.get(layer, []))
+    return made, new
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("name", nets.NETS)
+def test_every_operation_equals_the_masked_original(name: str, seed: int) -> None:
+    build, removable = nets.NETS[name]
+    model = build()
+    if name == "nested":  # a plan that removes nothing opens it, which must not change it
+        flat = remove_filters(model, plan(model, {}))
+        randomize(flat, seed)
+        for old, new in zip(model.weights, flat.weights, strict=True):
+            old.assign(new)
+        image = photos(model)
+        np.testing.assert_allclose(model(image), flat(image), rtol=1e-5, atol=1e-6)
+        model = flat
+    check_exact(model, seed)
+    free = {member for r in rank(model).values() for member in r.group.members}
+    assert removable <= free
+    assert not free & {"logits", "predictions"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("MobileNetV2", {"alpha": 0.35}),
+        ("ResNet50V2", {}),
+        ("MobileNetV3Small", {}),
+    ],
+)
+def test_keras_applications_are_cut_exactly(name: str, options: dict[str, float]) -> None:
+    make = getattr(keras.applications, name)
+    backbone = make(include_top=False, weights=None, input_shape=(32, 32, 3), **options)
+    model = nets.classifier(backbone.input, backbone.output)
+    made, _ = check_exact(model, 3)
+    assert made.macs_after is not None and made.macs_before is not None
+    assert made.macs_after < 0.6 * made.macs_before
+
+
+def test_the_check_sees_a_leak() -> None:
+    model = randomize(nets.lite())
+    made = plan(model, {"a_expand": [0, 5]})
+    new = remove_filters(model, made)
+    leaky = {k: v for k, v in made.kept.items() if k in ("a_expand", "a_dw")}
+    # Masking only the convolutions lets the beta of the normalization through.
+    image = photos(model)
+    outputs = [run(model, image, kept)["predictions"][0] for kept in (made.kept, leaky)]
+    assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
+    np.testing.assert_allclose(outputs[0], new(image), rtol=1e-4, atol=1e-6)
+
+
+def test_the_old_model_still_predicts_and_shares_nothing() -> None:
+    model = randomize(nets.residual())
+    image = photos(model)
+    before, weights = np.asarray(model(image)), [w.numpy() for w in model.weights]
+    new = remove_filters(model, plan(model, {"stem": [0, 1, 2]}))
+    for weight in new.weights:
+        weight.assign(weight + 1.0)
+    assert np.array_equal(before, model(image))
+    assert all(np.array_equal(a, b.numpy()) for a, b in zip(weights, model.weights, strict=True))
+    assert not {id(w) for w in model.variables} & {id(w) for w in new.variables}
+    assert [op.name for op in new.operations] == [op.name for op in model.operations]
+    assert new.name == model.name
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own save
+def test_saved_loaded_and_trained_it_is_an_ordinary_model(tmp_path: Path) -> None:
+    model = randomize(nets.lite())
+    new = remove_filters(model, plan(model, random_request(model, 4)))
+    image = photos(model)
+    new.save(tmp_path / "new.keras")
+    loaded = keras.models.load_model(tmp_path / "new.keras")
+    assert np.array_equal(new(image), loaded(image))
+    loaded.compile("sgd", "sparse_categorical_crossentropy")
+    before = [w.numpy() for w in loaded.trainable_weights]
+    loaded.train_on_batch(image, np.array([0, 3]))
+    moved = [
+        not np.array_equal(a, b.numpy())
+        for a, b in zip(before, loaded.trainable_weights, strict=True)
+    ]
+    assert sum(moved) > len(moved) / 2
+
+
+def test_trainable_flags_and_dtype_policies_are_carried_over() -> None:
+    inputs = nets.image()
+    x = layers.Conv2D(8, 3, name="frozen", trainable=False)(inputs)
+    x = layers.Conv2D(8, 3, name="half", dtype="mixed_float16")(x)
+    model = nets.classifier(inputs, layers.BatchNormalization(name="norm")(x))
+    model.get_layer("norm").trainable = False
+    new = remove_filters(model, plan(model, {"frozen": [0], "half": [1, 2]}))
+    trainable = {layer.name: layer.trainable for layer in new.layers}
+    assert trainable == {layer.name: layer.trainable for layer in model.layers}
+    assert new.get_layer("half").dtype_policy.name == "mixed_float16"
+
+
+def test_sequential_and_several_inputs_and_outputs() -> None:
+    stack = keras.Sequential([nets.image(), layers.Conv2D(6, 3, name="a"), layers.Conv2D(5, 3)])
+    new = remove_filters(stack, plan(stack, {"a": [0, 3]}))
+    assert new.get_layer("a").filters == 4 and new.output_shape == stack.output_shape
+
+    left, right = keras.Input((8, 8, 3), name="left"), keras.Input((8, 8, 2), name="right")
+    joined = layers.Concatenate(name="cat")(
+        [layers.Conv2D(4, 3, name="l")(left), layers.Conv2D(4, 3, name="r")(right)]
+    )
+    first = layers.Conv2D(2, 1, name="first")(joined)
+    model = keras.Model({"left": left, "right": right}, {"sum": first, "raw": joined})
+    with pytest.raises(PruneError, match="model output"):
+        plan(model, {"l": [0]})
+    model = keras.Model({"left": left, "right": right}, {"sum": first})
+    made = plan(model, {"l": [0], "r": [1, 2]})
+    np.testing.assert_array_equal(made.kept["cat"], [1, 2, 3, 4, 7])
+    new = remove_filters(model, made)
+    batch = {"left": np.ones((1, 8, 8, 3), "float32"), "right": np.ones((1, 8, 8, 2), "float32")}
+    assert new(batch)["sum"].shape == (1, 6, 6, 2)
+
+
+def test_a_plan_of_another_model_is_refused() -> None:
+    made = plan(nets.lite(), {"stem": [0]})
+    with pytest.raises(PruneError, match="another model"):
+        remove_filters(nets.residual(), made)
