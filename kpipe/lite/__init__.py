@@ -1,0 +1,33 @@
+"""Keras model -> `.tflite` bytes -> answers, accuracy and milliseconds.
+
+Only `conversion` needs Keras and TensorFlow. An application that carries a finished file imports
+the rest with NumPy, Pillow and ai-edge-litert alone.
+"""
+
+from kpipe._lazy import lazy
+
+__all__ = [
+    "Benchmark",
+    "Classifier",
+    "Evaluation",
+    "LiteModel",
+    "Prediction",
+    "benchmark",
+    "convert",
+    "evaluate",
+    "latency",
+]
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "Benchmark": "benchmarking",
+        "Classifier": "classification",
+        "Evaluation": "evaluation",
+        "LiteModel": "interpreter",
+        "Prediction": "classification",
+        "benchmark": "benchmarking",
+        "convert": "conversion",
+        "evaluate": "evaluation",
+        "latency": "benchmarking",
+    },
+)

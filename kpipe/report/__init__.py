@@ -1,0 +1,17 @@
+"""What a run did, as one HTML file and on the terminal.
+
+journal and artifacts -> `collect` -> dict -> `write_report` -> report.html
+"""
+
+from kpipe._lazy import lazy
+
+__all__ = ["Progress", "collect", "models_table", "write_report"]
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "Progress": "terminal",
+        "collect": "collection",
+        "models_table": "terminal",
+        "write_report": "page",
+    },
+)

@@ -1,0 +1,106 @@
+"""A run's folder as one dict, from the journal and the artifacts that it names.
+
+    {"pipeline", "run", "declaration", "stages": [{"name", "status", "seconds", "notes"}],
+     "trainings": [{"stage", "title", "history", "switched_at", "best_epoch"}],
+     "problems": [{"path", "kind", "detail"}], "metrics": {...} or None, "missing": [...]}
+
+Artifacts that were removed since are named under "missing": an old run still has its report.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from kpipe.core.journal import Event, read_journal
+from kpipe.errors import StoreError
+
+__all__ = ["collect"]
+
+
+def collect(folder: Path) -> dict[str, Any]:
+    """Everything the report shows of a run.
+
+    Args:
+        folder: the run's folder, `saved_models/<pipeline>/<run>`.
+
+    Raises:
+        StoreError: there is no run in it.
+    """
+    journal = folder / "journal.jsonl"
+    if not journal.exists():
+        raise StoreError(
+            f"{folder} holds no run",
+            expected=f"a journal at {journal}",
+            fix="run the pipeline first: kpipe run FILE",
+        )
+    events = read_journal(journal)
+    stages = _stages(events)
+    trainings: list[dict[str, Any]] = []
+    problems: list[dict[str, str]] = []
+    missing: list[str] = []
+    for stage in stages:
+        if not stage["folder"]:
+            continue
+        artifact = folder / stage["folder"]
+        if not artifact.exists():
+            missing.append(f"{stage['name']}: {artifact} was removed")
+            continue
+        trainings += [
+            {"stage": stage["name"], **training}
+            for training in _json(artifact / "history.json", [])
+        ]
+        if (artifact / "problems.csv").exists():
+            with (artifact / "problems.csv").open(encoding="utf-8", newline="") as stream:
+                problems += list(csv.DictReader(stream))
+    declaration = folder / "pipeline.py"
+    return {
+        "pipeline": folder.parent.name,
+        "run": folder.name,
+        "declaration": declaration.read_text(encoding="utf-8") if declaration.exists() else "",
+        "stages": stages,
+        "trainings": trainings,
+        "problems": problems,
+        "metrics": _json(folder / "metrics.json", None),
+        "missing": missing,
+    }
+
+
+def _stages(events: list[Event]) -> list[dict[str, Any]]:
+    """One row a stage, in the order of the newest run; notes and times of when it was made."""
+    found: dict[str, dict[str, Any]] = {}
+    started: dict[str, datetime] = {}
+    for event in events:
+        if event["event"] == "run_started":
+            # The order of the newest run counts, what earlier attempts told stays.
+            found = {name: {**row, "status": "not reached"} for name, row in found.items()}
+            continue
+        name = event.get("stage")
+        if not name:
+            continue
+        blank = {"name": name, "status": "", "seconds": 0.0, "notes": [], "folder": ""}
+        row = found.setdefault(name, blank)
+        if event["event"] == "stage_started":
+            started[name] = datetime.fromisoformat(event["time"])
+            row["status"] = "cut off"
+            if not event["continues"]:
+                row.update(seconds=0.0, notes=[])
+        elif event["event"] == "note" and event["text"] not in row["notes"]:
+            row["notes"].append(event["text"])
+        elif event["event"] == "stage_failed":
+            row["status"] = "failed"
+            row["notes"].append(event["detail"])
+        elif event["event"] in ("stage_finished", "stage_skipped"):
+            row["folder"] = event["folder"]
+            row["status"] = "cached" if event["event"] == "stage_skipped" else "made"
+            if event["event"] == "stage_finished" and name in started:
+                now = datetime.fromisoformat(event["time"])
+                row["seconds"] += (now - started[name]).total_seconds()
+    return list(found.values())
+
+
+def _json(path: Path, default: Any) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default

@@ -1,0 +1,47 @@
+"""The report of a run: one HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+
+from kpipe.report.charts import confusion_matrix, learning_curves
+from kpipe.report.collection import collect
+
+__all__ = ["write_report"]
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into a run's folder.
+
+    Args:
+        folder: the run's folder, `saved_models/<pipeline>/<run>`.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        StoreError: there is no run in the folder.
+    """
+    facts = collect(folder)
+    for training in facts["trainings"]:
+        training["svg"] = learning_curves(training)
+    metrics = facts["metrics"]
+    final = None
+    if metrics:
+        final = next(row for row in metrics["models"] if row["file"] == metrics["final"])
+        final["svg"] = confusion_matrix(final["confusion"], metrics["classes"])
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("kpipe.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = folder / "report.html"
+    aside = page.with_name(".report.html")
+    text = environment.get_template("page.html").render(**facts, final=final)
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(page)
+    return page

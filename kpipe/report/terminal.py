@@ -1,0 +1,121 @@
+"""A run on the terminal: lines as things happen, a bar for what is under way, one closing table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich import box
+from rich import progress as bars
+from rich.console import Console
+from rich.table import Table
+
+from kpipe.core.journal import Event
+
+__all__ = ["Progress", "models_table"]
+
+
+class Progress:
+    """Hears the journal's events and shows them.
+
+    Args:
+        console: where to draw; a console that is no terminal gets the lines without the bar.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = bars.Progress(
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            bars.TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: bars.TaskID | None = None
+
+    def __enter__(self) -> Progress:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def hear(self, event: Event) -> None:
+        """Show one event."""
+        show = getattr(self, f"_{event['event']}", None)
+        if show:
+            show(event)
+
+    def _line(self, text: str, style: str = "") -> None:
+        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def _stage_started(self, event: Event) -> None:
+        how = "continues where it was cut off" if event["continues"] else "runs"
+        self._line(f"{event['stage']} {how}", "bold")
+
+    def _stage_skipped(self, event: Event) -> None:
+        self._line(f"{event['stage']} is cached", "dim")
+
+    def _stage_finished(self, event: Event) -> None:
+        self._end_bar()
+
+    def _note(self, event: Event) -> None:
+        self._line(f"  {event['text']}")
+
+    def _epoch(self, event: Event) -> None:
+        self._end_bar()
+        metrics = "  ".join(f"{name} {value:.4g}" for name, value in event["metrics"].items())
+        self._line(
+            f"  {event['what']}, epoch {event['epoch']}/{event['epochs']}:  {metrics}", "dim"
+        )
+
+    def _step(self, event: Event) -> None:
+        if self._task is None:
+            self._task = self._bars.add_task("", total=event["total"])
+        self._bars.update(
+            self._task,
+            description=f"  {event['what']}",
+            completed=event["done"],
+            total=event["total"],
+        )
+
+    def _end_bar(self) -> None:
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None
+
+
+def models_table(folder: Path) -> Table | None:
+    """The closing table of a run, from its `metrics.json`; None for a run without an export."""
+    path = folder / "metrics.json"
+    if not path.exists():
+        return None
+    metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    table = Table(
+        title=f"{folder.parent.name}: {metrics['test_images']} test photos, by LiteRT, 1 thread",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("model", overflow="fold", ratio=1)
+    for name in ("accuracy", "balanced", "M MACs", "M params", "MB", "ms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in metrics["models"]:
+        table.add_row(
+            row["name"],
+            f"{row['accuracy']:.1%}",
+            f"{row['balanced_accuracy']:.1%}",
+            f"{row['macs'] / 1e6:.1f}",
+            f"{row['parameters'] / 1e6:.2f}",
+            f"{row['size'] / 1e6:.2f}",
+            f"{row['median_ms']:.2f}",
+            style="bold" if row["file"] == metrics["final"] else "",
+        )
+    return table

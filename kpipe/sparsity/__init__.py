@@ -1,0 +1,21 @@
+"""TensorFlow Model Optimization for Keras 3 models, which it refuses itself.
+
+    Keras 3 model -> tf_keras twin -> TFMOT masks weights -> Keras 3 model with zeros
+
+Zeros make a download smaller after compression, and nothing faster. `kpipe.prune` removes
+filters for speed.
+"""
+
+from kpipe._lazy import lazy
+
+__all__ = ["MagnitudeSettings", "prune_magnitude", "sparsity_of", "to_keras", "to_tf_keras"]
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "MagnitudeSettings": "magnitude",
+        "prune_magnitude": "magnitude",
+        "sparsity_of": "magnitude",
+        "to_keras": "bridge",
+        "to_tf_keras": "bridge",
+    },
+)

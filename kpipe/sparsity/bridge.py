@@ -1,0 +1,281 @@
+"""The same model in Keras 3 and in tf_keras: rebuilt layer by layer, weights copied by path.
+
+    Keras 3                        tf_keras
+    layer of a kind in FIELDS      layer of the same name and settings
+    Functional, Sequential         the same, rebuilt inside
+    raw operation (x + y, x[1:])   KerasOperation, which calls the operation itself
+    Activation of another meaning  KerasOperation, too ("hard_sigmoid" differs between the two)
+    anything else                  refused, with the reason
+
+Initializers are not carried over, since every weight is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+import tf_keras
+from keras.src.models.functional import Functional
+from tf_keras.src.engine.keras_tensor import KerasTensor
+
+from kpipe.errors import SparsityError
+from kpipe.sparsity.layers import FIELDS, equal, is_raw, settings_of
+
+__all__ = ["KerasOperation", "leaves", "to_keras", "to_tf_keras"]
+
+_CONTAINERS = (Functional, keras.Sequential, tf_keras.Sequential, tf_keras.Model)
+
+
+class KerasOperation(tf_keras.layers.Layer):
+    """A Keras 3 operation without weights, called by tf_keras on its own tensors.
+
+    Args:
+        operation: a raw Keras 3 operation, or a layer without weights.
+        arguments: (args, kwargs) of the call, with a `_Slot` in place of each tensor.
+    """
+
+    def __init__(self, operation: Any, arguments: Any, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.operation = operation
+        self.arguments = _Held(arguments)
+
+    def call(self, tensors: list[Any]) -> Any:
+        """The operation on `tensors`, which take the slots in order."""
+        args, kwargs = self.arguments.filled(tensors)
+        return self.operation(*args, **kwargs)
+
+
+class _Slot:
+    """Where a tensor stood among the arguments of a call."""
+
+
+class _Held:
+    """Arguments kept from tf_keras, which would wrap their lists and dicts to track them."""
+
+    def __init__(self, arguments: Any) -> None:
+        self._arguments = arguments
+
+    def filled(self, tensors: Any) -> Any:
+        waiting = iter(tensors if isinstance(tensors, (list, tuple)) else [tensors])
+        return keras.tree.map_structure(
+            lambda part: next(waiting) if isinstance(part, _Slot) else part, self._arguments
+        )
+
+
+def to_tf_keras(model: keras.Model) -> tf_keras.Model:
+    """The tf_keras twin of a Keras 3 model: same layer names, same weights, same outputs.
+
+    Args:
+        model: a functional or Sequential model; nested and shared layers are kept.
+
+    Raises:
+        SparsityError: layers that have no equal in tf_keras, all of them with their reasons.
+    """
+    _refuse_unequal(model)
+    twin = _Rebuild(tf_keras).model(model)
+    _copy_weights(model, twin)
+    return twin
+
+
+def to_keras(model: tf_keras.Model, template: keras.Model | None = None) -> keras.Model:
+    """A Keras 3 model with the layers and weights of a tf_keras model.
+
+    Args:
+        model: a functional or Sequential tf_keras model without TFMOT wrappers.
+        template: the Keras 3 model that it came from. Its structure is cloned, initializers,
+            regularizers and all, and only the weights are taken from `model`, by layer path.
+
+    Raises:
+        SparsityError: layers that have no equal in Keras 3, or weights that do not fit the
+            template.
+    """
+    if template is not None:
+        twin = _cloned(template)
+    else:
+        _refuse_unequal(model)
+        twin = _Rebuild(keras).model(model)
+    _copy_weights(model, twin)
+    return twin
+
+
+def _cloned(template: keras.Model) -> keras.Model:
+    if isinstance(template, keras.Sequential):
+        return keras.models.clone_model(template)
+    # Left to itself, Keras names the new inputs after a counter of the process.
+    starts = [
+        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
+        for tensor, name in zip(template.inputs, _input_names(template), strict=True)
+    ]
+    inputs = keras.tree.pack_sequence_as(template.input, starts)
+    return keras.models.clone_model(template, input_tensors=inputs)
+
+
+class _Rebuild:
+    """One walk over a model, giving each layer one equal in `library`, however often it is used."""
+
+    def __init__(self, library: Any) -> None:
+        self.library = library
+        self._made: dict[int, Any] = {}
+
+    def model(self, source: Any) -> Any:
+        if isinstance(source, (keras.Sequential, tf_keras.Sequential)):
+            shape = _batch_shape(source.inputs[0])
+            layers = [self.layer(layer) for layer in source.layers]
+            start = self.library.Input(shape[1:], batch_size=shape[0], name=_input_names(source)[0])
+            return self.library.Sequential([start, *layers], name=source.name)
+        walk = _walk_keras if isinstance(source, keras.Model) else _walk_tf_keras
+        starts = [
+            self.library.Input(
+                _batch_shape(tensor)[1:],
+                batch_size=_batch_shape(tensor)[0],
+                name=name,
+                dtype=_dtype_name(tensor),
+            )
+            for tensor, name in zip(source.inputs, _input_names(source), strict=True)
+        ]
+        structure = source._inputs_struct if walk is _walk_keras else source._nested_inputs
+        outputs = walk(source, starts, self.caller)
+        inputs = keras.tree.pack_sequence_as(structure, starts)
+        return self.library.Model(inputs, outputs, name=source.name)
+
+    def caller(self, operation: Any) -> Callable[..., Any]:
+        """What to call in place of `operation`, with the new graph's tensors."""
+        if isinstance(operation, KerasOperation):
+            kind = type(operation.operation)
+            again = kind.from_config(operation.operation.get_config())
+
+            def unwrapped(tensors: Any) -> Any:
+                args, kwargs = operation.arguments.filled(tensors)
+                return again(*args, **kwargs)
+
+            return unwrapped
+        if isinstance(operation, keras.Operation) and is_raw(operation):
+            return lambda *args, **kwargs: _wrapped(operation, args, kwargs)
+        layer = self.layer(operation)
+        # Keras 3 notes training=False at every layer of a graph, and lets the caller's `training`
+        # override it; in tf_keras what a graph notes would override the caller's.
+        noted = {"training"} if self.library is tf_keras else set()
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            told = {k: v for k, v in kwargs.items() if v is not None and k not in noted}
+            return layer(*args, **told)
+
+        return called
+
+    def layer(self, source: Any) -> Any:
+        if id(source) not in self._made:
+            if isinstance(source, _CONTAINERS):
+                made = self.model(source)
+            elif isinstance(source, keras.Operation) and is_raw(source):
+                made = KerasOperation(source, ((_Slot(),), {}), name=source.name)
+            else:
+                made = equal(source, self.library)
+            self._made[id(source)] = made
+        return self._made[id(source)]
+
+
+def _walk_keras(model: Any, starts: list[Any], caller: Callable[[Any], Any]) -> Any:
+    return model._run_through_graph(starts, operation_fn=caller)
+
+
+def _walk_tf_keras(model: Any, starts: list[Any], caller: Callable[[Any], Any]) -> Any:
+    values = {str(id(old)): new for old, new in zip(model.inputs, starts, strict=True)}
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            if node.is_input:
+                continue
+            # The node takes one tensor from a list for every use of it.
+            uses = len(tf.nest.flatten(node.keras_inputs))
+            args, kwargs = node.map_arguments({key: [new] * uses for key, new in values.items()})
+            outputs = caller(node.layer)(*args, **kwargs)
+            for old, new in zip(
+                tf.nest.flatten(node.outputs), keras.tree.flatten(outputs), strict=True
+            ):
+                values[str(id(old))] = new
+    return tf.nest.map_structure(lambda old: values[str(id(old))], model._nested_outputs)
+
+
+def _wrapped(operation: Any, args: Any, kwargs: Any) -> Any:
+    tensors = [part for part in keras.tree.flatten((args, kwargs)) if _is_tensor(part)]
+    slots = keras.tree.map_structure(
+        lambda part: _Slot() if _is_tensor(part) else part, (tuple(args), dict(kwargs))
+    )
+    return KerasOperation(operation, slots, name=operation.name)(tensors)
+
+
+def _is_tensor(part: Any) -> bool:
+    return isinstance(part, KerasTensor)
+
+
+def _refuse_unequal(model: Any) -> None:
+    graph = isinstance(model, (Functional, keras.Sequential)) or (
+        isinstance(model, tf_keras.Model) and model._is_graph_network
+    )
+    if not graph:
+        raise SparsityError(
+            f"the model {getattr(model, 'name', model)!r} has no graph to rebuild",
+            expected="a built functional or Sequential model",
+            received=type(model).__name__,
+        )
+    problems = []
+    for path, layer in leaves(model):
+        if isinstance(layer, KerasOperation) or (
+            isinstance(layer, keras.layers.Layer) and is_raw(layer)
+        ):
+            continue
+        try:
+            settings_of(layer)
+        except ValueError as reason:
+            problems.append(f"{path} ({type(layer).__name__}): {reason}")
+    if problems:
+        raise SparsityError(
+            f"layers of {model.name!r} that cannot cross between Keras 3 and tf_keras:\n  - "
+            + "\n  - ".join(problems),
+            expected="layers that both libraries have: " + ", ".join(FIELDS),
+            fix="replace these layers, or leave magnitude pruning out",
+        )
+
+
+def leaves(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(path, layer) of every layer inside, inputs and containers left out."""
+    for layer in model.layers:
+        path = f"{prefix}{layer.name}"
+        if isinstance(layer, _CONTAINERS):
+            yield from leaves(layer, f"{path}/")
+        elif not isinstance(layer, (keras.layers.InputLayer, tf_keras.layers.InputLayer)):
+            yield path, layer
+
+
+def _copy_weights(source: Any, target: Any) -> None:
+    given = {path: layer for path, layer in leaves(source) if layer.weights}
+    wanted = {path: layer for path, layer in leaves(target) if layer.weights}
+    problems = [f"{path} is only in the one" for path in sorted(given.keys() ^ wanted.keys())]
+    for path in sorted(given.keys() & wanted.keys()):
+        have = [tuple(weight.shape) for weight in given[path].weights]
+        need = [tuple(weight.shape) for weight in wanted[path].weights]
+        if have != need:
+            problems.append(f"{path} has shapes {have} in the one and {need} in the other")
+    if problems:
+        raise SparsityError(
+            f"the weights of {source.name!r} do not fit {target.name!r}: " + "; ".join(problems),
+            expected="the same layers with weights of the same shapes",
+        )
+    for path, layer in wanted.items():
+        layer.set_weights(given[path].get_weights())
+
+
+def _batch_shape(tensor: Any) -> tuple[int | None, ...]:
+    return tuple(tensor.shape)
+
+
+def _dtype_name(tensor: Any) -> str:
+    return tf.as_dtype(tensor.dtype).name
+
+
+def _input_names(model: Any) -> list[str]:
+    if isinstance(model, keras.Model):
+        return [tensor._keras_history.operation.name for tensor in model.inputs]
+    return [tensor.node.layer.name for tensor in model.inputs]

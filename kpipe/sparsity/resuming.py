@@ -1,0 +1,109 @@
+"""A folder in which a training survives being killed.
+
+    training.json           what is being trained; another training is refused
+    checkpoint, ckpt-*      weights, masks, thresholds, optimizer, dropout generators
+
+Dropout draws from generators that are part of the checkpoint, so that it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from kpipe.errors import SparsityError
+
+__all__ = ["RANDOM", "Saver", "claim", "description"]
+
+# Layers that draw, and of which the generators are kept.
+RANDOM = (tf_keras.layers.Dropout, tf_keras.layers.SpatialDropout2D)
+
+
+class Saver:
+    """The checkpoints of one training; nothing without a folder."""
+
+    def __init__(self, model: tf_keras.Model, folder: str | os.PathLike[str] | None) -> None:
+        generators = [
+            layer._random_generator._generator
+            for layer in model._flatten_layers()
+            if isinstance(layer, RANDOM)
+        ]
+        self.optimizer = model.optimizer
+        self._checkpoint = tf.train.Checkpoint(
+            model=model, optimizer=model.optimizer, generators=generators
+        )
+        self._manager = (
+            tf.train.CheckpointManager(self._checkpoint, os.fspath(folder), max_to_keep=2)
+            if folder is not None
+            else None
+        )
+
+    def restore(self) -> int:
+        """Go back to the last epoch saved, if any, and return the steps done."""
+        if self._manager is not None and self._manager.latest_checkpoint:
+            status = self._checkpoint.restore(self._manager.latest_checkpoint)
+            status.assert_existing_objects_matched()
+        return int(self.optimizer.iterations)
+
+    def save(self) -> None:
+        """Keep the state after an epoch, and the one before it."""
+        if self._manager is not None:
+            # Written aside; the file "checkpoint", renamed last, points to what is whole.
+            self._manager.save(checkpoint_number=int(self.optimizer.iterations))
+
+
+def description(
+    model: keras.Model, sparsity: float, epochs: int, steps: int, settings: Any
+) -> dict[str, Any]:
+    """What makes one training differ from another, down to the weights it starts from.
+
+    Args:
+        model: the Keras 3 model to be trained.
+        sparsity: share of zeros.
+        epochs: how many.
+        steps: batches in each epoch.
+        settings: a dataclass; its fields that are not compared do not count.
+    """
+    weights = hashlib.sha256()
+    for weight in model.weights:
+        weights.update(f"{tuple(weight.shape)}".encode())
+        weights.update(np.ascontiguousarray(weight.numpy()).tobytes())
+    told = {item.name: getattr(settings, item.name) for item in fields(settings) if item.compare}
+    if settings.class_weight is not None:
+        told["class_weight"] = {str(k): float(v) for k, v in settings.class_weight.items()}
+    return {
+        "sparsity": sparsity,
+        "epochs": epochs,
+        "steps_per_epoch": steps,
+        **told,
+        "weights": weights.hexdigest(),
+    }
+
+
+def claim(folder: Path, description: dict[str, Any]) -> None:
+    """Mark a folder as belonging to this training; refuse one that belongs to another."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "training.json"
+    if not path.exists():
+        aside = path.with_suffix(".part")
+        aside.write_text(json.dumps(description, sort_keys=True, indent=1))
+        os.replace(aside, path)
+    there = json.loads(path.read_text())
+    names = there.keys() | description.keys()
+    other = sorted(name for name in names if there.get(name) != description.get(name))
+    if other:
+        raise SparsityError(
+            f"{folder} holds the checkpoints of another training",
+            expected=", ".join(f"{name}={description.get(name)}" for name in other),
+            received=", ".join(f"{name}={there.get(name)}" for name in other),
+            fix="give another folder, or delete this one to start anew",
+        )

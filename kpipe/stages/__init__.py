@@ -1,0 +1,36 @@
+"""The declarative face: what a pipeline file is written with.
+
+Data -> "data"                             photos, labels, splits, decoded once
+Balance -> "balance"                       class weights
+Augment -> "augmentation"                  what is drawn for each photo in each epoch
+FineTune -> "model"                        a pretrained network, its last layers retrained
+Ensemble -> "ensemble"                     several of them, combined in one graph
+FilterPrune, MagnitudePrune -> "model"     a smaller one
+Export                                     the `.tflite` files, run and measured
+"""
+
+from kpipe._lazy import lazy
+
+__all__ = [
+    "Augment",
+    "Balance",
+    "Data",
+    "Ensemble",
+    "Export",
+    "FilterPrune",
+    "FineTune",
+    "MagnitudePrune",
+]
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "Augment": "photos",
+        "Balance": "photos",
+        "Data": "photos",
+        "Ensemble": "ensembling",
+        "Export": "exporting",
+        "FilterPrune": "pruning",
+        "FineTune": "training",
+        "MagnitudePrune": "pruning",
+    },
+)

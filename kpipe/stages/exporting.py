@@ -1,0 +1,169 @@
+"""Export: every model as a `.tflite` file, run by LiteRT on the test split, measured, compared.
+
+export folder := model.tflite          the last model, quantized as declared
+                 <title>.tflite        every model in float32
+                 model.keras, labels.txt, metrics.json
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from kpipe.core.fields import Between
+from kpipe.core.stage import Context, Stage, stage
+from kpipe.errors import ExportError
+from kpipe.stages.models import begin, load_model, read_about
+from kpipe.stages.photos import Photos
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+__all__ = ["Export"]
+
+_BATCH = 64
+
+
+@stage
+class Export(Stage):
+    """Write the `.tflite` files, and prove each on the test split, which nothing before has seen.
+
+    Args:
+        quantize: of the last model's file: "int8" (uint8 pixels in), "float16", "dynamic", or None
+            for float32. Every model is written in float32 too.
+        tolerance: the accuracy that a file may lose against the Keras model it was made from, in
+            [0, 1]; a greater loss fails the run.
+        calibration: how many training photos, even over the classes, set the ranges of int8.
+    """
+
+    needs: ClassVar = ("data", "model+", "ensemble?")
+    gives: ClassVar = ("export",)
+    publishes: ClassVar = ("model.keras", "*.tflite", "labels.txt", "metrics.json")
+    distributions: ClassVar = ("keras", "tensorflow", "ai-edge-litert")
+
+    quantize: Literal["int8", "float16", "dynamic"] | None = "int8"
+    tolerance: Annotated[float, Between(0, 1)] = 0.02
+    calibration: Annotated[int, Between(1)] = 200
+
+    def run(self, context: Context) -> None:
+        photos = Photos.read(context)
+        labels = _labels_text(photos.classes)
+        first, *smaller = context.inputs["model"]
+        last = context.newest("model")
+        rows = []
+        for folder in (first, *context.inputs["ensemble"], *smaller):
+            begin(context.seed)
+            about = read_about(folder)
+            model = load_model(folder)
+            reference = model.predict(photos.finite("test", _BATCH), verbose=0)
+            forms: list[tuple[str | None, str]] = [(None, f"{_slug(about['title'])}.tflite")]
+            if folder == last:
+                forms = [*(forms if self.quantize else []), (self.quantize, "model.tflite")]
+            for quantize, name in forms:
+                context.journal.record("note", text=f"{about['title']} -> {name}")
+                path = context.folder / name
+                path.write_bytes(self._convert(model, quantize, photos))
+                rows.append({**_measure(path, photos, reference), **_size_of(model, about)})
+                rows[-1]["name"] = f"{about['title']}, {quantize}" if quantize else about["title"]
+        shutil.copyfile(last / "model.keras", context.folder / "model.keras")
+        (context.folder / "labels.txt").write_text(labels, encoding="utf-8")
+        metrics = {
+            "seed": context.seed,
+            "image_size": photos.image_size,
+            "classes": list(photos.classes),
+            "test_images": len(photos.manifest.rows("test")),
+            "final": "model.tflite",
+            "models": rows,
+        }
+        (context.folder / "metrics.json").write_text(
+            json.dumps(metrics, indent=1), encoding="utf-8"
+        )
+        self._refuse_lossy_files(rows)
+
+    def _convert(self, model: keras.Model, quantize: str | None, photos: Photos) -> bytes:
+        from kpipe.lite import convert
+
+        if quantize != "int8":
+            return convert(model, quantize)
+        return convert(model, quantize, _calibration(photos, self.calibration))
+
+    def _refuse_lossy_files(self, rows: list[dict[str, Any]]) -> None:
+        lossy = [row for row in rows if row["keras_accuracy"] - row["accuracy"] > self.tolerance]
+        if not lossy:
+            return
+        chain = "; ".join(
+            f"{row['name']}: Keras {row['keras_accuracy']:.1%}, file {row['accuracy']:.1%}"
+            for row in rows
+        )
+        raise ExportError(
+            "the conversion lost too much accuracy in " + ", ".join(row["file"] for row in lossy),
+            expected=f"a loss of at most {self.tolerance:.1%} on the test split",
+            received=chain,
+            fix="allow it with --set Export.tolerance=..., or export another form: "
+            "--set Export.quantize=float16",
+        )
+
+
+def _calibration(photos: Photos, count: int) -> Iterator[np.ndarray]:
+    """Training photos drawn evenly over the classes."""
+    import numpy as np
+
+    rows, labels = photos.manifest.rows("train"), photos.manifest.labels("train")
+    generator = np.random.default_rng(photos.seed)
+    shuffled = [generator.permutation(rows[labels == c]) for c in range(len(photos.classes))]
+    # The first photo of every class, then the second of every class that has one, and so on.
+    rounds = [found[i] for i in range(len(rows)) for found in shuffled if i < len(found)]
+    for row in rounds[:count]:
+        yield photos.images[row]
+
+
+def _measure(path: Path, photos: Photos, reference: np.ndarray) -> dict[str, Any]:
+    """What a file does on the test split, beside the Keras model it was made from."""
+    import numpy as np
+
+    from kpipe.lite import benchmark, evaluate
+
+    rows, labels = photos.manifest.rows("test"), photos.manifest.labels("test")
+    batches = (
+        (photos.images[rows[start : start + _BATCH]], labels[start : start + _BATCH])
+        for start in range(0, len(rows), _BATCH)
+    )
+    found = evaluate(path, batches, reference=reference).to_dict()
+    timed = benchmark(path, threads=1).to_dict()
+    return {
+        "file": path.name,
+        "keras_accuracy": float(np.mean(reference.argmax(axis=1) == labels)),
+        **found,
+        **timed,
+    }
+
+
+def _size_of(model: keras.Model, about: dict[str, Any]) -> dict[str, int]:
+    from kpipe.prune import count_macs, count_params
+
+    # An ensemble knows the sums of its members, which stand in its graph as whole models.
+    macs = about.get("macs")
+    return {
+        "macs": count_macs(model) if macs is None else macs,
+        "parameters": count_params(model),
+    }
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+def _labels_text(classes: tuple[str, ...]) -> str:
+    broken = [name for name in classes if name.splitlines() != [name]]
+    if broken:
+        raise ExportError(
+            f"class names that labels.txt cannot hold: {', '.join(map(repr, broken))}",
+            expected="names of one line each",
+            fix="rename these classes in the data",
+        )
+    return "".join(f"{name}\n" for name in classes)

@@ -1,0 +1,196 @@
+"""One `model.fit` that can be killed at any moment and called again.
+
+    fit := compile, [restore the newest checkpoint], model.fit from the next epoch on, best weights
+
+`data` is a function of the first epoch, so that a resumed training sees the very batches that an
+uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from kpipe.errors import TrainingError
+from kpipe.train import checkpoint
+from kpipe.train.keeping import FiniteLoss, Keeper
+from kpipe.train.optimizers import optimizer
+from kpipe.train.switching import Moment, SwitchOptimizer
+
+__all__ = ["FitPlan", "FitResult", "fit"]
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """How to train.
+
+    Args:
+        epochs: how many, at least 1.
+        optimizer: a name that `kpipe.train.optimizer` knows.
+        learning_rate: its rate, or where its schedule starts.
+        schedule: "constant", or "cosine" over the epochs of each optimizer.
+        switch_to: the name of a second optimizer, or None.
+        switch_learning_rate: its rate; by default 10 times `learning_rate`, since SGD takes
+            larger steps than Adam.
+        switch_when: the moment of the switch; needed with `switch_to`.
+        class_weight: class index -> factor of its examples in the loss.
+    """
+
+    epochs: int
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    switch_to: str | None = None
+    switch_learning_rate: float | None = None
+    switch_when: Moment | None = None
+    class_weight: Mapping[int, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise TrainingError(
+                "a training needs epochs", expected="1 or more", received=str(self.epochs)
+            )
+        if (self.switch_to is None) != (self.switch_when is None):
+            raise TrainingError(
+                "a switch needs both the optimizer and the moment",
+                expected="switch_to and switch_when together, or neither",
+                received=f"switch_to={self.switch_to!r}, switch_when={self.switch_when!r}",
+            )
+        # Misspelt names and impossible rates are refused here, before any photo is read.
+        self.first_optimizer(1)
+        if self.switch_to is not None:
+            self.second_optimizer(0, 1)
+
+    def first_optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+        """A new optimizer for the start of the training."""
+        return optimizer(
+            self.optimizer,
+            self.learning_rate,
+            schedule=self.schedule,
+            steps=self.epochs * steps_per_epoch,
+        )
+
+    def second_optimizer(self, epoch: int, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+        """A new optimizer for a switch at `epoch`."""
+        if self.switch_to is None:
+            raise TrainingError("this plan has no switch", received=str(self))
+        rate = self.switch_learning_rate
+        return optimizer(
+            self.switch_to,
+            10 * self.learning_rate if rate is None else rate,
+            schedule=self.schedule,
+            steps=max(1, self.epochs - epoch) * steps_per_epoch,
+        )
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training did; the model itself holds the weights of the best epoch.
+
+    Args:
+        history: name -> one value per epoch, from the first epoch on, resumed or not.
+        best_epoch: the epoch with the lowest "val_loss"; the last one without validation.
+        switched_at: the first epoch with the second optimizer, or None.
+        resumed_at: the epoch at which this call went on, 0 where it started anew.
+    """
+
+    history: dict[str, list[float]]
+    best_epoch: int
+    switched_at: int | None
+    resumed_at: int
+
+
+def fit(
+    model: keras.Model,
+    data: Callable[[int], tf.data.Dataset],
+    *,
+    steps_per_epoch: int,
+    plan: FitPlan,
+    validation: tf.data.Dataset | None = None,
+    folder: str | Path | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> FitResult:
+    """Trains a softmax classifier in place, and leaves the weights of its best epoch in it.
+
+    The best epoch has the lowest "val_loss", the earlier of two equal ones; without validation it
+    is the last. Only weights are taken from it: the optimizer stays as the last epoch left it.
+
+    With a folder, each epoch ends in a checkpoint. Called again with the same folder and a model
+    built in the same way, a training goes on after its last finished epoch, with its optimizer,
+    its random seeds and its callbacks as they were, and ends with the same weights, bit for bit,
+    as one that was never interrupted. Called again when finished, it restores the result at once.
+    Callbacks with a state of their own resume if they are `StatefulCallback`s, or Keras'
+    EarlyStopping or ReduceLROnPlateau.
+
+    Args:
+        model: ends in probabilities `(batch, classes)`.
+        data: first epoch -> an endless dataset from that epoch on, of images
+            `(batch, height, width, 3)` float32 in [0, 255] and integer labels `(batch,)`.
+        steps_per_epoch: batches in an epoch.
+        plan: how to train.
+        validation: a finite dataset of the same kind.
+        folder: where checkpoints go; None for none.
+        callbacks: Keras callbacks, called as in `model.fit`.
+
+    Raises:
+        TrainingError: the loss is no longer a number (the last checkpoint is kept), or the
+            folder belongs to another training.
+        OSError: a checkpoint could not be written; the previous one is kept.
+    """
+    if steps_per_epoch < 1:
+        raise TrainingError("an epoch needs batches", received=f"steps_per_epoch={steps_per_epoch}")
+    switch = _switch(plan, steps_per_epoch)
+    watched = [*([switch] if switch else []), *callbacks]
+    keeper = Keeper(_identity(model, plan, steps_per_epoch), folder, watched)
+    found = keeper.resume()
+    if switch is not None and switch.switched_at is not None:
+        _compile(model, switch.new_optimizer(switch.switched_at))
+    else:
+        _compile(model, plan.first_optimizer(steps_per_epoch))
+    if found is not None:
+        checkpoint.restore(model.variables, found.model, "model")
+        checkpoint.restore(model.optimizer.variables, found.optimizer, "optimizer")
+    start = found.epoch + 1 if found is not None else 0
+    if start < plan.epochs and not keeper.stopped:
+        model.fit(
+            data(start),
+            initial_epoch=start,
+            epochs=plan.epochs,
+            steps_per_epoch=steps_per_epoch,
+            validation_data=validation,
+            class_weight=dict(plan.class_weight) if plan.class_weight else None,
+            callbacks=[FiniteLoss(), *watched, keeper],
+            shuffle=False,  # the order is that of `data`
+            verbose=0,
+        )
+    keeper.restore_best(model)
+    return FitResult(
+        history=keeper.history,
+        best_epoch=keeper.best_epoch,
+        switched_at=switch.switched_at if switch else None,
+        resumed_at=start,
+    )
+
+
+def _switch(plan: FitPlan, steps_per_epoch: int) -> SwitchOptimizer | None:
+    if plan.switch_when is None:
+        return None
+    return SwitchOptimizer(
+        lambda epoch: plan.second_optimizer(epoch, steps_per_epoch), plan.switch_when
+    )
+
+
+def _compile(model: keras.Model, new: keras.optimizers.Optimizer) -> None:
+    model.compile(optimizer=new, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    new.build(model.trainable_variables)
+
+
+def _identity(model: keras.Model, plan: FitPlan, steps_per_epoch: int) -> dict[str, str]:
+    """What must be the same when a training is taken up again."""
+    trained = {id(v) for v in model.trainable_variables}
+    shapes = [f"{tuple(v.shape)}{'*' if id(v) in trained else ''}" for v in model.weights]
+    return {"plan": repr(plan), "steps_per_epoch": str(steps_per_epoch), "model": " ".join(shapes)}

@@ -1,0 +1,154 @@
+"""The callbacks that let a training be killed: they refuse bad numbers and keep good ones.
+
+after an epoch: loss and weights finite? -> history, best epoch -> checkpoint -> older removed
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kpipe.errors import TrainingError
+from kpipe.train import checkpoint
+from kpipe.train.checkpoint import Checkpoint
+from kpipe.train.switching import StatefulCallback
+
+__all__ = ["FiniteLoss", "Keeper"]
+
+# What these Keras callbacks count from epoch to epoch; Keras itself forgets it between fits.
+_KERAS_COUNTERS: Mapping[type, tuple[str, ...]] = {
+    keras.callbacks.EarlyStopping: ("wait", "best", "best_epoch", "stopped_epoch"),
+    keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
+}
+
+
+class FiniteLoss(keras.callbacks.Callback):
+    """Ends a training whose loss is no longer a number, before it is stored."""
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            self._refuse(f"the loss is {loss} at batch {batch} of epoch {self._epoch}")
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        loss = (logs or {}).get("val_loss", 0.0)
+        if not math.isfinite(loss):
+            self._refuse(f"the validation loss is {loss} after epoch {epoch}")
+        # The last update of an epoch can break the weights after its loss was still finite.
+        broken = [v.path for v in self.model.weights if not np.isfinite(v.numpy()).all()]
+        if broken:
+            self._refuse(f"after epoch {epoch} these weights are not finite: {', '.join(broken)}")
+
+    def _refuse(self, what: str) -> None:
+        raise TrainingError(
+            what,
+            expected="finite numbers",
+            fix="lower the learning rate, or look for broken images in the training data; "
+            "the checkpoint of the last finished epoch is kept",
+        )
+
+
+class Keeper(keras.callbacks.Callback):
+    """Keeps history, the best weights and checkpoints; must be the last callback."""
+
+    def __init__(
+        self,
+        identity: dict[str, str],
+        folder: str | Path | None,
+        watched: Sequence[keras.callbacks.Callback],
+    ) -> None:
+        super().__init__()
+        self.history: dict[str, list[float]] = {}
+        self.best_epoch = -1
+        self.stopped = False
+        self._watched = [c for c in watched if _get_state(c) is not None]
+        names = ", ".join(type(c).__name__ for c in self._watched)
+        self._identity = {**identity, "stateful callbacks": names}
+        self._folder = Path(folder) if folder is not None else None
+        self._states: list[dict[str, Any]] = []
+        self._best: tuple[np.ndarray, ...] | None = None
+
+    def resume(self) -> Checkpoint | None:
+        """Goes back to the newest checkpoint of this training, callbacks included."""
+        found = checkpoint.newest(self._folder) if self._folder is not None else None
+        if found is not None:
+            self._refuse_another(found.record["identity"])
+            self.history = found.record["history"]
+            self.best_epoch = found.record["best_epoch"]
+            self.stopped = found.record["stopped"]
+            self._states = found.record["callbacks"]
+            self._set_states()
+        return found
+
+    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        # Keras' own callbacks forget their counters as a fit begins, so this comes after them.
+        self._set_states()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        for name, value in (logs or {}).items():
+            self.history.setdefault(name, []).append(float(value))
+        losses = self.history.get("val_loss")
+        if losses is None or self.best_epoch < 0 or losses[-1] < losses[self.best_epoch]:
+            self.best_epoch = epoch
+            if self._folder is None and losses is not None:
+                self._best = tuple(np.array(v.numpy()) for v in self.model.variables)
+        if self._folder is not None:
+            record = {
+                "identity": self._identity,
+                "history": self.history,
+                "best_epoch": self.best_epoch,
+                "stopped": bool(self.model.stop_training),
+                "callbacks": [_get_state(callback) for callback in self._watched],
+            }
+            checkpoint.write(self._folder, epoch, record, self.model)
+            checkpoint.keep_only(self._folder, [epoch, self.best_epoch])
+
+    def restore_best(self, model: keras.Model) -> None:
+        """Puts the weights of the best epoch into the model."""
+        if self._folder is not None:
+            best = checkpoint.read(self._folder, self.best_epoch)
+            checkpoint.restore(model.variables, best.model, "model")
+        elif self._best is not None:
+            checkpoint.restore(model.variables, self._best, "model")
+
+    def _set_states(self) -> None:
+        if self._states:
+            for callback, state in zip(self._watched, self._states, strict=True):
+                _set_state(callback, state)
+
+    def _refuse_another(self, stored: Mapping[str, str]) -> None:
+        names = sorted({*stored, *self._identity})
+        other = [name for name in names if stored.get(name) != self._identity.get(name)]
+        if other:
+            raise TrainingError(
+                f"the folder {self._folder} holds another training: " + ", ".join(other),
+                expected="; ".join(f"{name}: {stored.get(name)}" for name in other),
+                received="; ".join(f"{name}: {self._identity.get(name)}" for name in other),
+                fix="use another folder, or remove this one to start anew",
+            )
+
+
+def _get_state(callback: keras.callbacks.Callback) -> dict[str, Any] | None:
+    if isinstance(callback, StatefulCallback):
+        return callback.get_state()
+    for kind, counters in _KERAS_COUNTERS.items():
+        if isinstance(callback, kind):
+            values = {name: getattr(callback, name, None) for name in counters}
+            return {k: v if v is None else float(v) for k, v in values.items()}
+    return None
+
+
+def _set_state(callback: keras.callbacks.Callback, state: dict[str, Any]) -> None:
+    if isinstance(callback, StatefulCallback):
+        callback.set_state(state)
+        return
+    for name, value in state.items():
+        setattr(callback, name, value)

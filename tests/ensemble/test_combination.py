@@ -1,0 +1,156 @@
+"""Ensembles against what NumPy makes of their members' answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from kpipe.ensemble import average, vote
+from kpipe.errors import TrainingError
+
+
+def member(seed: int, classes: int = 4, size: int = 8) -> keras.Model:
+    """A small classifier whose layers have the same names in every member."""
+    start = keras.initializers.RandomNormal(stddev=1.0, seed=seed)
+    pixels = keras.Input((size, size, 3))
+    x = keras.layers.Rescaling(1 / 255, name="scale")(pixels)
+    x = keras.layers.Conv2D(4, 3, kernel_initializer=start, name="conv")(x)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    x = keras.layers.Dense(classes, kernel_initializer=start, name="logits")(x)
+    return keras.Model(pixels, keras.layers.Softmax(name="probabilities")(x), name="member")
+
+
+def fixed(probabilities: list[float]) -> keras.Model:
+    """A classifier that answers the same for every image."""
+    pixels = keras.Input((8, 8, 3))
+    x = keras.layers.Flatten()(pixels)
+    x = keras.layers.Dense(len(probabilities), kernel_initializer="zeros", name="logits")(x)
+    model = keras.Model(pixels, keras.layers.Softmax()(x))
+    model.get_layer("logits").bias.assign(np.log(probabilities))
+    return model
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).uniform(0, 255, (32, 8, 8, 3)).astype("float32")
+
+
+def answers(models: list[keras.Model], images: np.ndarray) -> np.ndarray:
+    """Shape (members, batch, classes)."""
+    return np.stack([model(images).numpy() for model in models])
+
+
+def run_lite(model: keras.Model, images: np.ndarray, path: Path) -> np.ndarray:
+    signature = [keras.InputSpec(dtype="float32", shape=(1, 8, 8, 3))]
+    model.export(path, format="litert", input_signature=signature, verbose=False)
+    interpreter = Interpreter(model_path=str(path))
+    interpreter.allocate_tensors()
+    rows = []
+    for image in images:
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
+        interpreter.invoke()
+        rows.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0])
+    return np.array(rows)
+
+
+def test_average_is_the_mean_of_the_members(images: np.ndarray) -> None:
+    models = [member(seed) for seed in range(3)]
+    expected = answers(models, images).mean(0)
+    np.testing.assert_allclose(average(models)(images).numpy(), expected, atol=1e-6)
+
+
+def test_weights_need_not_sum_to_one(images: np.ndarray) -> None:
+    models = [member(seed) for seed in range(3)]
+    expected = np.average(answers(models, images), axis=0, weights=[1, 0, 3])
+    np.testing.assert_allclose(average(models, [2, 0, 6])(images).numpy(), expected, atol=1e-6)
+
+
+def test_vote_gives_shares_that_sum_to_one(images: np.ndarray) -> None:
+    models = [member(seed) for seed in range(3)]
+    each = answers(models, images)
+    shares = np.eye(4)[each.argmax(-1)].mean(0)
+    got = vote(models)(images).numpy()
+    np.testing.assert_allclose(got, 0.99 * shares + 0.01 * each.mean(0), atol=1e-6)
+    np.testing.assert_allclose(got.sum(-1), 1, atol=1e-6)
+    np.testing.assert_allclose(got, shares, atol=0.0101)
+
+
+def test_a_tie_goes_to_the_higher_mean_probability(images: np.ndarray) -> None:
+    models = [fixed([0.5, 0.4, 0.1]), fixed([0.1, 0.8, 0.1])]
+    assert vote(models)(images).numpy().argmax(-1).tolist() == [1] * len(images)
+
+
+def test_a_confident_minority_does_not_outvote_a_majority(images: np.ndarray) -> None:
+    models = [fixed([0.51, 0.49]), fixed([0.51, 0.49]), fixed([0.001, 0.999])]
+    assert vote(models)(images).numpy().argmax(-1).tolist() == [0] * len(images)
+    assert average(models)(images).numpy().argmax(-1).tolist() == [1] * len(images)
+
+
+def test_a_member_splits_its_vote_between_equal_classes(images: np.ndarray) -> None:
+    got = vote([fixed([0.4, 0.4, 0.2]), fixed([0.1, 0.2, 0.7])])(images[:1]).numpy()[0]
+    expected = 0.99 * np.array([0.25, 0.25, 0.5]) + 0.01 * np.array([0.25, 0.3, 0.45])
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_one_more_vote_wins_among_many_members(images: np.ndarray) -> None:
+    models = [fixed([0.501, 0.499])] * 31 + [fixed([0.001, 0.999])] * 30
+    assert vote(models)(images[:1]).numpy().argmax(-1).tolist() == [0]
+
+
+@pytest.mark.parametrize("combine", [average, vote])
+def test_the_same_member_may_be_given_twice(combine, images: np.ndarray) -> None:
+    one, other = member(0), member(1)
+    got = combine([one, one, other])(images).numpy().argmax(-1)
+    if combine is vote:
+        np.testing.assert_array_equal(got, one(images).numpy().argmax(-1))
+    else:
+        expected = answers([one, one, other], images).mean(0).argmax(-1)
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("combine", [average, vote])
+def test_members_stay_as_they_are(combine, images: np.ndarray) -> None:
+    models = [member(0), member(1)]
+    before = answers(models, images)
+    ensemble = combine(models)
+    ensemble.set_weights([np.zeros_like(weight) for weight in ensemble.get_weights()])
+    np.testing.assert_array_equal(answers(models, images), before)
+    assert [model.name for model in models] == ["member", "member"]
+
+
+@pytest.mark.parametrize("combine", [average, vote])
+def test_saved_and_loaded_in_safe_mode_it_answers_the_same(combine, images, tmp_path) -> None:
+    ensemble = combine([member(0), member(1), member(2)])
+    ensemble.save(tmp_path / "ensemble.keras")
+    loaded = keras.models.load_model(tmp_path / "ensemble.keras", safe_mode=True)
+    np.testing.assert_array_equal(loaded(images).numpy(), ensemble(images).numpy())
+
+
+@pytest.mark.parametrize("combine", [average, vote])
+def test_converted_with_builtin_operations_it_answers_the_same(combine, images, tmp_path) -> None:
+    ensemble = combine([member(0), member(1), member(2)])
+    got = run_lite(ensemble, images[:4], tmp_path / "ensemble.tflite")
+    np.testing.assert_allclose(got, ensemble(images[:4]).numpy(), atol=1e-5)
+
+
+def test_members_that_do_not_agree_are_all_named() -> None:
+    with pytest.raises(TrainingError) as caught:
+        average([member(0), member(0, classes=3), member(0, size=16)])
+    assert "(None, 3)" in str(caught.value)
+    assert "(None, 16, 16, 3)" in str(caught.value)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [-1.0, 2.0], [0.0, 0.0], [float("nan"), 1.0]])
+def test_weights_that_cannot_be_used_are_refused(weights: list[float]) -> None:
+    with pytest.raises(TrainingError, match="weights"):
+        average([member(0), member(1)], weights)
+
+
+def test_one_member_is_no_ensemble() -> None:
+    with pytest.raises(TrainingError, match="members"):
+        vote([member(0)])

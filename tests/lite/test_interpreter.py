@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kpipe.errors import ExportError
+from kpipe.lite import LiteModel
+
+from .conftest import photos
+
+
+def test_file_and_bytes_answer_the_same(float_file, tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(float_file)
+    images = photos(3)
+    np.testing.assert_array_equal(
+        LiteModel(path, threads=2).predict(images), LiteModel(float_file).predict(images)
+    )
+    assert LiteModel(str(path)).image_size == (32, 32)
+    assert LiteModel(path).classes == 3
+
+
+def test_float_and_uint8_pixels_mean_the_same(float_file, int8_file):
+    images = photos(3)
+    for content in (float_file, int8_file):
+        model = LiteModel(content)
+        np.testing.assert_array_equal(model.predict(images), model.predict(images.astype(float)))
+
+
+def test_int8_answers_are_dequantized_file_outputs(int8_file):
+    model = LiteModel(int8_file)
+    images = photos(3)
+    raw = np.concatenate([model.invoke(image[None]).copy() for image in images])
+    assert raw.dtype == np.uint8
+    np.testing.assert_array_equal(model.predict(images), raw.astype(np.float32) / 256)
+
+
+def test_answers_do_not_change_when_the_model_is_used_again(float_file):
+    model = LiteModel(float_file)
+    first = model.predict(photos(2))
+    kept = first.copy()
+    model.predict(photos(2, seed=5))
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_no_images_give_no_rows(float_file):
+    assert LiteModel(float_file).predict(np.empty((0, 32, 32, 3), np.uint8)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.9999])
+def test_truncated_files_are_refused(float_file, share, tmp_path):
+    path = tmp_path / "cut.tflite"
+    path.write_bytes(float_file[: int(len(float_file) * share)])
+    with pytest.raises(ExportError, match=r"cut\.tflite"):
+        LiteModel(path)
+
+
+def test_foreign_files_are_refused():
+    with pytest.raises(ExportError, match="LiteRT says"):
+        LiteModel(b"PK\x03\x04" + bytes(1000))
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(ExportError, match=r"nowhere\.tflite"):
+        LiteModel(tmp_path / "nowhere.tflite")
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (photos(1)[0], "wrong shape"),
+        (photos(1, size=16), "wrong shape"),
+        (np.full((1, 32, 32, 3), -1.0), "range of pixels"),
+        (np.full((1, 32, 32, 3), np.nan), "range of pixels"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(float_file, images, message):
+    with pytest.raises(ExportError, match=message):
+        LiteModel(float_file).predict(images)
+
+
+def test_opening_says_nothing(float_file, capfd):
+    LiteModel(float_file).predict(photos(1))
+    assert capfd.readouterr().err == ""

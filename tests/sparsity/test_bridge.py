@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tf_keras
+
+from kpipe.errors import SparsityError
+from kpipe.sparsity import to_keras, to_tf_keras
+
+from .conftest import pixels, seeded, small_classifier
+
+
+def outputs_agree(model: keras.Model, size: int = 16) -> tf_keras.Model:
+    """Both ways, with and without a template; the twin is returned."""
+    images = pixels(2, size)
+    expected = np.asarray(model(images, training=False))
+    assert np.ptp(expected) > 1e-3  # a constant would agree with anything
+    twin = to_tf_keras(model)
+    np.testing.assert_allclose(twin(images, training=False), expected, atol=1e-5, rtol=1e-5)
+    for back in (to_keras(twin, model), to_keras(twin)):
+        np.testing.assert_allclose(back(images, training=False), expected, atol=1e-5, rtol=1e-5)
+        assert [layer.name for layer in back.layers] == [layer.name for layer in model.layers]
+        assert back.name == model.name
+    return twin
+
+
+def image_model(outputs) -> keras.Model:
+    inputs = keras.Input((16, 16, 3), name="image")
+    return seeded(keras.Model(inputs, outputs(inputs)))
+
+
+LAYERS = {
+    "conv2d": lambda: keras.layers.Conv2D(4, 3, strides=2, padding="same", activation="relu"),
+    "grouped": lambda: keras.layers.Conv2D(6, 3, groups=3, dilation_rate=2, use_bias=False),
+    "depthwise": lambda: keras.layers.DepthwiseConv2D(3, strides=2, depth_multiplier=2),
+    "separable": lambda: keras.layers.SeparableConv2D(5, 3, activation="swish"),
+    "batch_norm": lambda: keras.layers.BatchNormalization(momentum=0.9, epsilon=0.01, scale=False),
+    "layer_norm": lambda: keras.layers.LayerNormalization(epsilon=0.01),
+    "relu6": lambda: keras.layers.ReLU(6.0, negative_slope=0.1, threshold=0.5),
+    "elu": lambda: keras.layers.ELU(0.5),
+    "softmax": lambda: keras.layers.Softmax(),
+    "gelu": lambda: keras.layers.Activation("gelu"),
+    "hard_sigmoid": lambda: keras.layers.Activation("hard_sigmoid"),
+    "zero_padding": lambda: keras.layers.ZeroPadding2D(((1, 2), (0, 3))),
+    "cropping": lambda: keras.layers.Cropping2D(((1, 2), (0, 3))),
+    "up_sampling": lambda: keras.layers.UpSampling2D(2, interpolation="bilinear"),
+    "max_pooling": lambda: keras.layers.MaxPooling2D(3, 2, padding="same"),
+    "average_pooling": lambda: keras.layers.AveragePooling2D(3, 2, padding="same"),
+    "global_max": lambda: keras.layers.GlobalMaxPooling2D(keepdims=True),
+    "global_average": lambda: keras.layers.GlobalAveragePooling2D(keepdims=True),
+    "rescaling": lambda: keras.layers.Rescaling([0.1, 0.2, 0.3], offset=np.array([1.0, 2, 3])),
+    "reshape": lambda: keras.layers.Reshape((8, -1, 3)),
+    "permute": lambda: keras.layers.Permute((2, 1, 3)),
+    "flatten": lambda: keras.layers.Flatten(),
+    "dropout": lambda: keras.layers.Dropout(0.5),
+    "spatial_dropout": lambda: keras.layers.SpatialDropout2D(0.5),
+    "dense": lambda: keras.layers.Dense(4, activation="tanh"),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_each_kind_of_layer_computes_the_same(kind):
+    outputs_agree(image_model(lambda x: LAYERS[kind]()(keras.layers.Rescaling(1 / 255)(x))))
+
+
+MERGES = ["Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract"]
+
+
+@pytest.mark.parametrize("kind", MERGES)
+def test_each_kind_of_merge_computes_the_same(kind):
+    def branches(x):
+        x = keras.layers.Rescaling(1 / 255)(x)
+        return getattr(keras.layers, kind)()([x, keras.layers.Conv2D(3, 1)(x)])
+
+    outputs_agree(image_model(branches))
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: x + 1.5,
+        lambda x: 2.0 * x,
+        lambda x: x * x - x,
+        lambda x: keras.ops.flip(x, axis=2),
+        lambda x: x[:, 2:-1, ::2],
+        lambda x: keras.ops.concatenate([x, keras.ops.relu(x - 9.0)], axis=-1),
+        lambda x: keras.ops.mean(x, axis=(1, 2), keepdims=True),
+    ],
+)
+def test_raw_operations_compute_the_same(operation):
+    outputs_agree(image_model(lambda x: keras.layers.Conv2D(2, 1)(operation(x))))
+
+
+def test_whole_classifier_agrees_with_every_layer_named_the_same():
+    model = small_classifier()
+    twin = outputs_agree(model)
+    assert [layer.name for layer in twin.layers] == [layer.name for layer in model.layers]
+
+
+def test_nested_shared_and_sequential_models_agree():
+    shared = keras.layers.Conv2D(3, 1, name="shared")
+    inner = keras.Sequential(
+        [keras.Input((16, 16, 3)), keras.layers.Conv2D(3, 3, padding="same"), shared], name="inner"
+    )
+
+    def outputs(x):
+        x = keras.layers.Rescaling(1 / 255)(x)
+        return keras.layers.Add()([shared(inner(x)), shared(x), inner(shared(x))])
+
+    model = image_model(outputs)
+    twin = outputs_agree(model)
+    assert sum(np.prod(w.shape) for w in twin.weights) == model.count_params()
+    outputs_agree(seeded(keras.Sequential([keras.Input((16, 16, 3)), inner, keras.layers.ReLU()])))
+
+
+def test_mobilenet_agrees():
+    base = keras.applications.MobileNetV2(
+        input_shape=(32, 32, 3), alpha=0.35, include_top=False, weights=None, pooling="avg"
+    )
+    inputs = keras.Input((32, 32, 3))
+    x = base(keras.layers.Rescaling(1 / 127.5, offset=-1.0)(inputs), training=False)
+    model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x))
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        if "moving_mean" in weight.path or "beta" in weight.path:
+            weight.assign(rng.normal(0, 0.2, weight.shape))
+    outputs_agree(model, size=32)
+
+
+def test_training_reaches_layers_whatever_the_graph_noted():
+    """Keras 3 notes training=False at each layer, which would silence dropout in tf_keras."""
+    twin = to_tf_keras(small_classifier())
+    images = pixels(2)
+    first = twin(images, training=True).numpy()
+    assert not np.array_equal(first, twin(images, training=True).numpy())
+
+
+def test_trainable_flags_cross_over():
+    model = small_classifier()
+    model.get_layer("stem").trainable = False
+    twin = to_tf_keras(model)
+    assert not twin.get_layer("stem").trainable
+    assert len(twin.trainable_weights) == len(model.trainable_weights)
+    assert not to_keras(twin).get_layer("stem").trainable
+    assert not to_keras(twin, model).get_layer("stem").trainable
+
+
+def test_regularizers_and_constraints_cross_over():
+    model = image_model(
+        lambda x: keras.layers.Conv2D(
+            2, 3, kernel_regularizer=keras.regularizers.L2(0.3), kernel_constraint="non_neg"
+        )(x)
+    )
+    layer = to_tf_keras(model).layers[-1]
+    assert isinstance(layer.kernel_regularizer, tf_keras.regularizers.L2)
+    assert float(layer.kernel_regularizer.l2) == pytest.approx(0.3)
+    assert isinstance(layer.kernel_constraint, tf_keras.constraints.NonNeg)
+    assert isinstance(to_keras(to_tf_keras(model)).layers[-1].kernel_regularizer, keras.Regularizer)
+
+
+def test_weights_are_copies():
+    model = small_classifier()
+    twin = to_tf_keras(model)
+    before = model.get_layer("stem").kernel.numpy()
+    twin.get_layer("stem").kernel.assign(before * 0)
+    np.testing.assert_array_equal(model.get_layer("stem").kernel, before)
+
+
+def test_every_layer_without_an_equal_is_named_with_its_reason():
+    class Doubled(keras.layers.Layer):
+        def call(self, x):
+            return x * 2
+
+    def outputs(x):
+        x = Doubled(name="mine")(x)
+        x = keras.layers.Conv2D(2, 1, activation="hard_sigmoid", name="hard")(x)
+        return keras.layers.Conv2D(2, 1, dtype="mixed_bfloat16", name="mixed")(x)
+
+    with pytest.raises(SparsityError) as caught:
+        to_tf_keras(image_model(outputs))
+    message = str(caught.value)
+    assert "mine (Doubled)" in message
+    assert "hard (Conv2D): the activation 'hard_sigmoid'" in message
+    assert "mixed (Conv2D): it computes in bfloat16" in message
+
+
+def test_subclass_of_a_known_layer_is_refused():
+    class Dense(keras.layers.Dense):
+        def call(self, x):
+            return super().call(x) * 2
+
+    with pytest.raises(SparsityError, match=r"dense.* \(Dense\)"):
+        to_tf_keras(image_model(lambda x: Dense(2)(x)))
+
+
+def test_model_without_a_graph_is_refused():
+    class Subclassed(keras.Model):
+        pass
+
+    with pytest.raises(SparsityError, match="no graph"):
+        to_tf_keras(Subclassed())
+
+
+def test_template_of_another_shape_is_refused_with_both_shapes():
+    narrow = image_model(lambda x: keras.layers.Conv2D(2, 1, name="conv")(x))
+    wide = image_model(lambda x: keras.layers.Conv2D(4, 1, name="conv")(x))
+    with pytest.raises(SparsityError, match=r"conv has shapes \[\(1, 1, 3, 2\), \(2,\)\]"):
+        to_keras(to_tf_keras(narrow), wide)
+
+
+def test_template_with_other_layers_is_refused_by_their_names():
+    one = image_model(lambda x: keras.layers.Conv2D(2, 1, name="one")(x))
+    two = image_model(lambda x: keras.layers.Conv2D(2, 1, name="two")(x))
+    with pytest.raises(SparsityError, match="one is only in the one; two is only in the one"):
+        to_keras(to_tf_keras(one), two)

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kpipe.errors import SparsityError
+from kpipe.sparsity import MagnitudeSettings, prune_magnitude, sparsity_of
+
+from .conftest import batches, pixels, seeded, small_classifier
+
+QUICK = {"sparsity": 0.5, "epochs": 3, "steps_per_epoch": 4}
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    return small_classifier()
+
+
+@pytest.fixture(scope="module")
+def pruned(model: keras.Model) -> keras.Model:
+    return prune_magnitude(model, batches, **QUICK)
+
+
+def test_kernels_reach_the_sparsity_and_depthwise_stays_dense(pruned):
+    half = pytest.approx(0.5, abs=0.01)
+    assert sparsity_of(pruned) == {"stem": half, "depthwise": 0.0, "project": half, "top": half}
+
+
+def test_small_weights_are_the_ones_that_go(model):
+    """With hardly any learning the zeros must be where the original is smallest."""
+    pruned = prune_magnitude(
+        model, batches, **QUICK, settings=MagnitudeSettings(learning_rate=1e-9)
+    )
+    before = np.abs(model.get_layer("stem").kernel.numpy())
+    after = pruned.get_layer("stem").kernel.numpy()
+    np.testing.assert_array_equal(after == 0, before < np.median(before))
+    np.testing.assert_allclose(np.abs(after)[after != 0], before[after != 0], atol=1e-5)
+
+
+def test_result_is_a_keras_model_of_the_same_layers_and_the_original_is_left_alone(model, pruned):
+    assert isinstance(pruned, keras.Model)
+    assert [layer.name for layer in pruned.layers] == [layer.name for layer in model.layers]
+    for untouched, weight in zip(small_classifier().weights, model.weights, strict=True):
+        np.testing.assert_array_equal(untouched, weight)
+    assert not np.array_equal(model.weights[0], pruned.weights[0])
+
+
+def test_training_learns():
+    model = small_classifier()
+    said: list[dict[str, float]] = []
+    settings = MagnitudeSettings(
+        learning_rate=0.05, ramp=0.3, on_epoch=lambda epoch, logs: said.append(logs)
+    )
+    prune_magnitude(model, batches, sparsity=0.3, epochs=8, steps_per_epoch=4, settings=settings)
+    assert [sorted(logs) for logs in said] == [["accuracy", "loss"]] * 8
+    assert said[-1]["loss"] < said[0]["loss"]
+
+
+class _Killed(Exception):
+    pass
+
+
+def _killed_after(last: int):
+    def on_epoch(epoch: int, logs: dict[str, float]) -> None:
+        if epoch == last:
+            raise _Killed
+
+    return on_epoch
+
+
+def test_killed_training_continues_and_ends_as_if_never_killed(tmp_path, model, pruned):
+    settings = MagnitudeSettings(on_epoch=_killed_after(0))
+    with pytest.raises(_Killed):
+        prune_magnitude(model, batches, **QUICK, settings=settings, folder=tmp_path)
+    epochs: list[int] = []
+    settings = MagnitudeSettings(on_epoch=lambda epoch, logs: epochs.append(epoch))
+    resumed = prune_magnitude(model, batches, **QUICK, settings=settings, folder=tmp_path)
+    assert epochs == [1, 2]
+    for old, new in zip(pruned.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+    def never(first_epoch: int) -> tf.data.Dataset:
+        raise AssertionError("a finished training needs no data")
+
+    again = prune_magnitude(model, never, **QUICK, folder=tmp_path)
+    for old, new in zip(pruned.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_seed_changes_the_dropout_draws(model, pruned):
+    other = prune_magnitude(model, batches, **QUICK, settings=MagnitudeSettings(seed=1))
+    assert not np.array_equal(pruned.get_layer("top").kernel, other.get_layer("top").kernel)
+
+
+def test_folder_of_another_training_is_refused(tmp_path, model):
+    settings = MagnitudeSettings(on_epoch=_killed_after(0))
+    with pytest.raises(_Killed):
+        prune_magnitude(model, batches, **QUICK, settings=settings, folder=tmp_path)
+    with pytest.raises(SparsityError, match=r"sparsity=0\.6") as caught:
+        prune_magnitude(model, batches, **{**QUICK, "sparsity": 0.6}, folder=tmp_path)
+    assert "sparsity=0.5" in str(caught.value)
+    with pytest.raises(SparsityError, match="weights="):
+        prune_magnitude(seeded(small_classifier(), seed=1), batches, **QUICK, folder=tmp_path)
+
+
+def test_frozen_layers_are_neither_trained_nor_pruned():
+    model = small_classifier()
+    frozen = [layer for layer in model.layers if layer.weights and layer.name != "top"]
+    for layer in frozen:
+        layer.trainable = False
+    pruned = prune_magnitude(model, batches, **QUICK)
+    assert sparsity_of(pruned)["stem"] == 0
+    assert sparsity_of(pruned)["top"] > 0
+    for layer in frozen:
+        for old, new in zip(
+            layer.get_weights(), pruned.get_layer(layer.name).get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(old, new)
+        assert not pruned.get_layer(layer.name).trainable
+
+
+def test_class_weight_changes_the_result(model, pruned):
+    weighted = prune_magnitude(
+        model, batches, **QUICK, settings=MagnitudeSettings(class_weight={0: 10.0, 1: 0.1})
+    )
+    assert not np.array_equal(pruned.get_layer("top").bias, weighted.get_layer("top").bias)
+
+
+def test_one_dataset_is_repeated_and_resumed(tmp_path, model):
+    images = pixels(16)
+    labels = (images[:, :8].mean((1, 2, 3)) > 127.5).astype(np.int64)
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
+    whole = prune_magnitude(model, data, **QUICK)
+    settings = MagnitudeSettings(on_epoch=_killed_after(0))
+    with pytest.raises(_Killed):
+        prune_magnitude(model, data, **QUICK, settings=settings, folder=tmp_path)
+    cut = prune_magnitude(model, data, **QUICK, folder=tmp_path)
+    for old, new in zip(whole.get_weights(), cut.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_nested_models_are_pruned_inside():
+    inputs = keras.Input((16, 16, 3))
+    inner = small_classifier()
+    inner = keras.Model(inner.input, inner.get_layer("project").output, name="body")
+    x = keras.layers.GlobalAveragePooling2D()(inner(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name="top")(x))
+    shares = sparsity_of(prune_magnitude(model, batches, **QUICK))
+    assert shares["body/stem"] == pytest.approx(0.5, abs=0.01)
+    assert shares["body/project"] == pytest.approx(0.5, abs=0.02)
+    assert shares["body/depthwise"] == 0
+
+
+@pytest.mark.parametrize("steps", [1, 13])
+def test_final_sparsity_is_reached_whatever_the_number_of_steps(model, steps):
+    few = prune_magnitude(model, batches, sparsity=0.5, epochs=1, steps_per_epoch=steps)
+    assert sparsity_of(few)["stem"] == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"sparsity": 0.0}, "sparsity=0.0"),
+        ({"sparsity": 1.0}, "sparsity=1.0"),
+        ({"sparsity": float("nan")}, "sparsity=nan"),
+        ({"epochs": 0, "steps_per_epoch": 0}, "epochs=0, steps_per_epoch=0"),
+        ({"settings": MagnitudeSettings(ramp=1.5, updates=0)}, "ramp=1.5, updates=0"),
+        ({"settings": MagnitudeSettings(optimizer="adamm")}, "adamm"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_name(model, change, named):
+    with pytest.raises(SparsityError, match=named):
+        prune_magnitude(model, batches, **{**QUICK, **change})
+
+
+def test_loss_that_is_not_finite_is_refused(model):
+    def broken(first_epoch: int) -> tf.data.Dataset:
+        return batches(first_epoch).map(lambda images, labels: (images * np.nan, labels))
+
+    with pytest.raises(SparsityError, match="loss became nan at step 1"):
+        prune_magnitude(model, broken, **QUICK)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
+def test_data_that_ends_is_refused(model):
+    with pytest.raises(SparsityError, match="data ended in epoch 1"):
+        prune_magnitude(model, lambda epoch: batches(epoch).take(6), **QUICK)
+
+
+def test_nothing_to_prune_is_refused():
+    model = small_classifier()
+    model.trainable = False
+    with pytest.raises(SparsityError, match="nothing to prune"):
+        prune_magnitude(model, batches, **QUICK)

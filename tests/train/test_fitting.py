@@ -1,0 +1,279 @@
+"""A training that is cut off and taken up again ends like one that was not."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from kpipe.errors import TrainingError
+from kpipe.train import AtEpoch, FitPlan, FitResult, OnPlateau, checkpoint, fit, keeping
+
+from . import tiny
+
+PLAN = FitPlan(
+    epochs=6,
+    learning_rate=0.01,
+    schedule="cosine",
+    switch_to="sgd",
+    switch_learning_rate=0.05,
+    switch_when=AtEpoch(3),
+    class_weight={0: 1.0, 1: 2.0, 2: 0.5},
+)
+
+
+class Cut(BaseException):
+    """An interruption that nothing catches."""
+
+
+class CutAt(keras.callbacks.Callback):
+    """Interrupts before a batch, counted from the start of the training."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self.batch = batch
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        if self.epoch * tiny.STEPS + batch == self.batch:
+            raise Cut
+
+
+class Poison(keras.callbacks.Callback):
+    """Breaks a weight in one epoch, before or after its batches."""
+
+    def __init__(self, epoch: int, *, at_end: bool) -> None:
+        super().__init__()
+        self.moment = (epoch, at_end)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.poison(epoch, False)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.poison(epoch, True)
+
+    def poison(self, epoch: int, at_end: bool) -> None:
+        if (epoch, at_end) == self.moment:
+            self.model.get_layer("logits").bias.assign([np.nan, 0, 0])
+
+
+def run(
+    folder: Path | None = None, *callbacks, plan: FitPlan = PLAN, validate: bool = True
+) -> tuple[FitResult, list[np.ndarray], keras.Model]:
+    model = tiny.model()
+    result = fit(
+        model,
+        tiny.data,
+        steps_per_epoch=tiny.STEPS,
+        plan=plan,
+        validation=tiny.validation() if validate else None,
+        folder=folder,
+        callbacks=callbacks,
+    )
+    return result, tiny.values(model), model
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> tuple[FitResult, list[np.ndarray], keras.Model]:
+    return run()
+
+
+def test_a_folder_changes_nothing(uninterrupted, tmp_path: Path) -> None:
+    result, values, _ = run(tmp_path)
+    assert tiny.same(values, uninterrupted[1])
+    assert dataclasses.replace(result, resumed_at=0) == uninterrupted[0]
+
+
+def test_cut_at_many_moments_it_ends_bit_identical(tmp_path: Path) -> None:
+    _, whole, whole_model = run(tmp_path / "whole")
+    for batch in (1, 12, 14, 23):  # the switch is at batch 12
+        with pytest.raises(Cut):
+            run(tmp_path / "cut", CutAt(batch))
+    result, values, model = run(tmp_path / "cut")
+    assert result.resumed_at == 5
+    assert tiny.same(values, whole)
+    assert tiny.same(
+        [v.numpy() for v in model.optimizer.variables],
+        [v.numpy() for v in whole_model.optimizer.variables],
+    )
+
+
+def test_a_resumed_training_has_the_whole_history(uninterrupted, tmp_path: Path) -> None:
+    with pytest.raises(Cut):
+        run(tmp_path, CutAt(14))
+    result, _, _ = run(tmp_path)
+    assert result.resumed_at == 3
+    assert result.history == uninterrupted[0].history
+    assert result.switched_at == uninterrupted[0].switched_at == 3
+
+
+@pytest.mark.parametrize("batch", [9])
+def test_a_plateau_is_counted_across_a_cut(batch: int, tmp_path: Path) -> None:
+    plan = dataclasses.replace(PLAN, switch_when=OnPlateau(patience=2, min_delta=0.2))
+    whole = run(plan=plan)
+    assert whole[0].switched_at is not None
+    with pytest.raises(Cut):
+        run(tmp_path, CutAt(batch), plan=plan)
+    result, values, _ = run(tmp_path, plan=plan)
+    assert result.switched_at == whole[0].switched_at
+    assert tiny.same(values, whole[1])
+
+
+def test_keras_callbacks_count_on_across_a_cut(tmp_path: Path) -> None:
+    def callbacks():
+        return (
+            keras.callbacks.ReduceLROnPlateau("loss", patience=2, min_delta=10.0, factor=0.5),
+            keras.callbacks.EarlyStopping("loss", patience=4, min_delta=10.0),
+        )
+
+    plan = FitPlan(epochs=8, optimizer="sgd", learning_rate=0.05)
+    whole, whole_values, _ = run(None, *callbacks(), plan=plan)
+    assert len(whole.history["loss"]) == 5  # stopped early
+    with pytest.raises(Cut):
+        run(tmp_path, *callbacks(), CutAt(3 * tiny.STEPS + 1), plan=plan)
+    result, values, _ = run(tmp_path, *callbacks(), plan=plan)
+    assert result.history == whole.history
+    assert tiny.same(values, whole_values)
+    again, _, _ = run(tmp_path, *callbacks(), plan=plan)
+    assert (again.resumed_at, again.history) == (5, whole.history)
+
+
+def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
+    first, values, _ = run(tmp_path)
+    again, same_values, _ = run(tmp_path, CutAt(0))
+    assert again.resumed_at == PLAN.epochs
+    assert tiny.same(values, same_values)
+    assert again.history == first.history
+
+
+def test_the_best_epoch_is_left_in_the_model(tmp_path: Path) -> None:
+    plan = FitPlan(epochs=4, optimizer="sgd")
+    rates = [0.01, 0.01, 50.0, 50.0]  # so high at last that it gets worse
+    for folder in (None, tmp_path):
+        schedule = keras.callbacks.LearningRateScheduler(lambda epoch: rates[epoch])
+        result, _, model = run(folder, schedule, plan=plan)
+        losses = result.history["val_loss"]
+        assert result.best_epoch == int(np.argmin(losses)) < 3
+        got = model.evaluate(tiny.validation(), verbose=0)[0]
+        assert got == pytest.approx(losses[result.best_epoch], rel=1e-5)
+
+
+def test_without_validation_the_last_epoch_is_kept(tmp_path: Path) -> None:
+    for folder in (None, tmp_path):
+        assert run(folder, validate=False)[0].best_epoch == PLAN.epochs - 1
+
+
+def test_only_the_last_and_the_best_checkpoint_stay(tmp_path: Path) -> None:
+    result, _, _ = run(tmp_path)
+    expected = {result.best_epoch, PLAN.epochs - 1}
+    assert set(checkpoint.epochs_in(tmp_path)) == expected
+    assert len(list(tmp_path.iterdir())) == len(expected)
+
+
+@pytest.mark.parametrize(("at_end", "said"), [(False, "the loss is nan"), (True, "logits/bias")])
+def test_a_loss_that_is_no_number_ends_it_and_keeps_the_last_checkpoint(
+    at_end: bool, said: str, tmp_path: Path, uninterrupted, monkeypatch
+) -> None:
+    if at_end:  # the poison comes with the last update of the epoch
+        check = keeping.FiniteLoss.on_epoch_end
+        poison = Poison(2, at_end=True)
+        monkeypatch.setattr(
+            keeping.FiniteLoss,
+            "on_epoch_end",
+            lambda self, epoch, logs=None: (
+                poison.set_model(self.model),
+                poison.on_epoch_end(epoch),
+                check(self, epoch, logs),
+            ),
+        )
+        callbacks = []
+    else:
+        callbacks = [Poison(2, at_end=False)]
+    with pytest.raises(TrainingError, match=said):
+        run(tmp_path, *callbacks)
+    monkeypatch.undo()
+    assert checkpoint.epochs_in(tmp_path)[-1] == 1
+    assert tiny.same(run(tmp_path)[1], uninterrupted[1])
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint(
+    tmp_path: Path, uninterrupted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = np.savez
+    calls = []
+
+    def full(file, **arrays):
+        calls.append(1)
+        if len(calls) == 3:
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(file, **arrays)
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path)
+    assert checkpoint.epochs_in(tmp_path)[-1] == 1
+    assert not list(tmp_path.glob("*.part"))
+    assert tiny.same(run(tmp_path)[1], uninterrupted[1])
+
+
+def test_a_damaged_checkpoint_is_warned_about_and_trained_again(
+    tmp_path: Path, uninterrupted
+) -> None:
+    with pytest.raises(Cut):
+        run(tmp_path, CutAt(14))
+    newest = tmp_path / "epoch-00002.npz"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="epoch-00002"):
+        result, values, _ = run(tmp_path)
+    assert result.resumed_at < 3
+    assert tiny.same(values, uninterrupted[1])
+
+
+def test_a_folder_of_another_training_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, plan=FitPlan(epochs=1))
+    with pytest.raises(TrainingError, match="another training: plan"):
+        run(tmp_path, plan=FitPlan(epochs=1, learning_rate=0.5))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"optimizer": "adm"},
+        {"learning_rate": 0.0},
+        {"schedule": "cosin"},
+        {"switch_to": "sgd", "switch_when": None},
+        {"switch_to": None},
+        {"switch_to": "sdg"},
+    ],
+)
+def test_a_wrong_plan_is_refused_at_once(wrong: dict) -> None:
+    with pytest.raises(TrainingError):
+        dataclasses.replace(PLAN, **wrong)
+
+
+def test_killed_for_real_it_ends_bit_identical(uninterrupted, tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "tests.train.killed", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
+    try:
+        while not checkpoint.epochs_in(tmp_path) and process.poll() is None:
+            time.sleep(0.005)
+    finally:
+        process.kill()
+        process.wait()
+    assert 0 <= checkpoint.epochs_in(tmp_path)[-1] < PLAN.epochs - 1, "killed too late"
+    result, values, _ = run(tmp_path)
+    assert result.resumed_at > 0
+    assert tiny.same(values, uninterrupted[1])
+    assert result.history == uninterrupted[0].history

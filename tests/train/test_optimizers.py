@@ -1,0 +1,59 @@
+"""Optimizers by name."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from kpipe.errors import TrainingError
+from kpipe.train import optimizer, optimizer_names
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("adadelta", keras.optimizers.Adadelta),
+        ("adam", keras.optimizers.Adam),
+        ("adamw", keras.optimizers.AdamW),
+        ("rmsprop", keras.optimizers.RMSprop),
+        ("sgd", keras.optimizers.SGD),
+    ],
+)
+def test_every_name_makes_its_optimizer(name: str, kind: type) -> None:
+    made = optimizer(name, 0.5)
+    assert type(made) is kind
+    assert float(made.learning_rate) == 0.5
+    assert name in optimizer_names()
+
+
+def test_sgd_has_nesterov_momentum_unless_told_otherwise() -> None:
+    assert (optimizer("sgd", 0.1).momentum, optimizer("sgd", 0.1).nesterov) == (0.9, True)
+    assert optimizer("sgd", 0.1, momentum=0.5).momentum == 0.5
+
+
+def test_cosine_falls_from_the_rate_to_zero() -> None:
+    rate = optimizer("adam", 0.4, schedule="cosine", steps=10)._learning_rate
+    got = [float(rate(step)) for step in range(11)]
+    expected = 0.2 * (1 + np.cos(np.pi * np.arange(11) / 10))
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(TrainingError) as caught:
+        optimizer("adm", 0.1)
+    assert "did you mean 'adam" in str(caught.value)
+    with pytest.raises(TrainingError) as caught:
+        optimizer("adam", 0.1, schedule="cosin")
+    assert "did you mean 'cosine'?" in str(caught.value)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan")])
+def test_an_impossible_rate_is_refused(rate: float) -> None:
+    with pytest.raises(TrainingError, match="above 0"):
+        optimizer("adam", rate)
+
+
+def test_a_cosine_without_length_is_refused() -> None:
+    with pytest.raises(TrainingError, match="length"):
+        optimizer("adam", 0.1, schedule="cosine")
