@@ -100,8 +100,8 @@ class FilterPrune(Stage):
         for row in result.history[1:]:
             context.journal.record(
                 "note",
-                text=f"round {row.round}: {row.macs / 1e6:.1f} M MACs ({row.share:.1%}); validation "
-                f"accuracy {row.before:.1%} after removal, {row.after:.1%} after retraining",
+                text=f"round {row.round}: {row.macs / 1e6:.1f} M MACs ({row.share:.1%}); accuracy "
+                f"{row.before:.1%} after removal, {row.after:.1%} retrained, on validation",
             )
         join_histories(context.folder, map(folder_of, range(1, self.rounds + 1)))
         about = read_about(source)
