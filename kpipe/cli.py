@@ -15,12 +15,14 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kpipe import __version__
 from kpipe.core.pipeline import Pipeline
 from kpipe.core.runner import plan as plan_steps
 from kpipe.core.runner import run as run_pipeline
 from kpipe.core.runner import run_folder
+from kpipe.core.store import disk_watched
 from kpipe.errors import DataError, KpipeError, PipelineError
 from kpipe.report.terminal import Progress, models_table
 
@@ -48,9 +50,7 @@ def main() -> None:
     # TensorFlow's own chatter on the way in; errors still show.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     errors = Console(stderr=True)
-    warnings.showwarning = lambda message, *_, **__: errors.print(
-        f"warning: {message}", style="yellow", markup=False, highlight=False
-    )
+    warnings.showwarning = lambda message, *_, **__: _line(errors, f"warning: {message}", "yellow")
     try:
         commands(standalone_mode=False)
     except click.ClickException as error:
@@ -63,18 +63,21 @@ def main() -> None:
         _tell(errors, str(error))
         sys.exit(2)
     except Exception:
-        errors.print(traceback.format_exc(), markup=False, highlight=False)
+        _line(errors, traceback.format_exc())
         _tell(errors, "an unexpected error; finished stages and epochs are kept")
         sys.exit(1)
 
 
 def _tell(errors: Console, text: str) -> None:
-    errors.print(f"error: {text}", style="bold red", markup=False, highlight=False)
+    _line(errors, f"error: {text}", "bold red")
     if sys.argv[1:2] == ["run"]:
         words = [word for word in sys.argv[1:] if word != "--fresh"]
-        errors.print(
-            f"  to resume: kpipe {shlex.join(words)}", style="bold", markup=False, highlight=False
-        )
+        _line(errors, f"  to resume: kpipe {shlex.join(words)}", "bold")
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    # As it stands: paths may hold what Rich takes for markup, and commands are there to be copied.
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 @click.group()
@@ -91,16 +94,17 @@ def commands() -> None:
 def run(file: Path, settings: tuple[str, ...], root: Path, fresh: bool) -> None:
     """Carry out the pipeline that FILE declares; what is done already is skipped."""
     pipeline = load_pipeline(file).with_settings(settings)
-    with _native_chatter(root), Progress(Console()) as progress:
-        result = run_pipeline(pipeline, root, fresh=fresh, listeners=(progress.hear,))
     console = Console()
-    if not result.made:
-        console.print("nothing to do: every stage is cached (--fresh makes them again)")
-    table = models_table(result.folder)
-    if table:
-        console.print(table)
-    page = _write_report(result.folder, again=bool(result.made))
-    console.print(f"results: {result.folder}\nreport:  {page}", highlight=False, soft_wrap=True)
+    with disk_watched(root):
+        with _native_chatter(root), Progress(console) as progress:
+            result = run_pipeline(pipeline, root, fresh=fresh, listeners=(progress.hear,))
+        if not result.made:
+            console.print("nothing to do: every stage is cached (--fresh makes them again)")
+        table = models_table(result.folder)
+        if table:
+            console.print(table)
+        page = _write_report(result.folder, again=bool(result.made))
+    _line(console, f"results: {result.folder}\nreport:  {page}")
 
 
 @commands.command()
@@ -113,7 +117,7 @@ def plan(file: Path, settings: tuple[str, ...], root: Path) -> None:
     table = Table("stage", "status", "why", title=f"{pipeline.name}, seed {pipeline.seed}")
     colors = {"cached": "green", "continues": "yellow", "runs": "cyan", "waits": "dim"}
     for step in plan_steps(pipeline, root):
-        table.add_row(step.stage, f"[{colors[step.status]}]{step.status}", step.why)
+        table.add_row(step.stage, Text(step.status, colors[step.status]), Text(step.why))
     Console().print(table)
 
 
@@ -126,13 +130,20 @@ def report(what: Path, settings: tuple[str, ...], root: Path) -> None:
     folder = what
     if not what.is_dir():
         folder = run_folder(load_pipeline(what).with_settings(settings), root)
-    Console().print(f"report: {_write_report(folder, again=True)}", highlight=False, soft_wrap=True)
+    with disk_watched(folder):
+        _line(Console(), f"report: {_write_report(folder, again=True)}")
 
 
 @commands.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--top", default=3, show_default=True, help="How many labels for each image.")
+@click.option(
+    "--top",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="How many labels for each image.",
+)
 def predict(model: Path, images: tuple[Path, ...], top: int) -> None:
     """Classify IMAGES (files or folders) by an exported MODEL.tflite."""
     from kpipe.lite import Classifier
@@ -191,14 +202,20 @@ def load_pipeline(file: Path) -> Pipeline:
 
 def _image_files(paths: tuple[Path, ...]) -> Iterator[Path]:
     for path in paths:
-        yield from sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        found = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        if not found:
+            raise DataError(f"there are no images in {path}", expected="image files in the folder")
+        yield from found
 
 
 def _write_report(folder: Path, *, again: bool) -> Path:
+    page = folder / "report.html"
+    if page.exists() and not again:
+        return page
+    # Only now: drawing takes longer to load than a run with nothing to do takes in all.
     from kpipe.report import write_report
 
-    page = folder / "report.html"
-    return write_report(folder) if again or not page.exists() else page
+    return write_report(folder)
 
 
 @contextlib.contextmanager
@@ -213,6 +230,7 @@ def _native_chatter(root: Path) -> Iterator[None]:
         try:
             yield
         finally:
+            sys.stderr.close()
+            sys.stderr = python_stderr
             os.dup2(shown, 2)
             os.close(shown)
-            sys.stderr = python_stderr

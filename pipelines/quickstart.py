@@ -8,16 +8,7 @@ from pathlib import Path
 
 from kpipe import Pipeline
 from kpipe.errors import DataError
-from kpipe.stages import (
-    Augment,
-    Balance,
-    Data,
-    Ensemble,
-    Export,
-    FilterPrune,
-    FineTune,
-    MagnitudePrune,
-)
+from kpipe.stages import Augment, Balance, Data, Ensemble, Export, FilterPrune, FineTune
 
 package = importlib.util.find_spec("elpv_dataset")
 if package is None or package.origin is None:
@@ -41,16 +32,11 @@ pipeline = Pipeline(
         Augment(
             flip="horizontal_and_vertical", rotate=0.02, brightness=0.1, contrast=0.2, crop=0.9
         ),
-        FineTune(
-            "EfficientNetLite0",
-            retrain_last=40,
-            switch_to="sgd",
-            switch_when=4,
-            epochs=6,
-        ),
+        FineTune("EfficientNetLite0", retrain_last=40, switch_to="sgd", switch_when=3, epochs=5),
         Ensemble(members=2, combine="average"),
-        FilterPrune(criterion="l1", macs=0.5, rounds=2, epochs=1),
-        MagnitudePrune(sparsity=0.5, epochs=1),
+        FilterPrune(
+            criterion="l1", macs=0.7, rounds=2, epochs=3, learning_rate=1e-3, batch_size=16
+        ),
         Export(quantize="int8"),
     ],
     seed=7,

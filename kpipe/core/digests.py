@@ -10,10 +10,12 @@ was changed within the last two seconds is not remembered: a second write might 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sqlite3
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,10 +56,14 @@ class Digests:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._memory = sqlite3.connect(path, timeout=60)
-        self._memory.execute(
-            "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, status TEXT, sha256 TEXT)"
-        )
+        try:
+            self._memory = _opened(path)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            warnings.warn(f"{path}: {error}; it is made again", stacklevel=2)
+            path.unlink()
+            self._memory = _opened(path)
 
     def file(self, path: Path) -> str:
         """The sha256 of a file in hexadecimal digits; `"unreadable"` where access is denied."""
@@ -91,5 +97,17 @@ class Digests:
 
     def close(self) -> None:
         """Keep what was learnt."""
-        self._memory.commit()
-        self._memory.close()
+        with contextlib.closing(self._memory):
+            self._memory.commit()
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    memory = sqlite3.connect(path, timeout=60)
+    try:
+        memory.execute(
+            "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, status TEXT, sha256 TEXT)"
+        )
+    except sqlite3.Error:
+        memory.close()
+        raise
+    return memory

@@ -136,7 +136,7 @@ def parse(stage: Any, name: str, text: str) -> Any:
         )
     try:
         value = ast.literal_eval(text)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         value = text
     for candidate in (value, text):
         if _fits(candidate, hints[name]):

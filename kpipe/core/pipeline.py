@@ -64,7 +64,7 @@ class Pipeline:
         stages, seed = list(self.stages), self.seed
         for setting in settings:
             target, equals, text = setting.partition("=")
-            if target == "seed" and text.lstrip("-").isdigit():
+            if target == "seed" and re.fullmatch(r"-?[0-9]+", text):
                 seed = int(text)
                 continue
             name, dot, field = target.partition(".")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import filecmp
 import importlib.metadata
 import os
@@ -27,8 +26,8 @@ from kpipe.core.journal import Journal, Listener
 from kpipe.core.lock import locked
 from kpipe.core.pipeline import Pipeline
 from kpipe.core.stage import Context, Stage
-from kpipe.core.store import Entry, Store
-from kpipe.errors import DataError, KpipeError, StoreError
+from kpipe.core.store import Entry, Store, disk_watched
+from kpipe.errors import DataError, KpipeError
 
 __all__ = ["Result", "Step", "plan", "run", "run_folder"]
 
@@ -178,7 +177,7 @@ def run(
     executor = executor or LocalExecutor()
     made: list[str] = []
     skipped: list[str] = []
-    with _opened(root) as store, _disk_watched(root):
+    with _opened(root) as store:
         walk = _Walk(pipeline, store)
         folder = root / pipeline.name / walk.run_name()
         folder.mkdir(parents=True, exist_ok=True)
@@ -274,24 +273,9 @@ def _why(store: Store, about: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def _opened(root: Path) -> Iterator[Store]:
-    store = Store(root / ".cache")
-    try:
-        yield store
-    finally:
-        store.close()
-
-
-@contextlib.contextmanager
-def _disk_watched(root: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        # Libraries that write through C wrap the error number in their own message.
-        if error.errno != errno.ENOSPC and "No space left" not in str(error):
-            raise
-        raise StoreError(
-            f"the disk that holds {root.absolute()} is full",
-            expected="space for the results of a stage",
-            received=f"{shutil.disk_usage(root).free / 1e6:.1f} MB free ({error})",
-            fix="free some space and run again: finished stages and epochs are kept",
-        ) from error
+    with disk_watched(root):
+        store = Store(root / ".cache")
+        try:
+            yield store
+        finally:
+            store.close()

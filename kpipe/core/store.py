@@ -13,20 +13,27 @@ removed with a warning, and made again.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import json
 import os
 import shutil
+import sqlite3
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kpipe.core.digests import Digests, files_below
 from kpipe.core.fingerprint import fingerprint
+from kpipe.errors import StoreError
 
-__all__ = ["Entry", "Store"]
+__all__ = ["Entry", "Store", "disk_watched"]
 
 _ENTRY = "entry.json"
+# Libraries that write through C, and SQLite, say it in words instead of an error number.
+_FULL = ("No space left", "disk is full")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,3 +152,28 @@ class Store:
             name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
         )
         return f"changed since it was made: {', '.join(changed[:5])}" if changed else ""
+
+
+@contextlib.contextmanager
+def disk_watched(root: Path) -> Iterator[None]:
+    """Say in kpipe's words that the disk is full, whoever finds out.
+
+    Args:
+        root: the folder that is written to; it need not exist.
+
+    Raises:
+        StoreError: the block ran out of space.
+    """
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        full = getattr(error, "errno", None) == errno.ENOSPC
+        if not full and not any(words in str(error) for words in _FULL):
+            raise
+        there = next(path for path in (root, *root.absolute().parents) if path.exists())
+        raise StoreError(
+            f"the disk that holds {root.absolute()} is full",
+            expected="space for the results of a stage",
+            received=f"{shutil.disk_usage(there).free / 1e6:.1f} MB free ({error})",
+            fix="free some space and run again: finished stages and epochs are kept",
+        ) from error

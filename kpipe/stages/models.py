@@ -12,6 +12,7 @@ that it gives the same result whether or not others ran before it in this proces
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Iterable
@@ -45,7 +46,7 @@ def save_model(model: keras.Model, folder: Path, **about: Any) -> None:
     """
     aside = folder / "aside.keras"
     model.save(aside)
-    _without_times(aside)
+    _without_chance(aside)
     aside.replace(folder / "model.keras")
     text = json.dumps(about, indent=1)
     (folder / "aside.json").write_text(text, encoding="utf-8")
@@ -85,13 +86,24 @@ def read_about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def _without_times(path: Path) -> None:
-    """Rewrite a `.keras` archive without the moment of saving, in its entries and its metadata."""
+def _without_chance(path: Path) -> None:
+    """Rewrite a `.keras` archive without the moment of saving and without memory addresses."""
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in sorted(archive.namelist())}
     metadata = json.loads(parts["metadata.json"])
     metadata.pop("date_saved", None)
     parts["metadata.json"] = json.dumps(metadata, sort_keys=True).encode()
+    parts["config.json"] = _renumbered(parts["config.json"])
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in parts.items():
             archive.writestr(zipfile.ZipInfo(name, _EPOCH_OF_ZIP), content)
+
+
+def _renumbered(config: bytes) -> bytes:
+    """Objects that layers share are marked with their address: number them as they appear."""
+    numbers: dict[bytes, int] = {}
+
+    def number(match: re.Match[bytes]) -> bytes:
+        return match[1] + str(numbers.setdefault(match[2], len(numbers) + 1)).encode()
+
+    return re.sub(rb'("shared_object_id": )(\d+)', number, config)

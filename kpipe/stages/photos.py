@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Augment", "Balance", "Data", "Photos"]
 
 Share = Annotated[float, Between(0, 1)]
+# No split may be empty: training looks at the second, the proof of the exported files at the third.
+Part = Annotated[float, Between(0, 1, strict=True)]
 
 
 @stage
@@ -50,7 +52,7 @@ class Data(Stage):
 
     source: str
     image_size: Annotated[int, Between(16, 4096)] = 224
-    split: tuple[Share, Share, Share] = (0.7, 0.15, 0.15)
+    split: tuple[Part, Part, Part] = (0.7, 0.15, 0.15)
     image: str = ""
     label: str = ""
     root: str = ""
@@ -74,6 +76,8 @@ class Data(Stage):
             problems.append("image and label: a CSV needs both columns named")
         if not problems and abs(sum(self.split) - 1) > 1e-6:
             problems.append(f"split={self.split!r}: expected shares that add up to 1")
+        if not problems and (taken := sorted(self.configuration().keys() & self.csv.keys())):
+            problems.append(f"csv={self.csv!r}: {', '.join(taken)} are fields of Data itself")
         return problems
 
     def sources(self) -> tuple[Path, ...]:

@@ -1,36 +1,40 @@
+import contextlib
 import hashlib
 import os
+
+import pytest
 
 from kpipe.core import digests
 from kpipe.core.digests import Digests, files_below
 
 
-def digests_with_memory(tmp_path):
-    return Digests(tmp_path / "memory" / "digests.sqlite")
+@pytest.fixture
+def memory(tmp_path):
+    with contextlib.closing(Digests(tmp_path / "memory" / "digests.sqlite")) as opened:
+        yield opened
 
 
-def test_a_file_digest_is_the_sha256_of_its_bytes(tmp_path):
+def test_a_file_digest_is_the_sha256_of_its_bytes(tmp_path, memory):
     path = tmp_path / "a.bin"
     path.write_bytes(b"some bytes")
-    assert digests_with_memory(tmp_path).path(path) == hashlib.sha256(b"some bytes").hexdigest()
+    assert memory.path(path) == hashlib.sha256(b"some bytes").hexdigest()
 
 
-def test_a_folder_digest_depends_on_names_and_contents_alone(tmp_path):
+def test_a_folder_digest_depends_on_names_and_contents_alone(tmp_path, memory):
     found = []
     for name in ("one", "two", "other"):
         folder = tmp_path / name
         (folder / "deep").mkdir(parents=True)
         (folder / "deep" / "a.txt").write_text("other" if name == "other" else "same")
-        found.append(digests_with_memory(tmp_path).path(folder))
+        found.append(memory.path(folder))
     assert found[0] == found[1] != found[2]
 
 
-def test_a_settled_file_is_read_once_and_again_after_any_write(tmp_path, monkeypatch):
+def test_a_settled_file_is_read_once_and_again_after_any_write(tmp_path, memory, monkeypatch):
     monkeypatch.setattr(digests, "_UNSETTLED_NS", -1)
     path = tmp_path / "a.txt"
     path.write_text("first")
     status = path.stat()
-    memory = digests_with_memory(tmp_path)
     first = memory.file(path)
     with monkeypatch.context() as patch:
         patch.setattr(type(path), "open", None)
@@ -40,10 +44,9 @@ def test_a_settled_file_is_read_once_and_again_after_any_write(tmp_path, monkeyp
     assert memory.file(path) == hashlib.sha256(b"other").hexdigest()
 
 
-def test_a_file_written_just_now_is_not_remembered(tmp_path):
+def test_a_file_written_just_now_is_not_remembered(tmp_path, memory):
     path = tmp_path / "a.txt"
     path.write_text("first")
-    memory = digests_with_memory(tmp_path)
     memory.file(path)
     assert memory._memory.execute("SELECT count(*) FROM digests").fetchone() == (0,)
 

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import json
 
@@ -22,6 +23,11 @@ def source(tmp_path):
 
 def pipeline_on(source, times=2, suffix="!"):
     return Pipeline("toy", [Read(str(source)), Suffix(suffix), Repeat(times), Join()])
+
+
+def entries_of(root):
+    with contextlib.closing(Store(root / ".cache")) as store:
+        return store.entries()
 
 
 def statuses(pipeline, root):
@@ -150,12 +156,12 @@ def test_listeners_hear_what_the_journal_keeps(tmp_path, source):
 def test_a_cache_key_is_pinned(tmp_path):
     # A change of this literal invalidates every user's cache: it must be meant.
     run(Pipeline("toy", [Count(upto=3)], seed=7), tmp_path / "out")
-    (entry,) = Store(tmp_path / "out/.cache").entries()
+    (entry,) = entries_of(tmp_path / "out")
     assert entry.key == "a2c6e366b946e1d08061f1f17e6520b8519dec5e52cfa1e07e77ca471a03e962"
 
 
 def test_the_key_of_a_stage_is_the_fingerprint_of_what_it_is_made_from(tmp_path, source):
     run(pipeline_on(source), tmp_path / "out")
-    entries = Store(tmp_path / "out/.cache").entries()
+    entries = entries_of(tmp_path / "out")
     assert len(entries) == 4
     assert all(fingerprint(entry.about) == entry.key for entry in entries)

@@ -1,0 +1,339 @@
+"""What every stage keeps to; a new stage joins by its rows in the three tables below."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kpipe.stages
+from kpipe import Pipeline
+from kpipe.core.fields import Between, check_fields
+from kpipe.core.fingerprint import fingerprint
+from kpipe.core.stage import Need, Stage
+from kpipe.data import Augmenter
+from kpipe.errors import DataError, PipelineError
+from kpipe.prune import CRITERIA
+from kpipe.sparsity import MagnitudeSettings
+from kpipe.stages import Augment, Data, Export, FilterPrune, FineTune
+from kpipe.train import optimizer_names
+
+# A valid stage of each kind.
+EXAMPLES: dict[str, Stage] = {
+    name: getattr(kpipe.stages, name)(
+        *{"Data": ["photos"], "FineTune": ["MobileNetV2"]}.get(name, [])
+    )
+    for name in kpipe.stages.__all__
+}
+
+# For each field, another valid value.
+CHANGES: dict[str, dict[str, Any]] = {
+    "Data": {
+        "source": "other",
+        "image_size": 48,
+        "split": (0.6, 0.2, 0.2),
+        "image": "file",
+        "label": "kind",
+        "root": "photos",
+        "classes": {"0": "sound"},
+        "csv": {"sep": ";"},
+        "max_unreadable": 0.5,
+    },
+    "Balance": {},  # one method so far
+    "Augment": {
+        "flip": "vertical",
+        "rotate": 0.2,
+        "brightness": 0.2,
+        "contrast": 0.2,
+        "color": 0.2,
+        "blur": 0.2,
+        "crop": 0.5,
+    },
+    "FineTune": {
+        "backbone": "EfficientNetLite0",
+        "alpha": 0.35,
+        "weights": None,
+        "retrain_last": None,
+        "dropout": 0.5,
+        "optimizer": "adamw",
+        "learning_rate": 0.1,
+        "switch_to": "sgd",
+        "switch_when": 3,
+        "switch_learning_rate": 0.01,
+        "schedule": "cosine",
+        "epochs": 2,
+        "batch_size": 8,
+    },
+    "Ensemble": {"members": 2, "combine": "vote"},
+    "FilterPrune": {
+        "criterion": "l2",
+        "macs": 0.3,
+        "rounds": 2,
+        "epochs": 1,
+        "optimizer": "sgd",
+        "learning_rate": 0.1,
+        "batch_size": 8,
+    },
+    "MagnitudePrune": {"sparsity": 0.8, "epochs": 1, "learning_rate": 0.1, "batch_size": 8},
+    "Export": {"quantize": None, "tolerance": 0.5, "calibration": 10},
+}
+
+NAN = float("nan")
+# Stage, field, bad value, what the problem must say.
+WRONG = [
+    ("Data", "image_size", 15, "between 16 and 4096"),
+    ("Data", "image_size", "224", "a whole number"),
+    ("Data", "image_size", 224.0, "a whole number"),
+    ("Data", "image_size", True, "a whole number"),
+    ("Data", "split", (0.7, 0.3), "a tuple of 3"),
+    ("Data", "split", (0.7, 0.2, 0.2), "add up to 1"),
+    ("Data", "split", (0.7, 0.3, 0.0), "both excluded"),
+    ("Data", "split", (0.7, 0.3, NAN), "both excluded"),
+    ("Data", "image", "photo", "both columns"),
+    ("Data", "label", "kind", "both columns"),
+    ("Data", "classes", {0: "sound"}, "a dict"),
+    ("Data", "classes", {"0": 1}, "a dict"),
+    ("Data", "csv", [("sep", ";")], "a dict"),
+    ("Data", "csv", {"image": "photo"}, "fields of Data"),
+    ("Data", "max_unreadable", 1.5, "between 0 and 1"),
+    ("Balance", "method", "class_wieght", "did you mean 'class_weight'?"),
+    ("Balance", "method", None, "'class_weight'"),
+    ("Augment", "flip", "horizontl", "did you mean 'horizontal'?"),
+    ("Augment", "flip", True, "'horizontal'"),
+    ("Augment", "rotate", 0.6, "between 0 and 0.5"),
+    ("Augment", "brightness", -0.1, "between 0 and 1"),
+    ("Augment", "contrast", NAN, "between 0 and 1"),
+    ("Augment", "color", "0.1", "a number"),
+    ("Augment", "blur", True, "a number"),
+    ("Augment", "crop", 0.05, "between 0.1 and 1"),
+    ("FineTune", "backbone", "MobilNetV2", "did you mean 'MobileNetV2'?"),
+    ("FineTune", "backbone", "efficientnetlite0", "did you mean 'EfficientNetLite0'?"),
+    ("FineTune", "backbone", None, "a string"),
+    ("FineTune", "alpha", 0, "both excluded"),
+    ("FineTune", "weights", 3, "a string"),
+    ("FineTune", "retrain_last", -1, "0 or more"),
+    ("FineTune", "dropout", 1.0, "between 0 and 0.95"),
+    ("FineTune", "optimizer", "adamm", "did you mean 'adam'?"),
+    ("FineTune", "learning_rate", 0, "above 0"),
+    ("FineTune", "learning_rate", float("inf"), "above 0"),
+    ("FineTune", "switch_to", "sdg", "did you mean 'sgd'?"),
+    ("FineTune", "switch_when", "plateu", "did you mean 'plateau'?"),
+    ("FineTune", "switch_when", 0, "1 or more"),
+    ("FineTune", "switch_learning_rate", -1.0, "above 0"),
+    ("FineTune", "schedule", "cosin", "did you mean 'cosine'?"),
+    ("FineTune", "epochs", 0, "1 or more"),
+    ("FineTune", "epochs", True, "a whole number"),
+    ("FineTune", "batch_size", 2.5, "a whole number"),
+    ("Ensemble", "members", 1, "between 2 and 20"),
+    ("Ensemble", "combine", "avrage", "did you mean 'average'?"),
+    ("FilterPrune", "criterion", "L1", "did you mean 'l1'?"),
+    ("FilterPrune", "macs", 1, "both excluded"),
+    ("FilterPrune", "macs", 50, "both excluded"),
+    ("FilterPrune", "rounds", 0, "1 or more"),
+    ("FilterPrune", "epochs", None, "a whole number"),
+    ("FilterPrune", "optimizer", 1, "'adam'"),
+    ("FilterPrune", "learning_rate", NAN, "above 0"),
+    ("FilterPrune", "batch_size", 0, "1 or more"),
+    ("MagnitudePrune", "sparsity", 0.0, "both excluded"),
+    ("MagnitudePrune", "epochs", "2", "a whole number"),
+    ("MagnitudePrune", "learning_rate", 0, "above 0"),
+    ("MagnitudePrune", "batch_size", -4, "1 or more"),
+    ("Export", "quantize", "int9", "did you mean 'int8'?"),
+    ("Export", "quantize", 8, "'int8'"),
+    ("Export", "tolerance", -0.01, "between 0 and 1"),
+    ("Export", "calibration", 0, "1 or more"),
+]
+
+
+@pytest.fixture(params=EXAMPLES)
+def example(request: pytest.FixtureRequest) -> Stage:
+    return EXAMPLES[request.param]
+
+
+def changed(stage: Stage, **fields: Any) -> Any:
+    return dataclasses.replace(stage, **fields)  # type: ignore[type-var]
+
+
+def hints(kind: type[Stage]) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
+
+
+def test_the_tables_above_speak_of_every_stage_and_every_field() -> None:
+    assert set(CHANGES) == set(EXAMPLES)
+    for name, stage in EXAMPLES.items():
+        fields = set(stage.configuration())
+        assert set(CHANGES[name]) == fields - {"method"}
+        free_text = {"source", "root"}  # any text is a path
+        assert {field for kind, field, *_ in WRONG if kind == name} == fields - free_text
+
+
+def test_it_is_frozen(example: Stage) -> None:
+    for name in example.configuration():
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(example, name, None)
+
+
+def test_its_repr_evaluates_to_an_equal_stage(example: Stage) -> None:
+    for stage in (example, changed(example, **CHANGES[example.name])):
+        again = eval(repr(stage), {example.name: type(example)})
+        assert again == stage
+        assert type(again) is type(stage)
+
+
+def test_it_survives_pickling(example: Stage) -> None:
+    assert pickle.loads(pickle.dumps(example)) == example
+
+
+def test_its_fingerprint_changes_with_every_field(example: Stage) -> None:
+    keys = {fingerprint(example.configuration())}
+    for name, value in CHANGES[example.name].items():
+        keys.add(fingerprint(changed(example, **{name: value}).configuration()))
+    assert len(keys) == 1 + len(CHANGES[example.name])
+    assert fingerprint(changed(example).configuration()) in keys
+
+
+def test_it_has_no_problems_with_valid_values(example: Stage) -> None:
+    assert example.problems() == []
+    assert changed(example, **CHANGES[example.name]).problems() == []
+
+
+@pytest.mark.parametrize(("name", "field", "value", "words"), WRONG)
+def test_a_bad_value_is_named_with_what_is_right(
+    name: str, field: str, value: Any, words: str
+) -> None:
+    problems = changed(EXAMPLES[name], **{field: value}).problems()
+    assert any(field in problem and words in problem for problem in problems), problems
+
+
+def test_every_bad_value_is_named_at_once() -> None:
+    bad = FineTune("MobilNetV2", epochs=0, optimizer="adm", batch_size=True)
+    told = "\n".join(bad.problems())
+    assert all(name in told for name in ("backbone", "epochs", "optimizer", "batch_size"))
+
+
+def test_a_misspelt_field_is_refused_with_the_nearest(example: Stage) -> None:
+    for name in example.configuration():
+        with pytest.raises(PipelineError, match=f"did you mean '{name}'") as caught:
+            type(example)(**{f"{name}s": 1})
+        assert f"'{name}s'" in str(caught.value)
+
+
+def test_too_many_values_are_refused(example: Stage) -> None:
+    with pytest.raises(PipelineError, match="cannot be declared so"):
+        type(example)(*range(len(example.configuration()) + 1))
+
+
+def test_what_it_needs_is_given_by_some_stage(example: Stage) -> None:
+    given = {kind for stage in EXAMPLES.values() for kind in stage.gives}
+    for need in map(Need.parse, example.needs):
+        assert need.kind in given
+        assert need.kind.isidentifier()
+    assert example.gives
+
+
+def test_the_distributions_of_its_key_are_requirements_of_the_package(example: Stage) -> None:
+    import importlib.metadata
+
+    required = " ".join(importlib.metadata.requires("kpipe") or ()).lower()
+    for name in example.distributions:
+        assert importlib.metadata.version(name)
+        assert name in required
+
+
+def test_every_field_is_described(example: Stage) -> None:
+    text = type(example).__doc__ or ""
+    assert [name for name in example.configuration() if f"{name}: " not in text] == []
+
+
+def test_its_sources_are_the_files_that_it_names() -> None:
+    assert Data("photos").sources() == (Path("photos"),)
+    assert FineTune("VGG16").sources() == FineTune("VGG16", weights=None).sources() == ()
+    assert FineTune("VGG16", weights="a.h5").sources() == (Path("a.h5"),)
+
+
+def test_a_rendered_pipeline_of_every_stage_declares_the_same() -> None:
+    stages = [changed(EXAMPLES[name], **CHANGES[name]) for name in CHANGES]
+    pipeline = Pipeline("all", stages, seed=5)
+    namespace: dict[str, Any] = {}
+    exec(pipeline.render(), namespace)
+    assert namespace["pipeline"] == pipeline
+
+
+# What the declarative face says and what the domain takes
+
+
+def literals(kind: type[Stage], field: str) -> set[Any]:
+    found: set[Any] = set()
+
+    def collect(annotation: Any) -> None:
+        for part in typing.get_args(annotation):
+            if typing.get_origin(annotation) is typing.Literal:
+                found.add(part)
+            else:
+                collect(part)
+
+    collect(hints(kind)[field])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [(FineTune, "optimizer"), (FineTune, "switch_to"), (FilterPrune, "optimizer")],
+)
+def test_the_optimizers_are_those_of_the_training_package(kind, field) -> None:
+    assert literals(kind, field) == set(optimizer_names())
+
+
+def test_the_criteria_are_those_of_the_pruning_package() -> None:
+    assert literals(FilterPrune, "criterion") == set(CRITERIA)
+
+
+def test_the_schedules_are_those_of_the_training_package() -> None:
+    from kpipe.train.optimizers import _SCHEDULES
+
+    assert literals(FineTune, "schedule") == set(_SCHEDULES)
+
+
+def test_the_quantizations_are_those_of_the_converter() -> None:
+    from kpipe.lite.conversion import _MODES
+
+    assert literals(Export, "quantize") == set(_MODES)
+
+
+def test_the_magnitude_settings_take_the_rates_of_the_stage() -> None:
+    assert MagnitudeSettings(learning_rate=EXAMPLES["MagnitudePrune"].learning_rate)  # type: ignore[attr-defined]
+
+
+def test_the_augmentation_has_the_fields_and_the_flips_of_the_augmenter() -> None:
+    fields = {field.name for field in dataclasses.fields(Augmenter)}
+    assert set(Augment().configuration()) == fields
+    for flip in literals(Augment, "flip"):
+        assert Augmenter(flip=flip).flip == flip
+
+
+@pytest.mark.parametrize(
+    "field", [name for name in Augment().configuration() if name != "flip"]
+)
+@settings(max_examples=12, deadline=None)
+@given(value=st.floats(-0.2, 1.2) | st.sampled_from([0.0, 0.1, 0.5, 1.0, NAN]))
+def test_the_augmentation_takes_what_the_augmenter_takes(field: str, value: float) -> None:
+    try:
+        Augmenter(**{field: value})
+        taken = True
+    except DataError:
+        taken = False
+    assert (check_fields(Augment(**{field: value})) == []) == taken
+
+
+@settings(max_examples=50, deadline=None)
+@given(low=st.floats(-5, 5), width=st.floats(0, 5), number=st.floats(-10, 10), strict=st.booleans())
+def test_a_range_holds_what_lies_in_it(low, width, number, strict) -> None:
+    limits = Between(low, low + width, strict)
+    inside = low < number < low + width if strict else low <= number <= low + width
+    assert (number in limits) == inside

@@ -1,0 +1,64 @@
+"""`kpipe run` with a death foretold: `python -m tests.killed MOMENT NUMBER run FILE --root ROOT`.
+
+    MOMENT                NUMBER counts
+    event:STAGE:EVENT     events of the journal, `step` (within an epoch) among them
+    rename:PART           renames of files whose path holds PART, dying before the rename
+    write:PART            files opened for writing whose path holds PART, dying before it is open
+
+The process kills itself by SIGKILL: nothing of Python runs any more, no `finally`, no buffer.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from kpipe import cli
+from kpipe.core.journal import Event
+from kpipe.report.terminal import Progress
+
+
+class Fate:
+    """Counts down to the end."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def step(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> None:
+    moment, number, *words = sys.argv[1:]
+    sys.argv = ["kpipe", *words]
+    kind, _, rest = moment.partition(":")
+    fate = Fate(int(number))
+    if kind == "event":
+        stage, _, name = rest.partition(":")
+
+        class Doomed(Progress):
+            def hear(self, event: Event) -> None:
+                super().hear(event)
+                if (event.get("stage"), event["event"]) == (stage, name):
+                    fate.step()
+
+        cli.Progress = Doomed  # type: ignore[misc]
+    else:
+
+        def hook(event: str, arguments: tuple[object, ...]) -> None:
+            path, mode = str(arguments[0]) if arguments else "", ""
+            if event == "open":
+                mode = str(arguments[1])
+            hit = (kind == "rename" and event == "os.rename") or (kind == "write" and "w" in mode)
+            if hit and rest in path:
+                fate.step()
+
+        sys.addaudithook(hook)
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

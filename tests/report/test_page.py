@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from kpipe.errors import StoreError
+from kpipe.report import write_report
+from kpipe.report.charts import confusion_matrix, learning_curves
+from tests.report.conftest import HISTORY, finished, row, started
+
+
+@pytest.fixture
+def page(journal, artifact) -> str:
+    """The report of a run whose every text tries to be HTML."""
+    data = artifact("data", problems_csv="path,kind,detail\n/<i>.jpg,truncated,<script>1\n")
+    folder = journal(
+        (0, "run_started", {}),
+        (1, "stage_started", started("Data")),
+        (2, "note", {"stage": "Data", "text": "2 x <u>truncated</u>"}),
+        (3, "stage_finished", finished("Data", data)),
+        (4, "stage_started", started("FineTune")),
+        (9, "stage_finished", finished("FineTune", artifact("model", history_json=[HISTORY]))),
+    )
+    metrics = {
+        "seed": 3,
+        "image_size": 32,
+        "classes": ["<b>bold</b>", "a & b"],
+        "test_images": 16,
+        "final": "model.tflite",
+        "models": [
+            row("toy.tflite", "toy <em>", accuracy=0.5),
+            row("model.tflite", "toy, int8", accuracy=0.8125),
+        ],
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "pipeline.py").write_text('pipeline = "</pre><script>alert(1)</script>"')
+    return write_report(folder).read_text()
+
+
+class Tags(HTMLParser):
+    """Every element that is opened, with its attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def names(self) -> set[str]:
+        return {tag for tag, _ in self.found}
+
+
+def test_texts_are_never_markup(page: str) -> None:
+    assert not {"script", "em", "i", "u"} & Tags(page).names()
+    assert "&lt;b&gt;bold&lt;/b&gt;" in page and "<b>bold" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "2 x &lt;u&gt;truncated" in page and "/&lt;i&gt;.jpg" in page
+
+
+def test_the_page_needs_nothing_beside_it(page: str) -> None:
+    tags = Tags(page)
+    assert not {"link", "script", "iframe", "img", "object"} & tags.names()
+    addresses = {
+        value
+        for _, attributes in tags.found
+        for name, value in attributes.items()
+        if name in ("src", "href", "xlink:href", "action") and not str(value).startswith("#")
+    }
+    assert addresses == set()
+    names = set(re.findall(r'https?://[^"\s<]+', page))
+    assert names <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+        "http://purl.org/dc/elements/1.1/",
+        "http://creativecommons.org/ns#",
+        "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
+        "http://purl.org/dc/dcmitype/StillImage",
+        "https://matplotlib.org/",
+    }
+    assert "@import" not in page and "url(http" not in page
+
+
+def test_the_table_shows_each_model_and_marks_the_final_one(page: str) -> None:
+    rows = re.findall(r"<tr( class=\"final\")?>\s*<td>(.*?)<br>", page)
+    assert rows == [("", "toy &lt;em&gt;"), (' class="final"', "toy, int8")]
+    for text in ("81.2 %", "73.5 %", "50.0 %", "12.3 M", "1.23 M", "4.56 MB", "3.21 ms"):
+        assert text in page
+
+
+def test_the_curves_mark_the_switch_and_the_kept_epoch() -> None:
+    picture = learning_curves(HISTORY)
+    for words in ("switch", "kept", "validation", "train", "epoch", "accuracy"):
+        assert f">{words}</text>" in picture
+    plain = learning_curves({**HISTORY, "switched_at": None, "best_epoch": None})
+    assert ">switch</text>" not in plain and ">kept</text>" not in plain
+
+
+def test_the_switch_stands_where_the_optimizer_changed() -> None:
+    # Moved by one epoch, the dashed line moves; everything else stays.
+    one, other = (learning_curves({**HISTORY, "switched_at": at}) for at in (1, 2))
+    dashed = [set(re.findall(r'<path d="([^"]*)"[^>]*dasharray', text)) for text in (one, other)]
+    assert dashed[0] and dashed[0] != dashed[1]
+    assert len(dashed[0]) == len(dashed[1])
+
+
+def test_a_training_without_validation_is_drawn() -> None:
+    history = {"loss": [1.0, 0.5], "accuracy": [0.2, 0.9]}
+    picture = learning_curves({**HISTORY, "history": history, "switched_at": None})
+    assert ">validation</text>" not in picture and ">kept</text>" not in picture
+
+
+def test_the_matrix_shows_counts_and_escapes_names() -> None:
+    picture = confusion_matrix([[17, 0], [23, 41]], ["<b>", "$x$ & y"])
+    for count in (17, 23, 41):
+        assert f">{count}</text>" in picture
+    assert ">0</text>" not in picture
+    assert "<b>" not in picture and "&lt;b&gt;" in picture
+
+
+def test_pictures_are_the_same_each_time() -> None:
+    assert learning_curves(HISTORY) == learning_curves(HISTORY)
+    assert confusion_matrix([[1, 2], [3, 4]], ["a", "b"]) == confusion_matrix(
+        [[1, 2], [3, 4]], ["a", "b"]
+    )
+
+
+def test_a_run_without_an_export_has_its_page(journal) -> None:
+    folder = journal(
+        (0, "run_started", {}),
+        (1, "stage_started", started("Data")),
+        (2, "stage_failed", {"stage": "Data", "error": "DataError", "detail": "no images in <x>"}),
+    )
+    text = write_report(folder).read_text()
+    assert "failed" in text and "no images in &lt;x&gt;" in text
+    assert "Models</h2>" not in text
+    assert [path.name for path in folder.glob("*.html")] == ["report.html"]
+
+
+def test_no_page_is_written_where_there_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(StoreError):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_of_a_real_run_shows_its_trainings_and_the_photo_set_aside(walk) -> None:
+    text = write_report(walk.folder).read_text()
+    for words in ("FineTune: MobileNet 0.25", "Ensemble: member 2 of 2", "round 1 of 1"):
+        assert words in text
+    assert "torn.png" in text and "truncated" in text
+    assert text.count("<svg") == 4

@@ -1,0 +1,97 @@
+"""Stages run one at a time, on the drawn photos and on toy models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+
+from kpipe.core.journal import Event, Journal, read_journal
+from kpipe.core.stage import Context, Stage
+from kpipe.stages import Data
+from kpipe.stages.models import begin, save_model
+from kpipe.stages.photos import Photos
+from tests.walking import draw
+
+RECIPE: dict[str, Any] = {
+    "backbone": "MobileNet",
+    "alpha": 0.25,
+    "weights": None,
+    "retrain_last": None,
+    "dropout": 0.0,
+    "optimizer": "adam",
+    "learning_rate": 1e-3,
+    "switch_to": None,
+    "switch_when": "plateau",
+    "switch_learning_rate": None,
+    "schedule": "constant",
+    "epochs": 1,
+    "batch_size": 8,
+}
+
+Perform = Callable[..., tuple[Path, list[Event]]]
+
+
+def toy(seed: int, classes: int = 3) -> keras.Model:
+    """The smallest network that takes the drawn photos; its answers differ from photo to photo."""
+    pixels = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(pixels)
+    start = keras.initializers.GlorotUniform(seed)
+    x = keras.layers.Conv2D(8, 3, strides=2, kernel_initializer=start)(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.ReLU()(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    start = keras.initializers.RandomNormal(0, 8, seed)
+    return keras.Model(
+        pixels, keras.layers.Dense(classes, activation="softmax", kernel_initializer=start)(x)
+    )
+
+
+def toy_folder(folder: Path, seed: int, title: str = "toy") -> Path:
+    """A model folder with a toy in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    begin(seed)
+    (folder / "history.json").write_text(f'[{{"title": "{title}"}}]')
+    save_model(toy(seed), folder, title=title, recipe=RECIPE)
+    return folder
+
+
+@pytest.fixture
+def perform(tmp_path: Path) -> Perform:
+    """`perform(stage, data=folder, ...)` -> its folder and the events it recorded."""
+
+    def run(
+        stage: Stage, seed: int = 3, into: Path | None = None, **inputs: Path | list[Path]
+    ) -> tuple[Path, list[Event]]:
+        folder = into or tmp_path / stage.name
+        folder.mkdir(parents=True, exist_ok=True)
+        journal = Journal(tmp_path / f"{stage.name}.jsonl", (), stage.name)
+        stage.run(Context(folder, given(inputs), seed, journal))
+        return folder, read_journal(journal.path) if journal.path.exists() else []
+
+    return run
+
+
+def given(inputs: Mapping[str, Path | list[Path]]) -> dict[str, tuple[Path, ...]]:
+    absent: dict[str, tuple[Path, ...]] = {"ensemble": (), "balance": (), "augmentation": ()}
+    found = {k: tuple(v) if isinstance(v, list) else (v,) for k, v in inputs.items()}
+    return {**absent, **found}
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What Data leaves of the drawn photos."""
+    base = tmp_path_factory.mktemp("data")
+    stage = Data(str(draw(base / "photos")), image_size=32, split=(0.6, 0.2, 0.2))
+    (base / "made").mkdir()
+    stage.run(Context(base / "made", {}, 3, Journal(base / "journal.jsonl")))
+    return base / "made"
+
+
+@pytest.fixture
+def photos(data_folder: Path, tmp_path: Path) -> Photos:
+    journal = Journal(tmp_path / "journal.jsonl")
+    return Photos.read(Context(tmp_path, given({"data": data_folder}), 3, journal), batch_size=8)

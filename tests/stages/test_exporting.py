@@ -1,0 +1,222 @@
+"""What Export says of its files, against what they do when run by other means."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
+
+import kpipe.lite
+from kpipe.core.pipeline import Pipeline
+from kpipe.core.runner import run, run_folder
+from kpipe.core.stage import Context, Stage, stage
+from kpipe.data import Manifest
+from kpipe.errors import ExportError
+from kpipe.lite.evaluation import Evaluation
+from kpipe.stages import Data, Export
+from kpipe.stages.exporting import _calibration, _labels_text
+from kpipe.stages.models import load_model
+from tests.stages.conftest import toy_folder
+from tests.walking import draw
+
+ROWS = [
+    ("mobilenet-0-25.tflite", "MobileNet 0.25", "FineTune"),
+    ("ensemble-of-2-average.tflite", "ensemble of 2 (average)", "Ensemble"),
+    ("mobilenet-0-25-pruned.tflite", "MobileNet 0.25, pruned", "FilterPrune"),
+    ("mobilenet-0-25-pruned-sparse.tflite", "MobileNet 0.25, pruned, sparse", "MagnitudePrune"),
+    ("model.tflite", "MobileNet 0.25, pruned, sparse, int8", "MagnitudePrune"),
+]
+
+
+@pytest.fixture(scope="module")
+def test_split(walk) -> tuple[np.ndarray, np.ndarray]:
+    folder = walk.made_by("Data")
+    manifest = Manifest.load(folder)
+    rows = np.flatnonzero(manifest.table["split"] == "test")
+    labels = manifest.table["label"].map(manifest.classes.index).to_numpy()[rows]
+    return np.load(folder / "images.npy")[rows], labels
+
+
+def row_of(walk, file: str) -> dict[str, Any]:
+    (row,) = (row for row in walk.metrics["models"] if row["file"] == file)
+    return row
+
+
+def answers_of(path: Path, images: np.ndarray) -> np.ndarray:
+    """Every photo through the file, by LiteRT itself."""
+    model = Interpreter(model_path=str(path))
+    model.allocate_tensors()
+    (taken,), (given,) = model.get_input_details(), model.get_output_details()
+    answers = []
+    for image in images:
+        model.set_tensor(taken["index"], image[None].astype(taken["dtype"]))
+        model.invoke()
+        answers.append(model.get_tensor(given["index"])[0].astype(np.float64))
+    scale, zero = given["quantization"]
+    return (np.stack(answers) - zero) * (scale or 1)
+
+
+def test_there_is_a_row_for_each_model_in_the_order_of_the_pipeline(walk) -> None:
+    found = [(row["file"], row["name"]) for row in walk.metrics["models"]]
+    assert found == [(file, name) for file, name, _ in ROWS]
+    assert walk.metrics["final"] == "model.tflite"
+
+
+@pytest.mark.parametrize(("file", "name", "stage_name"), ROWS)
+def test_the_metrics_are_what_the_file_does(
+    walk, test_split, file: str, name: str, stage_name: str
+) -> None:
+    images, labels = test_split
+    row, answers = row_of(walk, file), answers_of(walk.folder / file, images)
+    called = answers.argmax(axis=1)
+    assert row["images"] == walk.metrics["test_images"] == len(labels) == 12
+    assert row["accuracy"] == pytest.approx(accuracy_score(labels, called))
+    assert row["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, called))
+    assert row["confusion"] == confusion_matrix(labels, called, labels=range(3)).tolist()
+    keras_answers = load_model(walk.made_by(stage_name))(images.astype("float32")).numpy()
+    right = keras_answers.argmax(axis=1)
+    assert row["keras_accuracy"] == pytest.approx(accuracy_score(labels, right))
+    assert row["agreement"] == pytest.approx(np.mean(called == right))
+    worst = np.abs(answers - keras_answers).max()
+    assert row["worst_difference"] == pytest.approx(worst, abs=1e-5)
+    if file != "model.tflite":
+        assert worst < 1e-4
+
+
+@pytest.mark.parametrize("file", [file for file, _, _ in ROWS])
+def test_sizes_and_latencies_are_those_of_the_file(walk, file: str) -> None:
+    row, path = row_of(walk, file), walk.folder / file
+    assert row["size"] == os.path.getsize(path)
+    assert row["gzip_size"] == len(gzip.compress(path.read_bytes(), mtime=0))
+    assert 0 < row["p5_ms"] <= row["median_ms"] <= row["p95_ms"]
+    assert row["threads"] == 1
+
+
+def test_the_single_model_costs_what_its_layers_cost(walk) -> None:
+    model = load_model(walk.made_by("FineTune"))
+    macs = 0
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.DepthwiseConv2D):
+            macs += int(np.prod(layer.output.shape[1:])) * int(np.prod(layer.kernel_size))
+        elif isinstance(layer, keras.layers.Conv2D):
+            macs += int(np.prod(layer.output.shape[1:3])) * int(np.prod(layer.kernel.shape))
+        elif isinstance(layer, keras.layers.Dense):
+            macs += int(np.prod(layer.kernel.shape))
+    row = row_of(walk, "mobilenet-0-25.tflite")
+    assert row["macs"] == macs
+    assert row["parameters"] == model.count_params()
+    member = row_of(walk, "ensemble-of-2-average.tflite")
+    assert member["macs"] == 2 * macs
+    assert member["parameters"] == 2 * model.count_params()
+
+
+def test_the_final_file_takes_raw_bytes_and_the_others_raw_floats(walk) -> None:
+    for file, _, _ in ROWS:
+        model = Interpreter(model_path=str(walk.folder / file))
+        (taken,) = model.get_input_details()
+        assert taken["shape"].tolist() == [1, 32, 32, 3]
+        if file == "model.tflite":
+            assert taken["dtype"] is np.uint8 and taken["quantization"] == (1.0, 0)
+        else:
+            assert taken["dtype"] is np.float32
+
+
+def test_labels_and_the_keras_model_lie_beside_the_file(walk) -> None:
+    assert (walk.folder / "labels.txt").read_text() == "blue\ngreen\nred\n"
+    last = walk.made_by("MagnitudePrune") / "model.keras"
+    assert (walk.folder / "model.keras").read_bytes() == last.read_bytes()
+
+
+def test_the_final_model_tells_photos_apart(walk) -> None:
+    # Otherwise the comparisons above would be met by any constant.
+    confusion = np.array(row_of(walk, "model.tflite")["confusion"])
+    assert (confusion.sum(axis=0) > 0).sum() > 1
+
+
+# A file that loses too much
+
+
+@stage
+class Toy(Stage):
+    """Gives a model at once."""
+
+    needs: ClassVar = ("data",)
+    gives: ClassVar = ("model",)
+    publishes: ClassVar = ("model.keras",)
+
+    def run(self, context: Context) -> None:
+        toy_folder(context.folder, seed=2)
+
+
+def exporting(tmp_path: Path, **fields: Any) -> Pipeline:
+    data = Data(draw(tmp_path / "photos"), image_size=32, split=(0.6, 0.2, 0.2))
+    return Pipeline("toy", [data, Toy(), Export(**fields)], seed=3)
+
+
+def lossy(path: Any, data: Any, *, reference: np.ndarray, **_: Any) -> Evaluation:
+    """Every photo called what Keras does not call it, and never right."""
+    labels = np.concatenate([labels for _, labels in data])
+    count = len(labels)
+    return Evaluation(count, 0.0, 0.0, 0.0, 1.0, np.zeros((3, 3), int), np.zeros((count, 3)))
+
+
+def test_a_file_that_loses_too_much_fails_the_run_and_publishes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, out = exporting(tmp_path, quantize=None, tolerance=0.0), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(kpipe.lite, "evaluate", lossy)
+        with pytest.raises(ExportError, match=r"lost too much accuracy in model\.tflite") as caught:
+            run(pipeline, out)
+    told = str(caught.value)
+    assert "at most 0.0%" in told and "toy: Keras" in told and "file 0.0%" in told
+    assert "--set Export.tolerance" in told
+    left = {path.name for path in run_folder(pipeline, out).iterdir()}
+    assert left == {".lock", "journal.jsonl", "pipeline.py"}
+    # Measured truly, the same file passes, in the folder that the failed attempt left.
+    result = run(pipeline, out)
+    assert result.made == ("Export",)
+    assert (result.folder / "model.tflite").exists() and (result.folder / "metrics.json").exists()
+
+
+def test_a_loss_within_the_tolerance_passes() -> None:
+    rows = [
+        {"file": "a.tflite", "name": "a", "keras_accuracy": 0.9, "accuracy": 0.88},
+        {"file": "b.tflite", "name": "b", "keras_accuracy": 0.9, "accuracy": 0.95},
+    ]
+    Export(tolerance=0.03)._refuse_lossy_files(rows)
+    with pytest.raises(ExportError) as caught:
+        Export(tolerance=0.01)._refuse_lossy_files(rows)
+    assert caught.value.what == "the conversion lost too much accuracy in a.tflite"
+    assert "b: Keras 90.0%, file 95.0%" in str(caught.value)
+
+
+# Parts
+
+
+@pytest.mark.parametrize(("count", "expected"), [(6, [2, 2, 2]), (36, [14, 12, 10]), (99, None)])
+def test_calibration_photos_are_even_over_the_classes_and_from_training(
+    photos, count: int, expected: list[int] | None
+) -> None:
+    rows, labels = photos.manifest.rows("train"), photos.manifest.labels("train")
+    place = {photos.images[row].tobytes(): label for row, label in zip(rows, labels, strict=True)}
+    drawn = [image.tobytes() for image in _calibration(photos, count)]
+    assert len(set(drawn)) == len(drawn) == min(count, len(rows))
+    if expected:
+        found = np.bincount([place[image] for image in drawn], minlength=3)
+        assert found.tolist() == expected if count == 6 else sum(found) == count
+
+
+@pytest.mark.parametrize("name", ["", "two\nlines", "carriage\rreturn", "line\u2028separator"])
+def test_class_names_that_the_labels_file_cannot_hold_are_named(name: str) -> None:
+    with pytest.raises(ExportError) as caught:
+        _labels_text(("fine", name))
+    assert repr(name) in str(caught.value)
+    assert _labels_text(("fine", "two words")) == "fine\ntwo words\n"

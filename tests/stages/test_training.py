@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from kpipe.errors import WeightsError
+from kpipe.stages import FineTune
+from kpipe.stages.models import load_model, read_about
+from kpipe.stages.training import Recipe
+from kpipe.train import backbone, recalibrate
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Path:
+    """A weights file of the backbone without its top, with statistics of the drawn photos."""
+    base = backbone("MobileNet", image_size=32, weights=None, alpha=0.25)
+    recalibrate(base, [np.load(data_folder / "images.npy").astype("float32")])
+    path = tmp_path_factory.mktemp("weights") / "mobilenet.weights.h5"
+    base.save_weights(path)
+    return path
+
+
+def test_only_the_head_trains_where_no_layer_of_the_backbone_may(
+    perform, data_folder: Path, weights: Path
+) -> None:
+    stage = FineTune(
+        "MobileNet", alpha=0.25, weights=str(weights), retrain_last=0, epochs=2, batch_size=12
+    )
+    folder, events = perform(stage, data=data_folder)
+    given = backbone("MobileNet", image_size=32, weights=weights, alpha=0.25)
+    made = load_model(folder)
+    for layer in given.layers:
+        for one, other in zip(layer.weights, made.get_layer(layer.name).weights, strict=True):
+            np.testing.assert_array_equal(one.numpy(), other.numpy(), err_msg=one.path)
+    start = keras.initializers.GlorotUniform(3)((256, 3))
+    assert not np.allclose(made.get_layer("head_logits").kernel, start)
+    told = "\n".join(event["text"] for event in events if event["event"] == "note")
+    assert "MobileNet 0.25 at 32 px: 1 of 55 layers with weights train, from head_logits" in told
+    assert [e["epoch"] for e in events if e["event"] == "epoch"] == [1, 2]
+    assert not list(folder.glob("training*")), "checkpoints are left in the result"
+    assert "resumed_at" not in (folder / "history.json").read_text()
+    assert Recipe(**read_about(folder)["recipe"]) == Recipe(**stage.configuration())
+
+
+def test_weights_that_cannot_be_had_are_an_error_and_never_random(
+    perform, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KPIPE_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError, match="KPIPE_WEIGHTS") as caught:
+        perform(FineTune("MobileNet", alpha=0.25), data=data_folder)
+    assert "mobilenet" in str(caught.value) and str(tmp_path) in str(caught.value)
+    assert not (tmp_path / "FineTune" / "model.keras").exists()
+
+
+def test_weights_of_another_architecture_are_refused(
+    perform, data_folder: Path, weights: Path
+) -> None:
+    with pytest.raises(WeightsError, match=r"alpha=0\.5"):
+        perform(FineTune("MobileNet", alpha=0.5, weights=str(weights)), data=data_folder)
+
+
+def test_a_width_that_the_architecture_does_not_take_is_refused(
+    perform, data_folder: Path
+) -> None:
+    with pytest.raises(WeightsError, match=r"VGG16 cannot be built .* alpha=0\.5"):
+        perform(FineTune("VGG16", alpha=0.5, weights=None), data=data_folder)
+
+
+def test_the_history_tells_the_switch_and_the_epoch_that_was_kept(walk) -> None:
+    (history,) = json.loads((walk.made_by("FineTune") / "history.json").read_text())
+    assert history["title"] == "MobileNet 0.25"
+    losses = history["history"]["val_loss"]
+    assert len(losses) == 4
+    assert history["switched_at"] == 2
+    assert history["best_epoch"] == int(np.argmin(losses))
+    notes = walk.notes("FineTune")
+    assert "MobileNet 0.25: sgd from epoch 3 on" in notes
+    assert f"kept epoch {history['best_epoch'] + 1}" in notes
+    epochs = [e for e in walk.events if (e["event"], e.get("stage")) == ("epoch", "FineTune")]
+    assert [epoch["metrics"]["val_loss"] for epoch in epochs] == losses
+
+
+def test_the_trained_model_takes_raw_pixels_and_gives_probabilities(walk) -> None:
+    model = load_model(walk.made_by("FineTune"))
+    assert model.input_shape == (None, 32, 32, 3) and model.input.dtype == "float32"
+    pixels = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype("float32")
+    np.testing.assert_allclose(model(pixels).numpy().sum(axis=1), 1, atol=1e-5)

@@ -1,0 +1,153 @@
+"""Killed anywhere, nothing lost: a run killed again and again ends as one that never was."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kpipe.cli import load_pipeline
+from kpipe.core.journal import read_journal
+from kpipe.core.pipeline import Pipeline
+from kpipe.core.runner import run_folder
+
+pytestmark = pytest.mark.slow
+
+PROJECT = Path(__file__).parents[1]
+PUBLISHED = ("model.tflite", "model.keras", "labels.txt")
+TIMES = {"median_ms", "p5_ms", "p95_ms", "initialization_ms"}
+
+# In the order of the run, so that each is met: between epochs, within them, at writes and renames.
+MOMENTS = [
+    ("write:images.npy", 1),
+    ("rename:.partial", 1),
+    ("event:FineTune:step", 3),
+    ("event:FineTune:epoch", 2),
+    ("rename:epoch-", 1),
+    ("rename:aside.keras", 1),
+    ("event:Ensemble:stage_started", 1),
+    ("event:Ensemble:step", 6),
+    ("rename:aside.json", 1),
+    ("event:FilterPrune:step", 4),
+    ("event:FilterPrune:epoch", 1),
+    ("rename:aside.keras", 1),
+    ("event:MagnitudePrune:stage_started", 1),
+    ("event:MagnitudePrune:epoch", 1),
+    ("event:Export:note", 3),
+    ("write:metrics.json", 1),
+    ("rename:.model.tflite", 1),
+]
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """metrics.json without what a clock measured."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["models"] = [
+        {name: value for name, value in row.items() if name not in TIMES}
+        for row in metrics["models"]
+    ]
+    return metrics
+
+
+def same(one: Path, other: Path) -> None:
+    """The two run folders published the same."""
+    names = sorted(path.name for path in one.glob("*.tflite"))
+    assert names == sorted(path.name for path in other.glob("*.tflite"))
+    for name in {*names, *PUBLISHED}:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    assert facts(one) == facts(other)
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, *map(str, words)]
+
+
+def test_killed_at_every_kind_of_moment_it_ends_the_same(walk, tmp_path: Path) -> None:
+    for moment, number in MOMENTS:
+        done = subprocess.run(
+            command("-m", "tests.killed", moment, number, "run", walk.file, "--root", tmp_path),
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == -signal.SIGKILL, (moment, done.stdout[-2000:], done.stderr[-2000:])
+        # Nothing is published by halves.
+        assert not list(tmp_path.glob("[!.]*/*/metrics.json"))
+    done = subprocess.run(
+        command("-c", "from kpipe.cli import main; main()", "run", walk.file, "--root", tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    folder = run_folder(load_pipeline(walk.file), tmp_path)
+    same(folder, walk.folder)
+    finished = [e["stage"] for e in read_journal(folder / "journal.jsonl") if "key" in e]
+    made = [
+        e["stage"]
+        for e in read_journal(folder / "journal.jsonl")
+        if e["event"] == "stage_finished"
+    ]
+    assert sorted(made) == sorted(set(finished)), "a finished stage was made again"
+
+
+def test_killed_from_outside_at_any_moment_it_ends_the_same(walk, tmp_path: Path) -> None:
+    draw = random.Random(0)
+    journal = run_folder(load_pipeline(walk.file), tmp_path) / "journal.jsonl"
+    code = "from kpipe.cli import main; main()"
+    for stage in ("FineTune", "Ensemble", "FilterPrune", "MagnitudePrune", "Export"):
+        process = subprocess.Popen(
+            command("-c", code, "run", walk.file, "--root", tmp_path),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while process.poll() is None and not (journal.exists() and began(journal, stage)):
+            time.sleep(0.05)
+        time.sleep(draw.uniform(0, 4))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(
+        command("-c", code, "run", walk.file, "--root", tmp_path), check=True, capture_output=True
+    )
+    same(journal.parent, walk.folder)
+
+
+def began(journal: Path, stage: str) -> bool:
+    return any(
+        event["event"] == "stage_started" and event["stage"] == stage
+        for event in read_journal(journal)
+    )
+
+
+def test_stages_in_processes_of_their_own_give_the_same_as_in_one(walk, tmp_path: Path) -> None:
+    whole = load_pipeline(walk.file)
+    data, balance, augment, tune, ensemble, filters, magnitude, _ = whole.stages
+    begin = [data, balance, augment, tune]
+    parts = [begin, [*begin, ensemble], [*begin, filters], [*begin, filters, magnitude]]
+    code = "import sys; from kpipe.cli import main; main()"
+    for stages in parts:
+        file = tmp_path / "part.py"
+        file.write_text(Pipeline(whole.name, stages, whole.seed).render())
+        subprocess.run(
+            command("-c", code, "run", file, "--root", tmp_path / "out"),
+            check=True,
+            capture_output=True,
+            env={**os.environ, "PYTHONHASHSEED": str(len(stages))},
+        )
+    done = subprocess.run(
+        command("-c", code, "run", walk.file, "--root", tmp_path / "out"),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "Export runs" in done.stdout and "Tune runs" not in done.stdout
+    same(run_folder(whole, tmp_path / "out"), walk.folder)
