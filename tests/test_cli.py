@@ -356,10 +356,8 @@ def test_the_version_is_that_of_the_package(kpipe: Command) -> None:
 
 def test_a_second_run_does_nothing_says_so_and_loads_nothing_heavy(walk) -> None:
     before = {path: path.read_bytes() for path in walk.folder.glob("*.tflite")}
-    check = (
-        f"{MAIN}; import sys; "
-        "sys.exit(', '.join({'tensorflow', 'keras', 'pandas', 'matplotlib'} & set(sys.modules)))"
-    )
+    heavy = {"tensorflow", "keras", "pandas", "matplotlib"}
+    check = f"{MAIN}; import sys; sys.exit(', '.join({heavy!r} & set(sys.modules)) or 0)"
     words = ["run", str(walk.file), "--root", str(walk.root)]
     for _ in range(2):  # the first of them writes the report
         done = subprocess.run(

@@ -40,7 +40,11 @@ def heavy_modules_after(code: str, cwd: Path, *words: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "code",
-    ["import kpipe", *(f"import {name}" for name in PACKAGES[1:]), "from kpipe.stages import Export"],
+    [
+        "import kpipe",
+        *(f"import {name}" for name in PACKAGES[1:]),
+        "from kpipe.stages import Export",
+    ],
 )
 def test_importing_a_package_loads_nothing_heavy(code: str, tmp_path: Path) -> None:
     assert heavy_modules_after(code, tmp_path) == set()

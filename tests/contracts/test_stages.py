@@ -317,9 +317,7 @@ def test_the_augmentation_has_the_fields_and_the_flips_of_the_augmenter() -> Non
         assert Augmenter(flip=flip).flip == flip
 
 
-@pytest.mark.parametrize(
-    "field", [name for name in Augment().configuration() if name != "flip"]
-)
+@pytest.mark.parametrize("field", [name for name in Augment().configuration() if name != "flip"])
 @settings(max_examples=12, deadline=None)
 @given(value=st.floats(-0.2, 1.2) | st.sampled_from([0.0, 0.1, 0.5, 1.0, NAN]))
 def test_the_augmentation_takes_what_the_augmenter_takes(field: str, value: float) -> None:

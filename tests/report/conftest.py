@@ -44,7 +44,7 @@ def row(file: str, name: str, **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Callable[..., Path]:
-    """`journal((seconds, event, facts), ...)` writes the journal of a run and returns its folder."""
+    """`journal((seconds, event, facts), ...)` writes a run's journal, returns its folder."""
     folder = tmp_path / "pipes" / "0123456789ab"
     folder.mkdir(parents=True)
 
@@ -61,7 +61,7 @@ def journal(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Callable[..., str]:
-    """`artifact(name, file=content, ...)` makes a stage's folder; returns it as journals name it."""
+    """`artifact(name, file=content, ...)` makes a stage's folder, named as in journals."""
 
     def make(name: str, **files: Any) -> str:
         folder = tmp_path / "cache" / name

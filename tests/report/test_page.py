@@ -70,7 +70,8 @@ def test_the_page_needs_nothing_beside_it(page: str) -> None:
         value
         for _, attributes in tags.found
         for name, value in attributes.items()
-        if name in ("src", "href", "xlink:href", "action") and not str(value).startswith("#")
+        if name in ("src", "href", "xlink:href", "action")
+        and not str(value).startswith(("#", "data:"))
     }
     assert addresses == set()
     names = set(re.findall(r'https?://[^"\s<]+', page))

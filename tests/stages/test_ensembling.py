@@ -31,9 +31,7 @@ def answers(members: int) -> np.ndarray:
     return np.stack([toy(seed)(PIXELS).numpy() for seed in range(1, members + 1)])
 
 
-def test_the_average_is_the_mean_of_the_members(
-    perform, data_folder: Path, tmp_path: Path
-) -> None:
+def test_the_average_is_the_mean_of_the_members(perform, data_folder: Path, tmp_path: Path) -> None:
     folder = made_of(perform, data_folder, tmp_path, 3, "average")
     expected = answers(3).mean(axis=0)
     np.testing.assert_allclose(load_model(folder)(PIXELS), expected, atol=1e-6)
