@@ -11,6 +11,7 @@ from keras import layers
 
 from kpipe.errors import PruneError
 from kpipe.prune import Plan, count_macs, plan, rank, remove_filters
+from kpipe.train import EfficientNetLite0
 from tests.prune import nets
 from tests.prune.masking import randomize, run, worst_difference
 
@@ -69,10 +70,11 @@ def test_every_operation_equals_the_masked_original(name: str, seed: int) -> Non
         ("MobileNetV2", {"alpha": 0.35}),
         ("ResNet50V2", {}),
         ("MobileNetV3Small", {}),
+        ("EfficientNetLite0", {}),
     ],
 )
-def test_keras_applications_are_cut_exactly(name: str, options: dict[str, float]) -> None:
-    make = getattr(keras.applications, name)
+def test_real_architectures_are_cut_exactly(name: str, options: dict[str, float]) -> None:
+    make = getattr(keras.applications, name, EfficientNetLite0)
     backbone = make(include_top=False, weights=None, input_shape=(32, 32, 3), **options)
     model = nets.classifier(backbone.input, backbone.output)
     made, _ = check_exact(model, 3)
