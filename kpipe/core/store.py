@@ -156,24 +156,32 @@ class Store:
 
 @contextlib.contextmanager
 def disk_watched(root: Path) -> Iterator[None]:
-    """Say in kpipe's words that the disk is full, whoever finds out.
+    """Say in kpipe's words that the disk is full or may not be written, whoever finds out.
 
     Args:
         root: the folder that is written to; it need not exist.
 
     Raises:
-        StoreError: the block ran out of space.
+        StoreError: the block ran out of space, or was denied a file below the folder.
     """
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC
-        if not full and not any(words in str(error) for words in _FULL):
-            raise
-        there = next(path for path in (root, *root.absolute().parents) if path.exists())
-        raise StoreError(
-            f"the disk that holds {root.absolute()} is full",
-            expected="space for the results of a stage",
-            received=f"{shutil.disk_usage(there).free / 1e6:.1f} MB free ({error})",
-            fix="free some space and run again: finished stages and epochs are kept",
-        ) from error
+        number, name = getattr(error, "errno", None), getattr(error, "filename", None)
+        if number == errno.ENOSPC or any(words in str(error) for words in _FULL):
+            there = next(path for path in (root, *root.absolute().parents) if path.exists())
+            raise StoreError(
+                f"the disk that holds {root.absolute()} is full",
+                expected="space for the results of a stage",
+                received=f"{shutil.disk_usage(there).free / 1e6:.1f} MB free ({error})",
+                fix="free some space and run again: finished stages and epochs are kept",
+            ) from error
+        below = isinstance(name, str) and Path(name).absolute().is_relative_to(root.absolute())
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS) and below:
+            raise StoreError(
+                f"results cannot be written to {root.absolute()}",
+                expected="a folder that may be written",
+                received=str(error),
+                fix="change its permissions, or name another folder with --root",
+            ) from error
+        raise

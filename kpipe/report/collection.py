@@ -72,7 +72,7 @@ def collect(folder: Path) -> dict[str, Any]:
 def _stages(events: list[Event]) -> list[dict[str, Any]]:
     """One row a stage, in the order of the newest run; notes and times of when it was made."""
     found: dict[str, dict[str, Any]] = {}
-    started: dict[str, datetime] = {}
+    heard: dict[str, datetime] = {}
     for event in events:
         if event["event"] == "run_started":
             # The order of the newest run counts, what earlier attempts told stays.
@@ -83,22 +83,23 @@ def _stages(events: list[Event]) -> list[dict[str, Any]]:
             continue
         blank = {"name": name, "status": "", "seconds": 0.0, "notes": [], "folder": ""}
         row = found.setdefault(name, blank)
-        if event["event"] == "stage_started":
-            started[name] = datetime.fromisoformat(event["time"])
+        kind, now = event["event"], datetime.fromisoformat(event["time"])
+        if kind not in ("stage_started", "stage_skipped") and name in heard:
+            # From event to event: an attempt that was cut off counts up to the last heard of it.
+            row["seconds"] += (now - heard[name]).total_seconds()
+        heard[name] = now
+        if kind == "stage_started":
             row["status"] = "cut off"
             if not event["continues"]:
                 row.update(seconds=0.0, notes=[])
-        elif event["event"] == "note" and event["text"] not in row["notes"]:
+        elif kind == "note" and event["text"] not in row["notes"]:
             row["notes"].append(event["text"])
-        elif event["event"] == "stage_failed":
+        elif kind == "stage_failed":
             row["status"] = "failed"
             row["notes"].append(event["detail"])
-        elif event["event"] in ("stage_finished", "stage_skipped"):
+        elif kind in ("stage_finished", "stage_skipped"):
             row["folder"] = event["folder"]
-            row["status"] = "cached" if event["event"] == "stage_skipped" else "made"
-            if event["event"] == "stage_finished" and name in started:
-                now = datetime.fromisoformat(event["time"])
-                row["seconds"] += (now - started[name]).total_seconds()
+            row["status"] = "cached" if kind == "stage_skipped" else "made"
     return list(found.values())
 
 

@@ -1,0 +1,29 @@
+import errno
+import sqlite3
+
+import pytest
+
+from kpipe.core.store import disk_watched
+from kpipe.errors import StoreError
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "is full"),
+        (OSError("h5py wrote 0 bytes: No space left on device"), "is full"),
+        (sqlite3.OperationalError("database or disk is full"), "is full"),
+        (PermissionError(errno.EACCES, "Permission denied", "out/.cache"), "cannot be written"),
+        (OSError(errno.EROFS, "Read-only file system", "out/a"), "cannot be written"),
+    ],
+)
+def test_a_disk_that_cannot_be_written_is_said_in_words(tmp_path, monkeypatch, error, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match=words), disk_watched(tmp_path / "out"):
+        raise error
+
+
+def test_another_error_stays_what_it_is(tmp_path):
+    elsewhere = PermissionError(errno.EACCES, "Permission denied", "/photos/a.jpg")
+    with pytest.raises(PermissionError), disk_watched(tmp_path):
+        raise elsewhere
