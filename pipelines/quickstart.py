@@ -46,9 +46,7 @@ pipeline = Pipeline(
         ),
         FineTune("EfficientNetLite0", retrain_last=40, switch_to="sgd", switch_when=3, epochs=5),
         Ensemble(members=2, combine="average"),
-        FilterPrune(
-            criterion="l1", macs=0.7, rounds=2, epochs=3, learning_rate=1e-3, batch_size=16
-        ),
+        FilterPrune(criterion="l1", macs=0.7, rounds=2, epochs=3),
         Export(quantize="int8"),
     ],
     seed=7,

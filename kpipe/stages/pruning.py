@@ -48,10 +48,11 @@ class FilterPrune(Stage):
     criterion: Literal["l1", "l2", "random"] = "l1"
     macs: Annotated[float, Between(0, 1, strict=True)] = 0.5
     rounds: Annotated[int, Between(1)] = 3
-    epochs: Annotated[int, Between(1)] = 3
+    epochs: Annotated[int, Between(1)] = 5
     optimizer: OPTIMIZERS = "adam"
-    learning_rate: Rate = 3e-4
-    batch_size: Annotated[int, Between(1)] = 32
+    learning_rate: Rate = 1e-3
+    # Small batches: after a removal, the number of steps is what is missing.
+    batch_size: Annotated[int, Between(1)] = 16
 
     def run(self, context: Context) -> None:
         from kpipe.prune import Selection, prune_filters
