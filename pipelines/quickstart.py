@@ -44,7 +44,14 @@ pipeline = Pipeline(
         Augment(
             flip="horizontal_and_vertical", rotate=0.02, brightness=0.1, contrast=0.2, crop=0.9
         ),
-        FineTune("EfficientNetLite0", retrain_last=40, switch_to="sgd", switch_when=3, epochs=5),
+        FineTune(
+            "EfficientNetLite0",
+            retrain_last=40,
+            switch_to="sgd",
+            switch_when=3,
+            switch_learning_rate=1e-2,
+            epochs=5,
+        ),
         Ensemble(members=2, combine="average"),
         FilterPrune(criterion="l1", macs=0.7, rounds=2, epochs=3),
         Export(quantize="int8"),

@@ -65,7 +65,7 @@ class FineTune(Stage):
         learning_rate: its rate.
         switch_to: the optimizer to go on with, or None.
         switch_when: "plateau" (no lower validation loss for two epochs), or the epoch.
-        switch_learning_rate: the rate after the switch; None for ten times the first.
+        switch_learning_rate: the rate after the switch; None keeps the first.
         schedule: of each optimizer's rate.
         epochs: epochs in all; the weights of the one with the lowest validation loss are kept.
         batch_size: photos in a step.

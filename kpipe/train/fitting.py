@@ -34,8 +34,8 @@ class FitPlan:
         learning_rate: its rate, or where its schedule starts.
         schedule: "constant", or "cosine" over the epochs of each optimizer.
         switch_to: the name of a second optimizer, or None.
-        switch_learning_rate: its rate; by default 10 times `learning_rate`, since SGD takes
-            larger steps than Adam.
+        switch_learning_rate: its rate; by default `learning_rate`. SGD bears more than Adam when
+            training from scratch, but pretrained weights may be lost at ten times the rate.
         switch_when: the moment of the switch; needed with `switch_to`.
         class_weight: class index -> factor of its examples in the loss.
     """
@@ -81,7 +81,7 @@ class FitPlan:
         rate = self.switch_learning_rate
         return optimizer(
             self.switch_to,
-            10 * self.learning_rate if rate is None else rate,
+            self.learning_rate if rate is None else rate,
             schedule=self.schedule,
             steps=max(1, self.epochs - epoch) * steps_per_epoch,
         )

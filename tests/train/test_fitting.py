@@ -277,3 +277,9 @@ def test_killed_for_real_it_ends_bit_identical(uninterrupted, tmp_path: Path) ->
     assert result.resumed_at > 0
     assert tiny.same(values, uninterrupted[1])
     assert result.history == uninterrupted[0].history
+
+
+def test_the_rate_stays_after_the_switch_unless_another_is_declared() -> None:
+    plan = dataclasses.replace(PLAN, switch_learning_rate=None)
+    assert float(plan.second_optimizer(2, 4).learning_rate) == pytest.approx(PLAN.learning_rate)
+    assert float(PLAN.second_optimizer(2, 4).learning_rate) == pytest.approx(0.05)
