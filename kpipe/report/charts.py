@@ -74,4 +74,5 @@ def confusion_matrix(counts: list[list[int]], classes: list[str]) -> str:
 def _svg(figure: Figure) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
-    return text.getvalue().partition("<svg")[1] + text.getvalue().partition("<svg")[2]
+    # Inside a page, what stands before the element (the XML declaration) has no place.
+    return text.getvalue()[text.getvalue().index("<svg") :]
