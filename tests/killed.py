@@ -15,6 +15,7 @@ import signal
 import sys
 
 from kpipe import cli
+from kpipe.cli import pipelines
 from kpipe.core.journal import Event
 from kpipe.report.terminal import Progress
 
@@ -45,7 +46,7 @@ def main() -> None:
                 if (event.get("stage"), event["event"]) == (stage, name):
                     fate.step()
 
-        cli.Progress = Doomed  # type: ignore[misc]
+        pipelines.Progress = Doomed  # type: ignore[misc]
     else:
 
         def hook(event: str, arguments: tuple[object, ...]) -> None:

@@ -196,7 +196,8 @@ def run(
                     inputs = {
                         kind: tuple(e.folder for e in es) for kind, es in walk.inputs().items()
                     }
-                    context = Context(begun, inputs, pipeline.seed, journal.of(stage.name))
+                    heard = journal.of(stage.name)
+                    context = Context(begun, inputs, pipeline.seed, heard, store.shared)
                     _execute(executor, stage, context)
                     entry = store.commit(key, about)
                 where = os.path.relpath(entry.folder, folder)

@@ -49,12 +49,15 @@ class Context:
         inputs: kind -> folders with what earlier stages wrote, oldest first; read only.
         seed: the pipeline's seed.
         journal: where to record events.
+        shared: a folder that all runs share, for memories keyed by content, which change no result
+            and may be deleted at any time; None where there is none.
     """
 
     folder: Path
     inputs: Mapping[str, tuple[Path, ...]]
     seed: int
     journal: Journal
+    shared: Path | None = None
 
     def newest(self, kind: str) -> Path:
         """The folder of the newest earlier result of a kind."""

@@ -3,6 +3,7 @@
     <root>/<key>/           a finished result: its files and `entry.json`
     <root>/<key>.partial/   a result being made, or cut off while being made
     <root>/digests.sqlite   what `Digests` remembers
+    <root>/shared           memories of stages, keyed by content; may be deleted at any time
 
     entry.json := {"about": {...}, "files": {relative path: sha256}, "digest": fingerprint(files)}
 
@@ -62,7 +63,8 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        root.mkdir(parents=True, exist_ok=True)
+        self.shared = root / "shared"
+        self.shared.mkdir(parents=True, exist_ok=True)
         self.digests = Digests(root / "digests.sqlite")
 
     def find(self, key: str) -> Entry | None:

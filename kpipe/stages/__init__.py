@@ -24,9 +24,9 @@ __all__ = [
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "Augment": "photos",
-        "Balance": "photos",
-        "Data": "photos",
+        "Augment": "augmenting",
+        "Balance": "balancing",
+        "Data": "data",
         "Ensemble": "ensembling",
         "Export": "exporting",
         "FilterPrune": "pruning",

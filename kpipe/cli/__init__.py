@@ -1,0 +1,6 @@
+"""The command line: `kpipe run | plan | report | predict`."""
+
+from kpipe.cli.declaration import load_pipeline
+from kpipe.cli.entry import main
+
+__all__ = ["load_pipeline", "main"]

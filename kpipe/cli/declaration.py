@@ -1,0 +1,67 @@
+"""The pipeline that a file declares, and the options that every command on one has."""
+
+from __future__ import annotations
+
+import runpy
+import traceback
+from pathlib import Path
+
+import click
+
+from kpipe.core.pipeline import Pipeline
+from kpipe.errors import KpipeError, PipelineError
+
+__all__ = ["FILE", "ROOT", "SET", "load_pipeline"]
+
+ROOT = click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("saved_models"),
+    show_default=True,
+    help="The folder of all results.",
+)
+SET = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="STAGE.FIELD=VALUE",
+    help="Change a field of a stage, or the seed; may stand several times.",
+)
+FILE = click.argument("file", type=click.Path(path_type=Path))
+
+
+def load_pipeline(file: Path) -> Pipeline:
+    """The `pipeline` that a Python file defines.
+
+    Raises:
+        PipelineError: no such file, a file that fails, or one without a `pipeline`.
+    """
+    if not file.is_file():
+        raise PipelineError(
+            f"there is no pipeline file {file}",
+            expected="a Python file that defines `pipeline`",
+            received="a folder" if file.is_dir() else "nothing at that path",
+            fix="check the path; pipelines/quickstart.py is an example",
+        )
+    try:
+        names = runpy.run_path(str(file))
+    except KpipeError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(file)]
+        line = getattr(error, "lineno", None) or (lines[-1] if lines else "?")
+        raise PipelineError(
+            f"{file}, line {line}: the pipeline file fails",
+            received=f"{type(error).__name__}: {error}",
+            fix="mend that line",
+        ) from error
+    pipeline = names.get("pipeline")
+    if not isinstance(pipeline, Pipeline):
+        raise PipelineError(
+            f"{file} does not define `pipeline`",
+            expected="pipeline = Pipeline(name, [stages], seed=...)",
+            received="no such name" if pipeline is None else f"a {type(pipeline).__name__}",
+            fix="assign the Pipeline to the name `pipeline`",
+        )
+    return pipeline
