@@ -17,15 +17,20 @@ step then takes a factor below two, and one above it only where 8 is not enough,
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageColor, UnidentifiedImageError
 
+from kpipe.errors import DataError, nearest
+
 __all__ = [
     "SHRINKS",
+    "SUFFIXES",
     "Header",
     "Unreadable",
     "Window",
@@ -38,7 +43,8 @@ __all__ = [
 
 # A closed list: Pillow also knows formats that start other programs.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-_SUFFIXES = (
+# Names that photos go by, those of formats that are not read too.
+SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif"),
     *(".tiff", ".ppm", ".pgm", ".pbm", ".heic", ".heif", ".avif", ".jp2", ".dng", ".cr2", ".nef"),
 )
@@ -127,9 +133,16 @@ def background_color(name: str) -> tuple[int, int, int]:
     """(red, green, blue) in [0, 255] of a CSS color, such as "white" or "#f0f0f0".
 
     Raises:
-        ValueError: no such color.
+        DataError: no such color.
     """
-    red, green, blue = ImageColor.getrgb(name)[:3]
+    try:
+        red, green, blue = ImageColor.getrgb(name)[:3]
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"no color is called {name!r}",
+            expected='a CSS color, such as "white" or "#f0f0f0"',
+            fix=nearest(str(name), ImageColor.colormap),
+        ) from error
     return red, green, blue
 
 
@@ -183,42 +196,56 @@ def fit_photo(
 def fit_image(
     image: Image.Image, size: tuple[int, int], *, background: str = "white"
 ) -> np.ndarray:
-    """The same of a Pillow image.
+    """The same of a Pillow image, loaded or not.
 
     Raises:
-        Unreadable: too many pixels, or values of which the range is not known.
+        Unreadable: with the reason.
     """
-    header = _header(image)
-    height, width = size
-    return _cut(_rgb(image, background), header, (width, height))
+    with _told():
+        header = _header(image)
+        height, width = size
+        return _cut(_rgb(image, background), header, (width, height))
 
 
 def _decoded(
     file: BinaryIO, suffix: str, wanted: tuple[int, int], background: str
 ) -> tuple[Header, Image.Image]:
     """RGB as it lies in the file, shrunk by the decoder of a JPEG, whole of other formats."""
-    try:
-        with Image.open(file, formats=_FORMATS) as image:
+    with _told():
+        try:
+            opened = Image.open(file, formats=_FORMATS)
+        except UnidentifiedImageError as error:
+            raise _strange(file, suffix) from error
+        with opened as image:
             header = _header(image)
             shrink = window(image.size, _turned(wanted, header)).shrink
             # Draft modes hold for JPEG alone; Pillow takes the factor from the size.
             image.draft("", (image.width // shrink, image.height // shrink))
             image.load()
             return header, _rgb(image, background)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What a decoder raises, as `Unreadable`."""
+    try:
+        yield
     except Unreadable:
         raise
-    except UnidentifiedImageError as error:
-        if not file.seek(0, os.SEEK_END):
-            raise Unreadable("empty file", "0 bytes") from error
-        if suffix.lower() in _SUFFIXES:
-            raise Unreadable("undecodable", f"the content is not {', '.join(_FORMATS)}") from error
-        raise Unreadable("not an image", f"the name ends in {suffix!r}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Unreadable("too many pixels", str(error)) from error
     except Exception as error:
         # Decoders raise a dozen types on broken files. Each is told, none is dropped.
         kind = "truncated" if "truncated" in str(error).lower() else "undecodable"
         raise Unreadable(kind, f"{type(error).__name__}: {error}") from error
+
+
+def _strange(file: BinaryIO, suffix: str) -> Unreadable:
+    if not file.seek(0, os.SEEK_END):
+        return Unreadable("empty file", "0 bytes")
+    if suffix.lower() in SUFFIXES:
+        return Unreadable("undecodable", f"the content is not {', '.join(_FORMATS)}")
+    return Unreadable("not an image", f"the name ends in {suffix!r}")
 
 
 def _header(image: Image.Image) -> Header:

@@ -467,7 +467,11 @@ def answer(walk, photo: Path) -> str:
     """The label that the file gives a photo, by LiteRT alone."""
     model = Interpreter(model_path=str(walk.folder / "model.tflite"))
     model.allocate_tensors()
-    pixels = np.asarray(Image.open(photo).resize((32, 32), 2, box=(4, 0, 44, 40)))
+    middle = Image.open(photo).crop((4, 0, 44, 40))
+    extent = Image.Transform.EXTENT
+    pixels = np.asarray(
+        middle.transform((32, 32), extent, (0, 0, 40, 40), Image.Resampling.BILINEAR)
+    )
     model.set_tensor(model.get_input_details()[0]["index"], pixels[None])
     model.invoke()
     best = model.get_tensor(model.get_output_details()[0]["index"]).argmax()
@@ -483,6 +487,23 @@ def test_predict_classifies_files_and_folders(kpipe: Command, walk) -> None:
     assert all(line.count("%") == 2 for line in lines.values())
     for path in (file, folder / "03.png"):
         assert lines[str(path)].split()[0] == answer(walk, path)
+
+
+def test_predict_puts_the_background_under_transparent_pixels(
+    kpipe: Command, walk, tmp_path: Path
+) -> None:
+    model = walk.folder / "model.tflite"
+    Image.new("RGBA", (32, 32), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    told = []
+    for color in ("blue", "#00ff00"):
+        Image.new("RGB", (32, 32), color).save(tmp_path / "filled.png")
+        clear = kpipe("predict", model, "clear.png", "--background", color)
+        filled = kpipe("predict", model, "filled.png")
+        assert clear.code == filled.code == 0
+        told.append(clear.out.partition(": ")[2])
+        assert told[-1] == filled.out.partition(": ")[2]
+    assert told[0] != told[1]
+    refused(kpipe("predict", model, "clear.png", "--background", "bleu"), "did you mean 'blue'?")
 
 
 def test_predict_names_what_it_cannot_read_and_classifies_the_rest(

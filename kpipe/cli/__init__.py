@@ -1,4 +1,4 @@
-"""The command line: `kpipe run | plan | report | predict`."""
+"""The command line: `kpipe run | plan | check | preview | report | predict`."""
 
 from kpipe.cli.declaration import load_pipeline
 from kpipe.cli.entry import main

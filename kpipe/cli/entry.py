@@ -12,9 +12,11 @@ import click
 from rich.console import Console
 
 from kpipe import __version__
+from kpipe.cli.checking import check
 from kpipe.cli.lines import line
 from kpipe.cli.pipelines import plan, report, run
 from kpipe.cli.prediction import predict
+from kpipe.cli.previewing import preview
 from kpipe.errors import KpipeError
 
 __all__ = ["commands", "main"]
@@ -56,5 +58,5 @@ def commands() -> None:
     """From a folder of labelled photos to a small, fast, checked TFLite model."""
 
 
-for command in (run, plan, report, predict):
+for command in (run, plan, check, preview, report, predict):
     commands.add_command(command)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -13,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kpipe.cli.chatter import chatter_kept_apart
 from kpipe.cli.declaration import FILE, ROOT, SET, load_pipeline
 from kpipe.cli.lines import line
 from kpipe.core.runner import plan as plan_steps
@@ -34,7 +31,7 @@ def run(file: Path, settings: tuple[str, ...], root: Path, fresh: bool) -> None:
     pipeline = load_pipeline(file).with_settings(settings)
     console = Console()
     with disk_watched(root):
-        with _native_chatter(root), Progress(console) as progress:
+        with chatter_kept_apart(root), Progress(console) as progress:
             result = run_pipeline(pipeline, root, fresh=fresh, listeners=(progress.hear,))
         if not result.made:
             console.print("nothing to do: every stage is cached (--fresh makes them again)")
@@ -80,21 +77,3 @@ def _write_report(folder: Path, *, again: bool) -> Path:
     from kpipe.report import write_report
 
     return write_report(folder)
-
-
-@contextlib.contextmanager
-def _native_chatter(root: Path) -> Iterator[None]:
-    """What C++ code prints to stderr goes to a file instead of into the progress display."""
-    (root / ".cache").mkdir(parents=True, exist_ok=True)
-    shown = os.dup(2)
-    python_stderr = sys.stderr
-    with (root / ".cache" / "native.log").open("ab") as log:
-        os.dup2(log.fileno(), 2)
-        sys.stderr = os.fdopen(os.dup(shown), "w", buffering=1)
-        try:
-            yield
-        finally:
-            sys.stderr.close()
-            sys.stderr = python_stderr
-            os.dup2(shown, 2)
-            os.close(shown)

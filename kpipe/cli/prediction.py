@@ -22,11 +22,17 @@ __all__ = ["predict"]
     show_default=True,
     help="How many labels for each image.",
 )
-def predict(model: Path, images: tuple[Path, ...], top: int) -> None:
+@click.option(
+    "--background",
+    default="white",
+    show_default=True,
+    help="The color under transparent pixels; that of the training.",
+)
+def predict(model: Path, images: tuple[Path, ...], top: int, background: str) -> None:
     """Classify IMAGES (files or folders) by an exported MODEL.tflite."""
     from kpipe.lite import Classifier
 
-    classifier = Classifier(model)
+    classifier = Classifier(model, background=background)
     refused = []
     for path in _image_files(images):
         try:

@@ -67,7 +67,7 @@ class Digests:
 
     def file(self, path: Path) -> str:
         """The sha256 of a file in hexadecimal digits; `"unreadable"` where access is denied."""
-        name = str(path.absolute())
+        name = _text(path.absolute())
         status = path.stat()
         mark = f"{status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}"
         row = self._memory.execute(
@@ -88,7 +88,7 @@ class Digests:
         """The digest of a file, or of a folder with everything below it."""
         if path.is_dir():
             digest = fingerprint(
-                {file.relative_to(path).as_posix(): self.file(file) for file in files_below(path)}
+                {_text(file.relative_to(path)): self.file(file) for file in files_below(path)}
             )
         else:
             digest = self.file(path)
@@ -99,6 +99,11 @@ class Digests:
         """Keep what was learnt."""
         with contextlib.closing(self._memory):
             self._memory.commit()
+
+
+def _text(path: Path) -> str:
+    """A name with bytes that are not UTF-8 written out: neither SQLite nor JSON hold them."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _opened(path: Path) -> sqlite3.Connection:

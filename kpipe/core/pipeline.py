@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from kpipe.core.fields import parse
@@ -127,11 +128,12 @@ class Pipeline:
                 problems += [f"{stage.name}: {problem}" for problem in stage.problems()]
             else:
                 problems.append(f"item {index + 1} is no stage but {stage!r:.60}: write Data(...)")
-        names = [stage.name for stage in self.stages if isinstance(stage, Stage)]
+        stages = [stage for stage in self.stages if isinstance(stage, Stage)]
+        counts = Counter(stage.name for stage in stages)
         problems += [
-            f"{name} stands {names.count(name)} times: keep one"
-            for name in dict.fromkeys(names)
-            if names.count(name) > 1
+            f"{name} stands {counts[name]} times: {mend}"
+            for name, mend in {stage.name: stage.twice for stage in stages}.items()
+            if counts[name] > 1
         ]
         return problems
 

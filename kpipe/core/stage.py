@@ -78,6 +78,7 @@ class Stage(ABC):
         publishes: files of its folder, or patterns, that are copied into the run's folder.
         version: raise it when the same configuration gives another result than before.
         distributions: installed packages whose versions belong to the key.
+        twice: what to do instead where it stands twice in a pipeline, which none may.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -85,6 +86,7 @@ class Stage(ABC):
     publishes: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
     distributions: ClassVar[tuple[str, ...]] = ()
+    twice: ClassVar[str] = "keep one"
 
     @property
     def name(self) -> str:

@@ -1,109 +1,167 @@
-"""Random changes of a photo that leave its label true.
+"""Random changes of photos that leave their labels true.
 
-    Augmenter := flip -> rotate -> crop -> brightness -> contrast -> color -> blur
-    draw of an operation := function of (seed of the photo, name of the operation)
+    Augmenter := geometry   flip -> rotate -> translate -> zoom -> crop
+              -> color      brightness -> contrast -> saturation -> hue
+              -> filters    channel_shuffle -> blur -> noise -> jpeg
+              -> policies   rand_augment -> aug_mix
+              -> occlusion  erase -> grid_mask
+    draw of an operation := function of (seed of the photo, the operation)
 
-`tf.image.stateless_random_*` draw from a seed by nature and are the fastest per photo; rotation
-and blur are Keras layers, made to draw from that same seed. No state, so a parallel map gives the
-same photos whatever its threads do, and one operation's strength never moves another's draw.
+No state, so a parallel map gives the same photos whatever its threads do, and one operation's
+strength never moves another's draw. Geometry and color are worked out for the whole batch, the
+others photo by photo.
 """
 
 from __future__ import annotations
 
 import math
-import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import keras
 import tensorflow as tf
 
+from kpipe.data.color import Color
+from kpipe.data.draws import seed_of, uniforms
+from kpipe.data.filters import Operation, blur, compress, noise, shuffle_channels
+from kpipe.data.geometry import Geometry
+from kpipe.data.occlusion import erase, mask_grid
+from kpipe.data.policies import aug_mix, rand_augment
 from kpipe.errors import DataError, nearest
 
-__all__ = ["Augmenter"]
+__all__ = ["FLIPS", "STRENGTHS", "Augmenter", "Strength", "check_strengths"]
 
-_FLIPS = ("", "horizontal", "vertical", "horizontal_and_vertical")
-_RANGES = {
-    "rotate": (0.0, 0.5),
-    "brightness": (0.0, 1.0),
-    "contrast": (0.0, 1.0),
-    "color": (0.0, 1.0),
-    "blur": (0.0, 1.0),
-    "crop": (0.1, 1.0),
+FLIPS = ("", "horizontal", "vertical", "horizontal_and_vertical")
+
+
+@dataclass(frozen=True)
+class Strength:
+    """The range of a field, and the value that turns its operation off."""
+
+    low: float
+    high: float
+    off: float = 0.0
+
+
+STRENGTHS = {
+    "rotate": Strength(0, 0.5),
+    "translate": Strength(0, 0.5),
+    "zoom": Strength(0, 0.9),
+    "crop": Strength(0.1, 1, off=1),
+    "brightness": Strength(0, 1),
+    "contrast": Strength(0, 1),
+    "color": Strength(0, 1),
+    "saturation": Strength(0, 1),
+    "hue": Strength(0, 0.5),
+    "channel_shuffle": Strength(0, 1),
+    "blur": Strength(0, 1),
+    "noise": Strength(0, 1),
+    "jpeg": Strength(1, 100, off=100),
+    "rand_augment": Strength(0, 1),
+    "aug_mix": Strength(0, 1),
+    "erase": Strength(0, 1),
+    "grid_mask": Strength(0, 1),
 }
+# Of one photo, in the order of their work.
+_OPERATIONS: Mapping[str, Callable[[float], Operation]] = {
+    "channel_shuffle": shuffle_channels,
+    "blur": blur,
+    "noise": noise,
+    "jpeg": compress,
+    "rand_augment": rand_augment,
+    "aug_mix": aug_mix,
+    "erase": erase,
+    "grid_mask": mask_grid,
+}
+_NUMBERS = (*Geometry.NUMBERS, *Color.NUMBERS)
 # Hue moves the whole palette: a tenth of the wheel at full strength keeps a red shirt red.
 _HUE = 0.1
-_BLUR_KERNEL = 5
-_BLUR_SIGMA = (0.1, 1.2)
 
 
 @dataclass(frozen=True)
 class Augmenter:
-    """Random changes of one photo, each a strength that 0 (for `crop`, 1) turns off.
+    """Random changes of photos, each a strength; all are off unless asked for.
 
     Args:
         flip: "horizontal", "vertical", "horizontal_and_vertical" (each with its own coin) or "".
-        rotate: largest turn either way, as a share of a full turn, in [0, 0.5]. Corners are filled
-            by reflection.
+        rotate: largest turn either way, as a share of a full turn, in [0, 0.5]. What comes into
+            view beyond an edge is the photo's mirror image.
+        translate: largest shift either way, as a share of each side, in [0, 0.5].
+        zoom: largest change of the part in view, whose sides are multiplied by a number in
+            [1 - zoom, 1 + zoom], aspect kept; in [0, 0.9].
+        crop: smallest share of each side that a random window keeps, in [0.1, 1]; 1 is off. The
+            window is resized to the photo's own size, aspect kept.
         brightness: largest shift either way, as a share of the range of 255, in [0, 1].
         contrast: the contrast is multiplied by a number in [1 - contrast, 1 + contrast];
             in [0, 1].
-        color: the saturation is multiplied by a number in [1 - color, 1 + color], and the hue is
-            turned by up to a tenth of `color` of the wheel either way; in [0, 1].
-        blur: probability of a Gaussian blur, of a standard deviation between 0.1 and 1.2 pixels;
+        color: saturation and hue in one number, in [0, 1]: `saturation=color, hue=color / 10`.
+        saturation: the saturation is multiplied by a number in [1 - saturation, 1 + saturation];
             in [0, 1].
-        crop: smallest share of each side that a random window keeps, in [0.1, 1]; the window is
-            resized to the photo's own size, aspect kept.
+        hue: largest turn either way, as a share of the color wheel, in [0, 0.5].
+        channel_shuffle: probability of red, green and blue in another order; in [0, 1].
+        blur: probability of a Gaussian blur, of a standard deviation between 0.1 and 1.2 pixels
+            along each axis; in [0, 1].
+        noise: largest standard deviation of Gaussian noise, as a share of 255; in [0, 1]. Each
+            photo has its own, from 0 on.
+        jpeg: lowest quality of JPEG compression, in [1, 100]; each photo has its own, up to 100,
+            which is off.
+        rand_augment: magnitude of RandAugment, two random operations in a row, as a share of the
+            paper's largest; in [0, 1].
+        aug_mix: severity of AugMix, three chains of random operations mixed with the photo, as a
+            share of the paper's largest; in [0, 1].
+        erase: probability of a grey rectangle over 2 to 33 % of the photo; in [0, 1].
+        grid_mask: probability of a grid of grey squares over a quarter of the photo; in [0, 1].
 
     Raises:
-        DataError: a value out of its range; each is named.
+        DataError: a value out of its range, or `color` beside `saturation` or `hue`; each is named.
     """
 
     flip: str = ""
     rotate: float = 0.0
+    translate: float = 0.0
+    zoom: float = 0.0
+    crop: float = 1.0
     brightness: float = 0.0
     contrast: float = 0.0
     color: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    channel_shuffle: float = 0.0
     blur: float = 0.0
-    crop: float = 1.0
+    noise: float = 0.0
+    jpeg: float = 100.0
+    rand_augment: float = 0.0
+    aug_mix: float = 0.0
+    erase: float = 0.0
+    grid_mask: float = 0.0
 
     def __post_init__(self) -> None:
-        wrong = []
-        if self.flip not in _FLIPS:
-            wrong.append(f"flip={self.flip!r}: {nearest(str(self.flip), filter(None, _FLIPS))}")
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not low <= value <= high:
-                wrong.append(f"{name}={value!r}: a number from {low:g} to {high:g}")
-        if wrong:
-            raise DataError(
-                "an augmentation is out of its range",
-                received="\n    ".join(wrong),
+        wrong = check_strengths(self, STRENGTHS)
+        if self.flip not in FLIPS:
+            wrong.append(f"flip={self.flip!r}: {nearest(str(self.flip), filter(None, FLIPS))}")
+        beside = [f"{name}={getattr(self, name)!r}" for name in ("saturation", "hue")
+                  if getattr(self, name)]  # fmt: skip
+        if self.color and beside:
+            wrong.append(
+                f"color={self.color!r} beside {' and '.join(beside)}: "
+                "color is both in one number, write color=0"
             )
+        if wrong:
+            raise DataError("an augmentation is out of its range", received="\n    ".join(wrong))
         # Made now: a layer makes a variable (never used here), which a traced function must not.
-        _ = self._rotation, self._blurring
+        _ = self._operations
 
     @cached_property
-    def _rotation(self) -> keras.layers.RandomRotation:
-        return keras.layers.RandomRotation(
-            self.rotate, fill_mode="reflect", seed=0, dtype="float32", name="rotate"
-        )
-
-    @cached_property
-    def _blurring(self) -> keras.layers.RandomGaussianBlur:
-        return keras.layers.RandomGaussianBlur(
-            # A single number would mean a probability drawn between 0 and it.
-            (self.blur, self.blur),
-            kernel_size=_BLUR_KERNEL,
-            sigma=_BLUR_SIGMA,
-            seed=0,
-            dtype="float32",
-            name="blur",
-        )
+    def _operations(self) -> dict[str, Operation]:
+        asked = {name: getattr(self, name) for name in _OPERATIONS}
+        return {
+            name: _OPERATIONS[name](value)
+            for name, value in asked.items()
+            if value != STRENGTHS[name].off
+        }
 
     def scaled(self, factor: float) -> Augmenter:
-        """A stronger or weaker one, every strength multiplied and held in its range.
+        """A stronger or weaker one, every strength moved from off and held in its range.
 
         Args:
             factor: 0 turns all but the flip off, 1 changes nothing.
@@ -113,106 +171,73 @@ class Augmenter:
         """
         if not math.isfinite(factor) or factor < 0:
             raise DataError(f"an augmenter cannot be scaled by {factor!r}", expected="at least 0")
-        strengths = {
-            name: min(getattr(self, name) * factor, high)
-            for name, (_, high) in _RANGES.items()
-            if name != "crop"
+        moved = {
+            name: strength.off + (getattr(self, name) - strength.off) * factor
+            for name, strength in STRENGTHS.items()
         }
-        crop = max(1.0 - (1.0 - self.crop) * factor, _RANGES["crop"][0])
-        return replace(self, **strengths, crop=crop)
+        held = {
+            name: min(max(value, STRENGTHS[name].low), STRENGTHS[name].high)
+            for name, value in moved.items()
+        }
+        return replace(self, **held)
 
-    def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """One changed photo; a pure function of its arguments.
+    def __call__(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        """The changed photos; a pure function of its arguments, each photo of its own seed.
 
         Args:
-            image: (height, width, 3) float32 in [0, 255].
-            seed: (2,) int32 or int64.
+            images: (batch, height, width, 3) in [0, 255], uint8 or float; or one photo without
+                the batch. Height and width must be known where a graph is traced.
+            seeds: (batch, 2) int32 or int64; or (2,) for one photo.
 
         Returns:
-            (height, width, 3) float32 in [0, 255].
+            The shape, type and range of `images`; whole numbers are rounded.
         """
-        # Stable numbers, unlike hash(): the same draws in every process.
-        seeds = {
-            name: tf.random.experimental.stateless_fold_in(
-                tf.cast(seed, tf.int64), tf.constant(zlib.crc32(name.encode()), tf.int64)
-            )
-            for name in ("left_right", "up_down", "saturation", "hue", *_RANGES)
-        }
-        image = self._moved(image, seeds)
-        image = self._colored(image, seeds)
-        return self._blurred(image, seeds["blur"]) if self.blur else image
+        if self == _NOTHING:
+            return images
+        if images.shape.rank == 3:
+            return self(images[None], seeds[None])[0]
+        seeds = tf.cast(seeds, tf.int64)
+        drawn = uniforms(_NUMBERS, seeds)
+        changed = tf.cast(images, tf.float32)
+        changed = self._geometry(changed, drawn)
+        changed = self._color(changed, drawn)
+        if self._operations:
+            changed = self._one_by_one(changed, seeds)
+        if images.dtype.is_integer:
+            changed = tf.round(changed)
+        return tf.ensure_shape(tf.cast(changed, images.dtype), images.shape)
 
-    def _moved(self, image: tf.Tensor, seeds: dict[str, tf.Tensor]) -> tf.Tensor:
-        if self.flip in ("horizontal", "horizontal_and_vertical"):
-            image = tf.image.stateless_random_flip_left_right(image, seeds["left_right"])
-        if self.flip in ("vertical", "horizontal_and_vertical"):
-            image = tf.image.stateless_random_flip_up_down(image, seeds["up_down"])
-        if self.rotate:
-            drawn = self._rotation.get_random_transformation(
-                image[None], seed=_Draws(seeds["rotate"])
-            )
-            image = self._rotation.transform_images(image[None], drawn)[0]
-        if self.crop < 1:
-            image = _cropped(image, self.crop, seeds["crop"])
-        return image
+    @property
+    def _geometry(self) -> Geometry:
+        return Geometry(self.flip, self.rotate, self.translate, self.zoom, self.crop)
 
-    def _colored(self, image: tf.Tensor, seeds: dict[str, tf.Tensor]) -> tf.Tensor:
-        if self.brightness:
-            image = tf.image.stateless_random_brightness(
-                image, 255.0 * self.brightness, seeds["brightness"]
-            )
-            image = tf.clip_by_value(image, 0.0, 255.0)
-        if self.contrast:
-            image = tf.image.stateless_random_contrast(
-                image, 1.0 - self.contrast, 1.0 + self.contrast, seeds["contrast"]
-            )
-            image = tf.clip_by_value(image, 0.0, 255.0)
-        if self.color:
-            image = tf.image.stateless_random_saturation(
-                image, 1.0 - self.color, 1.0 + self.color, seeds["saturation"]
-            )
-            image = tf.image.stateless_random_hue(image, _HUE * self.color, seeds["hue"])
-            image = tf.clip_by_value(image, 0.0, 255.0)
-        return image
+    @property
+    def _color(self) -> Color:
+        saturation, hue = self.saturation + self.color, self.hue + _HUE * self.color
+        return Color(self.brightness, self.contrast, saturation, hue)
 
-    def _blurred(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        layer = self._blurring
-        drawn = layer.get_random_transformation(image[None], seed=_Draws(seed))
-        edge = _BLUR_KERNEL // 2
+    def _one_by_one(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        def change(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            photo, seed = pair
+            for name, operation in self._operations.items():
+                changed = operation(photo, seed_of(name, seed))
+                photo = tf.ensure_shape(changed, photo.shape)
+            return photo
 
-        def blurred() -> tf.Tensor:
-            # The layer pads with black, which would darken the borders.
-            wide = tf.pad(image, [[edge, edge], [edge, edge], [0, 0]], "SYMMETRIC")
-            return layer.transform_images(wide[None], drawn)[0, edge:-edge, edge:-edge]
-
-        return tf.cond(drawn["should_apply_blur"][0], blurred, lambda: image)
+        signature = tf.TensorSpec(images.shape[1:], tf.float32)
+        return tf.map_fn(change, (images, seeds), fn_output_signature=signature)
 
 
-class _Draws(keras.random.SeedGenerator):
-    """Hands a Keras layer one fixed sequence of seeds.
-
-    A `SeedGenerator` counts in a variable, which threads would race for; this one has none.
-    """
-
-    def __init__(self, seed: tf.Tensor) -> None:
-        self._seed = seed
-        self._drawn = 0
-
-    def next(self, ordered: bool = True) -> tf.Tensor:
-        self._drawn += 1
-        return tf.random.experimental.stateless_fold_in(
-            self._seed, tf.constant(self._drawn, tf.int64)
-        )
+def check_strengths(settings: object, strengths: Mapping[str, Strength]) -> list[str]:
+    """The fields that are neither off nor numbers of their ranges, one text each."""
+    wrong = []
+    for name, strength in strengths.items():
+        value, low, high, off = getattr(settings, name), strength.low, strength.high, strength.off
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not (value == off or low <= value <= high):
+            besides = "" if low <= off <= high else f"{off:g}, or "
+            wrong.append(f"{name}={value!r}: {besides}a number from {low:g} to {high:g}")
+    return wrong
 
 
-def _cropped(image: tf.Tensor, smallest: float, seed: tf.Tensor) -> tf.Tensor:
-    """A window of a random share of each side, at a random place, at the size of the photo.
-
-    Keras has no layer for it: `RandomCrop` keeps one size, `RandomZoom` the center.
-    """
-    drawn = tf.random.stateless_uniform((3,), seed)
-    share = smallest + (1.0 - smallest) * drawn[0]
-    top, left = (1.0 - share) * drawn[1], (1.0 - share) * drawn[2]
-    box = tf.stack([top, left, top + share, left + share])
-    resized = tf.image.crop_and_resize(image[None], box[None], [0], tf.shape(image)[:2])[0]
-    return tf.ensure_shape(resized, image.shape)
+_NOTHING = Augmenter()

@@ -1,12 +1,8 @@
-"""One meaning for every photo: RGB, upright, [0, 255].
+"""Photos decoded one at a time, or all of them once, into one array on disk.
 
-in the file                        in memory
-EXIF orientation                   turned upright
-alpha, transparent palette         composed over white
-16-bit grey                        value * 255 / 65535, rounded
-CMYK, palette, grey, one bit       converted to RGB
-several frames                     the first
-any size                           `PIL.ImageOps.fit`: aspect kept, center cropped, bilinear
+    images.npy := uint8 (photos, height, width, 3), row i of it is row i of the manifest's table
+
+What their pixels are is said in `kpipe.pixels`.
 """
 
 from __future__ import annotations
@@ -16,93 +12,19 @@ import hashlib
 import math
 import os
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kpipe.data.manifest import Manifest
 from kpipe.data.threads import Progress, in_threads
 from kpipe.errors import DataError
+from kpipe.pixels import Unreadable, background_color, fit_photo
 
-__all__ = ["ImageSize", "Unreadable", "decode", "height_and_width", "load_image", "read_photo"]
+__all__ = ["ImageSize", "decode", "height_and_width", "load_image", "load_unchanged"]
 
 ImageSize = int | tuple[int, int]
 
-# A closed list: Pillow also knows formats that start other programs.
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif"),
-    *(".tiff", ".ppm", ".pgm", ".pbm", ".heic", ".heif", ".avif", ".jp2", ".dng", ".cr2", ".nef"),
-)
 _SHOWN = 10
-
-
-class Unreadable(ValueError):
-    """A file that holds no photo that can be used.
-
-    Args:
-        kind: "empty file", "not an image", "too many pixels", "truncated" or "undecodable".
-        detail: what the decoder said.
-    """
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(f"{kind}: {detail}")
-        self.kind = kind
-        self.detail = detail
-
-
-def read_photo(file: BinaryIO, suffix: str) -> Image.Image:
-    """Decode a whole photo.
-
-    The number of pixels is bounded by `PIL.Image.MAX_IMAGE_PIXELS` (89 million as it comes),
-    looked at before anything is decoded.
-
-    Args:
-        file: an open binary file.
-        suffix: of its name, such as ".jpg"; only words the refusal of what is no image.
-
-    Returns:
-        An RGB image, upright.
-
-    Raises:
-        Unreadable: with the reason.
-    """
-    try:
-        with Image.open(file, formats=_FORMATS) as image:
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and image.width * image.height > limit:
-                raise Unreadable("too many pixels", f"{image.width} x {image.height}")
-            image.load()
-            return _rgb(ImageOps.exif_transpose(image))
-    except Unreadable:
-        raise
-    except UnidentifiedImageError as error:
-        if not file.seek(0, os.SEEK_END):
-            raise Unreadable("empty file", "0 bytes") from error
-        if suffix.lower() in _SUFFIXES:
-            raise Unreadable("undecodable", f"the content is not {', '.join(_FORMATS)}") from error
-        raise Unreadable("not an image", f"the name ends in {suffix!r}") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise Unreadable("too many pixels", str(error)) from error
-    except Exception as error:
-        # Decoders raise a dozen types on broken files. Each is told, none is dropped.
-        kind = "truncated" if "truncated" in str(error).lower() else "undecodable"
-        raise Unreadable(kind, f"{type(error).__name__}: {error}") from error
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise Unreadable("undecodable", "32-bit values, of which the range is not known")
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise Unreadable("undecodable", "floating-point values, of which the range is not known")
-    if image.has_transparency_data:
-        color = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", color.size, "white"), color).convert("RGB")
-    return image.convert("RGB")
 
 
 def height_and_width(image_size: ImageSize) -> tuple[int, int]:
@@ -124,27 +46,32 @@ def height_and_width(image_size: ImageSize) -> tuple[int, int]:
     return int(sides[0]), int(sides[1])
 
 
-def load_image(path: str | Path, image_size: ImageSize) -> np.ndarray:
+def load_image(path: str | Path, image_size: ImageSize, background: str = "white") -> np.ndarray:
     """One photo as the models see it.
 
     Args:
         path: of a JPEG, PNG, BMP, GIF, WebP, TIFF or PPM file.
         image_size: pixels, one number for a square or (height, width).
+        background: a CSS color, under transparent pixels.
 
     Returns:
         (height, width, 3) uint8 in [0, 255]: RGB, upright, the longer side cropped at its center.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or no such color.
     """
-    return _fitted(Path(path), height_and_width(image_size), sha256="")
+    background_color(background)
+    return load_unchanged(path, "", height_and_width(image_size), background)
 
 
-def _fitted(path: Path, size: tuple[int, int], sha256: str) -> np.ndarray:
+def load_unchanged(
+    path: str | Path, sha256: str, size: tuple[int, int], background: str
+) -> np.ndarray:
     """`load_image`, refusing a file whose digest is not the one given (any, if empty)."""
+    path = Path(path)
     try:
         with path.open("rb") as file:
-            photo = read_photo(file, path.suffix)
+            image = fit_photo(file, path.suffix, size, background=background)
             file.seek(0)
             changed = sha256 and hashlib.file_digest(file, "sha256").hexdigest() != sha256
     except (OSError, Unreadable) as error:
@@ -155,9 +82,7 @@ def _fitted(path: Path, size: tuple[int, int], sha256: str) -> np.ndarray:
             expected=f"sha256 {sha256}",
             fix="make the manifest again",
         )
-    height, width = size
-    fitted = ImageOps.fit(photo, (width, height), Image.Resampling.BILINEAR, centering=(0.5, 0.5))
-    return np.asarray(fitted)
+    return image
 
 
 def decode(
@@ -165,6 +90,7 @@ def decode(
     image_size: ImageSize,
     folder: str | Path,
     progress: Progress | None = None,
+    background: str = "white",
 ) -> np.ndarray:
     """Decode every photo once, into `folder/images.npy`.
 
@@ -175,22 +101,24 @@ def decode(
         image_size: pixels, one number for a square or (height, width).
         folder: made if need be.
         progress: called as `progress(done, total)`.
+        background: a CSS color, under transparent pixels.
 
     Returns:
         (photos, height, width, 3) uint8 in [0, 255], mapped from the file, read-only; row i is
         row i of `manifest.table`.
 
     Raises:
-        DataError: photos that cannot be read any more, or were changed, each of them named; or a
-            folder that cannot be written.
+        DataError: photos that cannot be read any more, or were changed, each of them named; a
+            folder that cannot be written; or no such color.
     """
+    background_color(background)
     size = height_and_width(image_size)
     folder = Path(folder)
     paths, digests = manifest.table["path"], manifest.table["sha256"]
 
     def load(row: tuple[str, str]) -> np.ndarray | DataError:
         try:
-            return _fitted(Path(row[0]), size, row[1])
+            return load_unchanged(*row, size, background)
         except DataError as error:
             return error
 

@@ -4,7 +4,7 @@
     root/train|val|test/class/**   splits declared by the folders
 
 Hidden entries, symlink loops and directories that cannot be listed become problems; what
-operating systems leave behind (.DS_Store, Thumbs.db, desktop.ini) is no problem at all.
+operating systems leave behind (.DS_Store, Thumbs.db, __MACOSX) is no problem at all.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from kpipe.data.scanning import Problem
+from kpipe.data.manifest import Problem
 from kpipe.errors import DataError
+from kpipe.pixels import SUFFIXES
 
 __all__ = ["SPLIT_NAMES", "listed_files"]
 
@@ -28,7 +29,7 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-_JUNK = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+_JUNK = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX"})
 
 
 def listed_files(root: Path, problems: list[Problem]) -> Iterator[tuple[str, str, str]]:
@@ -41,18 +42,19 @@ def listed_files(root: Path, problems: list[Problem]) -> Iterator[tuple[str, str
     Raises:
         DataError: the root cannot be listed, or mixes split folders with others.
     """
+    top = os.path.realpath(root)
     try:
-        tops = _folders(root, problems, (root.resolve(),))
+        tops = _folders(str(root), problems, (top,))
     except OSError as error:
         raise DataError(f"{root} cannot be listed", received=str(error)) from error
-    named = [folder for folder in tops if folder.name.lower() in SPLIT_NAMES]
+    named = [folder for folder in tops if os.path.basename(folder).lower() in SPLIT_NAMES]
     nested = [folder for folder in named if _has_folder(folder)]
     if nested and len(named) < len(tops):
-        others = sorted(folder.name for folder in tops if folder not in named)
+        others = sorted(os.path.basename(folder) for folder in tops if folder not in named)
         raise DataError(
             f"{root} holds split folders and others side by side",
             expected="class folders only, or train, validation and test folders only",
-            received=f"splits {[folder.name for folder in named]}, others {others}",
+            received=f"splits {list(map(os.path.basename, named))}, others {others}",
             fix="move the other folders away, or name one of the split folders as the root",
         )
     if not nested:
@@ -60,74 +62,92 @@ def listed_files(root: Path, problems: list[Problem]) -> Iterator[tuple[str, str
         return
     for folder in named:
         try:
-            classes = _folders(folder, problems, (root.resolve(), folder.resolve()))
+            classes = _folders(folder, problems, (top, os.path.realpath(folder)))
         except OSError as error:
-            problems.append((str(folder), "unreadable directory", str(error)))
+            problems.append((folder, "unreadable directory", str(error)))
             continue
-        yield from _class_files(classes, SPLIT_NAMES[folder.name.lower()], problems)
+        split = SPLIT_NAMES[os.path.basename(folder).lower()]
+        yield from _class_files(classes, split, problems)
 
 
 def _class_files(
-    folders: list[Path], split: str, problems: list[Problem]
+    folders: list[str], split: str, problems: list[Problem]
 ) -> Iterator[tuple[str, str, str]]:
     for folder in folders:
-        yield "", folder.name, split
-        for path in _walk(folder, problems, (folder.parent.resolve(),)):
-            yield str(path), folder.name, split
+        above, name = os.path.split(folder)
+        yield "", name, split
+        for path in _walk(folder, problems, (os.path.realpath(above),)):
+            yield path, name, split
 
 
-def _has_folder(folder: Path) -> bool:
+def _has_folder(folder: str) -> bool:
     try:
-        return any(os.path.isdir(child) for child in folder.iterdir())
+        with os.scandir(folder) as entries:
+            return any(map(_is_folder, entries))
     except OSError:
         # Listed again by the caller, which reports it.
         return True
 
 
-def _entries(folder: Path, problems: list[Problem]) -> list[Path]:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # Unlike DirEntry.is_dir, isdir is False where a link leads to what may not be looked at.
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
+
+
+def _entries(folder: str, problems: list[Problem]) -> list[tuple[str, bool]]:
+    """The paths in a folder, and whether each is a folder."""
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries)
+        found = sorted((entry.name, _is_folder(entry)) for entry in entries)
     kept = []
-    for name in names:
+    for name, is_folder in found:
+        path = os.path.join(folder, name)
         if name in _JUNK:
             continue
-        # Neither tables nor JSON hold a name that is not text.
-        printable = os.fsencode(folder / name).decode("utf-8", "backslashreplace")
-        if printable != str(folder / name):
+        if not _is_text(path):
+            # Neither tables nor JSON hold such a name.
+            printable = os.fsencode(path).decode("utf-8", "backslashreplace")
             problems.append((printable, "unreadable file", "the name is not UTF-8: rename it"))
         elif name.startswith("."):
-            problems.append((str(folder / name), "hidden", "the name begins with a dot"))
+            problems.append((path, "hidden", "the name begins with a dot"))
         else:
-            kept.append(folder / name)
+            kept.append((path, is_folder))
     return kept
 
 
-def _folders(folder: Path, problems: list[Problem], above: tuple[Path, ...]) -> list[Path]:
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _folders(folder: str, problems: list[Problem], above: tuple[str, ...]) -> list[str]:
     """The directories of a folder that holds no photos of its own."""
     found = []
-    for path in _entries(folder, problems):
-        if not os.path.isdir(path):
-            problems.append((str(path), "outside a class folder", f"lies in {folder}"))
-        elif path.resolve() in above:
-            problems.append((str(path), "symlink loop", f"leads to {path.resolve()}"))
+    for path, is_folder in _entries(folder, problems):
+        if not is_folder:
+            sort = "photo " if path.lower().endswith(SUFFIXES) else ""
+            problems.append((path, f"{sort}outside a class folder", f"lies in {folder}"))
+        elif (real := os.path.realpath(path)) in above:
+            problems.append((path, "symlink loop", f"leads to {real}"))
         else:
             found.append(path)
     return found
 
 
-def _walk(folder: Path, problems: list[Problem], above: tuple[Path, ...]) -> Iterator[Path]:
-    here = folder.resolve()
-    if here in above or any(here in parent.parents for parent in above):
-        problems.append((str(folder), "symlink loop", f"leads to {here}"))
+def _walk(folder: str, problems: list[Problem], above: tuple[str, ...]) -> Iterator[str]:
+    here = os.path.realpath(folder)
+    if any(here == parent or parent.startswith(here.rstrip(os.sep) + os.sep) for parent in above):
+        problems.append((folder, "symlink loop", f"leads to {here}"))
         return
     try:
         entries = _entries(folder, problems)
     except OSError as error:
-        problems.append((str(folder), "unreadable directory", f"{type(error).__name__}: {error}"))
+        problems.append((folder, "unreadable directory", f"{type(error).__name__}: {error}"))
         return
-    for path in entries:
-        # Unlike Path.is_dir, False where a directory above forbids to look.
-        if os.path.isdir(path):
+    for path, is_folder in entries:
+        if is_folder:
             yield from _walk(path, problems, (*above, here))
         else:
             yield path

@@ -1,40 +1,59 @@
 """Batches for `fit`, `evaluate` and `predict`.
 
     evaluation     the photos in the order of the manifest, once, never augmented
-    training       epoch after epoch without end: photos in the order of a permutation drawn from
-                   (seed, epoch), each augmented by draws from (seed, epoch, sha256 of the photo)
+    training       epoch after epoch without end:
+                   photos of an epoch   each once, or what `sampling` draws from (seed, epoch)
+                   order                a permutation drawn from (seed, epoch)
+                   augmentation         drawn from (seed, epoch, sha256 of the photo, its copy)
+                   mixing               drawn from (seed, epoch, number of the batch)
 
-Both give images, float32 in [0, 255] (batch, height, width, 3), and labels, int32 (batch,). Every
-number is a function of these alone, so training that starts at epoch 3 sees what training from
-epoch 0 sees from its fourth epoch on.
+    batch := images  float32 (batch, height, width, 3) in [0, 255]
+             labels  int32 (batch,), or float32 (batch, classes)
+             weights float32 (batch,), with `class_weight` only
+
+Every number is a function of these alone, so training that starts at epoch 3 sees what training
+from epoch 0 sees from its fourth epoch on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
-from kpipe.data.augmentation import Augmenter
-from kpipe.data.decoding import ImageSize, height_and_width, load_image
+from kpipe.data.decoding import ImageSize, height_and_width
+from kpipe.data.epochs import draw_photos, in_batches, mixing_seed, photos_per_epoch
+from kpipe.data.fetching import Fetch, fetch_decoded, fetch_files
 from kpipe.data.manifest import Manifest
 from kpipe.errors import DataError
 
+if TYPE_CHECKING:
+    from kpipe.data.augmentation import Augmenter
+    from kpipe.data.balance import Sampling
+    from kpipe.data.mixing import Mixer
+
 __all__ = ["Training", "dataset", "steps"]
 
+_Batch = tuple[tf.Tensor, ...]
 _PARALLEL = tf.data.AUTOTUNE
 
 
 @dataclass(frozen=True)
 class Training:
-    """How the photos are shuffled and changed, and where in the training to begin.
+    """How the photos are drawn, shuffled and changed, and where in the training to begin.
 
     Args:
-        seed: of order and augmentation, in [-2**63, 2**63).
+        seed: of every draw, in [-2**63, 2**63).
         augmenter: changes each photo; none without it.
         first_epoch: epochs that are over, counted from 0.
+        sampling: which photos an epoch shows, some of them more than once; each once without it.
+        mixer: mixes the photos of a batch and their labels, which become float32
+            (batch, classes).
+        class_weight: {class index: factor in the loss}. The batches then have a third item, what
+            Keras calls sample weights; `fit` must not be given the weights too.
 
     Raises:
         DataError: a seed or epoch out of range.
@@ -43,6 +62,9 @@ class Training:
     seed: int = 0
     augmenter: Augmenter | None = None
     first_epoch: int = 0
+    sampling: Sampling | None = None
+    mixer: Mixer | None = None
+    class_weight: Mapping[int, float] | None = None
 
     def __post_init__(self) -> None:
         for name, low in (("seed", -(2**63)), ("first_epoch", 0)):
@@ -55,13 +77,16 @@ class Training:
                 )
 
 
-def steps(manifest: Manifest, split: str, batch_size: int = 32) -> int:
+def steps(
+    manifest: Manifest, split: str, batch_size: int = 32, sampling: Sampling | None = None
+) -> int:
     """Batches of one epoch, the last of which may be smaller.
 
     Raises:
         DataError: no such split, an empty one, or no batch size.
     """
-    return -(-len(manifest.rows(split)) // _checked(batch_size))
+    photos = photos_per_epoch(manifest.labels(split), sampling)
+    return -(-photos // _checked(batch_size))
 
 
 def dataset(
@@ -72,6 +97,8 @@ def dataset(
     batch_size: int = 32,
     images: np.ndarray | None = None,
     training: Training | None = None,
+    one_hot: bool = False,
+    background: str = "white",
 ) -> tf.data.Dataset:
     """Batches of one split.
 
@@ -83,89 +110,118 @@ def dataset(
         batch_size: photos in a batch; the last of an epoch may hold fewer, none holds two epochs.
         images: what `decode(manifest, ...)` returned, or any (photos, height, width, 3) uint8 array
             in the order of `manifest.table`; only the rows of a batch are read at a time. Without
-            it, files are decoded as they are needed, in every epoch.
+            it, files are decoded as they are needed, in every epoch; JPEG by TensorFlow, which
+            gives the pixels of `decode` to one level of 255.
         training: shuffled, endless batches, to use with `steps_per_epoch=steps(...)`. Without it,
             one pass in the manifest's order, never augmented.
+        one_hot: labels as float32 (batch, classes), as a mixer makes them.
+        background: a CSS color, under transparent pixels of files.
 
     Returns:
         A dataset of (images, labels): float32 in [0, 255] (batch, height, width, 3), and class
-        indices, int32 (batch,).
+        indices, int32 (batch,), or as `one_hot` and `training` say.
 
     Raises:
-        DataError: an empty split, no size, or images that do not belong to the manifest.
+        DataError: an empty split, no size, no such color, images that do not belong to the
+            manifest, or class weights for other classes than its own.
     """
-    rows, labels = manifest.rows(split), manifest.labels(split)
-    size = _size(manifest, image_size, images)
-    fetch = _gathered(rows, images) if images is not None else _decoded(manifest, rows, size)
-    _checked(batch_size)
-
-    def batch(places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # Declared stateless, or deterministic mode would run the map one batch at a time.
-        photos = tf.numpy_function(fetch, [places], tf.uint8, stateful=False)
-        photos = tf.ensure_shape(photos, (None, *size, 3))
-        return tf.cast(photos, tf.float32), tf.gather(tf.constant(labels), places)
-
+    rows, size = manifest.rows(split), _size(manifest, image_size, images)
+    batch_size, sampling = _checked(batch_size), training.sampling if training else None
+    count = photos_per_epoch(manifest.labels(split), sampling)
     if training is None:
-        places = tf.data.Dataset.range(len(rows)).batch(batch_size)
-        made = places.map(batch, num_parallel_calls=_PARALLEL, deterministic=True)
-        return made.prefetch(tf.data.AUTOTUNE)
+        photos = tf.data.Dataset.range(count).map(lambda place: {"place": place})
+    else:
+        photos = draw_photos(manifest, split, training)
+    if images is None:
+        fetch = fetch_files(manifest, rows, size, background)
+        batches = in_batches(_with_images(photos, fetch), count, batch_size)
+    else:
+        fetch = fetch_decoded(images, rows)
+        batches = _with_images(in_batches(photos, count, batch_size), fetch)
+    length = -(-count // batch_size)
+    finish = _finish(manifest, split, training or Training(), one_hot, length)
+    made = _mapped(batches.enumerate(), finish)
+    known = length if training is None else tf.data.INFINITE_CARDINALITY
+    return made.apply(tf.data.experimental.assert_cardinality(known)).prefetch(tf.data.AUTOTUNE)
 
-    keys = _keys(manifest, rows)
-    # Photos are permuted from the order of their content, so that of the table does not matter.
-    by_content = np.lexsort((labels, keys)).astype(np.int64)
-    seed = tf.constant(training.seed, tf.int64)
 
-    def epoch(number: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(
-            tf.constant(by_content), seed=tf.stack([seed, number])
-        )
-        return (
-            tf.data.Dataset.from_tensor_slices(order)
-            .batch(batch_size)
-            .map(lambda places: (number, places))
-        )
+def _mapped(data: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
+    return data.map(function, num_parallel_calls=_PARALLEL, deterministic=True)
 
-    def training_batch(number: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        photos, targets = batch(places)
+
+def _with_images(data: tf.data.Dataset, fetch: Fetch) -> tf.data.Dataset:
+    return _mapped(data, lambda photos: {**photos, "image": fetch(photos["place"])})
+
+
+def _finish(
+    manifest: Manifest, split: str, training: Training, one_hot: bool, steps_per_epoch: int
+) -> Callable[[tf.Tensor, dict[str, tf.Tensor]], _Batch]:
+    """What makes a numbered batch of photos what `fit` sees."""
+    labels, classes = tf.constant(manifest.labels(split)), len(manifest.classes)
+    weights = _weights(training, classes)
+    hot = one_hot or training.mixer is not None
+
+    def finish(number: tf.Tensor, batch: dict[str, tf.Tensor]) -> _Batch:
+        images = tf.cast(batch["image"], tf.float32)
+        indices = tf.gather(labels, batch["place"])
+        targets = tf.one_hot(indices, classes) if hot else indices
+        weight = None if weights is None else tf.gather(weights, indices)
         if training.augmenter is not None:
-            drawn = (tf.stack([seed, number]), tf.gather(tf.constant(keys), places))
-            photos = _augmented(training.augmenter, photos, *drawn)
-        return photos, targets
+            whole = training.sampling is None
+            images = _augmented(training.augmenter, images, batch, whole)
+        if training.mixer is not None:
+            seed = mixing_seed(training, steps_per_epoch, number)
+            images, targets, weight = _mixed(training.mixer, images, targets, weight, seed)
+        images = tf.ensure_shape(images, batch["image"].shape)
+        return (images, targets) if weight is None else (images, targets, weight)
 
-    made = tf.data.Dataset.counter(training.first_epoch).flat_map(epoch)
-    made = made.map(training_batch, num_parallel_calls=_PARALLEL, deterministic=True)
-    endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-    return made.apply(endless).prefetch(tf.data.AUTOTUNE)
+    return finish
+
+
+def _weights(training: Training, classes: int) -> tf.Tensor | None:
+    """Of each class, (classes,) float32."""
+    if training.class_weight is None:
+        return None
+    given, wanted = set(training.class_weight), set(range(classes))
+    if given != wanted:
+        raise DataError(
+            "the class weights are not those of the manifest's classes",
+            expected=f"a weight for each index of 0 to {classes - 1}",
+            received=f"without {sorted(wanted - given)}, strange {sorted(given - wanted, key=str)}",
+            fix="take them from kpipe.data.class_weight(manifest.labels('train'))",
+        )
+    return tf.constant([training.class_weight[index] for index in range(classes)], tf.float32)
 
 
 def _augmented(
-    augmenter: Augmenter, photos: tf.Tensor, seed: tf.Tensor, keys: tf.Tensor
+    augmenter: Augmenter, images: tf.Tensor, batch: dict[str, tf.Tensor], whole: bool
 ) -> tf.Tensor:
-    """Each photo of a batch by a draw of its own: (batch, height, width, 3) float32."""
+    if whole:
+        return augmenter(images, batch["seed"])
+    chosen = tf.where(batch["augmented"])
 
-    def one(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        photo, key = pair
-        return augmenter(photo, tf.random.experimental.stateless_fold_in(seed, key))
+    def augmented() -> tf.Tensor:
+        seeds = tf.gather_nd(batch["seed"], chosen)
+        changed = augmenter(tf.gather_nd(images, chosen), seeds)
+        return tf.tensor_scatter_nd_update(images, chosen, changed)
 
-    signature = tf.TensorSpec(photos.shape[1:], tf.float32)
-    return tf.map_fn(one, (photos, keys), fn_output_signature=signature)
-
-
-def _keys(manifest: Manifest, rows: np.ndarray) -> np.ndarray:
-    """64 bits of each photo's sha256: (photos,) int64."""
-    digests = manifest.table["sha256"].to_numpy()[rows]
-    return np.array([int(digest[:16], 16) for digest in digests], np.uint64).view(np.int64)
+    return tf.cond(tf.size(chosen) > 0, augmented, lambda: images)
 
 
-def _gathered(rows: np.ndarray, images: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda places: images[rows[places]]
+def _mixed(
+    mixer: Mixer, images: tf.Tensor, labels: tf.Tensor, weight: tf.Tensor | None, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+    """Images, labels and weights of a mixed batch.
 
-
-def _decoded(
-    manifest: Manifest, rows: np.ndarray, size: tuple[int, int]
-) -> Callable[[np.ndarray], np.ndarray]:
-    paths = manifest.table["path"].to_numpy()[rows]
-    return lambda places: np.stack([load_image(path, size) for path in paths[places]])
+    Cross-entropy is linear in the label. So a photo mixed of `a` and `b` has the loss
+    `share * w_a * CE(a) + (1 - share) * w_b * CE(b)` exactly, if `w_a` times the one-hot label of
+    `a` is mixed with that of `b`, and the sum of the mixed label becomes the weight.
+    """
+    if weight is None:
+        return *mixer(images, labels, seed), None
+    images, labels = mixer(images, labels * weight[:, None], seed)
+    weight = tf.reduce_sum(labels, -1)
+    return images, tf.math.divide_no_nan(labels, weight[:, None]), weight
 
 
 def _size(

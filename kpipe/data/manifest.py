@@ -1,7 +1,8 @@
 """The list of photos that everything else works from.
 
-Manifest := table     path, label, split, width, height, sha256 (one row per photo), and any
-                      further column of the source as text
+Manifest := table     path, label, split, width, height, sha256 (one row per photo); where they were
+                      looked for: format, mode, orientation, similar; and any further column of
+                      the source as text
             classes   the class names, sorted: a label's index is its place here
             problems  path, kind, detail: what was set aside, or decided, and why
 """
@@ -20,16 +21,28 @@ import pandas as pd
 
 from kpipe.errors import DataError, nearest
 
-__all__ = ["COLUMNS", "SPLITS", "Manifest", "problem_table"]
+__all__ = [
+    "COLUMNS",
+    "FURTHER_FACTS",
+    "SPLITS",
+    "Manifest",
+    "Problem",
+    "problem_table",
+    "write_table",
+]
+
+Problem = tuple[str, str, str]
 
 SPLITS = ("train", "validation", "test")
 COLUMNS = ("path", "label", "split", "width", "height", "sha256")
-_NUMBERS = ("width", "height")
+# What reading a photo tells besides: known where the scan made the table.
+FURTHER_FACTS = ("format", "mode", "orientation", "similar")
+_NUMBERS = ("width", "height", "orientation")
 _PROBLEM_COLUMNS = ("path", "kind", "detail")
 _VERSION = 1
 
 
-def problem_table(rows: Iterable[tuple[str, str, str]] = ()) -> pd.DataFrame:
+def problem_table(rows: Iterable[Problem] = ()) -> pd.DataFrame:
     """A table of problems.
 
     Args:
@@ -130,15 +143,8 @@ class Manifest:
         """Write manifest.csv, problems.csv and manifest.json into a folder (made if need be)."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, table in (("manifest", self.table), ("problems", self.problems)):
-            table.to_csv(
-                folder / f"{name}.csv",
-                index=False,
-                encoding="utf-8",
-                lineterminator="\n",
-                # A bare carriage return in a name survives only inside quotes.
-                quoting=csv.QUOTE_ALL,
-            )
+        write_table(self.table, folder / "manifest.csv")
+        write_table(self.problems, folder / "problems.csv")
         facts = {"version": _VERSION, "classes": list(self.classes), "digest": self.digest}
         text = json.dumps(facts, ensure_ascii=False, indent=1)
         (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
@@ -171,6 +177,12 @@ class Manifest:
                 fix="make it again from its source",
             )
         return manifest
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a CSV file in which any text survives."""
+    # A bare carriage return in a name survives only inside quotes.
+    table.to_csv(path, index=False, encoding="utf-8", lineterminator="\n", quoting=csv.QUOTE_ALL)
 
 
 def _read_table(path: Path) -> pd.DataFrame:

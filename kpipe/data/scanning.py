@@ -1,4 +1,4 @@
-"""Every listed photo opened once.
+"""Every listed photo read once.
 
     entries (path, label, split, further columns) -> Manifest
 
@@ -11,43 +11,25 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from kpipe.data.decoding import Unreadable, read_photo
-from kpipe.data.manifest import COLUMNS, Manifest, problem_table
+from kpipe.data.facts import UNREADABLE, Facts, read_facts, wrong_extension
+from kpipe.data.likeness import representatives
+from kpipe.data.manifest import COLUMNS, FURTHER_FACTS, Manifest, Problem, problem_table
+from kpipe.data.memory import Memory, file_status
 from kpipe.data.threads import Progress, in_threads
 from kpipe.errors import DataError
 
-__all__ = ["Problem", "scan"]
+__all__ = ["facts_of", "facts_of_table", "scan", "similar"]
 
-Problem = tuple[str, str, str]
-
-_UNREADABLE = frozenset(
-    {
-        "empty file",
-        "truncated",
-        "undecodable",
-        "too many pixels",
-        "missing file",
-        "unreadable file",
-    }
-)
 _SHOWN = 10
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What one file holds: its size and digest, or the problem with it."""
-
-    width: int = 0
-    height: int = 0
-    sha256: str = ""
-    kind: str = ""
-    detail: str = ""
+# Files after which what was found is kept, so that a scan cut off goes on from there.
+_KEEP_EVERY = 1000
+_MEASURED = ("width", "height", "sha256", "format", "mode", "orientation")
+_NUMBERS = ("width", "height", "orientation")
 
 
 def scan(
@@ -56,8 +38,9 @@ def scan(
     source: str,
     classes: Iterable[str],
     problems: Sequence[Problem],
-    max_unreadable: float,
-    progress: Progress | None,
+    max_unreadable: float | None,
+    memory: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Read the listed files and make a manifest of those that hold photos.
 
@@ -66,55 +49,127 @@ def scan(
         source: what to call the folder or table in an error.
         classes: names that were declared, with or without files.
         problems: what was set aside before.
-        max_unreadable: largest share of unreadable files, in [0, 1].
+        max_unreadable: largest share of unreadable files, in [0, 1]; None refuses nothing, neither
+            these nor classes that cannot be learned.
+        memory: an SQLite file in which to remember what files hold.
         progress: called as `progress(done, total)`.
 
     Raises:
         DataError: too many unreadable files, no photo, a single class, a class with one photo.
     """
-    facts = list(in_threads(_facts, entries["path"].tolist(), progress))
-    found = list(problems)
-    found += [
-        (path, fact.kind, fact.detail)
-        for path, fact in zip(entries["path"], facts, strict=True)
-        if fact.kind
-    ]
+    paths = entries["path"].tolist()
+    facts = facts_of(paths, memory, progress)
+    found = [*problems, *_told(paths, facts)]
     kept = [not fact.kind for fact in facts]
-    _refuse_unreadable(found, sum(kept), max_unreadable, source)
-    measured = ("width", "height", "sha256")
-    table = entries.assign(**{name: [getattr(fact, name) for fact in facts] for name in measured})
-    table = table[np.array(kept, bool)]
+    if max_unreadable is not None:
+        _refuse_unreadable(found, sum(kept), max_unreadable, source)
+    photos = [fact for fact in facts if not fact.kind]
+    measured = {name: [getattr(fact, name) for fact in photos] for name in _MEASURED}
+    table = entries[np.array(kept, bool)].assign(**measured, similar=similar(photos, memory))
     present = tuple(sorted(set(table["label"])))
     found += [
         ("", "class without images", repr(name)) for name in sorted(set(classes) - set(present))
     ]
-    _refuse_classes(Counter(table["label"]), source, found)
-    further = [name for name in table if name not in COLUMNS]
-    table = table[[*COLUMNS, *further]].reset_index(drop=True)
-    text = {name: "str" for name in table if name not in ("width", "height")}
-    table = table.astype({**text, "width": "int64", "height": "int64"})
-    return Manifest(table, present, problem_table(found))
+    if max_unreadable is not None:
+        _refuse_classes(Counter(table["label"]), source, found)
+    first = (*COLUMNS, *FURTHER_FACTS)
+    table = table[[*first, *(name for name in table if name not in first)]].reset_index(drop=True)
+    kinds = {name: "int64" if name in _NUMBERS else "str" for name in table}
+    return Manifest(table.astype(kinds), present, problem_table(found))
 
 
-def _facts(path: str) -> _Facts:
-    try:
-        if not Path(path).is_file():
-            there = Path(path).exists()
-            detail = "not a regular file" if there else "there is no such file"
-            return _Facts(kind="unreadable file" if there else "missing file", detail=detail)
-        with open(path, "rb") as file:
-            width, height = read_photo(file, Path(path).suffix).size
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except Unreadable as error:
-        return _Facts(kind=error.kind, detail=error.detail)
-    except (OSError, ValueError) as error:
-        return _Facts(kind="unreadable file", detail=f"{type(error).__name__}: {error}")
-    return _Facts(width, height, digest)
+def similar(photos: Sequence[Facts], memory: str | Path | None = None) -> list[str]:
+    """`representatives` of the photos, worked out once for the same contents.
+
+    Args:
+        photos: readable ones, in any order.
+        memory: an SQLite file in which to remember it.
+    """
+    digests = sorted({photo.sha256 for photo in photos})
+    place = {digest: number for number, digest in enumerate(digests)}
+    question = f"similar {hashlib.sha256(''.join(digests).encode()).hexdigest()}"
+    with Memory(memory) as remembered:
+        answer = remembered.answer(question)
+        if answer is None:
+            names = [photo.sha256 for photo in photos]
+            found = dict(zip(names, representatives(photos), strict=True))
+            answer = np.array([place[found[digest]] for digest in digests], "<i4").tobytes()
+            remembered.keep(question, answer)
+    representative = np.frombuffer(answer, "<i4")
+    return [digests[representative[place[photo.sha256]]] for photo in photos]
+
+
+def facts_of(
+    paths: Sequence[str],
+    memory: str | Path | None = None,
+    progress: Progress | None = None,
+) -> list[Facts]:
+    """What each file holds, read where it is not remembered.
+
+    Args:
+        paths: of the files, absolute.
+        memory: an SQLite file in which to remember it.
+        progress: called as `progress(done, total)`.
+    """
+    with Memory(memory) as remembered:
+        statuses = {path: file_status(path) for path in paths}
+        digests = remembered.digests(statuses)
+        known = remembered.facts(set(digests.values()))
+        found = {path: known[digest] for path, digest in digests.items() if digest in known}
+        unread = [path for path in statuses if path not in found]
+        done = len(paths) - len(unread)
+
+        def read(path: str) -> Facts:
+            return read_facts(path, remembered.content)
+
+        def further(place: int, _: int) -> None:
+            if progress is not None:
+                progress(done + place, len(paths))
+
+        news: list[tuple[str, str, Facts]] = []
+        for path, facts in zip(unread, in_threads(read, unread, further), strict=True):
+            found[path] = facts
+            news.append((path, statuses[path], facts))
+            if len(news) == _KEEP_EVERY:
+                remembered.remember(news)
+                news.clear()
+        remembered.remember(news)
+    return [found[path] for path in paths]
+
+
+def facts_of_table(
+    table: pd.DataFrame,
+    memory: str | Path | None = None,
+    progress: Progress | None = None,
+) -> list[Facts]:
+    """What each row's photo holds, read where its content is not remembered.
+
+    Args:
+        table: path and sha256 of each photo.
+        memory: an SQLite file in which to remember it.
+        progress: called as `progress(done, total)`.
+    """
+    digests = table["sha256"].tolist()
+    with Memory(memory) as remembered:
+        known = remembered.facts(set(digests))
+    rows = list(zip(table["path"], digests, strict=True))
+    paths = [path for path, digest in rows if digest not in known]
+    read = dict(zip(paths, facts_of(paths, memory, progress) if paths else [], strict=True))
+    return [known[digest] if digest in known else read[path] for path, digest in rows]
+
+
+def _told(paths: Sequence[str], facts: Sequence[Facts]) -> list[Problem]:
+    found = []
+    for path, fact in zip(paths, facts, strict=True):
+        if fact.kind:
+            found.append((path, fact.kind, fact.detail))
+        elif lie := wrong_extension(path, fact.format):
+            found.append((path, "wrong extension", lie))
+    return found
 
 
 def _refuse_unreadable(problems: list[Problem], readable: int, allowed: float, source: str) -> None:
-    bad = [problem for problem in problems if problem[1] in _UNREADABLE]
+    bad = [problem for problem in problems if problem[1] in UNREADABLE]
     if not bad or len(bad) <= allowed * (len(bad) + readable):
         return
     shown = [f"{path} ({kind}: {detail})" for path, kind, detail in bad[:_SHOWN]]

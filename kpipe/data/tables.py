@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import numbers
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from kpipe.data.folders import SPLIT_NAMES
-from kpipe.data.manifest import COLUMNS
-from kpipe.data.scanning import Problem
+from kpipe.data.lookup import Lookup, each_once, unlisted
+from kpipe.data.manifest import COLUMNS, FURTHER_FACTS, Problem
 from kpipe.errors import DataError, nearest
 
 __all__ = [
@@ -24,27 +25,54 @@ __all__ = [
     "missing_cells",
     "read_table",
     "refuse_missing_columns",
+    "table_entries",
 ]
 
+# Options of pandas that say themselves how the cells are separated, or where their names stand.
+_LAYOUT = frozenset({"sep", "delimiter", "names", "header", "skiprows", "dialect", "compression"})
+_SEPARATORS = (";", "\t", "|", ",")
 
-def read_table(path: Path, options: Mapping[str, Any]) -> pd.DataFrame:
+
+def read_table(path: Path, options: Mapping[str, Any], columns: Sequence[str] = ()) -> pd.DataFrame:
     """A CSV or TSV file, every cell the text that stands there.
 
+    Args:
+        path: a name that ends in .tsv or .tab promises tabs, any other commas; where that does not
+            give the columns, but semicolons, tabs, bars or commas do, those separate the cells.
+        options: of `pandas.read_csv`.
+        columns: that there must be.
+
     Raises:
-        DataError: no such file, or not a table.
+        DataError: no such file, or not a table, or one without these columns.
     """
     asked = {"dtype": "str", "keep_default_na": False, **options}
-    if path.suffix.lower() in (".tsv", ".tab"):
-        asked.setdefault("sep", "\t")
+    if not _LAYOUT & options.keys():
+        asked["sep"] = _separator(path, columns, options.get("encoding"))
     try:
-        return pd.read_csv(path, **asked)
+        table = pd.read_csv(path, **asked)
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
             f"{path} cannot be read as a table",
-            expected="a CSV file with a line of column names",
+            expected="a CSV file with a line of column names, in UTF-8",
             received=f"{type(error).__name__}: {error}",
             fix="pass what pandas.read_csv needs to know: sep, names, encoding, ...",
         ) from error
+    refuse_missing_columns(table, *columns)
+    return table
+
+
+def _separator(path: Path, columns: Sequence[str], encoding: str | None) -> str:
+    usual = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
+    try:
+        with path.open(encoding=encoding or "utf-8-sig", newline="") as file:
+            first = file.readline()
+        for sign in (usual, *_SEPARATORS):
+            if set(columns) <= set(next(csv.reader([first.rstrip("\r\n")], delimiter=sign), [])):
+                return sign
+    except (OSError, ValueError, LookupError, csv.Error):
+        # Whatever this is, reading the table tells.
+        return usual
+    return usual
 
 
 def refuse_missing_columns(df: pd.DataFrame, *columns: str) -> None:
@@ -59,12 +87,12 @@ def refuse_missing_columns(df: pd.DataFrame, *columns: str) -> None:
         )
 
 
-def listed_paths(column: pd.Series, root: str | Path | None) -> list[str]:
+def listed_paths(column: pd.Series, files: Lookup) -> list[str]:
     """Absolute paths, "" where the cell is empty."""
-    base = Path(os.path.abspath(root if root is not None else "."))
-    # Joined with an absolute file, the base steps aside.
     return [
-        "" if gone else os.path.normpath(base / _text(value))
+        ""
+        if gone
+        else files.find(os.fspath(value) if isinstance(value, os.PathLike) else str(value))
         for value, gone in zip(column, missing_cells(column), strict=True)
     ]
 
@@ -74,13 +102,9 @@ def missing_cells(column: pd.Series) -> list[bool]:
     return [bool(pd.isna(value)) or str(value).strip() == "" for value in column]
 
 
-def _text(value: Hashable) -> str:
-    return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
-
-
 def further_columns(df: pd.DataFrame) -> pd.DataFrame:
     """The columns that the manifest does not fill itself, as text."""
-    names = [name for name in df.columns if name not in COLUMNS]
+    names = [name for name in df.columns if name not in (*COLUMNS, *FURTHER_FACTS)]
     return pd.DataFrame(
         {str(name): ["" if pd.isna(value) else str(value) for value in df[name]] for name in names},
         index=df.index,
@@ -170,3 +194,40 @@ def declared_splits(df: pd.DataFrame) -> list[str]:
             fix="write these words, or rename the column if it means something else",
         )
     return [SPLIT_NAMES.get(cell, "") for cell in cells]
+
+
+def table_entries(
+    tables: Iterable[tuple[Path, pd.DataFrame]],
+    columns: tuple[str, str],
+    root: str | Path | None,
+    classes: Mapping[Any, str] | None,
+    problems: list[Problem],
+) -> pd.DataFrame:
+    """What the rows of some tables list: path, label, split and further columns.
+
+    Args:
+        tables: each with the folder that its relative files are under.
+        columns: of the files, and of the labels.
+        root: that folder for all of them.
+        classes: as in `from_dataframe`.
+        problems: what is set aside is added to it.
+    """
+    image, label = columns
+    files: list[str] = []
+    for base, table in tables:
+        lookup = Lookup(base if root is None else root)
+        files += listed_paths(table[image], lookup)
+        problems += lookup.problems
+    df = pd.concat([table for _, table in tables], ignore_index=True)
+    entries = further_columns(df.drop(columns=[image, label])).assign(
+        path=pd.Series(files, df.index, dtype="str"),
+        label=class_names(df[label], files, classes, problems),
+        split=declared_splits(df),
+    )
+    problems += [
+        ("", "no file named", f"label {name!r}")
+        for name, gone in zip(entries["label"], missing_cells(df[image]), strict=True)
+        if gone
+    ]
+    problems += unlisted(files, root)
+    return each_once(entries[(entries["path"] != "") & (entries["label"] != "")], problems)

@@ -1,33 +1,24 @@
 """Photos in, labels out: a `.tflite` file with the `labels.txt` beside it.
 
-photo -> EXIF-upright -> RGB -> shorter side fits, center crop -> raw pixels -> the file
+photo -> `kpipe.pixels.fit_photo`, as for training -> raw pixels in [0, 255] -> the file
 """
 
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from kpipe.errors import DataError, ExportError
 from kpipe.lite.interpreter import LiteModel
+from kpipe.pixels import background_color, fit_image, fit_photo
 
 __all__ = ["Classifier", "Prediction"]
-
-# A closed list: Pillow also knows formats that start other programs.
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-
-_UNREADABLE = (
-    *(OSError, SyntaxError, TypeError, ValueError, EOFError, struct.error, zlib.error),
-    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
-)
 
 
 @dataclass(frozen=True)
@@ -47,9 +38,11 @@ class Classifier:
         labels: one name for each output, in order; None reads `labels.txt` beside the file, one
             name a line.
         threads: processor threads that LiteRT may use.
+        background: a CSS color, under transparent pixels; the one of the training.
 
     Raises:
         ExportError: a file that is not right, or labels that do not match its outputs.
+        DataError: no such color.
 
     >>> Classifier("model.tflite").predict(["cat.jpg"])[0].label  # doctest: +SKIP
     'cat'
@@ -60,7 +53,10 @@ class Classifier:
         path: str | os.PathLike[str],
         labels: Sequence[str] | None = None,
         threads: int = 1,
+        background: str = "white",
     ) -> None:
+        background_color(background)
+        self.background = background
         self.model = LiteModel(path, threads)
         self.labels = _read_labels(Path(path)) if labels is None else list(labels)
         _check_labels(self.labels, self.model)
@@ -80,10 +76,9 @@ class Classifier:
         for position, item in enumerate(items):
             try:
                 pixels.append(self._pixels(item))
-            except _UNREADABLE as error:
+            except (OSError, TypeError, ValueError) as error:
                 name = os.fspath(item) if isinstance(item, (str, os.PathLike)) else f"#{position}"
-                reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
-                refused.append(f"{name} ({reason})")
+                refused.append(f"{name} ({error})")
         if refused:
             raise DataError(
                 "images that cannot be read: " + ", ".join(refused),
@@ -93,23 +88,18 @@ class Classifier:
 
     def _pixels(self, item: Any) -> np.ndarray:
         """Uint8 (height, width, 3) as the model was trained to see it."""
+        height, width = self.model.image_size
+        size = height, width
         if isinstance(item, (str, os.PathLike)):
-            with Image.open(item, formats=_FORMATS) as photo:
-                return self._fitted(photo)
+            path = Path(item)
+            with path.open("rb") as file:
+                return fit_photo(file, path.suffix, size, background=self.background)
         if isinstance(item, Image.Image):
-            return self._fitted(item)
+            return fit_image(item, size, background=self.background)
         array = np.asarray(item)
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
             raise TypeError(f"{array.dtype} array of shape {array.shape}")
-        return self._fitted(Image.fromarray(array))
-
-    def _fitted(self, photo: Image.Image) -> np.ndarray:
-        limit = Image.MAX_IMAGE_PIXELS
-        if limit is not None and photo.width * photo.height > limit:
-            raise ValueError(f"{photo.width} x {photo.height} pixels are more than {limit}")
-        height, width = self.model.image_size
-        upright = _rgb(ImageOps.exif_transpose(photo))
-        return np.asarray(ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR))
+        return fit_image(Image.fromarray(array), size)
 
     def _named(self, row: np.ndarray) -> Prediction:
         best = int(row.argmax())
@@ -118,20 +108,6 @@ class Classifier:
             float(row[best]),
             dict(zip(self.labels, row.tolist(), strict=True)),
         )
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("32-bit values, of which the range is not known")
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("floating-point values, of which the range is not known")
-    if image.has_transparency_data:
-        color = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", color.size, "white"), color).convert("RGB")
-    return image.convert("RGB")
 
 
 def _is_one(images: Any) -> bool:

@@ -2,7 +2,8 @@
 
     {"pipeline", "run", "declaration", "stages": [{"name", "status", "seconds", "notes"}],
      "trainings": [{"stage", "title", "history", "switched_at", "best_epoch"}],
-     "problems": [{"path", "kind", "detail"}], "metrics": {...} or None, "missing": [...]}
+     "problems": [{"path", "kind", "detail"}], "contact_sheet": a path or None,
+     "metrics": {...} or None, "missing": [...]}
 
 Artifacts that were removed since are named under "missing": an old run still has its report.
 """
@@ -42,6 +43,7 @@ def collect(folder: Path) -> dict[str, Any]:
     trainings: list[dict[str, Any]] = []
     problems: list[dict[str, str]] = []
     missing: list[str] = []
+    contact_sheet: Path | None = None
     for stage in stages:
         if not stage["folder"]:
             continue
@@ -56,6 +58,8 @@ def collect(folder: Path) -> dict[str, Any]:
         if (artifact / "problems.csv").exists():
             with (artifact / "problems.csv").open(encoding="utf-8", newline="") as stream:
                 problems += list(csv.DictReader(stream))
+        if (artifact / "contact_sheet.jpg").exists():
+            contact_sheet = artifact / "contact_sheet.jpg"
     declaration = folder / "pipeline.py"
     return {
         "pipeline": folder.parent.name,
@@ -64,6 +68,7 @@ def collect(folder: Path) -> dict[str, Any]:
         "stages": stages,
         "trainings": trainings,
         "problems": problems,
+        "contact_sheet": contact_sheet,
         "metrics": _json(folder / "metrics.json", None),
         "missing": missing,
     }

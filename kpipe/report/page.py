@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import jinja2
@@ -27,6 +28,9 @@ def write_report(folder: Path) -> Path:
     facts = collect(folder)
     for training in facts["trainings"]:
         training["svg"] = learning_curves(training)
+    if facts["contact_sheet"]:
+        encoded = base64.b64encode(facts["contact_sheet"].read_bytes()).decode()
+        facts["contact_sheet"] = f"data:image/jpeg;base64,{encoded}"
     metrics = facts["metrics"]
     final = None
     if metrics:

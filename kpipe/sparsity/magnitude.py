@@ -114,8 +114,9 @@ def prune_magnitude(
     Args:
         model: a functional or Sequential Keras 3 classifier ending in softmax. It is not changed.
         data: a function of the first epoch that gives an endless dataset of (images float32
-            (batch, height, width, 3) in [0, 255], integer labels (batch,)); or one dataset, which
-            is repeated.
+            (batch, height, width, 3) in [0, 255], labels: integers (batch,) or shares of the
+            classes, float32 (batch, classes)), and weights (batch,) if need be; or one dataset,
+            which is repeated.
         sparsity: share of zeros, between 0 and 1.
         epochs: how many.
         steps_per_epoch: batches in each.
@@ -132,11 +133,7 @@ def prune_magnitude(
     _check_numbers(sparsity, epochs, steps_per_epoch, settings)
     schedule = _schedule(sparsity, epochs * steps_per_epoch, settings)
     twin, pruned = _masked(to_tf_keras(model), schedule, settings.seed)
-    twin.compile(
-        optimizer=_optimizer(settings),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-    )
+    twin.compile(optimizer=_optimizer(settings))
     twin.optimizer.build(twin.trainable_variables)
 
     saver = Saver(twin, folder)
@@ -145,6 +142,8 @@ def prune_magnitude(
     done = saver.restore() // steps_per_epoch
     if done < epochs:
         batches = data(done) if callable(data) else data.repeat().skip(done * steps_per_epoch)
+        loss = _loss(batches, settings)
+        twin.compile(optimizer=twin.optimizer, loss=loss, metrics=["accuracy"])
         twin.fit(
             batches,
             initial_epoch=done,
@@ -266,6 +265,18 @@ def _optimizer(settings: MagnitudeSettings) -> Any:
             fix=nearest(settings.optimizer, _OPTIMIZERS),
         )
     return _OPTIMIZERS[settings.optimizer](learning_rate=settings.learning_rate)
+
+
+def _loss(batches: tf.data.Dataset, settings: MagnitudeSettings) -> str:
+    """The cross-entropy that fits the labels."""
+    if not batches.element_spec[1].dtype.is_floating:
+        return "sparse_categorical_crossentropy"
+    if settings.class_weight:
+        raise SparsityError(
+            "class_weight is for whole labels, and these are shares of the classes",
+            fix="give each photo its weight, as the third item of the dataset",
+        )
+    return "categorical_crossentropy"
 
 
 def _check_numbers(

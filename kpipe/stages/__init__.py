@@ -1,7 +1,7 @@
 """The declarative face: what a pipeline file is written with.
 
 Data -> "data"                             photos, labels, splits, decoded once
-Balance -> "balance"                       class weights
+Balance -> "balance"                       class weights, or which photos an epoch shows
 Augment -> "augmentation"                  what is drawn for each photo in each epoch
 FineTune -> "model"                        a pretrained network, its last layers retrained
 Ensemble -> "ensemble"                     several of them, combined in one graph

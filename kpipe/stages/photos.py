@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
-    from kpipe.data import Augmenter, Manifest
+    from kpipe.data import Augmenter, Manifest, Mixer, Sampling
 
 __all__ = ["Photos"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Photos:
-    """What a training stage reads: photos in splits, how they are changed and weighted.
+    """What a training stage reads: photos in splits, how they are drawn, changed and weighted.
 
     Attributes:
         manifest: the photos, their labels and splits.
@@ -29,6 +29,8 @@ class Photos:
         seed: of the order, the augmentation and the initial weights.
         batch_size: photos in a step.
         augmenter: what changes the training photos; None leaves them.
+        mixer: what mixes those of a batch, so that labels are shares of the classes; None does not.
+        sampling: which photos an epoch shows; None shows each once.
         class_weight: class index -> factor in the loss; None counts all the same.
     """
 
@@ -37,6 +39,8 @@ class Photos:
     seed: int
     batch_size: int = 32
     augmenter: Augmenter | None = None
+    mixer: Mixer | None = None
+    sampling: Sampling | None = None
     class_weight: dict[int, float] | None = None
 
     @classmethod
@@ -44,15 +48,9 @@ class Photos:
         """The photos that the stages before gave."""
         import numpy as np
 
-        from kpipe.data import Augmenter, Manifest
+        from kpipe.data import Manifest
 
         folder = context.newest("data")
-        augmentation, balance = context.optional("augmentation"), context.optional("balance")
-        augmenter = weights = None
-        if augmentation:
-            augmenter = Augmenter(**_read(augmentation / "augmentation.json"))
-        if balance:
-            weights = dict(enumerate(_read(balance / "balance.json")["class_weight"]))
         images = np.load(folder / "images.npy", mmap_mode="r")
         manifest = Manifest.load(folder)
         if len(images) != len(manifest.table):
@@ -60,7 +58,9 @@ class Photos:
                 f"{folder} holds {len(images)} images for {len(manifest.table)} photos",
                 fix="run again with --fresh",
             )
-        return cls(manifest, images, context.seed, batch_size, augmenter, weights)
+        sampling, weights = _balance(context)
+        augmenter, mixer = _augmentation(context, sampling)
+        return cls(manifest, images, context.seed, batch_size, augmenter, mixer, sampling, weights)
 
     def varied(self, seed: int, strength: float) -> Photos:
         """The same photos in another order, with other draws and a stronger or weaker change."""
@@ -82,27 +82,79 @@ class Photos:
         """Batches in an epoch."""
         from kpipe.data import steps
 
-        return steps(self.manifest, "train", self.batch_size)
+        return steps(self.manifest, "train", self.batch_size, self.sampling)
+
+    @property
+    def fit_weight(self) -> dict[int, float] | None:
+        """`class_weight` of `fit`; None where each photo brings its own, as a mixed one does."""
+        return self.class_weight if self.mixer is None else None
 
     def training(self, first_epoch: int) -> tf.data.Dataset:
         """Endless batches from an epoch on."""
         from kpipe.data import Training, dataset
 
+        training = Training(
+            seed=self.seed,
+            augmenter=self.augmenter,
+            first_epoch=first_epoch,
+            sampling=self.sampling,
+            mixer=self.mixer,
+            class_weight=self.class_weight if self.mixer is not None else None,
+        )
         return dataset(
             self.manifest,
             "train",
             images=self.images,
             batch_size=self.batch_size,
-            training=Training(self.seed, self.augmenter, first_epoch),
+            training=training,
         )
 
     def finite(self, split: str, batch_size: int | None = None) -> tf.data.Dataset:
-        """A split once, in the manifest's order, unchanged."""
+        """A split once, in the manifest's order, unchanged; labels of the kind of training's."""
         from kpipe.data import dataset
 
         return dataset(
-            self.manifest, split, images=self.images, batch_size=batch_size or self.batch_size
+            self.manifest,
+            split,
+            images=self.images,
+            batch_size=batch_size or self.batch_size,
+            one_hot=self.mixer is not None,
         )
+
+
+def _balance(context: Context) -> tuple[Sampling | None, dict[int, float] | None]:
+    """What Balance declared: which photos an epoch shows, and what their classes weigh."""
+    from kpipe.data import Sampling
+
+    folder = context.optional("balance")
+    if folder is None:
+        return None, None
+    about = _read(folder / "balance.json")
+    sampling = Sampling(**about["sampling"]) if about["sampling"] else None
+    return sampling, dict(enumerate(about["class_weight"])) if about["class_weight"] else None
+
+
+def _augmentation(
+    context: Context, sampling: Sampling | None
+) -> tuple[Augmenter | None, Mixer | None]:
+    """What Augment declared; its defaults where the repeats of rare photos need some change."""
+    from kpipe.data import Augmenter, Mixer
+
+    folder = context.optional("augmentation")
+    if folder is not None:
+        about = _read(folder / "augmentation.json")
+        mixer = Mixer(**about["mixer"])
+        return Augmenter(**about["augmenter"]), None if mixer == Mixer() else mixer
+    if sampling is None or sampling.method != "augment_minority":
+        return None, None
+    from kpipe.stages.augmenting import Augment
+
+    known = {field.name for field in dataclasses.fields(Augmenter)}
+    usual = {name: value for name, value in Augment().configuration().items() if name in known}
+    context.journal.record(
+        "note", text="no Augment is declared: augment_minority changes the repeats by its defaults"
+    )
+    return Augmenter(**usual), None
 
 
 def _read(path: Path) -> dict[str, Any]:

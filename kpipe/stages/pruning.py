@@ -69,7 +69,7 @@ class FilterPrune(Stage):
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,
             schedule="cosine",
-            class_weight=photos.class_weight,
+            class_weight=photos.fit_weight,
         )
 
         def folder_of(number: int) -> Path:
@@ -81,7 +81,7 @@ class FilterPrune(Stage):
             title = f"round {number} of {self.rounds}"
             unfreeze(model)
             batches = varied.training(0).take(min(varied.steps, _RECALIBRATION_STEPS))
-            recalibrate(model, (images for images, _ in batches))
+            recalibrate(model, (images for images, *_ in batches))
             fit_on(model, varied, plan, folder_of(number), context.journal, title)
 
         def evaluate(model: keras.Model) -> float:
@@ -160,7 +160,7 @@ class MagnitudePrune(Stage):
             steps_per_epoch=photos.steps,
             settings=MagnitudeSettings(
                 learning_rate=self.learning_rate,
-                class_weight=photos.class_weight,
+                class_weight=photos.fit_weight,
                 seed=context.seed,
                 on_epoch=tell,
             ),

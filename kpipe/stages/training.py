@@ -149,7 +149,7 @@ def train_member(
         switch_to=recipe.switch_to,
         switch_learning_rate=recipe.switch_learning_rate,
         switch_when=moment,
-        class_weight=photos.class_weight,
+        class_weight=photos.fit_weight,
     )
     fit_on(model, photos, plan, folder, journal, title)
     save_model(model, folder, title=title, recipe=dataclasses.asdict(recipe))

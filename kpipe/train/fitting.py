@@ -129,16 +129,18 @@ def fit(
     Args:
         model: ends in probabilities `(batch, classes)`.
         data: first epoch -> an endless dataset from that epoch on, of images
-            `(batch, height, width, 3)` float32 in [0, 255] and integer labels `(batch,)`.
+            `(batch, height, width, 3)` float32 in [0, 255] and labels: integers `(batch,)`, or
+            shares of the classes, float32 `(batch, classes)`, as mixed photos have them. A third
+            item weighs each example, float32 `(batch,)`.
         steps_per_epoch: batches in an epoch.
         plan: how to train.
-        validation: a finite dataset of the same kind.
+        validation: a finite dataset with labels of the same kind.
         folder: where checkpoints go; None for none.
         callbacks: Keras callbacks, called as in `model.fit`.
 
     Raises:
-        TrainingError: the loss is no longer a number (the last checkpoint is kept), or the
-            folder belongs to another training.
+        TrainingError: labels of another kind, the loss is no longer a number (the last checkpoint
+            is kept), or the folder belongs to another training.
         OSError: a checkpoint could not be written; the previous one is kept.
     """
     if steps_per_epoch < 1:
@@ -147,17 +149,20 @@ def fit(
     watched = [*([switch] if switch else []), *callbacks]
     keeper = Keeper(_identity(model, plan, steps_per_epoch), folder, watched)
     found = keeper.resume()
+    start = found.epoch + 1 if found is not None else 0
+    batches = data(start)
     if switch is not None and switch.switched_at is not None:
-        _compile(model, switch.new_optimizer(switch.switched_at))
+        new = switch.new_optimizer(switch.switched_at)
     else:
-        _compile(model, plan.first_optimizer(steps_per_epoch))
+        new = plan.first_optimizer(steps_per_epoch)
+    model.compile(optimizer=new, loss=_loss(batches, validation, plan), metrics=["accuracy"])
+    new.build(model.trainable_variables)
     if found is not None:
         checkpoint.restore(model.variables, found.model, "model")
         checkpoint.restore(model.optimizer.variables, found.optimizer, "optimizer")
-    start = found.epoch + 1 if found is not None else 0
     if start < plan.epochs and not keeper.stopped:
         model.fit(
-            data(start),
+            batches,
             initial_epoch=start,
             epochs=plan.epochs,
             steps_per_epoch=steps_per_epoch,
@@ -184,9 +189,37 @@ def _switch(plan: FitPlan, steps_per_epoch: int) -> SwitchOptimizer | None:
     )
 
 
-def _compile(model: keras.Model, new: keras.optimizers.Optimizer) -> None:
-    model.compile(optimizer=new, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    new.build(model.trainable_variables)
+def _loss(batches: tf.data.Dataset, validation: tf.data.Dataset | None, plan: FitPlan) -> str:
+    loss = _loss_of("training", batches)
+    if plan.class_weight and loss == "categorical_crossentropy":
+        # Keras would take the weight of the largest share for the whole photo.
+        raise TrainingError(
+            "class_weight is for whole labels, and these are shares of the classes",
+            fix="dataset(..., training=Training(class_weight=...)) gives each photo its weight",
+        )
+    if validation is not None and (other := _loss_of("validation", validation)) != loss:
+        raise TrainingError(
+            "the validation data has labels of another kind than the training data",
+            expected=f"labels for {loss}, as in training",
+            received=f"labels for {other}",
+            fix="dataset(..., one_hot=True) gives labels float32 (batch, classes)",
+        )
+    return loss
+
+
+def _loss_of(name: str, batches: tf.data.Dataset) -> str:
+    """The cross-entropy that fits the labels."""
+    spec = batches.element_spec
+    labels = spec[1] if isinstance(spec, tuple) and len(spec) > 1 else None
+    if labels is not None and labels.dtype.is_integer and labels.shape.rank in (1, None):
+        return "sparse_categorical_crossentropy"
+    if labels is not None and labels.dtype.is_floating and labels.shape.rank in (2, None):
+        return "categorical_crossentropy"
+    raise TrainingError(
+        f"the {name} data has no labels to learn from",
+        expected="integers (batch,), or shares of the classes, float (batch, classes)",
+        received="no labels" if labels is None else f"{labels.dtype.name} {labels.shape}",
+    )
 
 
 def _identity(model: keras.Model, plan: FitPlan, steps_per_epoch: int) -> dict[str, str]:

@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 
 import kpipe.stages
 from kpipe import Pipeline
-from kpipe.core.fields import Between, check_fields
+from kpipe.core.fields import Between
 from kpipe.core.fingerprint import fingerprint
 from kpipe.core.stage import Need, Stage
-from kpipe.data import Augmenter
+from kpipe.data import Augmenter, Mixer, Sampling
+from kpipe.data.balance import Method, Weighting
 from kpipe.errors import DataError, PipelineError
 from kpipe.prune import CRITERIA
 from kpipe.sparsity import MagnitudeSettings
-from kpipe.stages import Augment, Data, Export, FilterPrune, FineTune
+from kpipe.stages import Augment, Balance, Data, Export, FilterPrune, FineTune
 from kpipe.train import optimizer_names
 
 # A valid stage of each kind.
@@ -43,17 +44,40 @@ CHANGES: dict[str, dict[str, Any]] = {
         "root": "photos",
         "classes": {"0": "sound"},
         "csv": {"sep": ";"},
+        "group": "patient",
+        "previous": "manifest.csv",
+        "background": "black",
         "max_unreadable": 0.5,
     },
-    "Balance": {},  # one method so far
+    "Balance": {
+        "method": "oversample",
+        "weighting": "effective",
+        "beta": 0.9,
+        "ratio": 0.5,
+        "and_class_weight": True,
+    },
     "Augment": {
         "flip": "vertical",
         "rotate": 0.2,
         "brightness": 0.2,
         "contrast": 0.2,
-        "color": 0.2,
+        "color": 0,  # saturation and hue in one
         "blur": 0.2,
         "crop": 0.5,
+        "translate": 0.1,
+        "zoom": 0.1,
+        "saturation": 0.2,
+        "hue": 0.05,
+        "noise": 0.05,
+        "jpeg": 50,
+        "erase": 0.2,
+        "grid_mask": 0.2,
+        "channel_shuffle": 0.1,
+        "rand_augment": 0.3,
+        "aug_mix": 0.3,
+        "mix_up": 0.2,
+        "cut_mix": 1,
+        "fourier_mix": 0.5,
     },
     "FineTune": {
         "backbone": "EfficientNetLite0",
@@ -101,9 +125,17 @@ WRONG = [
     ("Data", "classes", {"0": 1}, "a dict"),
     ("Data", "csv", [("sep", ";")], "a dict"),
     ("Data", "csv", {"image": "photo"}, "fields of Data"),
+    ("Data", "group", "patient", "use a CSV"),
+    ("Data", "background", "whit", "did you mean 'white'?"),
     ("Data", "max_unreadable", 1.5, "between 0 and 1"),
     ("Balance", "method", "class_wieght", "did you mean 'class_weight'?"),
     ("Balance", "method", None, "'class_weight'"),
+    ("Balance", "weighting", "balancd", "did you mean 'balanced'?"),
+    ("Balance", "beta", 1.0, "both excluded"),
+    ("Balance", "beta", NAN, "both excluded"),
+    ("Balance", "ratio", 0, "between 0 and 1 and above 0"),
+    ("Balance", "ratio", 1.5, "between 0 and 1"),
+    ("Balance", "and_class_weight", 1, "True or False"),
     ("Augment", "flip", "horizontl", "did you mean 'horizontal'?"),
     ("Augment", "flip", True, "'horizontal'"),
     ("Augment", "rotate", 0.6, "between 0 and 0.5"),
@@ -112,6 +144,20 @@ WRONG = [
     ("Augment", "color", "0.1", "a number"),
     ("Augment", "blur", True, "a number"),
     ("Augment", "crop", 0.05, "between 0.1 and 1"),
+    ("Augment", "translate", 0.6, "between 0 and 0.5"),
+    ("Augment", "zoom", 1, "between 0 and 0.9"),
+    ("Augment", "saturation", 0.2, "write color=0"),
+    ("Augment", "hue", 0.2, "write color=0"),
+    ("Augment", "noise", -0.1, "between 0 and 1"),
+    ("Augment", "jpeg", 0, "between 1 and 100"),
+    ("Augment", "erase", 2, "between 0 and 1"),
+    ("Augment", "grid_mask", "0.1", "a number"),
+    ("Augment", "channel_shuffle", NAN, "between 0 and 1"),
+    ("Augment", "rand_augment", 9, "between 0 and 1"),
+    ("Augment", "aug_mix", 3, "between 0 and 1"),
+    ("Augment", "mix_up", 0.01, "between 0.05 and 10"),
+    ("Augment", "cut_mix", 1.5, "between 0.05 and 1"),
+    ("Augment", "fourier_mix", -1, "between 0.05 and 10"),
     ("FineTune", "backbone", "MobilNetV2", "did you mean 'MobileNetV2'?"),
     ("FineTune", "backbone", "efficientnetlite0", "did you mean 'EfficientNetLite0'?"),
     ("FineTune", "backbone", None, "a string"),
@@ -168,8 +214,8 @@ def test_the_tables_above_speak_of_every_stage_and_every_field() -> None:
     assert set(CHANGES) == set(EXAMPLES)
     for name, stage in EXAMPLES.items():
         fields = set(stage.configuration())
-        assert set(CHANGES[name]) == fields - {"method"}
-        free_text = {"source", "root"}  # any text is a path
+        assert set(CHANGES[name]) == fields
+        free_text = {"source", "root", "previous"}  # any text is a path
         assert {field for kind, field, *_ in WRONG if kind == name} == fields - free_text
 
 
@@ -290,6 +336,25 @@ def test_the_optimizers_are_those_of_the_training_package(kind, field) -> None:
     assert literals(kind, field) == set(optimizer_names())
 
 
+def test_the_samplings_and_weightings_are_those_of_the_data_package() -> None:
+    assert literals(Balance, "method") == {"class_weight", *typing.get_args(Method)}
+    assert literals(Balance, "weighting") == set(typing.get_args(Weighting))
+    for method in typing.get_args(Method):
+        default = Balance(method)
+        assert Sampling(method, default.ratio) == Sampling(method)
+
+
+@settings(max_examples=20, deadline=None)
+@given(ratio=st.floats(-0.2, 1.2) | st.sampled_from([0, 1, NAN]))
+def test_the_balance_takes_the_ratios_that_a_sampling_takes(ratio: float) -> None:
+    try:
+        Sampling("oversample", ratio)
+        taken = True
+    except DataError:
+        taken = False
+    assert (Balance("oversample", ratio=ratio).problems() == []) == taken
+
+
 def test_the_criteria_are_those_of_the_pruning_package() -> None:
     assert literals(FilterPrune, "criterion") == set(CRITERIA)
 
@@ -310,23 +375,11 @@ def test_the_magnitude_settings_take_the_rates_of_the_stage() -> None:
     assert MagnitudeSettings(learning_rate=EXAMPLES["MagnitudePrune"].learning_rate)  # type: ignore[attr-defined]
 
 
-def test_the_augmentation_has_the_fields_and_the_flips_of_the_augmenter() -> None:
-    fields = {field.name for field in dataclasses.fields(Augmenter)}
+def test_the_augmentation_has_the_fields_and_the_flips_of_augmenter_and_mixer() -> None:
+    fields = {field.name for kind in (Augmenter, Mixer) for field in dataclasses.fields(kind)}
     assert set(Augment().configuration()) == fields
     for flip in literals(Augment, "flip"):
         assert Augmenter(flip=flip).flip == flip
-
-
-@pytest.mark.parametrize("field", [name for name in Augment().configuration() if name != "flip"])
-@settings(max_examples=12, deadline=None)
-@given(value=st.floats(-0.2, 1.2) | st.sampled_from([0.0, 0.1, 0.5, 1.0, NAN]))
-def test_the_augmentation_takes_what_the_augmenter_takes(field: str, value: float) -> None:
-    try:
-        Augmenter(**{field: value})
-        taken = True
-    except DataError:
-        taken = False
-    assert (check_fields(Augment(**{field: value})) == []) == taken
 
 
 @settings(max_examples=50, deadline=None)

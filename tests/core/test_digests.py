@@ -30,6 +30,18 @@ def test_a_folder_digest_depends_on_names_and_contents_alone(tmp_path, memory):
     assert found[0] == found[1] != found[2]
 
 
+def test_a_name_that_is_not_utf8_is_part_of_a_folder_digest(tmp_path, memory):
+    (tmp_path / "folder").mkdir()
+    before = memory.path(tmp_path / "folder")
+    name = os.fsencode(tmp_path / "folder") + b"/caf\xe9.png"
+    with open(name, "wb") as stream:
+        stream.write(b"one")
+    one = memory.path(tmp_path / "folder")
+    with open(name, "wb") as stream:
+        stream.write(b"another")
+    assert len({before, one, memory.path(tmp_path / "folder")}) == 3
+
+
 def test_a_settled_file_is_read_once_and_again_after_any_write(tmp_path, memory, monkeypatch):
     monkeypatch.setattr(digests, "_UNSETTLED_NS", -1)
     path = tmp_path / "a.txt"

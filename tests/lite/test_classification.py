@@ -48,7 +48,11 @@ def test_exif_orientation_is_undone(path, tmp_path):
     exif[0x0112] = 6  # stored lying on its side: turn by 270 degrees to look at it
     Image.fromarray(np.rot90(array)).save(tmp_path / "turned.png", exif=exif)
     classifier = Classifier(path)
-    assert classifier.predict(tmp_path / "turned.png") == classifier.predict(array)
+    expected = classifier.predict(array)
+    assert classifier.predict(tmp_path / "turned.png") == expected
+    with Image.open(tmp_path / "turned.png") as opened:
+        assert classifier.predict(opened) == expected
+    assert classifier.predict(np.rot90(array)) != expected
 
 
 def test_wide_photos_are_cropped_at_the_center_not_squeezed(path):
@@ -56,13 +60,6 @@ def test_wide_photos_are_cropped_at_the_center_not_squeezed(path):
     wide = np.pad(square, ((0, 0), (20, 20), (0, 0)))
     classifier = Classifier(path)
     assert classifier.predict(wide) == classifier.predict(square)
-
-
-def test_large_photos_are_shrunk_with_antialiasing(path, float_file):
-    large = photos(1, size=96)[0]
-    shrunk = Image.fromarray(large).resize((32, 32), Image.Resampling.BILINEAR)
-    row = LiteModel(float_file).predict(np.asarray(shrunk)[None])[0]
-    assert list(Classifier(path).predict(large)[0].probabilities.values()) == row.tolist()
 
 
 def _grey(image):
@@ -79,15 +76,39 @@ def _half_transparent(image):
 
 
 @pytest.mark.parametrize("change", [_grey, _deep_grey, _half_transparent, Image.Image.copy])
-@pytest.mark.parametrize("size", [(32, 32), (97, 50), (20, 41)])
-def test_photos_are_read_exactly_as_for_training(path, tmp_path, change, size):
-    from kpipe.data.decoding import load_image
+@pytest.mark.parametrize("size", [(32, 32), (97, 50), (20, 41), (300, 301), (800, 700)])
+@pytest.mark.parametrize("background", ["white", "#102030"])
+def test_photos_are_read_exactly_as_for_training(path, tmp_path, change, size, background):
+    from kpipe.data import load_image
 
     photo = tmp_path / "photo.png"
     change(Image.fromarray(photos(1, size=100)[0]).resize(size)).save(photo)
-    classifier = Classifier(path)
-    row = classifier.model.predict(load_image(photo, 32)[None])[0]
+    classifier = Classifier(path, background=background)
+    row = classifier.model.predict(load_image(photo, 32, background)[None])[0]
     assert list(classifier.predict(photo)[0].probabilities.values()) == row.tolist()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_jpegs_are_read_exactly_as_they_are_decoded_for_training(path, tmp_path, orientation):
+    from kpipe.data import decode, from_folder
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for place, label in enumerate("aabb"):
+        (tmp_path / "photos" / label).mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(photos(4, size=100)[place]).resize((90 + 70 * place, 75))
+        image.save(tmp_path / "photos" / label / f"{place}.jpg", exif=exif)
+    manifest = from_folder(tmp_path / "photos")
+    images = decode(manifest, 32, tmp_path / "out")
+    classifier = Classifier(path)
+    rows = classifier.model.predict(images)
+    found = classifier.predict(manifest.table["path"])
+    assert [list(one.probabilities.values()) for one in found] == rows.tolist()
+
+
+def test_a_background_that_is_no_color_is_refused(path):
+    with pytest.raises(DataError, match="did you mean 'white'"):
+        Classifier(path, background="wite")
 
 
 def test_every_unreadable_image_is_named(path, tmp_path):
@@ -99,7 +120,7 @@ def test_every_unreadable_image_is_named(path, tmp_path):
         )
     message = str(caught.value)
     assert "none.jpg" in message
-    assert "text.jpg (not an image)" in message
+    assert "text.jpg (undecodable: the content is not JPEG" in message
     assert "#3 (float64 array" in message
 
 

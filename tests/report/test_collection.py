@@ -52,10 +52,22 @@ def test_a_run_is_told_with_its_artifacts(journal, artifact) -> None:
     assert stage_of(facts, "FineTune")["seconds"] == pytest.approx(66)
 
 
+def test_the_contact_sheet_of_the_augmentation_is_found(journal, artifact, tmp_path) -> None:
+    augmentation = artifact("augmentation", augmentation_json={})
+    (tmp_path / "cache" / "augmentation" / "contact_sheet.jpg").write_bytes(b"pixels")
+    folder = journal(
+        (0, "run_started", RUN),
+        (1, "stage_started", started("Augment")),
+        (2, "stage_finished", finished("Augment", augmentation)),
+    )
+    assert collect(folder)["contact_sheet"].read_bytes() == b"pixels"
+
+
 def test_a_run_without_an_export_has_no_metrics(journal) -> None:
     folder = journal((0, "run_started", RUN))
     facts = collect(folder)
     assert facts["metrics"] is None and facts["stages"] == [] and facts["declaration"] == ""
+    assert facts["contact_sheet"] is None
 
 
 def test_a_failed_stage_keeps_its_error(journal) -> None:

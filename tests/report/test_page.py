@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import re
 from html.parser import HTMLParser
@@ -85,6 +86,22 @@ def test_the_page_needs_nothing_beside_it(page: str) -> None:
         "https://matplotlib.org/",
     }
     assert "@import" not in page and "url(http" not in page
+
+
+def test_the_contact_sheet_stands_in_the_page_itself(journal, artifact, tmp_path: Path) -> None:
+    augmentation = artifact("augmentation", augmentation_json={})
+    pixels = bytes(range(256))
+    (tmp_path / "cache" / "augmentation" / "contact_sheet.jpg").write_bytes(pixels)
+    folder = journal(
+        (0, "run_started", {}),
+        (1, "stage_started", started("Augment")),
+        (2, "stage_finished", finished("Augment", augmentation)),
+    )
+    (image,) = (its for tag, its in Tags(write_report(folder).read_text()).found if tag == "img")
+    head, _, encoded = str(image["src"]).partition(",")
+    assert head == "data:image/jpeg;base64"
+    assert base64.b64decode(encoded) == pixels
+    assert image["alt"]
 
 
 def test_the_table_shows_each_model_and_marks_the_final_one(page: str) -> None:

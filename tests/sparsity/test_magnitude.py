@@ -128,6 +128,21 @@ def test_class_weight_changes_the_result(model, pruned):
     assert not np.array_equal(pruned.get_layer("top").bias, weighted.get_layer("top").bias)
 
 
+def test_whole_labels_given_as_shares_with_weights_train_alike(model):
+    def as_shares(first_epoch):
+        return batches(first_epoch).map(
+            lambda images, labels: (images, tf.one_hot(labels, 2), tf.gather([3.0, 0.5], labels))
+        )
+
+    settings = MagnitudeSettings(class_weight={0: 3.0, 1: 0.5})
+    expected = prune_magnitude(model, batches, **QUICK, settings=settings)
+    got = prune_magnitude(model, as_shares, **QUICK)
+    for one, other in zip(got.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    with pytest.raises(SparsityError, match="class_weight is for whole labels"):
+        prune_magnitude(model, as_shares, **QUICK, settings=settings)
+
+
 def test_one_dataset_is_repeated_and_resumed(tmp_path, model):
     images = pixels(16)
     labels = (images[:, :8].mean((1, 2, 3)) > 127.5).astype(np.int64)

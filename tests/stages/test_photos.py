@@ -1,161 +1,111 @@
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
-from PIL import Image
-from sklearn.utils.class_weight import compute_class_weight
 
-from kpipe.core.digests import Digests
-from kpipe.core.stage import Context
-from kpipe.data import Augmenter, Manifest
+from kpipe.core.journal import Journal, read_journal
+from kpipe.core.stage import Context, Stage
+from kpipe.data import Manifest, Mixer, Sampling, class_weight
 from kpipe.errors import DataError
-from kpipe.stages import Augment, Balance, Data
+from kpipe.stages import Augment, Balance, FilterPrune, FineTune, MagnitudePrune
+from kpipe.stages.models import save_model
 from kpipe.stages.photos import Photos
-from tests.walking import COUNTS, draw
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return draw(tmp_path / "photos")
-
-
-@pytest.fixture
-def table(source: Path) -> Path:
-    """A CSV of the photos: 0, 1, and a label that nobody wants."""
-    codes = {"blue": "0", "green": "1.0", "red": "undecided"}
-    rows = [
-        f"{path.relative_to(source).as_posix()};{codes[path.parent.name]}"
-        for path in sorted(source.rglob("*.png"))
-    ]
-    (source / "table.csv").write_text("\n".join(["file;code", *rows]))
-    return source / "table.csv"
-
-
-def digest(stage: Data) -> list[str]:
-    memory = Digests(Path(stage.source).parent / "digests.sqlite")
-    found = [memory.path(path) for path in stage.sources()]
-    memory.close()
-    return found
 
 
 def notes(events) -> str:
     return "\n".join(event["text"] for event in events if event["event"] == "note")
 
 
-def test_a_folder_is_split_and_decoded(perform, source: Path) -> None:
-    folder, events = perform(Data(source, image_size=32, split=(0.5, 0.25, 0.25)))
-    manifest = Manifest.load(folder)
-    assert manifest.classes == ("blue", "green", "red")
-    counts = manifest.counts()
-    for name, (total, _) in COUNTS.items():
-        assert list(counts.loc[name]) == [total // 2, total // 4, total // 4]
-    images = np.load(folder / "images.npy")
-    assert images.shape == (60, 32, 32, 3)
-    # A photo of 48 x 40 keeps its aspect: the middle 40 columns.
-    row = manifest.table.iloc[7]
-    expected = Image.open(row["path"]).resize((32, 32), 2, box=(4, 0, 44, 40))
-    assert np.abs(images[7].astype(int) - np.asarray(expected, int)).max() <= 1
-    assert "60 photos; train/validation/test: blue 12/6/6, green 10/5/5, red 8/4/4" in notes(events)
-    assert json.loads((folder / "data.json").read_text()) == {
-        "image_size": 32,
-        "classes": ["blue", "green", "red"],
-    }
-
-
-def test_the_split_is_a_function_of_the_seed(perform, source: Path, tmp_path: Path) -> None:
-    stage = Data(source, image_size=16)
-    splits = [
-        Manifest.load(perform(stage, seed, tmp_path / f"{seed}-{turn}")[0]).digest
-        for seed, turn in ((1, 0), (1, 1), (2, 0))
-    ]
-    assert splits[0] == splits[1] != splits[2]
-
-
-def test_a_table_maps_its_labels_and_tells_what_it_leaves_out(perform, table: Path) -> None:
-    stage = Data(
-        table,
-        image_size=16,
-        image="file",
-        label="code",
-        classes={"0.0": "sound", "1": "broken"},
-        csv={"sep": ";"},
-    )
-    assert stage.problems() == []
-    folder, events = perform(stage)
-    manifest = Manifest.load(folder)
-    assert manifest.classes == ("broken", "sound")
-    assert manifest.table["label"].value_counts().to_dict() == {"sound": 24, "broken": 20}
-    assert "16 x label not declared" in notes(events)
-    assert (manifest.problems["kind"] == "label not declared").sum() == 16
-
-
-def test_a_table_without_declared_classes_takes_every_label(perform, table: Path) -> None:
-    stage = Data(table, image_size=16, image="file", label="code", csv={"sep": ";"})
-    assert Manifest.load(perform(stage)[0]).classes == ("0", "1.0", "undecided")
-
-
-def test_a_table_may_start_its_paths_elsewhere(perform, table: Path, tmp_path: Path) -> None:
-    moved = shutil.move(table, tmp_path / "elsewhere.csv")
-    options = {"image": "file", "label": "code", "csv": {"sep": ";"}}
-    with pytest.raises(DataError, match="60 of 60 photos"):
-        perform(Data(moved, image_size=16, **options))
-    stage = Data(moved, image_size=16, root=table.parent, **options)
-    assert len(Manifest.load(perform(stage)[0]).table) == 60
-
-
-@pytest.mark.parametrize("change", ["content", "new", "gone", "renamed"])
-def test_the_digest_of_a_folder_changes_with_its_photos(source: Path, change: str) -> None:
-    stage = Data(source)
-    before, photo = digest(stage), source / "red" / "00.png"
-    assert digest(stage) == before
-    other = source / "blue" / "00.png"
-    changes = {
-        "content": lambda: photo.write_bytes(other.read_bytes()),
-        "new": lambda: shutil.copy(other, source / "red" / "new.png"),
-        "gone": photo.unlink,
-        "renamed": lambda: photo.rename(source / "green" / "other.png"),
-    }
-    changes[change]()
-    assert digest(stage) != before
-
-
-def test_the_digest_of_a_table_changes_with_the_photos_that_it_lists(table: Path) -> None:
-    stage = Data(table, image="file", label="code", csv={"sep": ";"})
-    before = digest(stage)
-    assert len(before) == 61
-    (table.parent / "unlisted.png").write_bytes(b"not in the table")
-    assert digest(stage) == before
-    photo = table.parent / "red" / "00.png"
-    photo.write_bytes((table.parent / "blue" / "00.png").read_bytes())
-    assert digest(stage) != before
-
-
-def test_the_digest_of_a_table_changes_with_its_rows(table: Path) -> None:
-    stage = Data(table, image="file", label="code", csv={"sep": ";"})
-    before = digest(stage)
-    table.write_text(table.read_text().replace("undecided", "2"))
-    assert digest(stage) != before
-
-
-def test_class_weights_are_those_of_scikit_learn(perform, data_folder: Path) -> None:
-    folder, events = perform(Balance(), data=data_folder)
-    labels = Manifest.load(data_folder).labels("train")
-    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
-    found = json.loads((folder / "balance.json").read_text())
-    np.testing.assert_allclose(found["class_weight"], expected, rtol=1e-12)
-    assert f"red x{expected[2]:.2f}" in notes(events)
-    photos = read(data_folder, balance=folder)
-    assert photos.class_weight == pytest.approx(dict(enumerate(expected)))
-
-
 def test_the_augmentation_makes_the_round_trip(perform, data_folder: Path) -> None:
-    stage = Augment(flip="vertical", rotate=0.25, color=0.3, crop=0.5)
-    folder, _ = perform(stage, data=data_folder)
-    assert read(data_folder, augmentation=folder).augmenter == Augmenter(**stage.configuration())
+    changes = {"flip": "vertical", "rotate": 0.25, "color": 0.3, "crop": 0.5}
+    folder, _ = perform(Augment(**changes), data=data_folder)
+    photos = read(data_folder, augmentation=folder)
+    assert photos.augmenter is not None and photos.mixer is None
+    assert {name: getattr(photos.augmenter, name) for name in changes} == changes
+
+
+def test_the_mixing_makes_the_round_trip(perform, data_folder: Path) -> None:
+    folder, _ = perform(Augment(mix_up=0.4, cut_mix=0.3), data=data_folder)
+    assert read(data_folder, augmentation=folder).mixer == Mixer(mix_up=0.4, cut_mix=0.3)
+
+
+def test_the_balance_makes_the_round_trip(perform, data_folder: Path) -> None:
+    weighted = read(data_folder, balance=perform(Balance(), data=data_folder)[0])
+    labels = weighted.manifest.labels("train")
+    assert (weighted.sampling, weighted.class_weight) == (None, class_weight(labels))
+    assert weighted.fit_weight == weighted.class_weight
+    stage = Balance("undersample", ratio=0.9)
+    sampled = read(data_folder, balance=perform(stage, data=data_folder)[0])
+    assert (sampled.sampling, sampled.class_weight) == (Sampling("undersample", 0.9), None)
+    both = Balance("oversample", and_class_weight=True)
+    folder, _ = perform(both, data=data_folder)
+    photos = read(data_folder, balance=folder)
+    assert photos.sampling == Sampling("oversample")
+    assert photos.class_weight == pytest.approx({0: 1, 1: 1, 2: 1})
+
+
+def test_an_epoch_is_as_long_as_sampling_makes_it(perform, data_folder: Path) -> None:
+    counts = np.bincount(Manifest.load(data_folder).labels("train"))
+    for method, each in (("oversample", counts.max()), ("undersample", counts.min())):
+        photos = read(data_folder, balance=perform(Balance(method), data=data_folder)[0])
+        batches = [labels.numpy() for _, labels in photos.training(0).take(photos.steps)]
+        assert np.bincount(np.concatenate(batches)).tolist() == [each] * 3
+
+
+def test_of_the_minority_the_repeats_alone_are_changed(perform, data_folder: Path) -> None:
+    balance, _ = perform(Balance("augment_minority"), data=data_folder)
+    augmentation, _ = perform(Augment(flip="", brightness=0.3), data=data_folder)
+    photos = read(data_folder, balance=balance, augmentation=augmentation)
+    batches = list(photos.training(0).take(photos.steps))
+    images = np.concatenate([images for images, _ in batches])
+    labels = np.concatenate([labels for _, labels in batches])
+    raw = {image.astype(np.float32).tobytes() for image in photos.images}
+    changed = np.array([image.tobytes() not in raw for image in images])
+    counts = np.bincount(photos.manifest.labels("train"))
+    assert np.bincount(labels[changed], minlength=3).tolist() == (counts.max() - counts).tolist()
+
+
+def test_without_an_augment_the_repeats_are_changed_by_its_defaults_and_that_is_told(
+    perform, data_folder: Path, tmp_path: Path
+) -> None:
+    balance, _ = perform(Balance("augment_minority"), data=data_folder)
+    journal = Journal(tmp_path / "told.jsonl")
+    inputs = {"data": (data_folder,), "balance": (balance,)}
+    photos = Photos.read(Context(tmp_path, inputs, 3, journal))
+    declared, _ = perform(Augment(), data=data_folder)
+    assert photos.augmenter == read(data_folder, augmentation=declared).augmenter
+    assert "no Augment is declared" in notes(read_journal(journal.path))
+    for method in ("oversample", "class_weight"):
+        other = read(data_folder, balance=perform(Balance(method), data=data_folder)[0])
+        assert other.augmenter is None
+
+
+def test_mixed_photos_bring_their_weights_along(perform, data_folder: Path) -> None:
+    balance, _ = perform(Balance(), data=data_folder)
+    augmentation, _ = perform(Augment(mix_up=0.4), data=data_folder)
+    photos = read(data_folder, balance=balance, augmentation=augmentation)
+    assert photos.fit_weight is None and photos.class_weight is not None
+    for images, labels, weights in photos.training(0).take(photos.steps):
+        assert labels.shape == (len(images), 3) and weights.shape == (len(images),)
+        np.testing.assert_allclose(labels.numpy().sum(axis=1), 1, rtol=1e-5)
+        low, high = min(photos.class_weight.values()), max(photos.class_weight.values())
+        assert ((weights > low - 1e-5) & (weights < high + 1e-5)).numpy().all()
+    unweighted = read(data_folder, augmentation=augmentation)
+    assert len(unweighted.training(0).element_spec) == 2
+
+
+def test_validation_has_labels_of_the_kind_that_training_has(perform, data_folder: Path) -> None:
+    augmentation, _ = perform(Augment(mix_up=0.4), data=data_folder)
+    mixed, plain = read(data_folder, augmentation=augmentation), read(data_folder)
+    labels = np.concatenate([labels for _, labels in mixed.finite("validation")])
+    np.testing.assert_array_equal(labels, np.eye(3)[plain.manifest.labels("validation")])
+    for images, others in zip(mixed.finite("validation"), plain.finite("validation"), strict=True):
+        np.testing.assert_array_equal(images[0], others[0])
+    assert next(iter(plain.finite("validation")))[1].dtype == "int32"
 
 
 def read(data: Path, **inputs: Path) -> Photos:
@@ -182,8 +132,8 @@ def test_training_sees_each_training_photo_once_an_epoch(photos: Photos) -> None
     images = np.concatenate([images for images, _ in batches]).astype(np.uint8)
     expected = photos.images[photos.manifest.rows("train")]
     assert {image.tobytes() for image in images} == {image.tobytes() for image in expected}
-    assert len(images) == len(expected) == 36
-    assert photos.steps == 5
+    assert len(images) == len(expected)
+    assert photos.steps == -(-len(expected) // photos.batch_size)
 
 
 def test_training_from_an_epoch_on_is_training_that_went_on(perform, data_folder: Path) -> None:
@@ -215,3 +165,36 @@ def test_images_of_other_photos_are_refused(data_folder: Path, tmp_path: Path) -
     np.save(torn / "images.npy", np.load(torn / "images.npy")[:-1])
     with pytest.raises(DataError, match="59 images for 60 photos"):
         read(torn)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        FineTune("MobileNet", alpha=0.25, weights=None, retrain_last=0, epochs=1),
+        FilterPrune(macs=0.7, rounds=1, epochs=1),
+        MagnitudePrune(epochs=1),
+    ],
+    ids=lambda stage: stage.name,
+)
+def test_every_training_takes_photos_that_are_sampled_weighted_and_mixed(
+    stage: Stage, perform, data_folder: Path, tmp_path: Path
+) -> None:
+    both = Balance("oversample", ratio=0.9, and_class_weight=True)
+    inputs = {
+        "data": data_folder,
+        "balance": perform(both, data=data_folder)[0],
+        "augmentation": perform(Augment(mix_up=0.4), data=data_folder)[0],
+    }
+    if stage.name != "FineTune":
+        pixels = keras.Input((32, 32, 3))
+        x = keras.layers.Conv2D(16, 3, strides=4, activation="relu")(pixels)
+        x = keras.layers.BatchNormalization()(keras.layers.Conv2D(16, 3)(x))
+        x = keras.layers.Dense(3, activation="softmax")(keras.layers.GlobalMaxPooling2D()(x))
+        inputs["model"] = tmp_path / "model"
+        inputs["model"].mkdir()
+        save_model(keras.Model(pixels, x), inputs["model"], title="toy")
+    folder, events = perform(stage, **inputs)
+    (epoch,) = [event for event in events if event["event"] == "epoch"]
+    assert np.isfinite(list(epoch["metrics"].values())).all()
+    assert {"loss", "accuracy"} <= set(epoch["metrics"])
+    assert (folder / "model.keras").exists()

@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kpipe.errors import TrainingError
 from kpipe.train import AtEpoch, FitPlan, FitResult, OnPlateau, checkpoint, fit, keeping
@@ -283,3 +284,83 @@ def test_the_rate_stays_after_the_switch_unless_another_is_declared() -> None:
     plan = dataclasses.replace(PLAN, switch_learning_rate=None)
     assert float(plan.second_optimizer(2, 4).learning_rate) == pytest.approx(PLAN.learning_rate)
     assert float(PLAN.second_optimizer(2, 4).learning_rate) == pytest.approx(0.05)
+
+
+WEIGHTS = np.array([1.0, 2.0, 0.5], np.float32)
+PLAIN = dataclasses.replace(PLAN, class_weight=None)
+
+
+def as_shares(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return images, tf.one_hot(labels, tiny.CLASSES)
+
+
+def weighted(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    return *as_shares(images, labels), tf.gather(WEIGHTS, labels)
+
+
+def run_on(change, validation, folder: Path | None = None, *callbacks, plan: FitPlan = PLAIN):
+    model = tiny.model()
+    result = fit(
+        model,
+        lambda first_epoch: tiny.data(first_epoch).map(change),
+        steps_per_epoch=tiny.STEPS,
+        plan=plan,
+        validation=validation,
+        folder=folder,
+        callbacks=callbacks,
+    )
+    return result, tiny.values(model), model
+
+
+def test_whole_labels_given_as_shares_with_weights_train_alike(uninterrupted) -> None:
+    result, values, _ = run_on(weighted, tiny.validation().map(as_shares))
+    expected, same_values, _ = uninterrupted
+    assert result.history.keys() == expected.history.keys()
+    for name, got in result.history.items():
+        np.testing.assert_allclose(got, expected.history[name], rtol=2e-3, err_msg=name)
+    for got, value in zip(values, same_values, strict=True):
+        np.testing.assert_allclose(got, value, rtol=2e-3, atol=2e-4)
+
+
+def test_the_loss_of_shares_is_their_cross_entropy() -> None:
+    def mixed(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return images, 0.7 * tf.one_hot(labels, 3) + 0.3 * tf.one_hot((labels + 1) % 3, 3)
+
+    plan = FitPlan(epochs=1)
+    result, _, model = run_on(mixed, tiny.validation().map(mixed), plan=plan)
+    labels = tiny.LABELS[:16]
+    shares = 0.7 * np.eye(3)[labels] + 0.3 * np.eye(3)[(labels + 1) % 3]
+    answers = model.predict(tiny.IMAGES[:16], verbose=0)
+    expected = -(shares * np.log(answers)).sum(axis=1).mean()
+    assert result.history["val_loss"] == [pytest.approx(expected, rel=1e-5)]
+    assert result.history["val_accuracy"] == [np.mean(answers.argmax(axis=1) == labels)]
+
+
+def test_shares_with_weights_cut_and_taken_up_end_bit_identical(tmp_path: Path) -> None:
+    validation = tiny.validation().map(as_shares)
+    whole, expected, _ = run_on(weighted, validation)
+    with pytest.raises(Cut):
+        run_on(weighted, validation, tmp_path, CutAt(14))
+    result, values, _ = run_on(weighted, validation, tmp_path)
+    assert result.resumed_at == 3
+    assert tiny.same(values, expected)
+    assert result.history == whole.history
+
+
+@pytest.mark.parametrize(
+    ("change", "plan", "said"),
+    [
+        (as_shares, PLAIN, "another kind than the training data"),
+        (as_shares, PLAN, "class_weight is for whole labels"),
+        (lambda images, labels: images, PLAIN, "received: no labels"),
+        (lambda images, labels: (images, tf.cast(labels, tf.float32)), PLAIN, r"float32 \(8,\)"),
+        (
+            lambda images, labels: (images, tf.one_hot(labels, 3, dtype=tf.int32)),
+            PLAIN,
+            r"int32 \(8, 3\)",
+        ),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(change, plan: FitPlan, said: str) -> None:
+    with pytest.raises(TrainingError, match=said):
+        run_on(change, tiny.validation(), plan=plan)

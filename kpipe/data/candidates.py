@@ -1,0 +1,83 @@
+"""Pairs of photos whose perceptual hashes differ in few bits.
+
+    candidates := pairs at most b bits apart
+    b          := the largest number up to 18 that leaves no more pairs than can be looked at
+
+Copies that were re-encoded or resized are 0 to 6 bits apart, slight crops 4 to 18, photos of
+different things 32 on average. The larger a set, and the more of one kind its photos, the smaller
+b is, and the more of the crops are missed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["candidates"]
+
+# The hash is cut at its median, so that two are an even number of bits apart.
+_BITS = range(18, -2, -2)
+_BLOCK = 256
+_PAIRS, _PAIRS_EACH = 30_000, 4
+# Of a hash that many photos have, each photo is compared with so many of the next.
+_EQUALS = 32
+
+
+def candidates(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of photos to be compared, by place.
+
+    Args:
+        hashes: (photos,) uint64.
+
+    Returns:
+        The first and the second of each pair, (pairs,) int64 each.
+    """
+    order = np.argsort(hashes, kind="stable")
+    distinct, start, size = np.unique(hashes[order], return_index=True, return_counts=True)
+    most = max(_PAIRS, _PAIRS_EACH * len(hashes))
+    one, two = _close(distinct, size, most)
+    # Every photo of the one hash with every photo of the other.
+    pairs = size[one] * size[two]
+    pair = np.repeat(np.arange(len(one)), pairs)
+    rank = np.arange(len(pair)) - np.repeat(np.cumsum(pairs) - pairs, pairs)
+    ones = [start[one[pair]] + rank // size[two[pair]]]
+    twos = [start[two[pair]] + rank % size[two[pair]]]
+    for apart in range(1, min(_EQUALS, int(size.max(initial=1)) - 1) + 1):
+        place = np.flatnonzero(hashes[order[:-apart]] == hashes[order[apart:]])
+        ones.append(place)
+        twos.append(place + apart)
+    return order[np.concatenate(ones)], order[np.concatenate(twos)]
+
+
+def _close(hashes: np.ndarray, size: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of different hashes that stand for at most `most` pairs of photos."""
+    none = np.zeros(0, np.int64)
+    ones, twos, bits = [none], [none], [none]
+    allowed = iter(_BITS)
+    limit, count = next(allowed), 0
+    for first in range(0, len(hashes), _BLOCK):
+        apart = np.bitwise_count(hashes[first : first + _BLOCK, None] ^ hashes[first:])
+        # Each pair once, and no hash with itself.
+        apart[np.tril_indices(len(apart), 0, apart.shape[1])] = 255
+        weights = size[first : first + _BLOCK]
+        found = _weight(apart <= limit, weights, size[first:])
+        while count + found > most and limit > 0:
+            limit = next(allowed)
+            kept = [each <= limit for each in bits]
+            ones, twos, bits = (
+                [each[keep] for each, keep in zip(side, kept, strict=True)]
+                for side in (ones, twos, bits)
+            )
+            count = sum(int(size[a] @ size[b]) for a, b in zip(ones, twos, strict=True))
+            found = _weight(apart <= limit, weights, size[first:])
+        one, two = np.nonzero(apart <= limit)
+        ones.append(one + first)
+        twos.append(two + first)
+        bits.append(apart[one, two])
+        count += found
+    return np.concatenate(ones), np.concatenate(twos)
+
+
+def _weight(near: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> int:
+    if rows.max() == 1 and columns.max() == 1:
+        return int(np.count_nonzero(near))
+    return int(rows @ (near @ columns))

@@ -1,0 +1,136 @@
+"""Which photos the epochs of a training show, in which order, and the seeds of their changes.
+
+    photo := place      () int64, among the photos of the split
+             seed       (2,) int64, of its augmentation
+             augmented  () bool, whether it is augmented at all
+
+    order of an epoch   := permutation drawn from (seed, epoch)
+    seed of a photo     := (seed, epoch) <- copy, if not the first of the epoch <- sha256
+    seed of a mixing    := (seed, epoch) <- "mixing" <- number of the batch
+
+where `<-` is `tf.random.experimental.stateless_fold_in`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+
+from kpipe.data.manifest import Manifest
+
+if TYPE_CHECKING:
+    from kpipe.data.balance import Sampling
+    from kpipe.data.input import Training
+
+__all__ = ["draw_photos", "in_batches", "mixing_seed", "photos_per_epoch"]
+
+_MIXING = zlib.crc32(b"mixing")  # stable, unlike hash()
+
+
+def photos_per_epoch(labels: np.ndarray, sampling: Sampling | None) -> int:
+    """How many photos an epoch shows, the same in every epoch."""
+    return sum(sampling.targets(labels).values()) if sampling else len(labels)
+
+
+def draw_photos(manifest: Manifest, split: str, training: Training) -> tf.data.Dataset:
+    """The photos of epoch after epoch, without end.
+
+    Args:
+        manifest: the photos.
+        split: "train", "validation" or "test".
+        training: its seed, first epoch and sampling.
+
+    Returns:
+        Dictionaries of the tensors above.
+    """
+    keys, labels = _keys(manifest, manifest.rows(split)), manifest.labels(split)
+    # Photos are drawn from the order of their content, so that of the table does not matter.
+    by_content = np.lexsort((labels, keys)).astype(np.int64)
+    sorted_keys, sorted_labels = tf.constant(keys[by_content]), labels[by_content]
+
+    def photos(epoch: tf.Tensor) -> tf.data.Dataset:
+        seed = tf.stack([tf.constant(training.seed, tf.int64), epoch])
+        positions, copies, augmented = _drawn(training, sorted_labels, epoch)
+        streams = tf.gather(_streams(seed, tf.reduce_max(copies) + 1), copies)
+        columns = {
+            "place": tf.gather(by_content, positions),
+            "seed": tf.stack([streams, tf.gather(sorted_keys, positions)], -1),
+            "augmented": augmented,
+        }
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(positions)), seed)
+        return tf.data.Dataset.from_tensor_slices(
+            {name: tf.gather(column, order) for name, column in columns.items()}
+        )
+
+    return tf.data.Dataset.counter(training.first_epoch).flat_map(photos)
+
+
+def in_batches(photos: tf.data.Dataset, count: int, batch_size: int) -> tf.data.Dataset:
+    """Batches of which none holds photos of two epochs.
+
+    Args:
+        photos: epoch after epoch.
+        count: photos in an epoch.
+        batch_size: photos in a batch; the last of an epoch may hold fewer.
+    """
+    whole, rest = divmod(count, batch_size)
+    sizes = [batch_size] * whole + ([rest] if rest else [])
+    return photos.batch(batch_size).rebatch(sizes) if rest else photos.batch(batch_size)
+
+
+def mixing_seed(training: Training, steps: int, number: tf.Tensor) -> tf.Tensor:
+    """The seed of a batch's mixing.
+
+    Args:
+        training: its seed and first epoch.
+        steps: batches in an epoch.
+        number: of the batch, from 0, over all epochs from `training.first_epoch` on.
+
+    Returns:
+        (2,) int64.
+    """
+    epoch = tf.stack([tf.constant(training.seed, tf.int64), training.first_epoch + number // steps])
+    return _fold(_fold(epoch, _MIXING), number % steps)
+
+
+def _drawn(
+    training: Training, labels: np.ndarray, epoch: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Positions, copies and whether to augment, of one epoch's photos: (photos,) each."""
+    sampling = training.sampling
+    if sampling is None:
+        every = np.arange(len(labels))
+        return tf.constant(every), tf.zeros_like(every), tf.ones_like(every, tf.bool)
+    count = photos_per_epoch(labels, sampling)
+
+    def draw(number: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        positions, copies = sampling.draw(labels, training.seed, int(number))
+        return positions, copies, sampling.augments(copies)
+
+    # Declared stateless: a function of its argument.
+    types = (tf.int64, tf.int64, tf.bool)
+    drawn = tf.numpy_function(draw, [epoch], types, stateful=False)
+    positions, copies, augmented = (tf.ensure_shape(column, (count,)) for column in drawn)
+    return positions, copies, augmented
+
+
+def _streams(seed: tf.Tensor, copies: tf.Tensor) -> tf.Tensor:
+    """What folding any number into the seed of each copy gives first: (copies,) int64."""
+
+    def stream(copy: tf.Tensor) -> tf.Tensor:
+        return _fold(tf.where(copy == 0, seed, _fold(seed, copy)), 0)[0]
+
+    return tf.map_fn(stream, tf.range(copies, dtype=tf.int64))
+
+
+def _fold(seed: tf.Tensor, number: tf.Tensor | int) -> tf.Tensor:
+    return tf.random.experimental.stateless_fold_in(seed, tf.cast(number, tf.int64))
+
+
+def _keys(manifest: Manifest, rows: np.ndarray) -> np.ndarray:
+    """64 bits of each photo's sha256: (photos,) int64."""
+    digests = manifest.table["sha256"].to_numpy()[rows]
+    return np.array([int(digest[:16], 16) for digest in digests], np.uint64).view(np.int64)

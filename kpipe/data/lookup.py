@@ -1,0 +1,137 @@
+r"""The files that the cells of a table mean, and the photos beside them that none means.
+
+cell                 file
+as it stands         the one of that name
+with \               the one with / in their place
+of another spelling  the one entry of that folder whose name differs in upper and lower case, or
+                     in how Unicode composes its letters, and in nothing else
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from kpipe.data.manifest import Problem
+from kpipe.pixels import SUFFIXES
+
+__all__ = ["Lookup", "each_once", "unlisted"]
+
+
+class Lookup:
+    """Finds files by name.
+
+    Args:
+        root: folder that relative names are under; the working directory, if None.
+
+    Attributes:
+        problems: names that are not spelled as their files are.
+    """
+
+    def __init__(self, root: str | Path | None) -> None:
+        self._root = os.path.abspath(root if root is not None else ".")
+        self._folders: dict[str, dict[str, list[str]]] = {}
+        self.problems: list[Problem] = []
+
+    def find(self, name: str) -> str:
+        """The absolute path of a file; of a file that is not there, the one where it would be."""
+        # No file has such a name, and the system calls choke on it.
+        name = name.replace("\0", "\\0")
+        # Joined with an absolute name, the root steps aside.
+        path = os.path.normpath(os.path.join(self._root, name))
+        if os.path.lexists(path):
+            return path
+        slashed = os.path.normpath(os.path.join(self._root, name.strip().replace("\\", "/")))
+        found = slashed if os.path.lexists(slashed) else self._alike(slashed)
+        if not found:
+            return path
+        self.problems.append((found, "other spelling in the table", repr(name)))
+        return found
+
+    def _alike(self, path: str) -> str:
+        """The one path that is spelled like this, "" where none or several are."""
+        found = os.sep
+        for part in Path(path).parts[1:]:
+            there = os.path.join(found, part)
+            if not os.path.lexists(there):
+                names = self._entries(found)[_folded(part)]
+                names = [name for name in names if _composed(name) == _composed(part)] or names
+                if len(names) != 1:
+                    return ""
+                there = os.path.join(found, names[0])
+            found = there
+        return found
+
+    def _entries(self, folder: str) -> dict[str, list[str]]:
+        if folder not in self._folders:
+            found = self._folders[folder] = defaultdict(list)
+            try:
+                names = sorted(os.listdir(folder))
+            except OSError:
+                # What cannot be listed holds nothing to be found; the file is told as missing.
+                names = []
+            for name in names:
+                found[_folded(name)].append(name)
+        return self._folders[folder]
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _folded(name: str) -> str:
+    return _composed(_composed(name).casefold())
+
+
+def unlisted(files: Iterable[str], root: str | Path | None) -> list[Problem]:
+    """Photos, by the ends of their names, that lie where listed files lie, and are not listed.
+
+    Args:
+        files: that are listed.
+        root: looked through with all folders below it; without it, only the folders in which listed
+            files lie are.
+    """
+    listed = {file for file in files if file}
+    folders = {os.path.dirname(file) for file in listed}
+    found = {path for folder in folders for path in _photos(folder)}
+    if root is not None:
+        # Links to folders are not followed: there may be loops.
+        below = (folder for folder, *_ in os.walk(os.path.abspath(root)))
+        found |= {path for folder in below if folder not in folders for path in _photos(folder)}
+    left = sorted(found - listed)
+    if left:
+        # The same file by another way.
+        real = {os.path.realpath(file) for file in listed}
+        left = [path for path in left if os.path.realpath(path) not in real]
+    return [(path, "file without a row", "no row of the table names it") for path in left]
+
+
+def _photos(folder: str) -> Iterator[str]:
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        # The files listed in it are told as missing or unreadable.
+        return
+    for name in names:
+        if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+            path = os.path.join(folder, name)
+            # Neither tables nor JSON hold a name that is not text.
+            yield os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def each_once(entries: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
+    """Without the rows that say of a file what another row says, or less."""
+    parts = [os.path.split(path) for path in entries["path"].tolist()]
+    folders = {folder: os.path.realpath(folder) for folder in {folder for folder, _ in parts}}
+    rows = entries.assign(path=[f"{folders[folder]}{os.sep}{name}" for folder, name in parts])
+    if not rows.duplicated(["path", "label"]).any():
+        return entries
+    declared = rows.groupby(["path", "label"])["split"].transform("max") != ""
+    twice = rows.duplicated(["path", "label", "split"]) | (declared & (rows["split"] == ""))
+    problems += [(path, "listed twice", "kept once") for path in entries["path"][twice]]
+    return entries[~twice]

@@ -1,0 +1,38 @@
+"""Parts of a photo hidden under grey, so that a network does not rely on one of them alone."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from kpipe.data.draws import Generator
+from kpipe.data.filters import Operation, layered, sometimes
+
+__all__ = ["erase", "mask_grid"]
+
+# The middle of the range: it moves no average, as black would.
+_GREY = 128
+
+
+def erase(probability: float) -> Operation:
+    """One grey rectangle over 2 to 33 % of a share of photos (Zhong et al. 2020)."""
+    layer = keras.layers.RandomErasing((1.0, 1.0), fill_value=_GREY, seed=0, dtype="float32")
+    return sometimes(probability, layered(layer))
+
+
+def mask_grid(probability: float) -> Operation:
+    """A turned grid of grey squares over a quarter of a share of photos (Chen et al. 2020)."""
+    import keras_cv
+
+    layer = keras_cv.layers.GridMask(ratio_factor=(0.5, 0.5), seed=1)
+    generator = layer._random_generator = layer.random_rotate._random_generator = Generator()
+
+    def change(photo: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        with generator.drawing(seed):
+            mask, _ = layer.get_random_transformation(image=photo)
+        # Of a square over the diagonal, the middle.
+        top, left = tf.unstack((tf.shape(mask)[:2] - tf.shape(photo)[:2]) // 2)
+        mask = mask[top : top + tf.shape(photo)[0], left : left + tf.shape(photo)[1]]
+        return tf.where(mask > 0, float(_GREY), photo)
+
+    return sometimes(probability, change)

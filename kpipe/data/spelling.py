@@ -1,0 +1,112 @@
+"""Labels that are one word written in several ways.
+
+    key(label) := without case, separators, accents and full-width forms:
+                  " T-Shirt", "t_shirt", "tshirt"                 -> "tshirt"
+                  but "A", "a"; "1.5", "15"; "-1", "1"; "c", "c++"  stay apart
+
+Labels with the same key are variants for certain. A word that lacks, doubles or swaps a letter of
+another, or adds a plural s, and is rare beside it, is perhaps one: it is told, never merged.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+__all__ = ["Variant", "spelling_variants"]
+
+# A second spelling of a real class would be as common as any class: only a rare one is a slip.
+_RARE = 0.1
+_LETTERS = 6
+_SEPARATORS = re.compile(r"[\s_\-.'\u2019`]+")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One label that seems to be another.
+
+    Args:
+        label: as it stands.
+        of: the most frequent spelling.
+        certain: whether only case, separators, accents or width differ.
+    """
+
+    label: str
+    of: str
+    certain: bool
+
+
+def spelling_variants(counts: Mapping[str, int]) -> list[Variant]:
+    """Labels that seem to be other labels.
+
+    Args:
+        counts: label: number of photos.
+    """
+    spellings: dict[str, list[str]] = {}
+    for label in sorted(counts, key=lambda label: (-counts[label], label)):
+        spellings.setdefault(_key(label), []).append(label)
+    found = [
+        Variant(label, labels[0], True) for labels in spellings.values() for label in labels[1:]
+    ]
+    totals = {key: sum(counts[label] for label in labels) for key, labels in spellings.items()}
+    for rare, common in combinations(sorted(totals, key=lambda key: (totals[key], key)), 2):
+        if totals[rare] <= _RARE * totals[common] and _slipped(rare, common):
+            found.append(Variant(spellings[rare][0], spellings[common][0], False))
+    return found
+
+
+def _key(label: str) -> str:
+    text = unicodedata.normalize("NFKC", label)
+    text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf").strip()
+    text = _SEPARATORS.sub(_between_digits, _without_accents(text)) or text
+    # Letters of the alphabet are classes of their own in both cases.
+    return text.casefold() if len(text) > 1 else text
+
+
+def _between_digits(separator: re.Match[str]) -> str:
+    """Separators that make another number: 1.5, 1-5, -1."""
+    text, (start, end) = separator.string, separator.span()
+    number = text[end : end + 1].isdigit() and (
+        text[start - 1 : start].isdigit() or (start == 0 and separator.group() in "-.")
+    )
+    return separator.group() if number else ""
+
+
+def _without_accents(text: str) -> str:
+    """Latin letters without their marks; in other scripts marks make other letters."""
+    return unicodedata.normalize(
+        "NFC",
+        "".join(
+            unicodedata.normalize("NFD", letter)[0]
+            if unicodedata.name(letter, "").startswith("LATIN")
+            else letter
+            for letter in unicodedata.normalize("NFC", text)
+        ),
+    )
+
+
+def _slipped(rare: str, common: str) -> bool:
+    if not (rare.isalpha() and common.isalpha()) or rare[0] != common[0]:
+        return False
+    if f"{rare}s" == common or rare == f"{common}s":
+        return min(len(rare), len(common)) >= 3
+    return min(len(rare), len(common)) >= _LETTERS and (
+        _lacks_one(rare, common) or _lacks_one(common, rare) or _swapped(rare, common)
+    )
+
+
+def _lacks_one(shorter: str, longer: str) -> bool:
+    return len(shorter) + 1 == len(longer) and any(
+        longer[:place] + longer[place + 1 :] == shorter for place in range(len(longer))
+    )
+
+
+def _swapped(one: str, other: str) -> bool:
+    places = [place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b]
+    if len(one) != len(other) or len(places) != 2 or places[1] != places[0] + 1:
+        return False
+    first, second = places
+    return one[first] == other[second] and one[second] == other[first]

@@ -1,0 +1,174 @@
+"""The audit of a set of photos: one HTML file that needs nothing beside it.
+
+page := classes, statistics; for each kind of finding: meaning, and
+        rows of photos that belong together     of copies and look-alikes, side by side
+        photos, each with its detail            of what can be looked at
+        a table of paths and details            of what cannot
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from PIL import Image
+
+from kpipe.data import SPLITS, Audit, Manifest
+from kpipe.data.manifest import write_table
+from kpipe.data.threads import in_threads
+from kpipe.pixels import Unreadable, read_photo
+from kpipe.report.findings import Finding, common_folder, findings, shown, statistics_lines
+
+__all__ = ["write_audit"]
+
+# Columns in which photos that belong together agree.
+_TOGETHER = {
+    "exact duplicate": ("sha256",),
+    "near duplicate": ("similar",),
+    "same photo, two labels": ("similar",),
+    "duplicates cross splits": ("similar",),
+}
+_GROUPS, _MEMBERS, _PHOTOS, _LINES, _CHANGES = 12, 6, 24, 24, 100
+_SIDE, _QUALITY = 128, 80
+
+
+@dataclass
+class _Photo:
+    """A photo on the page: its path, what stands below it, and its pixels."""
+
+    path: str
+    name: str
+    notes: list[str]
+    pixels: str = ""
+
+
+@dataclass
+class _Section:
+    """One kind of finding on the page, and how many of it are not shown."""
+
+    finding: Finding
+    rows: list[list[_Photo]] = field(default_factory=list)
+    lines: list[tuple[str, str]] = field(default_factory=list)
+    more: int = 0
+
+    def photos(self) -> list[_Photo]:
+        return [photo for row in self.rows for photo in row]
+
+
+def write_audit(page: Path, title: str, manifest: Manifest, audit: Audit) -> Path:
+    """Write an HTML page, and beside it a CSV file of all problems.
+
+    Args:
+        page: the file to write; its folder is made.
+        title: of the page.
+        manifest: what was looked at.
+        audit: what was found.
+
+    Returns:
+        The path of the CSV file.
+    """
+    base = common_folder(manifest.table["path"].tolist())
+    sections = [_section(one, manifest.table, base) for one in findings(audit.problems)]
+    photos = [photo for section in sections for photo in section.photos()]
+    seen = list(dict.fromkeys(photo.path for photo in photos))
+    pixels = dict(zip(seen, in_threads(_thumbnail, seen), strict=True))
+    for photo in photos:
+        photo.pixels = pixels[photo.path]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("kpipe.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    table = page.with_suffix(".csv")
+    text = environment.get_template("audit.html").render(
+        title=title,
+        base=base,
+        table=table.name,
+        audit=audit,
+        classes=_classes(audit.classes),
+        statistics=statistics_lines(audit.statistics),
+        sections=sections,
+        changes=[
+            (shown(path, base), change)
+            for path, change in audit.changes.head(_CHANGES).itertuples(index=False)
+        ],
+    )
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_table(audit.problems, table)
+    aside = page.with_name(f".{page.name}")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(page)
+    return table
+
+
+def _classes(classes: pd.DataFrame) -> list[dict[str, Any]]:
+    ordered = classes.sort_values("photos", ascending=False, kind="stable")
+    largest = max(1, int(classes["photos"].max())) if len(classes) else 1
+    declared = [name for name in SPLITS if classes[name].any()]
+    return [
+        {
+            "name": row.pop("class"),
+            "photos": row["photos"],
+            "share": row["share"],
+            "bar": 100 * row["photos"] / largest,
+            "splits": {split: row[split] for split in declared},
+        }
+        for row in ordered.rename_axis("class").reset_index().to_dict("records")
+    ]
+
+
+def _section(finding: Finding, table: pd.DataFrame, base: str) -> _Section:
+    section = _Section(finding)
+    together = [name for name in _TOGETHER.get(finding.kind, ()) if name in table]
+    details = dict(finding.rows)
+    offenders = table[table["path"].isin(list(details))]
+    if together and len(offenders):
+        keys = offenders.groupby(together, sort=False).ngroup()
+        first = offenders[keys < _GROUPS].drop_duplicates(together)[together]
+        section.rows = [
+            _row(members, base) for _, members in first.merge(table).groupby(together, sort=False)
+        ]
+        section.more = int(keys.max()) + 1 - len(section.rows)
+        return section
+    for path, detail in finding.rows:
+        row = offenders[offenders["path"] == path]
+        if len(row) and len(section.rows) < _PHOTOS:
+            section.rows.append([_photo(row.iloc[0], base, shown(detail, base))])
+        elif not len(row) and len(section.lines) < _LINES:
+            section.lines.append((shown(path, base), shown(detail, base)))
+        else:
+            section.more += 1
+    return section
+
+
+def _row(members: pd.DataFrame, base: str) -> list[_Photo]:
+    photos = [_photo(row, base) for _, row in members.head(_MEMBERS).iterrows()]
+    if len(members) > _MEMBERS:
+        photos[-1].notes.append(f"and {len(members) - _MEMBERS} more like these")
+    return photos
+
+
+def _photo(row: pd.Series, base: str, *notes: str) -> _Photo:
+    about = [str(row["label"]), str(row["split"]), f"{row['width']} x {row['height']}"]
+    words = " · ".join(word for word in about if word)
+    return _Photo(row["path"], shown(row["path"], base), [words, *notes])
+
+
+def _thumbnail(path: str) -> str:
+    """A photo as a data URI; nothing where it cannot be read any more."""
+    try:
+        with open(path, "rb") as file:
+            _, image = read_photo(file, Path(path).suffix, at_least=_SIDE)
+    except (OSError, Unreadable):
+        return ""
+    image.thumbnail((_SIDE, _SIDE), Image.Resampling.BILINEAR)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -1,0 +1,78 @@
+"""What an audit found, on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from kpipe.data import SPLITS
+from kpipe.report.findings import Finding, shown
+
+__all__ = ["classes_table", "findings_table"]
+
+_SHOWN = 3
+_BAR = 16
+# More classes are told by the largest and the smallest.
+_CLASSES = 40
+
+
+def findings_table(found: Sequence[Finding], base: str) -> Table:
+    """Kinds with their counts and first examples.
+
+    Args:
+        found: the worst first.
+        base: folder that paths are shown from.
+    """
+    table = Table("found", "", "the first of them", box=box.SIMPLE_HEAD, title="Findings")
+    table.columns[1].justify = "right"
+    table.columns[2].overflow = "fold"
+    for one in found:
+        style = "bold red" if one.serious else "dim"
+        examples = Text("\n").join(
+            Text(shown(f"{path}: {detail}" if path else detail, base))
+            for path, detail in one.rows[:_SHOWN]
+        )
+        table.add_row(Text(one.kind, style), Text(str(len(one.rows)), style), examples)
+    return table
+
+
+def classes_table(classes: pd.DataFrame, imbalance: float) -> Table:
+    """Classes with their photos and shares.
+
+    Args:
+        classes: of an Audit: photos, share, and a column for each split.
+        imbalance: photos of the largest class / photos of the smallest.
+    """
+    ordered = classes.sort_values("photos", ascending=False, kind="stable")
+    splits = [name for name in SPLITS if ordered[name].any()]
+    title = f"{len(classes)} classes"
+    title += f", the largest {imbalance:.1f} times the smallest" if len(classes) > 1 else ""
+    table = Table("class", "photos", "share", "", *splits, box=box.SIMPLE_HEAD, title=title)
+    for place in (1, 2, *range(4, 4 + len(splits))):
+        table.columns[place].justify = "right"
+    largest = max(1, int(ordered["photos"].max())) if len(ordered) else 1
+    for name, row in _ends(ordered):
+        if row is None:
+            table.add_row(Text(name, "dim"))
+            continue
+        bar = "█" * max(1, round(_BAR * row["photos"] / largest))
+        numbers = [str(int(row[split])) for split in splits]
+        table.add_row(
+            Text(name), str(int(row["photos"])), f"{row['share']:.1%}", Text(bar, "cyan"), *numbers
+        )
+    return table
+
+
+def _ends(ordered: pd.DataFrame) -> Iterator[tuple[str, pd.Series | None]]:
+    half = _CLASSES // 2
+    rows = [(str(name), row) for name, row in ordered.iterrows()]
+    if len(rows) <= _CLASSES:
+        yield from rows
+        return
+    yield from rows[:half]
+    yield f"... {len(rows) - 2 * half} more ...", None
+    yield from rows[-half:]

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kpipe.data import Manifest, Sampling, Training
+from kpipe.data.epochs import draw_photos, in_batches, mixing_seed, photos_per_epoch
+
+CLASSES = {"cat": 20, "dog": 9, "owl": 4}
+fold_in = tf.random.experimental.stateless_fold_in
+
+
+@pytest.fixture
+def manifest(listed: Callable[..., Manifest]) -> Manifest:
+    digests = (f"{number:064x}" for number in itertools.count(1 << 250, 0xABCDEF << 230))
+    rows = [(next(digests), label, "train") for label, n in CLASSES.items() for _ in range(n)]
+    return listed([rows[place] for place in np.random.default_rng(0).permutation(len(rows))])
+
+
+def _epoch(manifest: Manifest, training: Training) -> dict[str, np.ndarray]:
+    count = photos_per_epoch(manifest.labels("train"), training.sampling)
+    photos = draw_photos(manifest, "train", training).batch(count)
+    return next(photos.as_numpy_iterator())
+
+
+def _key(manifest: Manifest, place: int) -> int:
+    key = int(manifest.table["sha256"][place][:16], 16)
+    return key - 2**64 if key >= 2**63 else key
+
+
+def test_without_sampling_each_photo_comes_once_and_is_augmented(manifest: Manifest) -> None:
+    photos = _epoch(manifest, Training(3))
+    assert sorted(photos["place"]) == list(range(33))
+    assert photos["augmented"].all()
+
+
+@pytest.mark.parametrize("sampling", [None, Sampling("oversample"), Sampling("undersample")])
+def test_the_seed_of_a_photo_is_folded_of_seed_epoch_copy_and_content(
+    sampling: Sampling | None, manifest: Manifest
+) -> None:
+    photos = _epoch(manifest, Training(3, first_epoch=2, sampling=sampling))
+    places, seeds = photos["place"], photos["seed"]
+    epoch = tf.constant([3, 2], tf.int64)
+    for place in np.unique(places):
+        found = sorted(map(tuple, seeds[places == place]))
+        streams = [
+            epoch,
+            *(fold_in(epoch, tf.constant(copy, tf.int64)) for copy in range(1, len(found))),
+        ]
+        key = tf.constant(_key(manifest, place), tf.int64)
+        assert found == sorted(tuple(fold_in(stream, key).numpy()) for stream in streams)
+    assert len(np.unique(seeds, axis=0)) == len(seeds)
+
+
+def test_the_sampling_is_asked_in_the_order_of_content(manifest: Manifest) -> None:
+    asked = []
+
+    class Asked(Sampling):
+        def draw(self, labels: Any, seed: int, epoch: int) -> Any:
+            asked.append((labels.tolist(), seed, epoch))
+            return super().draw(labels, seed, epoch)
+
+    training = Training(-5, sampling=Asked("augment_minority"), first_epoch=1)
+    photos = _epoch(manifest, training)
+    by_content = np.argsort([_key(manifest, place) for place in range(33)])
+    labels = manifest.labels("train")[by_content]
+    assert asked[0] == (labels.tolist(), -5, 1)
+    positions, copies = Sampling("augment_minority").draw(labels, -5, 1)
+    np.testing.assert_array_equal(sorted(photos["place"]), sorted(by_content[positions]))
+    repeats = by_content[positions[copies > 0]]
+    augmented = photos["place"][photos["augmented"]]
+    np.testing.assert_array_equal(sorted(augmented), sorted(repeats))
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(10, 4), (12, 4), (3, 4), (1, 1)])
+def test_batches_end_with_the_epoch(count: int, batch_size: int) -> None:
+    batches = in_batches(tf.data.Dataset.range(3 * count), count, batch_size)
+    epochs = np.arange(3 * count).reshape(3, count)
+    expected = [
+        epoch[start : start + batch_size].tolist()
+        for epoch in epochs
+        for start in range(0, count, batch_size)
+    ]
+    assert [batch.tolist() for batch in batches.as_numpy_iterator()] == expected
+
+
+@pytest.mark.parametrize(("number", "epoch", "place"), [(0, 2, 0), (3, 2, 3), (4, 3, 0), (9, 4, 1)])
+def test_the_seed_of_a_mixing_is_folded_of_seed_epoch_and_batch(
+    number: int, epoch: int, place: int
+) -> None:
+    found = mixing_seed(Training(3, first_epoch=2), 4, tf.constant(number, tf.int64))
+    mixing = tf.constant(zlib.crc32(b"mixing"), tf.int64)
+    expected = fold_in(
+        fold_in(tf.constant([3, epoch], tf.int64), mixing), tf.constant(place, tf.int64)
+    )
+    np.testing.assert_array_equal(found, expected)

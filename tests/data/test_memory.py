@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from kpipe.data import facts as module_of_facts
+from kpipe.data import from_folder, scanning
+from kpipe.data.facts import Facts
+from kpipe.data.memory import Memory, file_status
+from kpipe.errors import DataError
+
+PHOTO = Facts(sha256="aa", format="PNG", mode="RGB", width=4, height=3, hash=b"12345678")
+
+
+def test_facts_come_back_as_they_went(tmp_path: Path) -> None:
+    with Memory(tmp_path / "a" / "facts.sqlite") as memory:
+        memory.remember([("/p", "1 2 3 4", PHOTO)])
+    with Memory(tmp_path / "a" / "facts.sqlite") as memory:
+        assert memory.digests({"/p": "1 2 3 4"}) == {"/p": "aa"}
+        assert memory.facts(["aa", "bb"]) == {"aa": PHOTO}
+        assert memory.content("aa") == PHOTO and memory.content("bb") is None
+
+
+def test_a_file_that_changed_has_no_digest_any_more(tmp_path: Path) -> None:
+    with Memory(tmp_path / "facts.sqlite") as memory:
+        memory.remember([("/p", "1 2 3 4", PHOTO)])
+        assert memory.digests({"/p": "1 2 3 5"}) == {}
+        assert memory.digests({"/p": ""}) == {}
+
+
+def test_what_another_file_of_the_same_content_may_be_is_not_kept(tmp_path: Path) -> None:
+    no_image = Facts(sha256="cc", kind="not an image", detail="the name ends in '.txt'")
+    torn = Facts(sha256="dd", kind="truncated", detail="…")
+    with Memory(tmp_path / "facts.sqlite") as memory:
+        memory.remember([("/n", "1", no_image), ("/t", "1", torn)])
+        assert memory.facts(["cc", "dd"]) == {"dd": torn}
+
+
+def test_answers_are_kept_and_the_oldest_let_go(tmp_path: Path) -> None:
+    with Memory(tmp_path / "facts.sqlite") as memory:
+        for number in range(25):
+            memory.keep(f"q{number}", bytes([number]))
+        assert memory.answer("q24") == bytes([24])
+        assert memory.answer("q0") is None
+
+
+@pytest.mark.parametrize("damage", [b"no database at all" * 99, b""])
+def test_a_damaged_file_is_told_and_made_again(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "facts.sqlite"
+    path.write_bytes(damage)
+    if damage:
+        with pytest.warns(UserWarning, match="made again"), Memory(path) as memory:
+            memory.remember([("/p", "1", PHOTO)])
+    else:
+        with Memory(path) as memory:
+            memory.remember([("/p", "1", PHOTO)])
+    with Memory(path) as memory:
+        assert memory.content("aa") == PHOTO
+
+
+def test_facts_of_another_version_are_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "facts.sqlite"
+    with Memory(path) as memory:
+        memory.remember([("/p", "1", PHOTO)])
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.commit()
+    connection.close()
+    with Memory(path) as memory:
+        assert memory.content("aa") is None
+
+
+def test_a_folder_in_its_place_is_an_error_in_words(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be used"):
+        Memory(tmp_path)
+
+
+def test_a_file_touched_just_now_has_no_status_to_rely_on(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.touch()
+    assert file_status(str(path)) == ""
+    assert file_status(str(tmp_path / "none")) == ""
+
+
+def test_a_second_scan_decodes_nothing_and_finds_the_same(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "cat" / "torn.png").write_bytes((folder / "cat" / "00.png").read_bytes()[:-500])
+    first = from_folder(folder, memory=tmp_path / "facts.sqlite")
+
+    def refuse(*_: object) -> Facts:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(module_of_facts, "_decoded", refuse)
+    second = from_folder(folder, memory=tmp_path / "facts.sqlite")
+    assert second.digest == first.digest
+    assert second.table.equals(first.table) and second.problems.equals(first.problems)
+
+
+def test_a_moved_photo_is_read_but_not_decoded(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from_folder(folder, memory=tmp_path / "facts.sqlite")
+    (folder / "cat" / "00.png").rename(folder / "dog" / "moved.png")
+    monkeypatch.setattr(module_of_facts, "_decoded", lambda *_: pytest.fail("decoded again"))
+    table = from_folder(folder, memory=tmp_path / "facts.sqlite").table
+    assert table["path"].str.endswith("moved.png").sum() == 1
+
+
+def test_settled_files_are_not_even_opened(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kpipe.data.memory._UNSETTLED_NS", -(10**12))
+    first = from_folder(folder, memory=tmp_path / "facts.sqlite")
+    monkeypatch.setattr(scanning, "read_facts", lambda *_: pytest.fail("opened again"))
+    assert from_folder(folder, memory=tmp_path / "facts.sqlite").digest == first.digest
