@@ -130,7 +130,7 @@ class Planter:
 
     Args:
         folder: class folders of photos.
-        clean: photos of the folder, without a natural twin, as paths below it.
+        clean: photos of the folder, none like another, as paths below it.
         number: of plants of each kind.
     """
 
@@ -149,7 +149,7 @@ class Planter:
     def put(self, what: str, kind: str, label: str, suffix: str, *also: Path) -> Path:
         """Where to write a plant that must be found."""
         place = len(self.plants[what, kind])
-        path = self.folder / label / f"{what} {place}{suffix}".replace("/", "-")
+        path = self.folder / label / f"{what}, {kind} {place}{suffix}"
         self.plants[what, kind].append(
             {str(named.relative_to(self.folder)) for named in (path, *also)}
         )
@@ -235,10 +235,11 @@ def compare(source: Path, photos: int, number: int) -> None:
         sample(source, folder, photos)
         before = findings(folder)
         table = from_folder(folder, max_unreadable=None).table
-        alone = table[~table.duplicated("similar", keep=False)]
-        planter = Planter(
-            folder, [str(Path(path).relative_to(folder)) for path in alone["path"]], number
-        )
+        # One photo of each natural group, and no more plants than there are of these.
+        alone = [
+            str(Path(path).relative_to(folder)) for path in table.drop_duplicates("similar")["path"]
+        ]
+        planter = Planter(folder, alone, min(number, len(alone) // 30))
         planter.plant()
         after = findings(folder)
         print(f"\n## {source.name}: {len(table)} photos\n")

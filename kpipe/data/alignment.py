@@ -28,11 +28,16 @@ def aligned(photos: np.ndarray, others: np.ndarray, moves: np.ndarray) -> np.nda
     Returns:
         (pairs, 4) float32.
     """
-    best = correlation(*moved(photos, moves), others)
+    laid, inside = moved(photos, moves)
+    best = correlation(laid, inside, others)
     for _ in range(_STEPS):
-        tried = _stepped(photos, others, moves)
-        found = correlation(*moved(photos, tried), others)
-        moves = np.where((found > best)[:, None], tried, moves)
+        tried = _stepped(laid, inside, others, moves)
+        there, within = moved(photos, tried)
+        found = correlation(there, within, others)
+        better = found > best
+        moves = np.where(better[:, None], tried, moves)
+        laid = np.where(better[:, None, None], there, laid)
+        inside = np.where(better[:, None, None], within, inside)
         best = np.maximum(found, best)
     return moves
 
@@ -97,10 +102,12 @@ def _axis(side: int) -> np.ndarray:
     return ((2 * np.arange(side, dtype=np.float32) + 1) / side - 1).astype(np.float32)
 
 
-def _stepped(photos: np.ndarray, others: np.ndarray, moves: np.ndarray) -> np.ndarray:
-    pairs, side, _ = photos.shape
+def _stepped(
+    here: np.ndarray, inside: np.ndarray, others: np.ndarray, moves: np.ndarray
+) -> np.ndarray:
+    """Moves further, by the gradients of the photos as they are laid."""
+    pairs, side, _ = here.shape
     axis = _axis(side)
-    here, inside = moved(photos, moves)
     down, across = (np.gradient(here, axis=place) * (side / 2) for place in (1, 2))
     terms = [np.ones_like(here), here, across, across * axis, down, down * axis[:, None]]
     slopes = np.stack(terms, 1).reshape(pairs, 6, -1)

@@ -17,7 +17,7 @@ __all__ = ["candidates"]
 # The hash is cut at its median, so that two are an even number of bits apart.
 _BITS = range(18, -2, -2)
 _BLOCK = 256
-_PAIRS, _PAIRS_EACH = 30_000, 4
+_PAIRS, _PAIRS_EACH = 30_000, 3
 # Of a hash that many photos have, each photo is compared with so many of the next.
 _EQUALS = 32
 

@@ -116,6 +116,7 @@ def _laid(
     photos: np.ndarray, others: np.ndarray, shared: np.ndarray, promising: Mapping[int, float]
 ) -> tuple[np.ndarray, ...]:
     """Of the pairs that pass every stage: places, photos laid, insides, others."""
+    photos, others = _larger_first(photos, others, shared)
     moves = np.zeros((len(photos), 4), np.float32)
     left = np.arange(len(photos))
     laid = inside = there = np.zeros((0, THUMBNAIL, THUMBNAIL), np.float32)
@@ -133,24 +134,33 @@ def _laid(
     return left, laid, inside, there
 
 
+def _larger_first(
+    photos: np.ndarray, others: np.ndarray, shared: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each pair in the order in which it agrees better: a photo is laid upon its crop."""
+    small, smaller = (grey.astype(np.float32) for grey in (photos, others))
+    while small.shape[1] > _SIDE:
+        small, smaller = halved(small), halved(smaller)
+    still = np.zeros((len(photos), 4), np.float32)
+    there, back = (
+        _particular(*moved(a, aligned(a, b, still)), b, shared)
+        for a, b in ((small, smaller), (smaller, small))
+    )
+    swap = (back > there)[:, None, None]
+    return np.where(swap, others, photos), np.where(swap, photos, others)
+
+
 def _particular(
     photos: np.ndarray, inside: np.ndarray, others: np.ndarray, shared: np.ndarray
 ) -> np.ndarray:
     """The r of each pair, where `inside` is 1."""
     while photos.shape[1] > _SIDE:
         photos, inside, others = halved(photos), halved(inside), halved(others)
-    pairs, number = len(photos), len(shared)
-    photos, inside, others = (
-        grey.reshape(pairs, -1) for grey in (photos, np.floor(inside), others)
-    )
-    masked = shared * inside[:, None]
-    squares = (masked.reshape(pairs * number, -1) @ shared.T).reshape(pairs, number, number)
-    right = np.stack([masked @ photos[..., None], masked @ others[..., None]], 2)[..., 0]
-    weights = np.linalg.solve(squares + 1e-6 * np.eye(number, dtype=np.float32), right)
-    photos, others = (
-        inside * (grey - weights[:, :, place] @ shared)
-        for place, grey in enumerate((photos, others))
-    )
+    inside = np.floor(inside)
+    # Where the photo has no pixels it is given the other's, and these do not count below.
+    photos = np.where(inside > 0, photos, others)
+    photos, inside, others = (grey.reshape(len(photos), -1) for grey in (photos, inside, others))
+    photos, others = (inside * (grey - grey @ shared.T @ shared) for grey in (photos, others))
     pixels = np.maximum(inside.sum(1), 1)
     variance, others_variance, both = (
         np.einsum("ij,ij->i", a, b) / pixels
@@ -170,7 +180,8 @@ def _structure(photos: np.ndarray, inside: np.ndarray, others: np.ndarray) -> np
     def local(grey: np.ndarray) -> np.ndarray:
         return uniform_filter(grey, (1, _WINDOW, _WINDOW))
 
-    photos, others = photos - mean(photos), others - mean(others)
+    # Where one has no pixels, both are flat, and windows that reach there stay alike.
+    photos, others = (inside * (grey - mean(grey)) for grey in (photos, others))
     # Brightness and contrast may differ all over; the least squares' gain takes that away.
     photos = photos * mean(photos * others) / np.maximum(mean(photos**2), 1e-3)
     a, b = local(photos), local(others)

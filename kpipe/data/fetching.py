@@ -150,35 +150,30 @@ def _is_simple(table: pd.DataFrame) -> np.ndarray:
 
 
 class _Plan(NamedTuple):
-    """How TensorFlow decodes one photo: whole numbers, or a column of them."""
+    """How TensorFlow decodes one photo; or many, a row each."""
 
-    simple: Any  # else Pillow does
-    decoder: Any  # place among the distinct (shrink, smooth)
-    turn: Any  # place among the distinct orientations
-    stored_height: Any  # in the file, in pixels
-    stored_width: Any
-    top: Any  # of what is decoded, in pixels of the shrunk photo
-    left: Any
-    height: Any
-    width: Any
-    margin: Any  # columns of it left of the window
-    window_width: Any
-    lying_height: Any  # wanted, before the turn
-    lying_width: Any
+    simple: Any  # () bool, else Pillow does
+    stored: Any  # (3,) height, width and channels of the file
+    box: Any  # (4,) top, left, height, width of what is decoded, in pixels of the shrunk photo
+    start: Any  # (3,) of the window in the box
+    extent: Any  # (3,) of the window
+    lying: Any  # (2,) height and width wanted, before the turn
+    decoder: Any  # () place among the distinct (shrink, smooth)
+    turn: Any  # () place among the distinct orientations
 
 
 def _by_tensorflow(
     table: pd.DataFrame, simple: np.ndarray, size: tuple[int, int], by_pillow: Fetch
 ) -> Fetch:
     rows, decoders, turns = _plans(table, simple, size)
-    paths, plans = tf.constant(table["path"].to_numpy(object)), tf.constant(rows)
+    paths, plans = tf.constant(table["path"].to_numpy(object)), _Plan(*map(tf.constant, rows))
 
     def fetch(place: tf.Tensor) -> tf.Tensor:
-        plan = _Plan(*tf.unstack(tf.gather(plans, place)))
+        plan = _Plan(*(tf.gather(column, place) for column in plans))
 
         def tensorflow() -> tf.Tensor:
             content = tf.io.read_file(tf.gather(paths, place))
-            listed = _is_as_listed(content, plan)
+            listed = _is_as_listed(content, plan.stored)
             return tf.cond(listed, lambda: decoded(content), lambda: by_pillow(place))
 
         def decoded(content: tf.Tensor) -> tf.Tensor:
@@ -187,7 +182,7 @@ def _by_tensorflow(
 
         if simple.all():
             return tf.ensure_shape(tensorflow(), (*size, 3))
-        image = tf.cond(plan.simple > 0, tensorflow, lambda: by_pillow(place))
+        image = tf.cond(plan.simple, tensorflow, lambda: by_pillow(place))
         return tf.ensure_shape(image, (*size, 3))
 
     return fetch
@@ -195,31 +190,41 @@ def _by_tensorflow(
 
 def _plans(
     table: pd.DataFrame, simple: np.ndarray, size: tuple[int, int]
-) -> tuple[np.ndarray, list[tuple[int, bool]], list[int]]:
-    """A `_Plan` a row, (photos, 13) int32, and what its `decoder` and `turn` point to."""
-    facts = np.ones((len(table), 3), np.int64)
-    facts[simple] = table.loc[simple, ["width", "height", "orientation"]]
+) -> tuple[_Plan, list[tuple[int, bool]], list[int]]:
+    """The plans of all photos, and what their `decoder` and `turn` point to."""
+    facts = np.ones((len(table), 4), np.int64)
+    facts[simple, :3] = table.loc[simple, ["width", "height", "orientation"]]
+    facts[:, 3] = np.where(table["mode"] == "L", 1, 3)
     kinds, kind = np.unique(facts, axis=0, return_inverse=True)
     cuts = []
-    for width, height, orientation in kinds.tolist():
+    for width, height, orientation, channels in kinds.tolist():
         turned = _TURNS[orientation][0]
         stored = (height, width) if turned else (width, height)
-        cuts.append((orientation, stored, window(stored, size if turned else size[::-1])))
-    decoders = sorted({(cut.shrink, cut.smooth) for _, _, cut in cuts})
-    turns = sorted({orientation for orientation, _, _ in cuts})
-    rows = []
-    for orientation, stored, cut in cuts:
+        cuts.append((orientation, channels, stored, window(stored, size if turned else size[::-1])))
+    decoders = sorted({(cut.shrink, cut.smooth) for *_, cut in cuts})
+    turns = sorted({orientation for orientation, *_ in cuts})
+    plans = []
+    for orientation, channels, stored, cut in cuts:
         across = -(-stored[0] // cut.shrink)
         # Color is interpolated between neighbors, so the outermost columns decoded may be off.
         left = max(cut.left - 1, 0)
         right = min(cut.left + cut.width + 1, across)
-        chosen = (decoders.index((cut.shrink, cut.smooth)), turns.index(orientation))
-        box = (cut.top, left, cut.height, right - left, cut.left - left, cut.width)
-        lying = size[::-1] if _TURNS[orientation][0] else size
-        rows.append((1, *chosen, *stored[::-1], *box, *lying))
-    plans = np.array(rows, np.int32)[kind.reshape(-1)]
-    plans[:, 0] = simple
-    return plans, decoders, turns
+        plans.append(
+            _Plan(
+                simple=True,
+                stored=(*stored[::-1], channels),
+                box=(cut.top, left, cut.height, right - left),
+                start=(0, cut.left - left, 0),
+                extent=(cut.height, cut.width, 3),
+                lying=size[::-1] if _TURNS[orientation][0] else size,
+                decoder=decoders.index((cut.shrink, cut.smooth)),
+                turn=turns.index(orientation),
+            )
+        )
+    columns = _Plan(
+        *(np.array(column, np.int32)[kind.ravel()] for column in zip(*plans, strict=True))
+    )
+    return columns._replace(simple=simple), decoders, turns
 
 
 def _switch(which: tf.Tensor, choices: list[Any], branch: Callable[[Any], tf.Tensor]) -> tf.Tensor:
@@ -228,14 +233,13 @@ def _switch(which: tf.Tensor, choices: list[Any], branch: Callable[[Any], tf.Ten
     return tf.switch_case(which, [lambda one=one: branch(one) for one in choices])
 
 
-def _is_as_listed(content: tf.Tensor, plan: _Plan) -> tf.Tensor:
+def _is_as_listed(content: tf.Tensor, stored: tf.Tensor) -> tf.Tensor:
     """Whether a file is a whole JPEG of the size that the manifest says."""
     end = tf.strings.substr(content, tf.maximum(tf.strings.length(content) - 2, 0), 2)
     whole = tf.io.is_jpeg(content) & (end == b"\xff\xd9")
-    stored = tf.stack([plan.stored_height, plan.stored_width])
 
     def fits() -> tf.Tensor:
-        return tf.reduce_all(tf.image.extract_jpeg_shape(content)[:2] == stored)
+        return tf.reduce_all(tf.image.extract_jpeg_shape(content) == stored)
 
     return tf.cond(whole, fits, lambda: False)
 
@@ -244,14 +248,13 @@ def _decoded(content: tf.Tensor, plan: _Plan, shrink: int, smooth: bool) -> tf.T
     """The window at the wanted size, as it lies in the file."""
     image = tf.io.decode_and_crop_jpeg(
         content,
-        tf.stack([plan.top, plan.left, plan.height, plan.width]),
+        plan.box,
         channels=3,
         ratio=shrink,
         dct_method="INTEGER_ACCURATE",  # Pillow's
     )
-    image = image[:, plan.margin : plan.margin + plan.window_width]
-    lying = tf.stack([plan.lying_height, plan.lying_width])
-    image = tf.image.resize(image, lying, antialias=smooth)
+    image = tf.slice(image, plan.start, plan.extent)
+    image = tf.image.resize(image, plan.lying, antialias=smooth)
     # Pillow rounds where it averages and truncates where it interpolates.
     return tf.cast(image + 0.5 if smooth else image, tf.uint8)
 

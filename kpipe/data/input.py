@@ -129,7 +129,7 @@ def dataset(
     batch_size, sampling = _checked(batch_size), training.sampling if training else None
     count = photos_per_epoch(manifest.labels(split), sampling)
     if training is None:
-        photos = tf.data.Dataset.range(count).map(lambda place: {"place": place})
+        photos = tf.data.Dataset.from_tensor_slices({"place": np.arange(count)})
     else:
         photos = draw_photos(manifest, split, training)
     if images is None:

@@ -329,8 +329,12 @@ def test_a_later_first_epoch_gives_what_the_first_run_gave_there(
 
 @pytest.mark.parametrize("source", ["files", "images"])
 def test_the_number_of_threads_changes_nothing(
-    source: str, manifest: Manifest, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    source: str, photo: Callable[..., Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for place in range(6):
+        photo(f"owl/{place}.jpg", seed=100 + place, size=(300, 200 + place))
+    manifest = split(from_folder(folder), seed=1)
+    images = decode(manifest, 16, folder.parent / "decoded")
     given = {"images": images} if source == "images" else {"image_size": 16}
     drawn = []
     for threads in (1, 4):

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kpipe.data import from_folder
+from kpipe.data.facts import THUMBNAIL, read_facts, wrong_extension
+from kpipe.data.scanning import facts_of, facts_of_table
+
+
+def test_the_table_tells_format_mode_and_orientation(photo: Callable[..., Path]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo("a/1.png")
+    photo("a/2.jpg", seed=1, exif=exif)
+    path = photo("b/1.png", seed=2)
+    Image.open(path).convert("P").save(path)
+    table = from_folder(photo("b/2.bmp", seed=3).parents[1]).table.set_index("path")
+    rows = {Path(name).parent.name + Path(name).name: row for name, row in table.iterrows()}
+    facts = ["format", "mode", "orientation", "width", "height"]
+    assert rows["a1.png"][facts].tolist() == ["PNG", "RGB", 1, 40, 30]
+    assert rows["a2.jpg"][facts].tolist() == ["JPEG", "RGB", 6, 30, 40]
+    assert rows["b1.png"][facts].tolist() == ["PNG", "P", 1, 40, 30]
+    assert rows["b2.bmp"][facts].tolist() == ["BMP", "RGB", 1, 40, 30]
+    assert (table["similar"] == table["sha256"]).all()
+
+
+def test_a_photo_under_another_extension_is_told_and_kept(folder: Path) -> None:
+    (folder / "cat" / "00.png").rename(folder / "cat" / "00.jpeg")
+    manifest = from_folder(folder)
+    assert len(manifest.table) == 37
+    assert manifest.problems[["kind", "detail"]].to_numpy().tolist() == [
+        ["wrong extension", "holds PNG"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "lies"),
+    [
+        ("a.JPG", "JPEG", False),
+        ("a.jpg", "MPO", False),
+        ("a.png", "JPEG", True),
+        ("a.heic", "JPEG", True),
+        ("a", "JPEG", False),
+        ("a.dat", "PNG", False),
+        ("a.nef", "TIFF", False),
+    ],
+)
+def test_only_names_that_promise_a_format_can_lie(name: str, format: str, lies: bool) -> None:
+    assert bool(wrong_extension(name, format)) == lies
+
+
+def test_an_audit_is_given_what_is_there(photo: Callable[..., Path]) -> None:
+    path = photo("a/1.png")
+    path.with_name("2.png").write_bytes(path.read_bytes()[:-400])
+    photo("b/1.png", seed=1)
+    manifest = from_folder(path.parents[1], max_unreadable=None)
+    assert sorted(manifest.table["label"]) == ["a", "b"]
+    assert manifest.problems["kind"].tolist() == ["truncated"]
+    path.parent.joinpath("1.png").unlink()
+    empty = from_folder(path.parents[1], max_unreadable=None)
+    assert empty.classes == ("b",) and set(empty.problems["kind"]) >= {"class without images"}
+
+
+def test_no_readable_photo_is_an_empty_manifest_for_an_audit(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").touch()
+    manifest = from_folder(tmp_path, max_unreadable=None)
+    assert manifest.table.empty and manifest.classes == ()
+
+
+def test_facts_are_those_of_the_pixels(photo: Callable[..., Path]) -> None:
+    path = photo("a/1.png", size=(64, 64))
+    pixels = np.asarray(Image.open(path), float)
+    facts = read_facts(str(path))
+    channels = np.frombuffer(facts.channels, np.float32)
+    assert channels[:3] == pytest.approx(pixels.mean((0, 1)), abs=1e-3)
+    assert channels[3:] == pytest.approx(pixels.std((0, 1)), abs=1e-3)
+    thumbnail = np.frombuffer(facts.thumbnail, np.uint8).reshape(THUMBNAIL, THUMBNAIL)
+    assert (thumbnail == np.asarray(Image.open(path).convert("L"))).all()
+    assert facts.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_progress_counts_every_file_once(folder: Path, tmp_path: Path) -> None:
+    paths = sorted(map(str, folder.rglob("*.png")))
+    steps: list[tuple[int, int]] = []
+    facts = facts_of(paths, tmp_path / "facts.sqlite", lambda *step: steps.append(step))
+    assert steps == [(done, 37) for done in range(1, 38)]
+    assert [one.sha256 for one in facts] == [read_facts(path).sha256 for path in paths]
+
+
+def test_rows_are_looked_up_by_content_wherever_they_lie(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = from_folder(folder, memory=tmp_path / "facts.sqlite")
+    monkeypatch.setattr("kpipe.data.scanning.read_facts", lambda *_: pytest.fail("read again"))
+    facts = facts_of_table(manifest.table, tmp_path / "facts.sqlite")
+    assert [fact.sha256 for fact in facts] == manifest.table["sha256"].tolist()
