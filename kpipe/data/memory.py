@@ -52,11 +52,8 @@ class Memory:
     def __init__(self, path: str | Path | None) -> None:
         self._path = None if path is None else Path(path)
         self._lock = threading.Lock()
-        try:
-            if self._path is not None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _unusable(self._path, error) from error
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = self._opened()
 
     def __enter__(self) -> Memory:
@@ -203,7 +200,7 @@ def _begin(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA user_version = {_VERSION}")
 
 
-def _unusable(path: Path | None, error: Exception) -> DataError:
+def _unusable(path: Path | None, error: sqlite3.Error) -> DataError:
     return DataError(
         f"the memory {path} cannot be used",
         expected="an SQLite file in a folder that may be written",
