@@ -25,7 +25,8 @@ from kpipe.data.duplicates import duplicate_problems
 from kpipe.data.facts import CHANNELS, Facts, wrong_extension
 from kpipe.data.likeness import alikeness
 from kpipe.data.manifest import Manifest, Problem, problem_table
-from kpipe.data.scanning import facts_of_table, similar
+from kpipe.data.memory import Memory
+from kpipe.data.scanning import facts_of_table, similar, with_thumbnails
 from kpipe.data.spelling import Variant, spelling_variants
 from kpipe.data.threads import Progress
 
@@ -80,8 +81,11 @@ def audit(
         memory: the SQLite file that the manifest was made with, so that no photo is read again.
         progress: called as `progress(done, total)` while photos are read.
     """
-    facts = facts_of_table(manifest.table, memory, progress)
-    table = manifest.table.reset_index(drop=True)
+    every = facts_of_table(manifest.table, memory, progress)
+    told = list(manifest.problems[["path", "kind", "detail"]].itertuples(index=False, name=None))
+    told += _of_files(manifest.table, every)
+    facts = [fact for fact in every if not fact.kind]
+    table = manifest.table[[not fact.kind for fact in every]].reset_index(drop=True)
     if "similar" not in table:
         table = table.assign(similar=similar(facts, memory))
     counts = Counter(table["label"])
@@ -90,17 +94,19 @@ def audit(
     merged = table.assign(label=table["label"].replace(spelt))
 
     def alike(rows: Sequence[int], others: Sequence[int]) -> np.ndarray:
-        return alikeness([facts[row] for row in rows], [facts[row] for row in others])
+        with Memory(memory) as remembered:
+            one, two = (
+                with_thumbnails([facts[row] for row in side], remembered) for side in (rows, others)
+            )
+        return alikeness(one, two)
 
-    told = list(manifest.problems[["path", "kind", "detail"]].itertuples(index=False, name=None))
     found: list[Problem] = [
         *told,
-        *_of_files(table, facts),
         *_of_photos(table, facts),
         *duplicate_problems(merged, alike),
         *_of_classes(Counter(merged["label"]), counts, variants),
     ]
-    cleaned, changes = clean(table, manifest.problems, spelt)
+    cleaned, changes = clean(table, problem_table(told), spelt)
     sizes = [counts[label] for label in manifest.classes if label in counts]
     return Audit(
         problems=problem_table(found),
@@ -181,21 +187,19 @@ def _statistics(table: pd.DataFrame, facts: Sequence[Facts]) -> dict[str, dict[s
         }
         for name, values in sizes.items()
     }
-    readable = [fact for fact in facts if not fact.kind]
-    means, deviations = np.split(_channels(readable), 2, axis=1)
+    means, deviations = np.split(_channels(facts), 2, axis=1)
     mean = means.mean(axis=0)
     # Of all photos together, each counting as one.
     deviation = np.sqrt((deviations**2 + means**2).mean(axis=0) - mean**2)
     for place, color in enumerate(("red", "green", "blue")):
         found[color] = {"mean": float(mean[place]), "deviation": float(deviation[place])}
     for name in ("format", "mode"):
-        words = pd.Series([getattr(fact, name) for fact in readable], dtype="str").value_counts()
+        words = pd.Series([getattr(fact, name) for fact in facts], dtype="str").value_counts()
         found[name] = {str(word): int(count) for word, count in words.items()}
     return found
 
 
 def _channels(facts: Sequence[Facts]) -> np.ndarray:
-    """(photos, 6) means and deviations; infinite where there is no photo."""
-    none = np.full(CHANNELS, np.inf, np.float32).tobytes()
-    joined = b"".join(fact.channels or none for fact in facts)
+    """(photos, 6) means and deviations."""
+    joined = b"".join(fact.channels for fact in facts)
     return np.frombuffer(joined, np.float32).reshape(-1, CHANNELS).astype(float)

@@ -5,7 +5,8 @@
              augmented  () bool, whether it is augmented at all
 
     order of an epoch   := permutation drawn from (seed, epoch)
-    seed of a photo     := (seed, epoch) <- copy, if not the first of the epoch <- sha256
+    seed of a photo     := (seed, epoch) <- copy, if not the first of the epoch <- content
+    content             := sha256 + how many rows of the same bytes come before
     seed of a mixing    := (seed, epoch) <- "mixing" <- number of the batch
 
 where `<-` is `tf.random.experimental.stateless_fold_in`.
@@ -49,7 +50,7 @@ def draw_photos(manifest: Manifest, split: str, training: Training) -> tf.data.D
     keys, labels = _keys(manifest, manifest.rows(split)), manifest.labels(split)
     # Photos are drawn from the order of their content, so that of the table does not matter.
     by_content = np.lexsort((labels, keys)).astype(np.int64)
-    sorted_keys, sorted_labels = tf.constant(keys[by_content]), labels[by_content]
+    sorted_keys, sorted_labels = tf.constant(_distinct(keys[by_content])), labels[by_content]
 
     def photos(epoch: tf.Tensor) -> tf.data.Dataset:
         seed = tf.stack([tf.constant(training.seed, tf.int64), epoch])
@@ -128,6 +129,12 @@ def _streams(seed: tf.Tensor, copies: tf.Tensor) -> tf.Tensor:
 
 def _fold(seed: tf.Tensor, number: tf.Tensor | int) -> tf.Tensor:
     return tf.random.experimental.stateless_fold_in(seed, tf.cast(number, tf.int64))
+
+
+def _distinct(keys: np.ndarray) -> np.ndarray:
+    """Sorted keys, those of equal photos counted up: an over-sampled table repeats its rows."""
+    _, first, each = np.unique(keys, return_index=True, return_inverse=True)
+    return keys + np.arange(len(keys)) - first[each]
 
 
 def _keys(manifest: Manifest, rows: np.ndarray) -> np.ndarray:

@@ -74,10 +74,11 @@ class Facts:
         width: in pixels, of the photo upright; `height` likewise.
         channels: six float32 in [0, 255]: means of red, green, blue, then standard deviations.
         hash: eight bytes, of the photo upright in grey.
-        thumbnail: (THUMBNAIL, THUMBNAIL) uint8, the whole photo in grey, squeezed into a square.
-        colors: (COLORS, COLORS, 3) uint8, likewise in RGB.
+        colors: (COLORS, COLORS, 3) uint8 in RGB, the whole photo squeezed into a square.
         kind: of the problem with it; "" where it is a photo.
         detail: of the problem.
+        thumbnail: (THUMBNAIL, THUMBNAIL) uint8 in grey, likewise squeezed; of what is remembered,
+            empty until it is asked for.
     """
 
     sha256: str = ""
@@ -88,10 +89,10 @@ class Facts:
     height: int = 0
     channels: bytes = b""
     hash: bytes = b""
-    thumbnail: bytes = b""
     colors: bytes = b""
     kind: str = ""
     detail: str = ""
+    thumbnail: bytes = b""
 
 
 def read_facts(path: str, known: Callable[[str], Facts | None] = lambda digest: None) -> Facts:

@@ -11,19 +11,20 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from kpipe.data.facts import UNREADABLE, Facts, read_facts, wrong_extension
+from kpipe.data.facts import THUMBNAIL, UNREADABLE, Facts, read_facts, wrong_extension
 from kpipe.data.likeness import representatives
 from kpipe.data.manifest import COLUMNS, FURTHER_FACTS, Manifest, Problem, problem_table
 from kpipe.data.memory import Memory, file_status
 from kpipe.data.threads import Progress, in_threads
 from kpipe.errors import DataError
 
-__all__ = ["facts_of", "facts_of_table", "scan", "similar"]
+__all__ = ["facts_of", "facts_of_table", "scan", "similar", "with_thumbnails"]
 
 _SHOWN = 10
 # Files after which what was found is kept, so that a scan cut off goes on from there.
@@ -92,11 +93,23 @@ def similar(photos: Sequence[Facts], memory: str | Path | None = None) -> list[s
         answer = remembered.answer(question)
         if answer is None:
             names = [photo.sha256 for photo in photos]
-            found = dict(zip(names, representatives(photos), strict=True))
+            whole = with_thumbnails(photos, remembered)
+            found = dict(zip(names, representatives(whole), strict=True))
             answer = np.array([place[found[digest]] for digest in digests], "<i4").tobytes()
             remembered.keep(question, answer)
     representative = np.frombuffer(answer, "<i4")
     return [digests[representative[place[photo.sha256]]] for photo in photos]
+
+
+def with_thumbnails(photos: Sequence[Facts], memory: Memory) -> list[Facts]:
+    """The same facts, with the thumbnails that the memory holds."""
+    kept = memory.thumbnails({photo.sha256 for photo in photos if not photo.thumbnail})
+    # Lost with a memory that was damaged this moment, a thumbnail is like no other.
+    flat = bytes(THUMBNAIL**2)
+    return [
+        photo if photo.thumbnail else replace(photo, thumbnail=kept.get(photo.sha256, flat))
+        for photo in photos
+    ]
 
 
 def facts_of(

@@ -43,7 +43,8 @@ def learning_curves(training: dict[str, Any]) -> str:
             axes.set(xlabel="epoch", ylabel=name)
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.spines[["top", "right"]].set_visible(False)
-            axes.legend(frameon=False)
+            # Where a curve that goes well is not; "best" takes long enough to warn.
+            axes.legend(frameon=False, loc="upper right" if name == "loss" else "lower right")
         return _svg(figure)
 
 

@@ -29,7 +29,7 @@ __getattr__, __dir__ = lazy(
     {
         "AtEpoch": "switching",
         "EfficientNetLite0": "lite0",
-        "FitPlan": "fitting",
+        "FitPlan": "planning",
         "FitResult": "fitting",
         "Moment": "switching",
         "OnPlateau": "switching",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import struct
 import zlib
@@ -225,3 +226,29 @@ def test_nothing_depends_on_the_order_of_the_rows(photos: Path) -> None:
     assert dict(zip(one.table["path"], one.table["similar"], strict=True)) == dict(
         zip(other.table["path"], other.table["similar"], strict=True)
     )
+
+
+def test_photos_that_went_since_are_told_and_the_rest_is_audited(photos: Path) -> None:
+    _near_other_label(photos)
+    manifest = from_folder(photos)
+    (photos / "boat/03.jpg").unlink()
+    (photos / "house/00.jpg").write_bytes(b"")
+    told = audit(manifest)
+    found = {(Path(row.path).name, row.kind) for row in told.problems.itertuples()}
+    assert found == {("03.jpg", "missing file"), ("00.jpg", "empty file")}
+    assert told.photos == 35 and len(told.cleaned()) == 35
+    assert set(told.changes["change"]) == {"left out: missing file", "left out: empty file"}
+
+
+def test_a_table_made_elsewhere_is_audited_as_one_of_a_scan(photos: Path) -> None:
+    for plant in (_copy, _near_other_label, _liar):
+        plant(photos)
+    manifest = from_folder(photos)
+    bare = dataclasses.replace(
+        manifest,
+        table=manifest.table.drop(columns=["format", "mode", "orientation", "similar"]),
+        problems=manifest.problems[:0],
+    )
+    order = ["path", "kind", "detail"]
+    one, other = (audit(each).problems.sort_values(order) for each in (manifest, bare))
+    assert one.to_numpy().tolist() == other.to_numpy().tolist() and len(one) == 3

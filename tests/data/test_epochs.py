@@ -40,6 +40,15 @@ def test_without_sampling_each_photo_comes_once_and_is_augmented(manifest: Manif
     assert photos["augmented"].all()
 
 
+def test_rows_of_the_same_bytes_are_augmented_each_in_its_own_way(
+    listed: Callable[..., Manifest],
+) -> None:
+    rows = [(f"{n % 3 + 5:064x}", label, "train") for n, label in enumerate("aabbab" * 2)]
+    photos = _epoch(listed(rows), Training(3))
+    assert sorted(photos["place"]) == list(range(12))
+    assert len(np.unique(photos["seed"], axis=0)) == 12
+
+
 @pytest.mark.parametrize("sampling", [None, Sampling("oversample"), Sampling("undersample")])
 def test_the_seed_of_a_photo_is_folded_of_seed_epoch_copy_and_content(
     sampling: Sampling | None, manifest: Manifest

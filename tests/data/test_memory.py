@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,18 @@ def test_settled_files_are_not_even_opened(
     first = from_folder(folder, memory=tmp_path / "facts.sqlite")
     monkeypatch.setattr(scanning, "read_facts", lambda *_: pytest.fail("opened again"))
     assert from_folder(folder, memory=tmp_path / "facts.sqlite").digest == first.digest
+
+
+def test_damage_that_shows_when_it_is_read_is_told_and_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "facts.sqlite"
+    rows = [(f"/p{place}", "1", replace(PHOTO, sha256=f"{place}")) for place in range(500)]
+    with Memory(path) as memory:
+        memory.remember(rows)
+    content = bytearray(path.read_bytes())
+    content[4096:] = bytes(len(content) - 4096)
+    path.write_bytes(content)
+    with Memory(path) as memory:
+        with pytest.warns(UserWarning, match="made again"):
+            assert memory.facts(["7"]) == {}
+        memory.remember(rows)
+        assert memory.content("7") == rows[7][2]
