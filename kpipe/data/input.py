@@ -31,9 +31,9 @@ from kpipe.data.manifest import Manifest
 from kpipe.errors import DataError
 
 if TYPE_CHECKING:
-    from kpipe.data.augmentation import Augmenter
+    from kpipe.data.augmentation.augmenter import Augmenter
+    from kpipe.data.augmentation.mixing import Mixer
     from kpipe.data.balance import Sampling
-    from kpipe.data.mixing import Mixer
 
 __all__ = ["Training", "dataset", "steps"]
 

@@ -21,12 +21,12 @@ from functools import cached_property
 
 import tensorflow as tf
 
-from kpipe.data.color import Color
-from kpipe.data.draws import seed_of, uniforms
-from kpipe.data.filters import Operation, blur, compress, noise, shuffle_channels
-from kpipe.data.geometry import Geometry
-from kpipe.data.occlusion import erase, mask_grid
-from kpipe.data.policies import aug_mix, rand_augment
+from kpipe.data.augmentation.color import Color
+from kpipe.data.augmentation.draws import seed_of, uniforms
+from kpipe.data.augmentation.filters import Operation, blur, compress, noise, shuffle_channels
+from kpipe.data.augmentation.geometry import Geometry
+from kpipe.data.augmentation.occlusion import erase, mask_grid
+from kpipe.data.augmentation.policies import aug_mix, rand_augment
 from kpipe.errors import DataError, nearest
 
 __all__ = ["FLIPS", "STRENGTHS", "Augmenter", "Strength", "check_strengths"]

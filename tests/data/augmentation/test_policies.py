@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kpipe.data import policies
-from kpipe.data.policies import _chain
+from kpipe.data.augmentation import policies
+from kpipe.data.augmentation.policies import _chain
 from tests.data.drawing import noisy_photo
 
 

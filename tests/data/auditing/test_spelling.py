@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kpipe.data.spelling import spelling_variants
+from kpipe.data.auditing.spelling import spelling_variants
 
 
 def pairs(counts: dict[str, int]) -> set[tuple[str, str, bool]]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from kpipe.data.duplicates import conflicting, crossing_splits, repeated
+from kpipe.data.auditing.duplicates import conflicting, crossing_splits, repeated
 from kpipe.data.facts import UNREADABLE
 
 __all__ = ["clean"]

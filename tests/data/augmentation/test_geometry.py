@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from kpipe.data import Augmenter
-from kpipe.data.geometry import Geometry
+from kpipe.data.augmentation.geometry import Geometry
 from tests.data.drawing import draws, noisy_photo
 
 

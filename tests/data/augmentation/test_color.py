@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from kpipe.data import Augmenter
-from kpipe.data.color import Color
+from kpipe.data.augmentation.color import Color
 from tests.data.drawing import draws, noisy_photo
 
 

@@ -17,11 +17,11 @@ import pandas as pd
 import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from kpipe.data.augmentation import Augmenter
+from kpipe.data.augmentation.augmenter import Augmenter
+from kpipe.data.augmentation.mixing import Mixer
 from kpipe.data.epochs import draw_photos, mixing_seed
 from kpipe.data.input import Training
 from kpipe.data.manifest import Manifest
-from kpipe.data.mixing import Mixer
 from kpipe.errors import DataError
 
 __all__ = ["contact_sheet"]

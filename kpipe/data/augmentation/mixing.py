@@ -18,8 +18,8 @@ from functools import cached_property, partial
 import keras
 import tensorflow as tf
 
-from kpipe.data.augmentation import Strength, check_strengths
-from kpipe.data.draws import Draws, Generator, seed_of
+from kpipe.data.augmentation.augmenter import Strength, check_strengths
+from kpipe.data.augmentation.draws import Draws, Generator, seed_of
 from kpipe.errors import DataError
 
 __all__ = ["ALPHAS", "Mixer"]

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from kpipe.data import Mixer
-from kpipe.data.mixing import ALPHAS
+from kpipe.data.augmentation.mixing import ALPHAS
 from kpipe.errors import DataError
 
 ALONE = {name: {name: 0.8} for name in ALPHAS}
