@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from kpipe.data.auditing.spelling import spelling_variants
 from kpipe.data.manifest import SPLITS, Manifest, Problem
 from kpipe.errors import DataError
 
@@ -104,13 +105,17 @@ def refuse_absent(manifest: Manifest, shares: np.ndarray) -> None:
     needed += [name for name in SPLITS if name not in needed and counts[name].any()]
     short = counts[(counts[needed] == 0).any(axis=1)]
     if not short.empty:
+        variants = spelling_variants(counts.sum(axis=1).to_dict())
+        spelt = {variant.label: f" (another spelling of {variant.of!r}?)" for variant in variants}
         rows = [
-            f"{name!r}: " + ", ".join(f"{place} {short.loc[name, place]}" for place in needed)
+            f"{name!r}{spelt.get(name, '')}: "
+            + ", ".join(f"{place} {short.loc[name, place]}" for place in needed)
             for name in short.index
         ]
         raise DataError(
             "classes too small, or too much alike or grouped, to be in each split",
             expected=f"at least one photo of each class in {', '.join(needed)}",
             received="\n    ".join(rows),
-            fix="add photos of these classes, leave them out, or change the fractions",
+            fix="add photos of these classes, leave them out, or change the fractions; "
+            "`kpipe check --fix` writes a table under one spelling",
         )

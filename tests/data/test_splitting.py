@@ -398,6 +398,13 @@ def test_classes_too_small_are_named_with_their_counts(listed: Listed) -> None:
     assert copied.startswith("'c': train ") and copied.count(" 5") == 1
 
 
+def test_a_small_class_that_is_another_spelling_is_told_so(listed: Listed) -> None:
+    rows = _rows(shoes=20, hats=20) + [(_sha(f"x{place}"), "Shoes ", "") for place in range(2)]
+    with pytest.raises(DataError) as caught:
+        split(listed(rows))
+    assert caught.value.received.startswith("'Shoes ' (another spelling of 'shoes'?): train ")
+
+
 @pytest.mark.parametrize(
     "fractions", [(0.7, 0.3), (0.7, 0.2, 0.2), (1.2, -0.1, -0.1), (0, 0.5, 0.5)]
 )
