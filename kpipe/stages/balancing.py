@@ -24,7 +24,8 @@ class Balance(Stage):
     Args:
         method: "class_weight" counts the photos of a rare class more in the loss; "oversample"
             repeats them, each augmented anew; "undersample" shows fewer of the others, in each
-            epoch other ones; "augment_minority" repeats rare photos and augments the repeats alone.
+            epoch other ones; "augment_minority" repeats rare photos and augments the repeats alone
+            (which may teach the model to take augmentation for the mark of a rare class).
         weighting: of weights, "balanced" counts every class the same; "effective" between that and
             no weights, by the effective number of photos (Cui et al. 2019).
         beta: of "effective": near 0 is no weights, near 1 is "balanced".

@@ -85,7 +85,8 @@ def audit(
     told = list(manifest.problems[["path", "kind", "detail"]].itertuples(index=False, name=None))
     told += _of_files(manifest.table, every)
     facts = [fact for fact in every if not fact.kind]
-    table = manifest.table[[not fact.kind for fact in every]].reset_index(drop=True)
+    readable = np.array([not fact.kind for fact in every], bool)
+    table = manifest.table[readable].reset_index(drop=True)
     if "similar" not in table:
         table = table.assign(similar=similar(facts, memory))
     counts = Counter(table["label"])

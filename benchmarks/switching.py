@@ -1,0 +1,245 @@
+"""Adam, SGD, and the switch from one to the other: a small ResNet on a part of CIFAR-10.
+
+    python benchmarks/switching.py CIFAR10 --results switching.jsonl
+
+CIFAR10 holds train/ and test/ with a folder per class (Krizhevsky 2009). The part: the first 1,000
+photos of each class of train/, by name, of which every tenth is for validation; all 10,000 of test/.
+ResNet-8 (He et al. 2015) of 16, 32 and 64 filters; flips and shifts of 4 pixels; batches of 128.
+
+Every method has the same budget of epochs, and its rate falls to a tenth after 60 % and to a
+hundredth after 85 % of it, whichever optimizer is then at work. Each rate is chosen over the same
+grid by the validation accuracy at the end of one training (seed 100): that of Adam, that of SGD,
+and for the methods that switch, after Adam at its rate, that of the SGD that follows; for SWATS,
+which finds its rate itself, the tolerance over a grid of as many. The test split is looked at once a
+final training, at its end. Trainings are kept in the results file, and none is repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from kpipe.train import SWATS, AtEpoch, OnPlateau, SwitchOptimizer
+
+RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+TOLERANCES = (1e-9, 1e-7, 1e-5, 1e-3, 1e-2)
+SWITCHES = ("at a third", "on a plateau")
+METHODS = ("adam", "sgd", *SWITCHES, "swats")
+EACH, BATCH, TUNING_SEED = 1000, 128, 100
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+def load(folder: Path, each: int | None) -> Arrays:
+    """Photos (n, 32, 32, 3) uint8 and labels (n,) of the first photos of each class."""
+    photos, labels = [], []
+    for label, kind in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
+        for path in sorted(kind.iterdir())[:each]:
+            photos.append(np.asarray(Image.open(path).convert("RGB")))
+            labels.append(label)
+    return np.stack(photos), np.array(labels, np.int32)
+
+
+def batches(photos: np.ndarray, labels: np.ndarray, seed: int) -> tf.data.Dataset:
+    """Epoch after epoch, each photo flipped and shifted by its own draw."""
+    padded = np.pad(photos, ((0, 0), (4, 4), (4, 4), (0, 0)))
+    count = len(photos) // BATCH * BATCH
+
+    def epochs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        random = np.random.default_rng(seed)
+        while True:
+            order = random.permutation(len(photos))[:count]
+            tops, lefts = random.integers(0, 9, (2, count))
+            rows = tops[:, None, None] + np.arange(32)[:, None]
+            columns = lefts[:, None, None] + np.arange(32)
+            flipped = random.random(count)[:, None, None] < 0.5
+            columns = np.where(flipped, columns[..., ::-1], columns)
+            shown = padded[order[:, None, None], rows, columns].astype(np.float32)
+            for start in range(0, count, BATCH):
+                part = slice(start, start + BATCH)
+                yield shown[part], labels[order[part]]
+
+    signature = (
+        tf.TensorSpec((BATCH, 32, 32, 3), tf.float32),
+        tf.TensorSpec((BATCH,), tf.int32),
+    )
+    return tf.data.Dataset.from_generator(epochs, output_signature=signature).prefetch(4)
+
+
+def resnet(seed: int) -> keras.Model:
+    """ResNet-8: a stem and three residual blocks."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+
+    def convolved(x: Any, filters: int, stride: int = 1, size: int = 3) -> Any:
+        x = keras.layers.Conv2D(
+            filters,
+            size,
+            stride,
+            "same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+            kernel_regularizer=keras.regularizers.L2(1e-4),
+        )(x)
+        return keras.layers.BatchNormalization(momentum=0.9)(x)
+
+    pixels = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 64, -2)(pixels)
+    x = keras.layers.ReLU()(convolved(x, 16))
+    for filters, stride in ((16, 1), (32, 2), (64, 2)):
+        inner = keras.layers.ReLU()(convolved(x, filters, stride))
+        outer = convolved(inner, filters)
+        x = x if stride == 1 else convolved(x, filters, stride, 1)
+        x = keras.layers.ReLU()(keras.layers.add([x, outer]))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(pixels, keras.layers.Dense(10, activation="softmax")(x))
+
+
+class Steps(keras.callbacks.Callback):
+    """Divides the rate by ten at two epochs, of whichever optimizer the model then has."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self.at = (round(0.6 * epochs), round(0.85 * epochs))
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if epoch in self.at:
+            optimizer = self.model.optimizer
+            optimizer.learning_rate = float(optimizer.learning_rate.numpy()) / 10
+
+
+def sgd(rate: float) -> keras.optimizers.Optimizer:
+    return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
+
+
+def callbacks_of(method: str, value: float, epochs: int) -> list[keras.callbacks.Callback]:
+    """The switch of a method; `value` is its SGD's rate, or the tolerance of SWATS."""
+    moments = {"at a third": AtEpoch(epochs // 3), "on a plateau": OnPlateau(patience=2)}
+    if method in moments:
+        return [SwitchOptimizer(sgd(value), moments[method])]
+    if method == "swats":
+        return [SwitchOptimizer("sgd", SWATS(tolerance=value))]
+    return []
+
+
+def trained(
+    method: str, rate: float, value: float, seed: int, data: dict[str, Arrays], epochs: int
+) -> dict[str, Any]:
+    """One training: of a method, its first rate, its `value`."""
+    started = time.perf_counter()
+    model = resnet(seed)
+    first = sgd(rate) if method == "sgd" else keras.optimizers.Adam(rate)
+    model.compile(first, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    photos, labels = data["train"]
+    history = model.fit(
+        batches(photos, labels, seed),
+        epochs=epochs,
+        steps_per_epoch=len(photos) // BATCH,
+        validation_data=tuple(data["validation"]),
+        validation_batch_size=500,
+        callbacks=[*callbacks_of(method, value, epochs), Steps(epochs)],
+        verbose=0,
+    ).history
+    row = {
+        "method": method,
+        "rate": rate,
+        "value": value,
+        "seed": seed,
+        "epochs": epochs,
+        "val_accuracy": history["val_accuracy"],
+        "switched": history.get("switched"),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    if seed != TUNING_SEED:
+        loss, accuracy = model.evaluate(*data["test"], batch_size=500, verbose=0)
+        row |= {"test_loss": loss, "test_accuracy": accuracy}
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--results", type=Path, default=Path("switching.jsonl"))
+    asked = parser.parse_args()
+    photos, labels = load(asked.folder / "train", EACH)
+    held = np.arange(len(photos)) % 10 == 0
+    data = {
+        "train": (photos[~held], labels[~held]),
+        "validation": (photos[held].astype(np.float32), labels[held]),
+        "test": load(asked.folder / "test", None),
+    }
+    rows = []
+    if asked.results.exists():
+        rows = [json.loads(line) for line in asked.results.read_text().splitlines()]
+
+    def result(method: str, rate: float, value: float, seed: int) -> dict[str, Any]:
+        wanted = {"method": method, "rate": rate, "value": value, "seed": seed}
+        wanted["epochs"] = asked.epochs
+        for row in rows:
+            if wanted.items() <= row.items():
+                return row
+        row = trained(method, rate, value, seed, data, asked.epochs)
+        print({**row, "val_accuracy": row["val_accuracy"][-1]}, flush=True)
+        rows.append(row)
+        with asked.results.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        return row
+
+    def score(row: dict[str, Any]) -> float:
+        # One epoch's accuracy on 1,000 photos is noisy; the rate is small by then.
+        return float(np.mean(row["val_accuracy"][-3:]))
+
+    def best(method: str, candidates: list[tuple[float, float]]) -> tuple[float, float]:
+        return max(candidates, key=lambda pair: score(result(method, *pair, TUNING_SEED)))
+
+    chosen = {name: best(name, [(rate, 0.0) for rate in RATES]) for name in ("adam", "sgd")}
+    adam = chosen["adam"][0]
+    for name in SWITCHES:
+        chosen[name] = best(name, [(adam, rate) for rate in RATES])
+    chosen["swats"] = best("swats", [(adam, tolerance) for tolerance in TOLERANCES])
+    final = {
+        name: [result(name, *chosen[name], seed) for seed in range(asked.seeds)] for name in METHODS
+    }
+    print(table(final, chosen))
+
+
+def table(final: dict[str, list[dict[str, Any]]], chosen: dict[str, tuple[float, float]]) -> str:
+    """Test accuracy, and the epochs to the validation accuracy that Adam ends with."""
+    aim = float(np.mean([np.mean(row["val_accuracy"][-3:]) for row in final["adam"]]))
+    lines = [
+        f"| method | rate, then | test accuracy | switched after | epochs to {aim:.1%} |",
+        "|---|---|---|---|---|",
+    ]
+    for name, rows in final.items():
+        scores = [row["test_accuracy"] for row in rows]
+        reached = [
+            next((place + 1 for place, v in enumerate(row["val_accuracy"]) if v >= aim), None)
+            for row in rows
+        ]
+        switched = [
+            "never" if 1.0 not in row["switched"] else str(row["switched"].index(1.0))
+            for row in rows
+            if row["switched"] is not None
+        ]
+        rate, value = chosen[name]
+        lines.append(
+            f"| {name} | {rate:g}{f', {value:g}' if value else ''} |"
+            f" {np.mean(scores):.1%} ({min(scores):.1%} to {max(scores):.1%}) |"
+            f" {', '.join(switched)} | {', '.join(map(str, reached))} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
