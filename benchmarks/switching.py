@@ -3,15 +3,15 @@
     python benchmarks/switching.py CIFAR10 --results switching.jsonl
 
 CIFAR10 holds train/ and test/ with a folder per class (Krizhevsky 2009). The part: the first 1,000
-photos of each class of train/, by name, of which every tenth is for validation; all 10,000 of test/.
+photos of each class of train/, by name, every tenth of them for validation; all 10,000 of test/.
 ResNet-8 (He et al. 2015) of 16, 32 and 64 filters; flips and shifts of 4 pixels; batches of 128.
 
 Every method has the same budget of epochs, and its rate falls to a tenth after 60 % and to a
 hundredth after 85 % of it, whichever optimizer is then at work. Each rate is chosen over the same
 grid by the validation accuracy at the end of one training (seed 100): that of Adam, that of SGD,
 and for the methods that switch, after Adam at its rate, that of the SGD that follows; for SWATS,
-which finds its rate itself, the tolerance over a grid of as many. The test split is looked at once a
-final training, at its end. Trainings are kept in the results file, and none is repeated.
+which finds its rate itself, the tolerance over a grid of as many. The test split is looked at once
+in each final training, at its end. The results file keeps trainings, and none is repeated.
 """
 
 from __future__ import annotations
