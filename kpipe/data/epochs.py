@@ -26,7 +26,13 @@ if TYPE_CHECKING:
     from kpipe.data.balance import Sampling
     from kpipe.data.input import Training
 
-__all__ = ["draw_photos", "in_batches", "mixing_seed", "photos_per_epoch"]
+__all__ = [
+    "draw_photos",
+    "in_batches",
+    "mixing_seed",
+    "photos_of_batch",
+    "photos_per_epoch",
+]
 
 _MIXING = zlib.crc32(b"mixing")  # stable, unlike hash()
 
@@ -80,6 +86,17 @@ def in_batches(photos: tf.data.Dataset, count: int, batch_size: int) -> tf.data.
     whole, rest = divmod(count, batch_size)
     sizes = [batch_size] * whole + ([rest] if rest else [])
     return photos.batch(batch_size).rebatch(sizes) if rest else photos.batch(batch_size)
+
+
+def photos_of_batch(
+    manifest: Manifest, split: str, training: Training, batch_size: int, batch: int
+) -> np.ndarray:
+    """Which photos of a split one batch of the first epoch holds: (photos,) int64."""
+    count = photos_per_epoch(manifest.labels(split), training.sampling)
+    batches = in_batches(draw_photos(manifest, split, training), count, batch_size)
+    (photos,) = batches.skip(batch).take(1).as_numpy_iterator()
+    places: np.ndarray = photos["place"]
+    return places
 
 
 def mixing_seed(training: Training, steps: int, number: tf.Tensor) -> tf.Tensor:

@@ -105,7 +105,8 @@ def refuse_absent(manifest: Manifest, shares: np.ndarray) -> None:
     needed += [name for name in SPLITS if name not in needed and counts[name].any()]
     short = counts[(counts[needed] == 0).any(axis=1)]
     if not short.empty:
-        variants = spelling_variants(counts.sum(axis=1).to_dict())
+        photos = counts.sum(axis=1)
+        variants = spelling_variants({name: int(photos[name]) for name in manifest.classes})
         spelt = {variant.label: f" (another spelling of {variant.of!r}?)" for variant in variants}
         rows = [
             f"{name!r}{spelt.get(name, '')}: "

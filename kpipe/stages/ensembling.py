@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
+from kpipe.stages.members import train_member
 from kpipe.stages.models import (
     begin,
     is_saved,
@@ -15,7 +16,7 @@ from kpipe.stages.models import (
     save_model,
 )
 from kpipe.stages.photos import Photos
-from kpipe.stages.training import Recipe, train_member
+from kpipe.stages.training import FineTune
 
 __all__ = ["Ensemble"]
 
@@ -46,7 +47,7 @@ class Ensemble(Stage):
         if is_saved(context.folder):
             return
         first = context.newest("model")
-        recipe = Recipe(**read_about(first)["recipe"])
+        recipe = FineTune(**read_about(first)["recipe"])
         photos = Photos.read(context, batch_size=recipe.batch_size)
         folders = [first]
         for number in range(2, self.members + 1):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
-    from kpipe.data import Augmenter, Manifest, Mixer, Sampling
+    from kpipe.data import Augmenter, Manifest, Mixer, Sampling, Training
 
 __all__ = ["Photos"]
 
@@ -32,6 +32,7 @@ class Photos:
         mixer: what mixes those of a batch, so that labels are shares of the classes; None does not.
         sampling: which photos an epoch shows; None shows each once.
         class_weight: class index -> factor in the loss; None counts all the same.
+        shown_size: pixels of a side to which photos are made smaller; None leaves them.
     """
 
     manifest: Manifest
@@ -42,6 +43,7 @@ class Photos:
     mixer: Mixer | None = None
     sampling: Sampling | None = None
     class_weight: dict[int, float] | None = None
+    shown_size: int | None = None
 
     @classmethod
     def read(cls, context: Context, batch_size: int = 32) -> Photos:
@@ -78,6 +80,11 @@ class Photos:
         return int(self.images.shape[1])
 
     @property
+    def size(self) -> int:
+        """Pixels of a side, as the network sees them."""
+        return self.shown_size or self.image_size
+
+    @property
     def steps(self) -> int:
         """Batches in an epoch."""
         from kpipe.data import steps
@@ -91,9 +98,42 @@ class Photos:
 
     def training(self, first_epoch: int) -> tf.data.Dataset:
         """Endless batches from an epoch on."""
-        from kpipe.data import Training, dataset
+        from kpipe.data import dataset
 
-        training = Training(
+        batches = dataset(
+            self.manifest,
+            "train",
+            images=self.images,
+            batch_size=self.batch_size,
+            training=self._drawn(first_epoch),
+        )
+        return self._shown(batches)
+
+    def names(self, epoch: int, batch: int) -> list[str]:
+        """The paths of the photos of one training batch."""
+        from kpipe.data.epochs import photos_of_batch
+
+        drawn = photos_of_batch(self.manifest, "train", self._drawn(epoch), self.batch_size, batch)
+        rows = self.manifest.rows("train")[drawn]
+        return [str(path) for path in self.manifest.table["path"].to_numpy()[rows]]
+
+    def finite(self, split: str, batch_size: int | None = None) -> tf.data.Dataset:
+        """A split once, in the manifest's order, unchanged; labels of the kind of training's."""
+        from kpipe.data import dataset
+
+        batches = dataset(
+            self.manifest,
+            split,
+            images=self.images,
+            batch_size=batch_size or self.batch_size,
+            one_hot=self.mixer is not None,
+        )
+        return self._shown(batches)
+
+    def _drawn(self, first_epoch: int) -> Training:
+        from kpipe.data import Training
+
+        return Training(
             seed=self.seed,
             augmenter=self.augmenter,
             first_epoch=first_epoch,
@@ -101,25 +141,18 @@ class Photos:
             mixer=self.mixer,
             class_weight=self.class_weight if self.mixer is not None else None,
         )
-        return dataset(
-            self.manifest,
-            "train",
-            images=self.images,
-            batch_size=self.batch_size,
-            training=training,
-        )
 
-    def finite(self, split: str, batch_size: int | None = None) -> tf.data.Dataset:
-        """A split once, in the manifest's order, unchanged; labels of the kind of training's."""
-        from kpipe.data import dataset
+    def _shown(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        import tensorflow as tf
 
-        return dataset(
-            self.manifest,
-            split,
-            images=self.images,
-            batch_size=batch_size or self.batch_size,
-            one_hot=self.mixer is not None,
-        )
+        if self.shown_size is None:
+            return batches
+        size = (self.shown_size, self.shown_size)
+
+        def shrink(images: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            return (tf.image.resize(images, size, antialias=True), *rest)
+
+        return batches.map(shrink, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def _balance(context: Context) -> tuple[Sampling | None, dict[int, float] | None]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
+from kpipe.stages.members import fit_on
 from kpipe.stages.models import (
     begin,
     is_saved,
@@ -16,7 +17,7 @@ from kpipe.stages.models import (
     save_model,
 )
 from kpipe.stages.photos import Photos
-from kpipe.stages.training import OPTIMIZERS, Rate, fit_on
+from kpipe.stages.training import OPTIMIZERS, Rate
 
 if TYPE_CHECKING:
     import keras

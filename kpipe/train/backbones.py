@@ -10,6 +10,7 @@ color channels, found by passing it black and three unit colors.
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -102,9 +103,16 @@ def backbone(
         raise WeightsError(
             f"{name} cannot be built for images of {height} x {width} with weights={weights!r}"
             + "".join(f", {key}={value!r}" for key, value in options.items()),
+            expected=_smallest(str(error)),
             received=str(error),
             fix="mend what the message names, or use weights=None to see the architecture alone",
         ) from error
+
+
+def _smallest(message: str) -> str:
+    """What an architecture says of the smallest image that it takes."""
+    found = re.search(r"at least (\d+)x(\d+)", message)
+    return f"images of {found[1]} x {found[2]} pixels or more" if found else ""
 
 
 def _preprocessed(constructor: Constructor, pixels: keras.KerasTensor) -> keras.KerasTensor | None:

@@ -16,7 +16,7 @@ import os
 import re
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import numpy as np
 
 from kpipe.errors import TrainingError
 
-__all__ = ["Checkpoint", "epochs_in", "keep_only", "newest", "read", "restore", "write"]
+__all__ = ["Checkpoint", "epochs_in", "keep_only", "newest", "read", "restore", "store", "write"]
 
 _PATTERN = re.compile(r"epoch-(\d{5,})\.npz")
 
@@ -37,7 +37,7 @@ class Checkpoint:
 
     Args:
         epoch: the finished epoch; the first is 0.
-        record: everything that is not an array, in JSON's types.
+        record: everything that is not an array, in JSON's types; "optimizer" is its configuration.
         model: the model's variables, in its order.
         optimizer: the optimizer's variables, in its order.
     """
@@ -46,6 +46,10 @@ class Checkpoint:
     record: dict[str, Any]
     model: tuple[np.ndarray, ...]
     optimizer: tuple[np.ndarray, ...]
+
+    def new_optimizer(self) -> keras.optimizers.Optimizer:
+        """An optimizer as the training had it, without its state."""
+        return keras.optimizers.deserialize(self.record["optimizer"])
 
 
 def write(folder: Path, epoch: int, record: dict[str, Any], model: keras.Model) -> None:
@@ -57,10 +61,20 @@ def write(folder: Path, epoch: int, record: dict[str, Any], model: keras.Model) 
     arrays = {
         **_numbered("model", model.variables),
         **_numbered("optimizer", model.optimizer.variables),
-        "record": np.array(json.dumps(record)),
+        "record": np.array(
+            json.dumps({**record, "optimizer": keras.optimizers.serialize(model.optimizer)})
+        ),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    path = _path(folder, epoch)
+    store(_path(folder, epoch), arrays)
+
+
+def store(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes one `.npz` file, whole or not at all.
+
+    Raises:
+        OSError: the disk is full or not writable; an earlier file is left as it is.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".part")
     try:
         with aside.open("wb") as file:
@@ -72,7 +86,7 @@ def write(folder: Path, epoch: int, record: dict[str, Any], model: keras.Model) 
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
         raise
-    _flush_folder(folder)
+    _flush_folder(path.parent)
 
 
 def read(folder: Path, epoch: int) -> Checkpoint:

@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from kpipe.errors import TrainingError
 from kpipe.train import checkpoint
-from kpipe.train.keeping import FiniteLoss, Keeper
+from kpipe.train.averaging import AveragedWeights
+from kpipe.train.finiteness import Batches, Finite
+from kpipe.train.keeping import Keeper
 from kpipe.train.planning import FitPlan
 from kpipe.train.switching import SwitchOptimizer
 
@@ -50,6 +53,7 @@ def fit(
     validation: tf.data.Dataset | None = None,
     folder: str | Path | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    describe: Callable[[int, int], Sequence[str]] | None = None,
 ) -> FitResult:
     """Trains a softmax classifier in place, and leaves the weights of its best epoch in it.
 
@@ -74,30 +78,40 @@ def fit(
         validation: a finite dataset with labels of the same kind.
         folder: where checkpoints go; None for none.
         callbacks: Keras callbacks, called as in `model.fit`.
+        describe: epoch, batch -> the names of its photos, for an error about that batch.
 
     Raises:
-        TrainingError: labels of another kind, the loss is no longer a number (the last checkpoint
-            is kept), or the folder belongs to another training.
+        TrainingError: labels of another kind, the folder belongs to another training, or the loss
+            is no longer a number: the last checkpoint is kept, and the batch that made it so as
+            `refused-batch.npz`.
         OSError: a checkpoint could not be written; the previous one is kept.
     """
     if steps_per_epoch < 1:
         raise TrainingError("an epoch needs batches", received=f"steps_per_epoch={steps_per_epoch}")
     switch = _switch(plan, steps_per_epoch)
-    watched = [*([switch] if switch else []), *callbacks]
+    watched = [*([switch] if switch else []), *_declared(plan, validation), *callbacks]
     keeper = Keeper(_identity(model, plan, steps_per_epoch), folder, watched)
     found = keeper.resume()
     start = found.epoch + 1 if found is not None else 0
     batches = data(start)
-    if switch is not None and switch.switched_at is not None:
-        new = switch.new_optimizer(switch.switched_at)
+    loss = _loss(batches, validation, plan)
+    if plan.label_smoothing and loss == "sparse_categorical_crossentropy":
+        # Only labels that are shares can be smoothed.
+        batches = _as_shares(batches, model)
+        validation = _as_shares(validation, model) if validation is not None else None
+        loss = "categorical_crossentropy"
+    if plan.label_smoothing:
+        loss = keras.losses.CategoricalCrossentropy(label_smoothing=plan.label_smoothing)
+    if found is None:
+        model.compile(plan.first_optimizer(steps_per_epoch), loss, metrics=["accuracy"])
+        model.optimizer.build(model.trainable_variables)
     else:
-        new = plan.first_optimizer(steps_per_epoch)
-    model.compile(optimizer=new, loss=_loss(batches, validation, plan), metrics=["accuracy"])
-    new.build(model.trainable_variables)
-    if found is not None:
+        model.compile(found.new_optimizer(), loss, metrics=["accuracy"])
+        model.optimizer.build(model.trainable_variables)
         checkpoint.restore(model.variables, found.model, "model")
         checkpoint.restore(model.optimizer.variables, found.optimizer, "optimizer")
     if start < plan.epochs and not keeper.stopped:
+        finite = Finite(Batches(data, describe, keeper.folder))
         model.fit(
             batches,
             initial_epoch=start,
@@ -105,7 +119,7 @@ def fit(
             steps_per_epoch=steps_per_epoch,
             validation_data=validation,
             class_weight=dict(plan.class_weight) if plan.class_weight else None,
-            callbacks=[FiniteLoss(), *watched, keeper],
+            callbacks=[finite, *watched, keeper],
             shuffle=False,  # the order is that of `data`
             verbose=0,
         )
@@ -118,15 +132,33 @@ def fit(
     )
 
 
+def _declared(plan: FitPlan, validation: tf.data.Dataset | None) -> list[keras.callbacks.Callback]:
+    """The callbacks that the plan asks for; those with a state resume with the training."""
+    monitor = "loss" if validation is None else "val_loss"
+    declared = plan.schedule_callbacks(monitor)
+    if plan.ema is not None:
+        declared.append(AveragedWeights())
+    if plan.patience is not None:
+        declared.append(keras.callbacks.EarlyStopping(monitor, patience=plan.patience, mode="min"))
+    return declared
+
+
+def _as_shares(batches: tf.data.Dataset, model: keras.Model) -> tf.data.Dataset:
+    """The same batches, labels as float32 (batch, classes)."""
+    classes = model.output_shape[-1]
+    return batches.map(lambda images, labels, *rest: (images, tf.one_hot(labels, classes), *rest))
+
+
 def _switch(plan: FitPlan, steps_per_epoch: int) -> SwitchOptimizer | None:
     if plan.switch_when is None:
         return None
     return SwitchOptimizer(
-        lambda epoch: plan.second_optimizer(epoch, steps_per_epoch), plan.switch_when
+        lambda epoch, **chosen: plan.second_optimizer(epoch, steps_per_epoch, **chosen),
+        plan.switch_when,
     )
 
 
-def _loss(batches: tf.data.Dataset, validation: tf.data.Dataset | None, plan: FitPlan) -> str:
+def _loss(batches: tf.data.Dataset, validation: tf.data.Dataset | None, plan: FitPlan) -> Any:
     loss = _loss_of("training", batches)
     if plan.class_weight and loss == "categorical_crossentropy":
         # Keras would take the weight of the largest share for the whole photo.

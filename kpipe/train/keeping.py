@@ -1,11 +1,14 @@
-"""The callbacks that let a training be killed: they refuse bad numbers and keep good ones.
+"""What lets a training be killed: after each epoch, everything that it needs to go on is stored.
 
-after an epoch: loss and weights finite? -> history, best epoch -> checkpoint -> older removed
+after an epoch := history, best epoch -> checkpoint -> older ones removed
+record         := identity    what must be the same when it is taken up again
+                  averages    (model variable, optimizer variable that averages it), ...
+                  callbacks   the state of each that has one
+                  history, best_epoch, stopped
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,42 +21,13 @@ from kpipe.train import checkpoint
 from kpipe.train.checkpoint import Checkpoint
 from kpipe.train.switching import StatefulCallback
 
-__all__ = ["FiniteLoss", "Keeper"]
+__all__ = ["Keeper"]
 
 # What these Keras callbacks count from epoch to epoch; Keras itself forgets it between fits.
 _KERAS_COUNTERS: Mapping[type, tuple[str, ...]] = {
     keras.callbacks.EarlyStopping: ("wait", "best", "best_epoch", "stopped_epoch"),
     keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
 }
-
-
-class FiniteLoss(keras.callbacks.Callback):
-    """Ends a training whose loss is no longer a number, before it is stored."""
-
-    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        self._epoch = epoch
-
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
-            self._refuse(f"the loss is {loss} at batch {batch} of epoch {self._epoch}")
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        loss = (logs or {}).get("val_loss", 0.0)
-        if not math.isfinite(loss):
-            self._refuse(f"the validation loss is {loss} after epoch {epoch}")
-        # The last update of an epoch can break the weights after its loss was still finite.
-        broken = [v.path for v in self.model.weights if not np.isfinite(v.numpy()).all()]
-        if broken:
-            self._refuse(f"after epoch {epoch} these weights are not finite: {', '.join(broken)}")
-
-    def _refuse(self, what: str) -> None:
-        raise TrainingError(
-            what,
-            expected="finite numbers",
-            fix="lower the learning rate, or look for broken images in the training data; "
-            "the checkpoint of the last finished epoch is kept",
-        )
 
 
 class Keeper(keras.callbacks.Callback):
@@ -72,13 +46,13 @@ class Keeper(keras.callbacks.Callback):
         self._watched = [c for c in watched if _get_state(c) is not None]
         names = ", ".join(type(c).__name__ for c in self._watched)
         self._identity = {**identity, "stateful callbacks": names}
-        self._folder = Path(folder) if folder is not None else None
+        self.folder = Path(folder) if folder is not None else None
         self._states: list[dict[str, Any]] = []
-        self._best: tuple[np.ndarray, ...] | None = None
+        self._best: list[np.ndarray] | None = None
 
     def resume(self) -> Checkpoint | None:
         """Goes back to the newest checkpoint of this training, callbacks included."""
-        found = checkpoint.newest(self._folder) if self._folder is not None else None
+        found = checkpoint.newest(self.folder) if self.folder is not None else None
         if found is not None:
             self._refuse_another(found.record["identity"])
             self.history = found.record["history"]
@@ -98,24 +72,30 @@ class Keeper(keras.callbacks.Callback):
         losses = self.history.get("val_loss")
         if losses is None or self.best_epoch < 0 or losses[-1] < losses[self.best_epoch]:
             self.best_epoch = epoch
-            if self._folder is None and losses is not None:
-                self._best = tuple(np.array(v.numpy()) for v in self.model.variables)
-        if self._folder is not None:
+            if self.folder is None and losses is not None:
+                self._best = _result(
+                    [np.array(v.numpy()) for v in self.model.variables],
+                    [np.array(v.numpy()) for v in self.model.optimizer.variables],
+                    _averages(self.model),
+                )
+        if self.folder is not None:
             record = {
                 "identity": self._identity,
                 "history": self.history,
                 "best_epoch": self.best_epoch,
                 "stopped": bool(self.model.stop_training),
+                "averages": _averages(self.model),
                 "callbacks": [_get_state(callback) for callback in self._watched],
             }
-            checkpoint.write(self._folder, epoch, record, self.model)
-            checkpoint.keep_only(self._folder, [epoch, self.best_epoch])
+            checkpoint.write(self.folder, epoch, record, self.model)
+            checkpoint.keep_only(self.folder, [epoch, self.best_epoch])
 
     def restore_best(self, model: keras.Model) -> None:
         """Puts the weights of the best epoch into the model."""
-        if self._folder is not None:
-            best = checkpoint.read(self._folder, self.best_epoch)
-            checkpoint.restore(model.variables, best.model, "model")
+        if self.folder is not None:
+            best = checkpoint.read(self.folder, self.best_epoch)
+            kept = _result(best.model, best.optimizer, best.record["averages"])
+            checkpoint.restore(model.variables, kept, "model")
         elif self._best is not None:
             checkpoint.restore(model.variables, self._best, "model")
 
@@ -129,11 +109,34 @@ class Keeper(keras.callbacks.Callback):
         other = [name for name in names if stored.get(name) != self._identity.get(name)]
         if other:
             raise TrainingError(
-                f"the folder {self._folder} holds another training: " + ", ".join(other),
+                f"the folder {self.folder} holds another training: " + ", ".join(other),
                 expected="; ".join(f"{name}: {stored.get(name)}" for name in other),
                 received="; ".join(f"{name}: {self._identity.get(name)}" for name in other),
                 fix="use another folder, or remove this one to start anew",
             )
+
+
+def _averages(model: keras.Model) -> list[tuple[int, int]]:
+    """Which variables of the optimizer are running averages, and of which of the model's."""
+    if not model.optimizer.use_ema:
+        return []
+    of_model = {id(v): i for i, v in enumerate(model.variables)}
+    of_optimizer = {id(v): i for i, v in enumerate(model.optimizer.variables)}
+    averages = model.optimizer._model_variables_moving_average
+    pairs = zip(model.trainable_variables, averages, strict=True)
+    return [(of_model[id(v)], of_optimizer[id(average)]) for v, average in pairs]
+
+
+def _result(
+    model: Sequence[np.ndarray],
+    optimizer: Sequence[np.ndarray],
+    averages: Sequence[tuple[int, int]],
+) -> list[np.ndarray]:
+    """The values that a training leaves in the model: averages, where it averages."""
+    values = list(model)
+    for variable, average in averages:
+        values[variable] = optimizer[average]
+    return values
 
 
 def _get_state(callback: keras.callbacks.Callback) -> dict[str, Any] | None:

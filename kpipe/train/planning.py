@@ -1,18 +1,21 @@
 """How to train: what of a training is declared before it begins.
 
-plan := epochs, first optimizer, [moment, second optimizer], class weights
+plan := epochs, first optimizer, its schedule, [moment, second optimizer], what the loss counts,
+        what is averaged, when to stop early
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
 from kpipe.errors import TrainingError
-from kpipe.train.optimizers import optimizer
-from kpipe.train.switching import Moment
+from kpipe.train.moments import Moment, WatchingMoment
+from kpipe.train.optimizers import Kind, optimizer
+from kpipe.train.schedules import Plateau, Schedule, as_schedule
 
 __all__ = ["FitPlan"]
 
@@ -23,40 +26,55 @@ class FitPlan:
 
     Args:
         epochs: how many, at least 1.
-        optimizer: a name that `kpipe.train.optimizer` knows.
-        learning_rate: its rate, or where its schedule starts.
-        schedule: "constant", or "cosine" over the epochs of each optimizer.
-        switch_to: the name of a second optimizer, or None.
-        switch_learning_rate: its rate; by default `learning_rate`. SGD bears more than Adam when
-            training from scratch, but pretrained weights may be lost at ten times the rate.
+        optimizer: a name that `kpipe.train.optimizer` knows, or a Keras optimizer, whose
+            configuration is kept.
+        learning_rate: its rate, or the peak of its schedule; by default 1e-3, and for a Keras
+            optimizer its own.
+        schedule: a `kpipe.train.Schedule`, or the name of one with its defaults, over the epochs of
+            each optimizer.
+        switch_to: a second optimizer, named or given like the first, or None.
+        switch_learning_rate: its rate; by default `learning_rate`, and for a Keras optimizer its
+            own. SGD bears more than Adam when training from scratch, but pretrained weights may be
+            lost at ten times the rate. SWATS chooses the rate itself.
         switch_when: the moment of the switch; needed with `switch_to`.
         class_weight: class index -> factor of its examples in the loss.
+        label_smoothing: the share of each label that goes to all classes evenly, in [0, 1).
+        ema: the momentum of a running average of the weights, in (0, 1), which is then what is
+            validated and kept; None for the weights themselves.
+        patience: epochs without a lower "val_loss" (without validation, "loss") after which the
+            training ends; None for never.
     """
 
     epochs: int
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
-    schedule: str = "constant"
-    switch_to: str | None = None
+    optimizer: Kind = "adam"
+    learning_rate: float | None = None
+    schedule: str | Schedule = "constant"
+    switch_to: Kind | None = None
     switch_learning_rate: float | None = None
     switch_when: Moment | None = None
     class_weight: Mapping[int, float] | None = None
+    label_smoothing: float = 0.0
+    ema: float | None = None
+    patience: int | None = None
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise TrainingError(
-                "a training needs epochs", expected="1 or more", received=str(self.epochs)
-            )
+        self._refuse_numbers()
         if (self.switch_to is None) != (self.switch_when is None):
             raise TrainingError(
                 "a switch needs both the optimizer and the moment",
                 expected="switch_to and switch_when together, or neither",
                 received=f"switch_to={self.switch_to!r}, switch_when={self.switch_when!r}",
             )
-        # Misspelt names and impossible rates are refused here, before any photo is read.
-        self.first_optimizer(1)
+        # A plan's repr names it in checkpoints, so it must be what the optimizer is, not where.
+        object.__setattr__(self, "optimizer", _described(self.optimizer))
         if self.switch_to is not None:
-            self.second_optimizer(0, 1)
+            object.__setattr__(self, "switch_to", _described(self.switch_to))
+        if self.learning_rate is None and isinstance(self.optimizer, str):
+            object.__setattr__(self, "learning_rate", 1e-3)
+        # Misspelt names and impossible rates are refused here, before any photo is read.
+        first = self.first_optimizer(1)
+        if self.switch_to is not None:
+            self._refuse_switch(first, self.second_optimizer(0, 1))
 
     def first_optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
         """A new optimizer for the start of the training."""
@@ -65,16 +83,95 @@ class FitPlan:
             self.learning_rate,
             schedule=self.schedule,
             steps=self.epochs * steps_per_epoch,
+            **self._averaging(),
         )
 
-    def second_optimizer(self, epoch: int, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-        """A new optimizer for a switch at `epoch`."""
+    def second_optimizer(
+        self, epoch: int, steps_per_epoch: int, **chosen: Any
+    ) -> keras.optimizers.Optimizer:
+        """A new optimizer for a switch at `epoch`.
+
+        Args:
+            epoch: that of its first step, from which on its schedule runs.
+            steps_per_epoch: batches in an epoch.
+            **chosen: what the moment decides, for SWATS `learning_rate`, `momentum`, `nesterov`.
+        """
         if self.switch_to is None:
             raise TrainingError("this plan has no switch", received=str(self))
         rate = self.switch_learning_rate
+        if rate is None and isinstance(self.switch_to, str):
+            rate = self.learning_rate
         return optimizer(
             self.switch_to,
-            self.learning_rate if rate is None else rate,
+            chosen.pop("learning_rate", rate),
             schedule=self.schedule,
             steps=max(1, self.epochs - epoch) * steps_per_epoch,
+            **{**self._averaging(), **chosen},
         )
+
+    def schedule_callbacks(self, monitor: str) -> list[keras.callbacks.Callback]:
+        """New callbacks that the schedule needs, for each fit.
+
+        Args:
+            monitor: the loss that a plateau is seen in.
+        """
+        schedule = as_schedule(self.schedule)
+        return [schedule.callback(monitor)] if isinstance(schedule, Plateau) else []
+
+    def _averaging(self) -> dict[str, Any]:
+        return {} if self.ema is None else {"use_ema": True, "ema_momentum": self.ema}
+
+    def _refuse_numbers(self) -> None:
+        if self.epochs < 1:
+            raise TrainingError(
+                "a training needs epochs", expected="1 or more", received=str(self.epochs)
+            )
+        if not 0 <= self.label_smoothing < 1:
+            raise TrainingError(
+                "label_smoothing is a share of a label",
+                expected="[0, 1)",
+                received=str(self.label_smoothing),
+            )
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise TrainingError("ema is a momentum", expected="(0, 1)", received=str(self.ema))
+        if self.patience is not None and self.patience < 1:
+            raise TrainingError(
+                "patience is a number of epochs", expected=">= 1", received=str(self.patience)
+            )
+
+    def _refuse_switch(self, first: Any, second: Any) -> None:
+        if not isinstance(self.switch_when, WatchingMoment):
+            return
+        name = type(self.switch_when).__name__
+        if not isinstance(first, keras.optimizers.Adam) or not isinstance(
+            second, keras.optimizers.SGD
+        ):
+            raise TrainingError(
+                f"{name} switches from Adam to SGD",
+                expected='optimizer="adam" or "adamw", switch_to="sgd"',
+                received=f"{type(first).__name__} to {type(second).__name__}",
+            )
+        if self.switch_learning_rate is not None:
+            raise TrainingError(
+                f"{name} chooses the learning rate after the switch",
+                expected="switch_learning_rate=None",
+                received=str(self.switch_learning_rate),
+            )
+
+
+def _described(kind: Kind) -> str | dict[str, Any]:
+    """A name, or the configuration of a Keras optimizer."""
+    if isinstance(kind, str):
+        return kind
+    if isinstance(kind, Mapping):
+        return dict(kind)
+    if hasattr(kind, "_exclude_from_weight_decay"):
+        raise TrainingError(
+            "a plan cannot keep which weights are excluded from weight decay",
+            received=type(kind).__name__,
+            fix="train by model.fit, with SwitchOptimizer as a callback",
+        )
+    described: dict[str, Any] = keras.optimizers.serialize(optimizer(kind))
+    # Keras numbers the optimizers of a process; an equal plan must read the same.
+    described["config"]["name"] = type(kind).__name__.lower()
+    return described

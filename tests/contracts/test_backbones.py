@@ -105,8 +105,9 @@ def test_an_image_size_may_have_two_sides() -> None:
 def test_an_unknown_option_and_a_small_image_are_refused() -> None:
     with pytest.raises(WeightsError, match="alpha"):
         backbone("VGG16", image_size=SIZE, weights=None, alpha=0.5)
-    with pytest.raises(WeightsError, match="8 x 8"):
-        backbone("MobileNetV2", image_size=8, weights=None)
+    with pytest.raises(WeightsError, match="32 x 8") as caught:
+        backbone("MobileNetV2", image_size=(32, 8), weights=None)
+    assert caught.value.expected == "images of 32 x 32 pixels or more"
 
 
 @pytest.fixture

@@ -83,15 +83,25 @@ CHANGES: dict[str, dict[str, Any]] = {
         "backbone": "EfficientNetLite0",
         "alpha": 0.35,
         "weights": None,
+        "head_epochs": 3,
+        "views": 2,
         "retrain_last": None,
+        "unfreeze_in": 2,
+        "rate_decay": 0.9,
         "dropout": 0.5,
+        "label_smoothing": 0.1,
         "optimizer": "adamw",
         "learning_rate": 0.1,
         "switch_to": "sgd",
         "switch_when": 3,
         "switch_learning_rate": 0.01,
+        "swats_tolerance": 1e-9,
         "schedule": "cosine",
+        "ema": 0.99,
+        "patience": 3,
         "epochs": 2,
+        "small_size": 64,
+        "finish_epochs": 1,
         "batch_size": 8,
     },
     "Ensemble": {"members": 2, "combine": "vote"},
@@ -172,6 +182,16 @@ WRONG = [
     ("FineTune", "switch_when", "plateu", "did you mean 'plateau'?"),
     ("FineTune", "switch_when", 0, "1 or more"),
     ("FineTune", "switch_learning_rate", -1.0, "above 0"),
+    ("FineTune", "swats_tolerance", 0.0, "above 0"),
+    ("FineTune", "head_epochs", -1, "0 or more"),
+    ("FineTune", "views", 1.5, "whole number"),
+    ("FineTune", "unfreeze_in", 0, "1 or more"),
+    ("FineTune", "rate_decay", 1.5, "between 0.01 and 1"),
+    ("FineTune", "label_smoothing", 1.0, "between 0 and 0.95"),
+    ("FineTune", "ema", 1.0, "between 0 and 1"),
+    ("FineTune", "patience", 0, "1 or more"),
+    ("FineTune", "small_size", 8, "16 or more"),
+    ("FineTune", "finish_epochs", 0, "1 or more"),
     ("FineTune", "schedule", "cosin", "did you mean 'cosine'?"),
     ("FineTune", "epochs", 0, "1 or more"),
     ("FineTune", "epochs", True, "a whole number"),
@@ -360,9 +380,9 @@ def test_the_criteria_are_those_of_the_pruning_package() -> None:
 
 
 def test_the_schedules_are_those_of_the_training_package() -> None:
-    from kpipe.train.optimizers import _SCHEDULES
+    from kpipe.train import schedule_names
 
-    assert literals(FineTune, "schedule") == set(_SCHEDULES)
+    assert literals(FineTune, "schedule") == set(schedule_names())
 
 
 def test_the_quantizations_are_those_of_the_converter() -> None:

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-from kpipe.errors import WeightsError
+from kpipe.errors import TrainingError, WeightsError
 from kpipe.stages import FineTune
 from kpipe.stages.models import load_model, read_about
-from kpipe.stages.training import Recipe
 from kpipe.train import backbone, recalibrate
 
 
@@ -39,11 +39,85 @@ def test_only_the_head_trains_where_no_layer_of_the_backbone_may(
     start = keras.initializers.GlorotUniform(3)((256, 3))
     assert not np.allclose(made.get_layer("head_logits").kernel, start)
     told = "\n".join(event["text"] for event in events if event["event"] == "note")
-    assert "MobileNet 0.25 at 32 px: 1 of 55 layers with weights train, from head_logits" in told
+    assert (
+        "MobileNet 0.25 at 32 px: the head alone trains: 1 of 55 layers with weights, "
+        "from head_logits on, on features of 1 view" in told
+    )
     assert [e["epoch"] for e in events if e["event"] == "epoch"] == [1, 2]
     assert not list(folder.glob("training*")), "checkpoints are left in the result"
     assert "resumed_at" not in (folder / "history.json").read_text()
-    assert Recipe(**read_about(folder)["recipe"]) == Recipe(**stage.configuration())
+    assert FineTune(**read_about(folder)["recipe"]) == stage
+
+
+def test_phases_are_trained_in_order_and_told(perform, data_folder: Path, weights: Path) -> None:
+    stage = FineTune(
+        "MobileNet",
+        alpha=0.25,
+        weights=str(weights),
+        head_epochs=2,
+        retrain_last=20,
+        unfreeze_in=2,
+        rate_decay=0.9,
+        epochs=5,
+        label_smoothing=0.1,
+        ema=0.9,
+        patience=5,
+        switch_to="sgd",
+        switch_when=2,
+        batch_size=12,
+    )
+    folder, events = perform(stage, data=data_folder)
+    notes = [event["text"] for event in events if event["event"] == "note"]
+    trained = [
+        re.search(r"phase (\d) of 3: the head(.*) trains?: (\d+) of", note) for note in notes
+    ]
+    phases = [(int(m[1]), int(m[3])) for m in trained if m]
+    assert [number for number, _ in phases] == [1, 2, 3]
+    assert 1 == phases[0][1] < phases[1][1] < phases[2][1]
+    assert [e["epoch"] for e in events if e["event"] == "epoch"] == [1, 2, 3, 4, 5, 6, 7]
+    (history,) = json.loads((folder / "history.json").read_text())
+    assert history["history"]["phase"] == [1, 1, 2, 2, 3, 3, 3]
+    assert history["switched_at"] == 6
+    assert FineTune(**read_about(folder)["recipe"]) == stage
+
+
+def test_trained_small_it_ends_at_full_size(perform, data_folder: Path) -> None:
+    stage = FineTune(
+        "EfficientNetLite0",
+        weights=None,
+        small_size=24,
+        epochs=2,
+        finish_epochs=1,
+        batch_size=12,
+    )
+    folder, _ = perform(stage, data=data_folder)
+    assert load_model(folder).input_shape == (None, 32, 32, 3)
+    small, full = json.loads((folder / "history.json").read_text())
+    assert small["title"].endswith("at 24 px") and len(small["history"]["loss"]) == 2
+    assert full["title"].endswith("at 32 px") and len(full["history"]["loss"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"unfreeze_in": 3, "epochs": 2}, "unfreeze_in=3"),
+        ({"unfreeze_in": 2, "retrain_last": 0}, "unfreezes nothing"),
+        ({"switch_to": "adam", "switch_when": "swats"}, "not from 'adam' to 'adam'"),
+        (
+            {"switch_to": "sgd", "switch_when": "swats", "switch_learning_rate": 0.1},
+            "switch_learning_rate=0.1",
+        ),
+    ],
+)
+def test_fields_that_do_not_go_together_are_named(fields: dict, named: str) -> None:
+    (problem,) = FineTune("MobileNet", **fields).problems()
+    assert named in problem
+
+
+def test_a_size_that_is_not_smaller_is_refused(perform, data_folder: Path, weights: Path) -> None:
+    stage = FineTune("MobileNet", alpha=0.25, weights=str(weights), small_size=32)
+    with pytest.raises(TrainingError, match="small_size=32"):
+        perform(stage, data=data_folder)
 
 
 def test_weights_that_cannot_be_had_are_an_error_and_never_random(

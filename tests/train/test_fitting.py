@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import keras
@@ -15,19 +15,10 @@ import pytest
 import tensorflow as tf
 
 from kpipe.errors import TrainingError
-from kpipe.train import AtEpoch, FitPlan, FitResult, OnPlateau, checkpoint, fit, keeping
+from kpipe.train import FitPlan, FitResult, OnPlateau, checkpoint, finiteness, fit
 
 from . import tiny
-
-PLAN = FitPlan(
-    epochs=6,
-    learning_rate=0.01,
-    schedule="cosine",
-    switch_to="sgd",
-    switch_learning_rate=0.05,
-    switch_when=AtEpoch(3),
-    class_weight={0: 1.0, 1: 2.0, 2: 0.5},
-)
+from .trainings import SWITCHING as PLAN
 
 
 class Cut(BaseException):
@@ -185,10 +176,10 @@ def test_a_loss_that_is_no_number_ends_it_and_keeps_the_last_checkpoint(
     at_end: bool, said: str, tmp_path: Path, uninterrupted, monkeypatch
 ) -> None:
     if at_end:  # the poison comes with the last update of the epoch
-        check = keeping.FiniteLoss.on_epoch_end
+        check = finiteness.Finite.on_epoch_end
         poison = Poison(2, at_end=True)
         monkeypatch.setattr(
-            keeping.FiniteLoss,
+            finiteness.Finite,
             "on_epoch_end",
             lambda self, epoch, logs=None: (
                 poison.set_model(self.model),
@@ -265,15 +256,11 @@ def test_a_wrong_plan_is_refused_at_once(wrong: dict) -> None:
 
 def test_killed_for_real_it_ends_bit_identical(uninterrupted, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "tests.train.killed", str(tmp_path)]
-    process = subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
-    try:
-        while not checkpoint.epochs_in(tmp_path) and process.poll() is None:
-            time.sleep(0.005)
-    finally:
-        process.kill()
-        process.wait()
-    assert 0 <= checkpoint.epochs_in(tmp_path)[-1] < PLAN.epochs - 1, "killed too late"
+    # Of about 75 operations an epoch: in the second or third.
+    command = [sys.executable, "-m", "tests.train.killed", str(tmp_path), "switching", "400"]
+    done = subprocess.run(command, cwd=root, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert 0 <= checkpoint.epochs_in(tmp_path)[-1] < PLAN.epochs - 1, "killed too early or late"
     result, values, _ = run(tmp_path)
     assert result.resumed_at > 0
     assert tiny.same(values, uninterrupted[1])
@@ -364,3 +351,118 @@ def test_shares_with_weights_cut_and_taken_up_end_bit_identical(tmp_path: Path) 
 def test_labels_that_do_not_fit_are_refused(change, plan: FitPlan, said: str) -> None:
     with pytest.raises(TrainingError, match=said):
         run_on(change, tiny.validation(), plan=plan)
+
+
+AVERAGED = dataclasses.replace(PLAN, ema=0.8, label_smoothing=0.2, patience=4, class_weight=None)
+
+
+class Steps(keras.callbacks.Callback):
+    """Keeps the trainable weights after each update."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[list[np.ndarray]] = []
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.seen.append([v.numpy() for v in self.model.trainable_variables])
+
+
+@pytest.mark.parametrize("with_folder", [False, True])
+def test_averages_of_the_weights_go_on_through_the_switch_and_are_what_is_kept(
+    with_folder: bool, tmp_path: Path
+) -> None:
+    steps = Steps()
+    folder = tmp_path if with_folder else None
+    plan = dataclasses.replace(AVERAGED, patience=None)
+    result, _, model = run(folder, steps, plan=plan, validate=False)
+    assert (result.switched_at, result.best_epoch) == (3, 5)
+    average, *others = steps.seen
+    for weights in others:
+        average = [0.8 * a + 0.2 * w for a, w in zip(average, weights, strict=True)]
+    for got, value in zip(model.trainable_variables, average, strict=True):
+        np.testing.assert_allclose(got, value, rtol=1e-4, atol=1e-6, err_msg=got.path)
+
+
+@pytest.mark.parametrize("with_folder", [False, True])
+def test_the_averaged_weights_are_validated_by_the_smoothed_loss(
+    with_folder: bool, tmp_path: Path
+) -> None:
+    result, _, model = run(tmp_path if with_folder else None, plan=AVERAGED)
+    losses = result.history["val_loss"]
+    assert result.best_epoch == int(np.argmin(losses)) < len(losses) - 1
+    answers = model.predict(tiny.IMAGES[:16], verbose=0)
+    smooth = 0.8 * np.eye(3)[tiny.LABELS[:16]] + 0.2 / 3
+    expected = -(smooth * np.log(answers)).sum(axis=1).mean()
+    assert losses[result.best_epoch] == pytest.approx(expected, rel=1e-4)
+
+
+def test_averages_and_patience_cut_and_taken_up_end_bit_identical(tmp_path: Path) -> None:
+    whole, expected, _ = run(plan=AVERAGED)
+    for batch in (6, 18):
+        with pytest.raises(Cut):
+            run(tmp_path, CutAt(batch), plan=AVERAGED)
+    result, values, _ = run(tmp_path, plan=AVERAGED)
+    assert result.resumed_at == 4
+    assert result.history == whole.history
+    assert tiny.same(values, expected)
+
+
+def test_patience_ends_a_training_that_gets_no_better() -> None:
+    plan = FitPlan(epochs=9, optimizer="sgd", learning_rate=1e-9, patience=2)
+    assert len(run(plan=plan)[0].history["loss"]) < 9
+
+
+def test_the_batch_that_broke_the_loss_is_named_and_kept(tmp_path: Path, uninterrupted) -> None:
+    def broken(first_epoch: int) -> tf.data.Dataset:
+        def spoil(number: tf.Tensor, batch: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+            hit = number + first_epoch * tiny.STEPS == 2 * tiny.STEPS + 1
+            third = tf.one_hot(2, tiny.BATCH, on_value=np.nan, off_value=0.0)[:, None, None, None]
+            return tf.where(hit, batch[0] + third, batch[0]), batch[1]
+
+        return tiny.data(first_epoch).enumerate().map(spoil)
+
+    def attempt(data):
+        model = tiny.model()
+        fit(
+            model,
+            data,
+            steps_per_epoch=tiny.STEPS,
+            plan=PLAN,
+            validation=tiny.validation(),
+            folder=tmp_path,
+            describe=lambda epoch, batch: [f"{epoch}-{batch}-{i}.jpg" for i in range(tiny.BATCH)],
+        )
+        return tiny.values(model)
+
+    with pytest.raises(TrainingError, match=r"batch 1 of epoch 2(.|\n)*1 of 8 .*: 2-1-2\.jpg"):
+        attempt(broken)
+    assert checkpoint.epochs_in(tmp_path)[-1] == 1
+    with np.load(tmp_path / "refused-batch.npz") as kept:
+        *_, (images, labels) = tiny.data(2).take(2)
+        np.testing.assert_array_equal(kept["labels"], labels)
+        np.testing.assert_array_equal(kept["images"][3:], images[3:])
+        assert np.isnan(kept["images"][2]).all()
+        assert kept["names"][2] == "2-1-2.jpg"
+    assert tiny.same(attempt(tiny.data), uninterrupted[1])
+    assert not (tmp_path / "refused-batch.npz").exists()
+
+
+def test_a_file_that_may_not_grow_keeps_the_previous_checkpoint(
+    tmp_path: Path, uninterrupted
+) -> None:
+    resource = pytest.importorskip("resource")
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Full(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+            if epoch == 2:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (2000, most))
+
+    try:
+        with pytest.raises(OSError, match="too large"):
+            run(tmp_path, Full())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert checkpoint.epochs_in(tmp_path)[-1] == 1
+    assert not list(tmp_path.glob("*.part"))
+    assert tiny.same(run(tmp_path)[1], uninterrupted[1])

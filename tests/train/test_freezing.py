@@ -7,12 +7,19 @@ import numpy as np
 import pytest
 
 from kpipe.errors import TrainingError
-from kpipe.train import backbone, classifier, unfreeze
+from kpipe.train import (
+    Unfrozen,
+    backbone,
+    classifier,
+    frozen_end,
+    plan_unfreezing,
+    unfreeze,
+)
 
 from . import tiny
 
 
-def trained(last: int | None) -> tuple[keras.Model, dict[str, bool], list[str]]:
+def trained(last: int | None) -> tuple[keras.Model, dict[str, bool], Unfrozen]:
     """The tiny model after one epoch, which of its weights moved, and what was said to train."""
     model = tiny.model()
     names = unfreeze(model, last)
@@ -28,15 +35,14 @@ def trained(last: int | None) -> tuple[keras.Model, dict[str, bool], list[str]]:
     ("last", "names"),
     [
         (0, ["logits"]),
-        (1, ["logits"]),  # the last layer of the backbone is an activation
-        (2, ["norm", "logits"]),
+        (1, ["conv", "norm", "logits"]),  # a convolution and its normalization are one
         (3, ["conv", "norm", "logits"]),
         (None, ["conv", "norm", "logits"]),
     ],
 )
 def test_exactly_the_named_layers_move(last: int | None, names: list[str]) -> None:
     _, moved, said = trained(last)
-    assert said == names
+    assert list(said) == names
     assert {path.split("/")[0] for path, has_moved in moved.items() if has_moved} == set(names)
 
 
@@ -55,18 +61,77 @@ def test_frozen_normalization_keeps_its_statistics_and_uses_them() -> None:
 def test_unfreezing_again_starts_from_scratch() -> None:
     model = tiny.model()
     unfreeze(model, 0)
-    assert unfreeze(model, None) == ["conv", "norm", "logits"]
-    assert unfreeze(model, 0) == ["logits"]
+    assert list(unfreeze(model, None)) == ["conv", "norm", "logits"]
+    assert list(unfreeze(model, 0)) == ["logits"]
 
 
 def test_the_head_of_a_classifier_always_trains() -> None:
     base = backbone("MobileNetV2", image_size=32, weights=None, alpha=0.35)
     model = classifier(base, 3)
-    assert unfreeze(model, 0) == ["head_logits"]
-    assert unfreeze(model, 3) == ["Conv_1", "Conv_1_bn", "head_logits"]
+    assert list(unfreeze(model, 0)) == ["head_logits"]
+    assert list(unfreeze(model, 3)) == ["Conv_1", "Conv_1_bn", "head_logits"]
 
 
 @pytest.mark.parametrize("last", [-1, 7])
 def test_an_impossible_number_is_refused(last: int) -> None:
     with pytest.raises(TrainingError, match="cannot unfreeze"):
         unfreeze(tiny.model(), last)
+
+
+def test_what_was_asked_and_what_trains_are_told() -> None:
+    base = backbone("MobileNetV2", image_size=32, weights=None, alpha=0.35)
+    said = unfreeze(classifier(base, 3), 4)
+    assert (said.asked, said.last, said.layers) == (4, 11, 155)
+    assert said[0] == "block_16_expand"
+    assert str(said).startswith("the head and the last 11 of 155 layers train, 4 asked for")
+
+
+def nested() -> keras.Model:
+    """A backbone called as one layer, with normalization and dropout inside."""
+    whole = tiny.model()
+    base = keras.Model(
+        whole.input, keras.layers.Dropout(0.5, seed=1)(whole.get_layer("relu").output)
+    )
+    pixels = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(base(pixels))
+    x = keras.layers.Dense(tiny.CLASSES, name="logits")(x)
+    return keras.Model(pixels, keras.layers.Softmax()(x))
+
+
+def test_a_frozen_nested_backbone_is_still() -> None:
+    model = nested()
+    assert list(unfreeze(model, 0)) == ["logits"]
+    base = next(layer for layer in model.layers if isinstance(layer, keras.Model))
+    before = base.get_weights()
+    np.testing.assert_array_equal(
+        base(tiny.IMAGES, training=True).numpy(), base(tiny.IMAGES, training=False).numpy()
+    )
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(tiny.data(0), steps_per_epoch=tiny.STEPS, shuffle=False, verbose=0)
+    for one, other in zip(before, base.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert list(unfreeze(model)) == ["conv", "norm", "logits"]
+    drawn = base(tiny.IMAGES, training=True).numpy()
+    assert not np.array_equal(drawn, base(tiny.IMAGES, training=False).numpy())
+
+
+def test_phases_start_at_blocks_and_end_with_what_was_asked() -> None:
+    base = backbone("MobileNetV2", image_size=32, weights=None, alpha=0.35)
+    model = classifier(base, 3)
+    assert plan_unfreezing(model, 3, last=12) == (0, 11, 20)
+    assert plan_unfreezing(model, 2) == (0, 155)
+    for last in plan_unfreezing(model, 5):
+        assert unfreeze(model, last).last == last
+    with pytest.raises(TrainingError, match="in 20 phases"):
+        plan_unfreezing(model, 20)
+
+
+def test_the_frozen_part_ends_where_training_begins() -> None:
+    model = tiny.model()
+    unfreeze(model, 0)
+    assert frozen_end(model) is model.get_layer("pool").output  # not behind the head's dropout
+    unfreeze(model)
+    assert frozen_end(model) is model.layers[1].output  # the rescaled pixels
+    model = nested()
+    unfreeze(model, 0)
+    assert frozen_end(model) is model.get_layer("pool").output

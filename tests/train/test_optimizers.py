@@ -57,3 +57,54 @@ def test_an_impossible_rate_is_refused(rate: float) -> None:
 def test_a_cosine_without_length_is_refused() -> None:
     with pytest.raises(TrainingError, match="length"):
         optimizer("adam", 0.1, schedule="cosine")
+
+
+def test_an_own_rate_is_kept_unless_another_is_given() -> None:
+    assert float(optimizer("adam").learning_rate) == pytest.approx(1e-3)
+    assert float(optimizer("sgd").learning_rate) == pytest.approx(1e-2)
+    assert float(optimizer(keras.optimizers.Adam(0.25)).learning_rate) == 0.25
+    assert float(optimizer(keras.optimizers.Adam(0.25), 0.5).learning_rate) == 0.5
+    rate = optimizer(keras.optimizers.Adam(0.25), schedule="cosine", steps=4)._learning_rate
+    assert float(rate(0)) == 0.25
+
+
+def test_a_keras_optimizer_is_copied_with_all_that_it_says() -> None:
+    rate = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    given = keras.optimizers.SGD(rate, momentum=0.7, nesterov=True, clipvalue=0.5)
+    for kind in (given, keras.optimizers.serialize(given)):
+        made = optimizer(kind, weight_decay=0.1)
+        assert type(made) is keras.optimizers.SGD
+        assert made.get_config() == {**given.get_config(), "weight_decay": 0.1}
+        assert not made.built
+
+
+def test_an_optimizer_of_the_user_is_copied_as_what_it_is() -> None:
+    class Own(keras.optimizers.SGD):
+        pass
+
+    assert type(optimizer(Own(0.1))) is Own
+
+    def rate() -> float:
+        return 0.125
+
+    assert optimizer(keras.optimizers.SGD(rate)).learning_rate == 0.125
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: optimizer("adam", clipnom=1.0), "cannot be made like this"),
+        (lambda: optimizer("adam", clipnorm=1.0, clipvalue=1.0), "cannot be made like this"),
+        (
+            lambda: optimizer(
+                keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 5)),
+                schedule="cosine",
+                steps=5,
+            ),
+            "schedule of its own",
+        ),
+    ],
+)
+def test_what_cannot_be_made_is_refused(make, message) -> None:
+    with pytest.raises(TrainingError, match=message):
+        make()

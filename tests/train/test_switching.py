@@ -9,7 +9,7 @@ import pytest
 from kpipe.errors import TrainingError
 from kpipe.train import AtEpoch, OnPlateau, SwitchOptimizer
 
-from . import tiny
+from . import dense, tiny
 
 
 def train(model: keras.Model, epochs: int, *callbacks, initial_epoch: int = 0) -> dict:
@@ -108,32 +108,6 @@ def test_a_function_makes_the_optimizer_from_the_epoch() -> None:
     assert float(model.optimizer.learning_rate) == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize(
-    ("losses", "due"),
-    [
-        ([3, 2, 1], [False, False, False]),
-        ([3, 3, 3], [False, False, True]),
-        ([3, 2, 2, 1, 1, 1], [False, False, False, False, False, True]),
-        ([3, 2.95, 2.92], [False, False, True]),  # less than min_delta each
-        ([3, 2.95, 2.8], [False, False, False]),  # together more
-    ],
-)
-def test_a_plateau_is_patience_epochs_without_improvement(losses, due) -> None:
-    moment = OnPlateau("val_loss", patience=2, min_delta=0.1)
-    state, got = moment.initial(), []
-    for epoch, loss in enumerate(losses):
-        state = moment.seen(state, {"val_loss": loss})
-        got.append(moment.due(state, epoch + 1))
-    assert got == due
-
-
-def test_an_accuracy_improves_upward() -> None:
-    moment = OnPlateau("val_accuracy", patience=1)
-    state = moment.seen(moment.initial(), {"val_accuracy": 0.5})
-    assert not moment.due(moment.seen(state, {"val_accuracy": 0.6}), 2)
-    assert moment.due(moment.seen(state, {"val_accuracy": 0.4}), 2)
-
-
 def test_a_plateau_switches_at_the_next_epoch() -> None:
     callback = SwitchOptimizer(sgd(), OnPlateau("loss", patience=1, min_delta=100.0))
     history = train(compiled(keras.optimizers.Adam(0.01)), 4, callback)
@@ -152,7 +126,102 @@ def test_a_misspelt_optimizer_is_refused_before_training() -> None:
         SwitchOptimizer("sdg", AtEpoch(1))
 
 
-def test_loss_scaling_is_refused_by_name() -> None:
-    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01))
-    with pytest.raises(TrainingError, match="scales its loss"):
-        train(compiled(scaled), 2, SwitchOptimizer(sgd(), AtEpoch(1)))
+def test_the_same_optimizer_twice_from_a_function_is_refused() -> None:
+    optimizer = sgd()
+    callback = SwitchOptimizer(lambda epoch: optimizer, AtEpoch(1))
+    train(compiled(keras.optimizers.Adam(0.01)), 2, callback)
+    callback.reset()
+    with pytest.raises(TrainingError, match="has trained before"):
+        train(compiled(keras.optimizers.Adam(0.01)), 2, callback)
+
+
+@pytest.mark.parametrize(
+    "compiling", [{"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 4}]
+)
+def test_it_switches_however_the_model_runs(compiling) -> None:
+    plain = dense.model(keras.optimizers.Adam(0.01))
+    dense.train(plain, 3, SwitchOptimizer(sgd(), AtEpoch(1)))
+    with dense.free_order():
+        model = dense.model(keras.optimizers.Adam(0.01), **compiling)
+        assert model.jit_compile == compiling.get("jit_compile", False)
+        dense.train(model, 3, SwitchOptimizer(sgd(), AtEpoch(1)))
+    assert int(model.optimizer.iterations) == 2 * dense.STEPS
+    for one, other in zip(model.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+MOMENTS = {"epoch": AtEpoch(2), "plateau": OnPlateau("loss", patience=2, min_delta=100.0)}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("broken", [(1, 3), (2, 0), (4, 1)], ids=["before", "at", "after"])
+def test_backup_and_restore_comes_back_on_the_right_side(tmp_path, moment, broken) -> None:
+    def run(*callbacks) -> keras.Model:
+        options = {"use_ema": True, "ema_momentum": 0.9, "gradient_accumulation_steps": 3}
+        model = dense.model(keras.optimizers.Adam(0.01, **options))
+        switch = SwitchOptimizer(sgd(), MOMENTS[moment])
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        dense.train(model, 5, switch, backup, *callbacks)
+        return model
+
+    whole = run()
+    with pytest.raises(dense.Broken):
+        run(dense.Break(*broken))
+    resumed = run()
+    assert type(resumed.optimizer) is keras.optimizers.SGD
+    assert tiny.same(whole.get_weights(), resumed.get_weights())
+    for one, two in zip(whole.optimizer.variables, resumed.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), two.numpy())
+
+
+def test_a_backup_that_comes_too_early_is_told(tmp_path) -> None:
+    def run(*callbacks) -> None:
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        switch = SwitchOptimizer(sgd(), OnPlateau("loss"))
+        dense.train(dense.model(keras.optimizers.Adam(0.01)), 3, backup, switch, *callbacks)
+
+    with pytest.raises(dense.Broken):
+        run(dense.Break(2))
+    with pytest.warns(UserWarning, match="let SwitchOptimizer stand before BackupAndRestore"):
+        run()
+
+
+def test_a_model_saved_during_the_fit_is_an_ordinary_one(tmp_path) -> None:
+    model = dense.model(keras.optimizers.Adam(0.01))
+    saving = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    dense.train(model, 3, SwitchOptimizer(sgd(), AtEpoch(1)), saving)
+    kinds = []
+    for epoch in (1, 2, 3):
+        loaded = keras.models.load_model(tmp_path / f"{epoch}.keras")
+        kinds.append(type(loaded.optimizer))
+        assert int(loaded.optimizer.iterations) == dense.STEPS * max(1, epoch - 1)
+    assert kinds == [keras.optimizers.Adam, keras.optimizers.SGD, keras.optimizers.SGD]
+    dense.train(loaded, 4, initial_epoch=3)
+    dense.train(model, 4, initial_epoch=3)
+    assert tiny.same(model.get_weights(), loaded.get_weights())
+
+
+def test_older_weights_do_not_bring_the_older_optimizer_back(tmp_path) -> None:
+    model = dense.model(keras.optimizers.Adam(0.01))
+    switch = SwitchOptimizer(sgd(), AtEpoch(1))
+    saving = keras.callbacks.ModelCheckpoint(
+        tmp_path / "{epoch}.weights.h5", save_weights_only=True
+    )
+
+    class Back(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None) -> None:
+            if epoch == 2:
+                # Keras says itself that it leaves out the optimizer.
+                with pytest.warns(UserWarning, match="Skipping variable loading for optimizer"):
+                    self.model.load_weights(tmp_path / "1.weights.h5")
+
+    dense.train(model, 3, switch, saving, Back())
+    assert switch.switched_at == 1
+    assert type(model.optimizer) is keras.optimizers.SGD
+
+
+def test_nothing_of_the_callback_stays_in_the_model(tmp_path) -> None:
+    switched, plain = (dense.model(keras.optimizers.Adam(0.01)) for _ in range(2))
+    dense.train(switched, 2, SwitchOptimizer(sgd(), AtEpoch(1)))
+    dense.train(plain, 2)
+    assert set(switched.__dict__) == set(plain.__dict__)

@@ -1,0 +1,229 @@
+"""Every backbone, held to what is promised of each: one row a backbone, one column a promise.
+
+    python benchmarks/coverage.py RESULTS.jsonl [NAME ...] [--minutes 15]
+
+Weights are random, images as small as the architecture takes, BatchNormalization measured on them.
+Each backbone has a process and a time limit of its own. RESULTS.jsonl gains a line a backbone; what
+stands there is not done again, so the script may be stopped, and a new column fills itself in. The
+table is printed from the whole file.
+
+A column is a function of a `Case` in COLUMNS: it returns what to print, or raises what to print.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import warnings
+import zlib
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kpipe.errors import KpipeError
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
+IMAGES, CLASSES = 8, 3
+SIZES = {"Inception": 75, "Xception": 71}  # others: 32
+
+
+class Case:
+    """One backbone with a head, built when it is first asked for."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.size = next((n for start, n in SIZES.items() if name.startswith(start)), 32)
+
+    @cached_property
+    def base(self) -> keras.Model:
+        from kpipe.train import backbone
+
+        return backbone(self.name, image_size=self.size, weights=None)
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        import numpy as np
+
+        shape = (IMAGES, self.size, self.size, 3)
+        return np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
+
+    @cached_property
+    def model(self) -> keras.Model:
+        """With statistics of its own and answers that tell the images apart."""
+        import keras
+
+        from kpipe.train import classifier, recalibrate
+
+        model = classifier(self.base, CLASSES)
+        for layer in model._flatten_layers():
+            if getattr(layer, "gamma", None) is not None:
+                # Deep networks of random weights are chaotic: the last bits become the answer.
+                layer.gamma.assign(layer.gamma * 0.3)
+        recalibrate(model, [self.images])
+        head = model.get_layer("head_logits")
+        logits = keras.Model(model.input, head.output)(self.images, training=False).numpy()
+        spread = logits.std(axis=0)
+        head.set_weights([head.kernel / spread, -logits.mean(axis=0) / spread])
+        return model
+
+
+def parameters(case: Case) -> str:
+    return f"{case.base.count_params():,}"
+
+
+def macs(case: Case) -> str:
+    from kpipe.prune import count_macs
+
+    return f"{count_macs(case.base) / 1e6:.1f} M"
+
+
+def preprocessing(case: Case) -> str:
+    """The graph on raw pixels against Keras' own constructor on Keras' own preprocessing."""
+    import keras
+    import numpy as np
+
+    constructor = getattr(keras.applications, case.name, None)
+    if constructor is None:
+        return "its own"
+    plain = constructor(include_top=False, weights=None, input_shape=(case.size, case.size, 3))
+    for ours, theirs in zip(case.base.weights, plain.weights, strict=True):
+        theirs.assign(ours)
+    preprocess = sys.modules[constructor.__module__].preprocess_input
+    expected = plain(preprocess(case.images.copy())).numpy()
+    error = np.abs(case.base(case.images).numpy() - expected).max() / np.abs(expected).max()
+    return _within(error, 1e-4)
+
+
+def step(case: Case) -> str:
+    """One step with the head and the last block: what is said to train moves, nothing else."""
+    import numpy as np
+
+    from kpipe.train import unfreeze
+    from kpipe.train.blocks import find_blocks
+
+    trained = unfreeze(case.model, find_blocks(case.model)[-2].last)
+    case.model.compile("sgd", "sparse_categorical_crossentropy")
+    before = _sums(case.model)
+    case.model.train_on_batch(case.images, np.arange(IMAGES) % CLASSES)
+    after = _sums(case.model)
+    moved = {name for name in after if after[name] != before[name]}
+    if moved != set(trained):
+        raise ValueError(f"not as said: {', '.join(sorted(moved ^ set(trained)))}")
+    return f"{trained.last} of {trained.layers}"
+
+
+def float32(case: Case) -> str:
+    """The answers of LiteRT against those of Keras."""
+    import numpy as np
+
+    from kpipe.lite import convert
+    from kpipe.lite.interpreter import LiteModel
+
+    expected = case.model(case.images, training=False).numpy()
+    found = LiteModel(convert(case.model)).predict(case.images)
+    if np.ptp(expected, axis=0).max() < 0.1:
+        raise ValueError("the answers do not tell images apart")
+    return _within(np.abs(found - expected).max(), 1e-4)
+
+
+COLUMNS: dict[str, Callable[[Case], str]] = {
+    "parameters": parameters,
+    "MACs": macs,
+    "preprocessing": preprocessing,
+    "LiteRT float32": float32,
+    "last block trains": step,  # the last, since it changes the model
+}
+
+
+def _within(error: float, limit: float) -> str:
+    if not error <= limit:
+        raise ValueError(f"differs by {error:.1e}")
+    return f"{error:.0e}"
+
+
+def _sums(model: keras.Model) -> dict[str, int]:
+    """Layer name -> a checksum of its weights."""
+    return {
+        layer.name: zlib.crc32(b"".join(weight.numpy().tobytes() for weight in layer.weights))
+        for layer in model._flatten_layers(include_self=False)
+        if layer.weights and not layer._layers
+    }
+
+
+def examine(name: str, columns: list[str]) -> dict[str, Any]:
+    """One backbone's cells: what each column returned, or why not."""
+    warnings.filterwarnings("error", message="no rule counts")
+    case = Case(name)
+    row: dict[str, Any] = {"name": name, "pixels": case.size}
+    for column in columns:
+        try:
+            row[column] = COLUMNS[column](case)
+        except (KpipeError, ValueError, TypeError, RuntimeError, UserWarning) as error:
+            said = " ".join(str(error).split())
+            row[column] = f"NO: {said[:150]}"
+    return row
+
+
+def apart(name: str, columns: list[str], minutes: float) -> dict[str, Any]:
+    """`examine` in a process of its own; a row that says so where that process did not end well."""
+    command = [sys.executable, __file__, "-", name, "--only", *columns]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60 * minutes)
+    except subprocess.TimeoutExpired:
+        return {"name": name, **dict.fromkeys(columns, f"NO: not done in {minutes:g} minutes")}
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        return {"name": name, **dict.fromkeys(columns, f"NO: exit code {done.returncode}")}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def rows(path: Path) -> dict[str, dict[str, Any]]:
+    """What a results file holds, later lines over earlier ones."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        row = json.loads(line)
+        found[row["name"]] = found.get(row["name"], {}) | row
+    return found
+
+
+def table(found: dict[str, dict[str, Any]]) -> str:
+    """Markdown, a row a backbone."""
+    titles = ["backbone", "pixels", *COLUMNS]
+    lines = [titles, ["---"] * len(titles)]
+    for name in sorted(
+        found, key=lambda name: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", name)]
+    ):
+        lines.append([name, *(str(found[name].get(title, "")) for title in titles[1:])])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def main() -> None:
+    from kpipe.train import backbone_names
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path)
+    parser.add_argument("names", nargs="*", help="backbones; all where none is named")
+    parser.add_argument("--minutes", type=float, default=15, help="limit of each backbone")
+    parser.add_argument("--only", nargs="+", choices=COLUMNS, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.only:
+        print(json.dumps(examine(given.names[0], given.only)))
+        return
+    for name in given.names or backbone_names():
+        known = rows(given.results).get(name, {})
+        if missing := [column for column in COLUMNS if column not in known]:
+            row = apart(name, missing, given.minutes)
+            with given.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+    print(table(rows(given.results)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""One training, killed again and again, ends as one that never was."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+KILLS = 20
+
+
+def start(folder: Path, operations: int = 0) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.train.killed", str(folder), "phases", str(operations)]
+    return subprocess.Popen(
+        command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def same_result(one: Path, other: Path) -> None:
+    with np.load(one / "result.npz") as a, np.load(other / "result.npz") as b:
+        assert sorted(a.files) == sorted(b.files)
+        for name in a.files:
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_it_ends_bit_identical(tmp_path: Path) -> None:
+    draw = random.Random(4)
+    assert start(tmp_path / "whole").wait() == 0
+    kills, folder, rounds = 0, tmp_path / "killed-0", 0
+    while kills < KILLS:
+        by_clock = kills % 4 == 3
+        # A whole training is about 120 operations long.
+        process = start(folder, 0 if by_clock else draw.randint(1, 60))
+        if by_clock:
+            # From outside, wherever it is: from the first file on, since loading loses nothing.
+            while process.poll() is None and not folder.exists():
+                time.sleep(0.01)
+            time.sleep(draw.uniform(1, 5))
+            process.kill()
+        status = process.wait()
+        assert status in (0, -signal.SIGKILL)
+        kills += status == -signal.SIGKILL
+        if status == 0:
+            same_result(folder, tmp_path / "whole")
+            rounds += 1
+            folder = tmp_path / f"killed-{rounds}"
+    assert start(folder).wait() == 0
+    same_result(folder, tmp_path / "whole")
+    moments = [name for path in tmp_path.glob("*/killed.txt") for name in path.read_text().split()]
+    assert "step" in moments and set(moments) - {"step"}, "no kill inside a write"

@@ -1,0 +1,67 @@
+"""Phases one after the other are one training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kpipe.errors import TrainingError
+from kpipe.train import FeaturePlan, FitPlan, Phase, fit_phases
+
+from . import tiny
+
+HEAD = Phase(FitPlan(epochs=2, learning_rate=0.01), features=FeaturePlan(views=2))
+REST = Phase(FitPlan(epochs=2, optimizer="sgd", learning_rate=0.01), last=None)
+
+
+def run(folder: Path | None, *phases: Phase):
+    model = tiny.model()
+    begun: list[tuple[int, int]] = []
+
+    def begin(number: int, trains) -> tuple[()]:
+        begun.append((number, len(trains)))
+        return ()
+
+    result = fit_phases(
+        model,
+        tiny.data,
+        phases,
+        steps_per_epoch=tiny.STEPS,
+        validation=tiny.validation(),
+        folder=folder,
+        callbacks=begin,
+    )
+    return result, tiny.values(model), begun
+
+
+def test_a_later_phase_goes_on_where_the_one_before_it_ended(tmp_path: Path) -> None:
+    whole, expected, begun = run(tmp_path / "whole", HEAD, REST)
+    assert whole.history["phase"] == [1, 1, 2, 2]
+    assert begun == [(1, 1), (2, 3)]
+    assert len(whole.history["val_loss"]) == 4 and whole.best_epoch in (2, 3)
+    first, _, _ = run(tmp_path / "parts", HEAD)
+    assert first.history["loss"] == whole.history["loss"][:2]
+    second, values, _ = run(tmp_path / "parts", HEAD, REST)
+    assert second.resumed_at == 2
+    assert second.history == whole.history
+    assert all(map(np.array_equal, values, expected))
+
+
+def test_a_phase_that_makes_it_worse_does_not_count(tmp_path: Path) -> None:
+    spoiling = Phase(FitPlan(epochs=2, optimizer="sgd", learning_rate=30.0), last=None)
+    result, values, _ = run(tmp_path / "two", HEAD, spoiling)
+    losses = result.history["val_loss"]
+    assert min(losses[:2]) < min(losses[2:])
+    assert result.best_epoch == int(np.argmin(losses))
+    alone, expected, _ = run(tmp_path / "one", HEAD)
+    assert result.best_epoch == alone.best_epoch
+    assert all(map(np.array_equal, values, expected))
+
+
+def test_phases_that_cannot_be_are_refused() -> None:
+    with pytest.raises(TrainingError, match="needs phases"):
+        run(None)
+    with pytest.raises(TrainingError, match="need a folder"):
+        run(None, HEAD)

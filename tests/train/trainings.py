@@ -1,0 +1,28 @@
+"""The trainings that tests kill: everything that has a state of its own occurs in one of them."""
+
+from __future__ import annotations
+
+from kpipe.train import AtEpoch, FeaturePlan, FitPlan, OnPlateau, Phase
+
+SWITCHING = FitPlan(
+    epochs=6,
+    learning_rate=0.01,
+    schedule="cosine",
+    switch_to="sgd",
+    switch_learning_rate=0.05,
+    switch_when=AtEpoch(3),
+    class_weight={0: 1.0, 1: 2.0, 2: 0.5},
+)
+WAITING = FitPlan(
+    epochs=6,
+    optimizer="rmsprop",
+    learning_rate=0.003,
+    switch_to="sgd",
+    switch_when=OnPlateau(patience=2, min_delta=0.2),
+)
+PLANS = {"switching": SWITCHING, "waiting": WAITING}
+PHASES = (
+    Phase(FitPlan(epochs=4, learning_rate=0.01), features=FeaturePlan(views=2, seed=3)),
+    Phase(SWITCHING, last=2),
+    Phase(WAITING, last=None),
+)
