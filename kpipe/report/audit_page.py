@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 from PIL import Image
 
@@ -23,6 +22,7 @@ from kpipe.data.manifest import write_table
 from kpipe.data.threads import in_threads
 from kpipe.pixels import Unreadable, read_photo
 from kpipe.report.findings import Finding, common_folder, findings, shown, statistics_lines
+from kpipe.report.templates import write_page
 
 __all__ = ["write_audit"]
 
@@ -79,15 +79,12 @@ def write_audit(page: Path, title: str, manifest: Manifest, audit: Audit) -> Pat
     pixels = dict(zip(seen, in_threads(_thumbnail, seen), strict=True))
     for photo in photos:
         photo.pixels = pixels[photo.path]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("kpipe.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     table = page.with_suffix(".csv")
-    text = environment.get_template("audit.html").render(
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_table(audit.problems, table)
+    write_page(
+        page,
+        "audit.html",
         title=title,
         base=base,
         table=table.name,
@@ -100,11 +97,6 @@ def write_audit(page: Path, title: str, manifest: Manifest, audit: Audit) -> Pat
             for path, change in audit.changes.head(_CHANGES).itertuples(index=False)
         ],
     )
-    page.parent.mkdir(parents=True, exist_ok=True)
-    write_table(audit.problems, table)
-    aside = page.with_name(f".{page.name}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(page)
     return table
 
 

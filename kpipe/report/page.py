@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
-import jinja2
-
 from kpipe.report.charts import confusion_matrix, learning_curves
 from kpipe.report.collection import collect
+from kpipe.report.templates import write_page
 
 __all__ = ["write_report"]
 
@@ -36,16 +35,6 @@ def write_report(folder: Path) -> Path:
     if metrics:
         final = next(row for row in metrics["models"] if row["file"] == metrics["final"])
         final["svg"] = confusion_matrix(final["confusion"], metrics["classes"])
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("kpipe.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     page = folder / "report.html"
-    aside = page.with_name(".report.html")
-    text = environment.get_template("page.html").render(**facts, final=final)
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(page)
+    write_page(page, "page.html", **facts, final=final)
     return page

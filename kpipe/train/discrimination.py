@@ -14,6 +14,7 @@ import keras
 
 from kpipe.errors import TrainingError
 from kpipe.train.blocks import find_blocks
+from kpipe.train.carrying import unwrapped
 
 __all__ = ["DiscriminativeRates"]
 
@@ -65,9 +66,7 @@ class DiscriminativeRates(keras.callbacks.Callback):
         self.model.train_function = None  # it was traced with the rates of this fit
 
     def _follow(self) -> None:
-        current = self.model.optimizer
-        if isinstance(current, keras.optimizers.LossScaleOptimizer):
-            current = current.inner_optimizer
+        current = unwrapped(self.model.optimizer)
         if current is not self._scaled:
             self._release()
             by_layer = self.factors(self.model)

@@ -102,12 +102,10 @@ def fit(
         loss = "categorical_crossentropy"
     if plan.label_smoothing:
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=plan.label_smoothing)
-    if found is None:
-        model.compile(plan.first_optimizer(steps_per_epoch), loss, metrics=["accuracy"])
-        model.optimizer.build(model.trainable_variables)
-    else:
-        model.compile(found.new_optimizer(), loss, metrics=["accuracy"])
-        model.optimizer.build(model.trainable_variables)
+    optimizer = found.new_optimizer() if found else plan.first_optimizer(steps_per_epoch)
+    model.compile(optimizer, loss, metrics=["accuracy"])
+    model.optimizer.build(model.trainable_variables)
+    if found is not None:
         checkpoint.restore(model.variables, found.model, "model")
         checkpoint.restore(model.optimizer.variables, found.optimizer, "optimizer")
     if start < plan.epochs and not keeper.stopped:

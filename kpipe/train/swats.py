@@ -22,6 +22,7 @@ import keras
 import tensorflow as tf
 
 from kpipe.errors import TrainingError
+from kpipe.train.carrying import unwrapped
 from kpipe.train.moments import State, Watch, WatchingMoment
 
 __all__ = ["SWATS"]
@@ -71,9 +72,7 @@ class SWATS(WatchingMoment):
                 received=str(replicas),
                 fix="switch by AtEpoch or OnPlateau",
             )
-        adam = model.optimizer
-        if isinstance(adam, keras.optimizers.LossScaleOptimizer):
-            adam = adam.inner_optimizer
+        adam = unwrapped(model.optimizer)
         if not isinstance(adam, keras.optimizers.Adam):
             raise TrainingError(
                 "SWATS switches from Adam to SGD",
