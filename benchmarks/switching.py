@@ -30,7 +30,7 @@ from PIL import Image
 
 from kpipe.train import SWATS, AtEpoch, OnPlateau, SwitchOptimizer
 
-RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+RATES = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 TOLERANCES = (1e-9, 1e-7, 1e-5, 1e-3, 1e-2)
 SWITCHES = ("at a third", "on a plateau")
 METHODS = ("adam", "sgd", *SWITCHES, "swats")
@@ -168,7 +168,7 @@ def trained(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=Path("switching.jsonl"))
     asked = parser.parse_args()

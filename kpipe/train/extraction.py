@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from kpipe.train.features import COLUMNS, FeaturePlan, Features, view_name
 __all__ = ["extract_features"]
 
 _Told = Callable[[int, int], None]
+_Names = Callable[[int], Sequence[str]]
+_Describe = Callable[[int, int], Sequence[str]]
 
 
 def extract_features(
@@ -35,6 +38,7 @@ def extract_features(
     steps_per_epoch: int,
     plan: FeaturePlan,
     folder: str | Path,
+    describe: _Describe | None = None,
     progress: _Told | None = None,
 ) -> Features:
     """Run the stem over the training data's first epochs and over the validation data, once each.
@@ -50,6 +54,7 @@ def extract_features(
         steps_per_epoch: batches in an epoch.
         plan: which features to keep.
         folder: of these features alone; the caller names it by all that `data` depends on.
+        describe: epoch, batch -> the names of its photos, for an error about that batch.
         progress: called as `progress(done, total)`, in batches.
 
     Raises:
@@ -73,7 +78,8 @@ def extract_features(
     for number in range(plan.views):
         if not writer.skips(view_name(number), steps_per_epoch):
             epoch = data(number).take(steps_per_epoch)
-            writer.write(view_name(number), epoch, steps_per_epoch)
+            names = partial(describe, number) if describe is not None else None
+            writer.write(view_name(number), epoch, steps_per_epoch, names)
     if validation is not None and not writer.skips("validation", max(held, 0)):
         writer.write("validation", validation, None)
     return Features(folder, plan)
@@ -125,13 +131,15 @@ class _Writer:
             self._tell(batches)
         return there
 
-    def write(self, name: str, data: Iterable[Any], batches: int | None) -> None:
-        """Makes one part, of so many batches if a number is given."""
+    def write(
+        self, name: str, data: Iterable[Any], batches: int | None, names: _Names | None = None
+    ) -> None:
+        """Makes one part, of so many batches if a number is given; `names` of a batch's photos."""
         aside = self._folder / f"{name}.part"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         try:
-            others, sizes = self._write_features(aside / "features.npy", data)
+            others, sizes = self._write_features(aside / "features.npy", data, names)
             if len(sizes) != (batches or len(sizes)) or not sizes:
                 raise TrainingError(
                     f"the data of {name} ended early",
@@ -150,7 +158,7 @@ class _Writer:
             shutil.rmtree(aside, ignore_errors=True)
 
     def _write_features(
-        self, path: Path, data: Iterable[Any]
+        self, path: Path, data: Iterable[Any], names: _Names | None
     ) -> tuple[list[list[np.ndarray]], list[int]]:
         """Streams the features into a file; what goes with them, and the size of each batch."""
         others: list[list[np.ndarray]] = []
@@ -163,11 +171,15 @@ class _Writer:
                     self._refuse_full_disk(len(images))
                 with np.errstate(over="ignore"):  # told as an error of ours
                     features = self._stem(images).numpy().astype(self._dtype, copy=False)
-                if not np.isfinite(features).all():
+                broken = ~np.isfinite(features).reshape(len(features), -1).all(axis=1)
+                if broken.any():
+                    shown = names(len(sizes)) if names is not None else range(len(features))
                     raise TrainingError(
                         f"features of batch {len(sizes)} of {path.parent.stem} are not finite",
                         expected=f"numbers that {self._dtype} can hold",
-                        fix="look for broken images, or keep the features in float32",
+                        received=f"{np.count_nonzero(broken)} of {len(features)} examples: "
+                        + ", ".join(str(shown[place]) for place in np.flatnonzero(broken)[:8]),
+                        fix="mend or remove these images, or keep the features in float32",
                     )
                 file.write(features.tobytes())
                 others.append([np.asarray(column) for column in rest])

@@ -21,10 +21,10 @@ classes more often, mixed photos) stays together.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -36,6 +36,7 @@ from kpipe.train.freezing import frozen_end
 __all__ = ["COLUMNS", "FeaturePlan", "Features", "cut", "view_name"]
 
 COLUMNS = ("features", "labels", "weights")
+Names: TypeAlias = Sequence[str]
 _Tensors = tuple[tf.Tensor, ...]
 
 
@@ -87,19 +88,43 @@ class Features:
 
         def batches(epoch: tf.Tensor) -> tf.data.Dataset:
             number = epoch % views
-            photos = tf.range(bounds[number, -1, 1])
-            seed = tf.stack([tf.constant(self.plan.seed, tf.int64), epoch])
-            order = tf.cond(
-                epoch < views,
-                lambda: photos,
-                lambda: tf.random.experimental.stateless_shuffle(photos, seed),
-            )
+            order = self._order(epoch, bounds[number, -1, 1])
             return tf.data.Dataset.from_tensor_slices(bounds[number]).map(
                 lambda bound: parts[0].batch(gather, number, order[bound[0] : bound[1]])
             )
 
         endless = tf.data.Dataset.counter(first_epoch).flat_map(batches)
         return endless.prefetch(tf.data.AUTOTUNE)
+
+    def named(self, describe: Callable[[int, int], Names]) -> Callable[[int, int], Names]:
+        """The photos of each batch of `training`.
+
+        Args:
+            describe: epoch, batch -> the names of its photos, of the data that was extracted.
+        """
+
+        def names(epoch: int, batch: int) -> Names:
+            view = epoch % self.plan.views
+            bounds = np.load(self.folder / view_name(view) / "bounds.npy")
+            order = self._order(tf.constant(epoch, tf.int64), bounds[-1, 1]).numpy()
+            rows = order[slice(*bounds[batch])]
+            sources = np.searchsorted(bounds[:, 1], rows, side="right")
+            return [
+                describe(view, int(source))[row - bounds[source, 0]]
+                for source, row in zip(sources, rows, strict=True)
+            ]
+
+        return names
+
+    def _order(self, epoch: tf.Tensor, count: Any) -> tf.Tensor:
+        """Which of `count` rows of a view an epoch shows, one after the other."""
+        rows = tf.range(count)
+        seed = tf.stack([tf.constant(self.plan.seed, tf.int64), epoch])
+        return tf.cond(
+            epoch < self.plan.views,
+            lambda: rows,
+            lambda: tf.random.experimental.stateless_shuffle(rows, seed),
+        )
 
     def validation(self) -> tf.data.Dataset | None:
         """The validation photos once, in their order and their batches; None where none were."""

@@ -98,7 +98,8 @@ def fit_phases(
     for number, phase in enumerate(phases, 1):
         watching = callbacks(number, unfreeze(model, phase.last))
         quicken(model, steps_per_epoch)
-        trained, batches, held, names = model, _after(begun, data), validation, None
+        trained, batches, held = model, _after(begun, data), validation
+        names = _named_after(begun, describe) if describe is not None else None
         place = Path(folder) / f"phase-{number}" if folder is not None else None
         if phase.features is not None and place is not None:
             stem, trained = cut(model)
@@ -109,11 +110,11 @@ def fit_phases(
                 steps_per_epoch=steps_per_epoch,
                 plan=phase.features,
                 folder=place / "features",
+                describe=names,
                 progress=progress,
             )
             batches, held = features.training, features.validation()
-        elif describe is not None:
-            names = _named_after(begun, describe)
+            names = features.named(names) if names is not None else None
         results.append(
             fit(
                 trained,

@@ -148,6 +148,42 @@ def test_an_epoch_is_a_function_of_its_number_alone(tmp_path: Path) -> None:
     assert not np.array_equal(epochs_of(kept, 3, 1), epochs_of(other, 3, 1))
 
 
+def names(epoch: int, batch: int) -> list[str]:
+    """Those of the photos that `tiny.data` shows, by their place in `tiny.IMAGES`."""
+    order = np.random.default_rng(epoch).permutation(len(tiny.LABELS))
+    return [f"{place}.jpg" for place in order.reshape(tiny.STEPS, tiny.BATCH)[batch]]
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2, 5])
+def test_the_photos_of_a_batch_of_features_are_known_by_name(epoch: int, tmp_path: Path) -> None:
+    def numbered(first_epoch: int) -> tf.data.Dataset:
+        """Labels are places in `tiny.IMAGES`."""
+        return tiny.data(first_epoch).map(
+            lambda x, _: (
+                x,
+                tf.argmin(tf.reduce_sum(abs(x[:, None] - tiny.IMAGES), (2, 3, 4)), axis=1),
+            )
+        )
+
+    stem, _ = cut(frozen())
+    features = extract(stem, tmp_path, FeaturePlan(views=2, seed=4), numbered)
+    for batch, (_, places) in enumerate(features.training(epoch).take(tiny.STEPS)):
+        expected = [f"{place}.jpg" for place in places.numpy()]
+        assert features.named(names)(epoch, batch) == expected
+
+
+def test_photos_without_finite_features_are_named(tmp_path: Path) -> None:
+    def broken(first_epoch: int) -> tf.data.Dataset:
+        bad = tf.constant(tiny.IMAGES[9])
+        return tiny.data(first_epoch).map(
+            lambda x, y: (tf.where(tf.reduce_all(x == bad, (1, 2, 3), True), np.nan, x), y)
+        )
+
+    stem, _ = cut(frozen())
+    with pytest.raises(TrainingError, match=r"1 of 8 examples: 9\.jpg"):
+        extract(stem, tmp_path, FeaturePlan(), broken, describe=names)
+
+
 def test_labels_and_weights_stay_with_their_photos(tmp_path: Path) -> None:
     def told(images: tf.Tensor, labels: tf.Tensor):
         # Labels and weights that can be told from the features again.

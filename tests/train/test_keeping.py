@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from .trainings import PHASES
 
 PROJECT = Path(__file__).parents[2]
 KILLS = 20
@@ -30,15 +33,28 @@ def same_result(one: Path, other: Path) -> None:
             np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
+def refuse_tame(folder: Path) -> None:
+    """The training must hold all that a kill could lose."""
+    with np.load(folder / "result.npz") as file:
+        history = json.loads(str(file["record"]))["history"]
+    phases = np.array(history["phase"])
+    switched, rates = np.array(history["switched"]), np.array(history["learning_rate"])
+    for phase in (2, 3, 4):
+        assert set(switched[phases == phase]) == {0, 1}, "no switch"
+    assert len(set(rates[phases == 3])) > 2, "no plateau"
+    assert np.count_nonzero(phases == 4) < PHASES[3].plan.epochs, "no early end"
+
+
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments_it_ends_bit_identical(tmp_path: Path) -> None:
     draw = random.Random(4)
     assert start(tmp_path / "whole").wait() == 0
+    refuse_tame(tmp_path / "whole")
     kills, folder, rounds = 0, tmp_path / "killed-0", 0
     while kills < KILLS:
         by_clock = kills % 4 == 3
-        # A whole training is about 120 operations long.
-        process = start(folder, 0 if by_clock else draw.randint(1, 60))
+        # A whole training is about 170 operations long.
+        process = start(folder, 0 if by_clock else draw.randint(1, 80))
         if by_clock:
             # From outside, wherever it is: from the first file on, since loading loses nothing.
             while process.poll() is None and not folder.exists():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from kpipe.train import AtEpoch, FeaturePlan, FitPlan, OnPlateau, Phase
+import dataclasses
+
+from kpipe.train import SWATS, AtEpoch, FeaturePlan, FitPlan, OnPlateau, Phase, Plateau
 
 SWITCHING = FitPlan(
     epochs=6,
@@ -20,9 +22,21 @@ WAITING = FitPlan(
     switch_to="sgd",
     switch_when=OnPlateau(patience=2, min_delta=0.2),
 )
+# Averages of the weights, SWATS, and a rate that falls on a plateau.
+PROJECTING = FitPlan(
+    epochs=6,
+    learning_rate=0.01,
+    schedule=Plateau(factor=0.3, patience=1, min_delta=0.05),
+    switch_to="sgd",
+    switch_when=SWATS(tolerance=0.05),
+    label_smoothing=0.1,
+    ema=0.8,
+)
+STOPPED = dataclasses.replace(WAITING, epochs=9, patience=2)  # ends before its last epoch
 PLANS = {"switching": SWITCHING, "waiting": WAITING}
 PHASES = (
     Phase(FitPlan(epochs=4, learning_rate=0.01), features=FeaturePlan(views=2, seed=3)),
     Phase(SWITCHING, last=2),
-    Phase(WAITING, last=None),
+    Phase(PROJECTING, last=None),
+    Phase(STOPPED, last=None),
 )
