@@ -7,7 +7,9 @@ Random networks amplify rounding, the deeper the more: the answers of EfficientN
 in double precision differed by 0.15. So a channel that hardly varies is not blown up by its
 normalization (its variance is raised to the layer's mean), and how far LiteRT is from Keras stands
 beside how far Keras itself is from double precision: LiteRT may differ by 1e-4, or by four times
-that. Each backbone has a process and a time limit of its own. RESULTS.jsonl gains a line a backbone; what
+that.
+
+Each backbone has a process and a time limit of its own. RESULTS.jsonl gains a line a backbone; what
 stands there is not done again, so the script may be stopped, and a new column fills itself in. The
 table is printed from the whole file.
 
@@ -19,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import signal
 import subprocess
 import sys
 import warnings
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 IMAGES, CLASSES = 8, 3
+KILLED = f"NO: exit code {-signal.SIGKILL}"
 SIZES = {"Inception": 75, "Xception": 71}  # others: 32
 
 
@@ -258,6 +262,9 @@ def main() -> None:
         known = rows(given.results).get(name, {})
         if missing := [column for column in COLUMNS if column not in known]:
             row = apart(name, missing, given.minutes)
+            if KILLED in row.values():  # for its memory: one column at a time needs less
+                parts = [apart(name, [column], given.minutes) for column in missing]
+                row = {key: cell for part in parts for key, cell in part.items()}
             with given.results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
     print(table(rows(given.results)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from kpipe.cli import load_pipeline
 from kpipe.core.journal import Event, read_journal
@@ -47,10 +48,18 @@ class Walk:
 
 
 @pytest.fixture(scope="session")
-def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
-    """The tiny pipeline, with one unreadable photo among its sixty."""
-    base = tmp_path_factory.mktemp("walk")
-    photos = draw(base / "photos")
-    (photos / "red" / "torn.png").write_bytes((photos / "red" / "00.png").read_bytes()[:300])
-    file = declare(base / "tiny.py", photos)
-    return Walk(photos, file, base / "out", run(load_pipeline(file), base / "out"))
+def walk(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Walk:
+    """The tiny pipeline, with one unreadable photo among its sixty; made once for all workers."""
+    # Each worker has a folder of its own inside the one of the whole test run.
+    base = tmp_path_factory.getbasetemp().parent / f"walk-{testrun_uid}"
+    photos, file, root = base / "photos", base / "tiny.py", base / "out"
+    done = base / "result.json"
+    with FileLock(f"{base}.lock"):
+        if not done.exists():
+            draw(photos)
+            torn = photos / "red" / "torn.png"
+            torn.write_bytes((photos / "red" / "00.png").read_bytes()[:300])
+            result = run(load_pipeline(declare(file, photos)), root)
+            done.write_text(json.dumps([str(result.folder), result.made, result.skipped]))
+    folder, made, skipped = json.loads(done.read_text())
+    return Walk(photos, file, root, Result(Path(folder), tuple(made), tuple(skipped)))

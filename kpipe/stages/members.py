@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kpipe.stages.training import FineTune
     from kpipe.train import FitPlan, FitResult, Phase, Unfrozen
 
-__all__ = ["fit_on", "train_member"]
+__all__ = ["fit_on", "plan_phases", "train_member"]
 
 _METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
@@ -101,10 +101,10 @@ def train_member(
     base = backbone(recipe.backbone, image_size=size, weights=recipe.weights, **options)
     model = classifier(base, len(photos.classes), dropout=recipe.dropout, seed=photos.seed)
     if small is None:
-        rows = [_trained(model, _phases(recipe, photos, model), photos, folder, journal, title)]
+        rows = [_trained(model, plan_phases(recipe, photos, model), photos, folder, journal, title)]
     else:
         model, fewer = resize(model, small), dataclasses.replace(photos, shown_size=small)
-        phases = _phases(recipe, fewer, model)
+        phases = plan_phases(recipe, fewer, model)
         rows = [_trained(model, phases, fewer, folder, journal, f"{title} at {small} px")]
         model = resize(model, size)
         phases = [_finish(recipe, photos)]
@@ -172,8 +172,8 @@ def _trained(
     return teller.result(result, _name(phases[-1][0].plan))
 
 
-def _phases(recipe: FineTune, photos: Photos, model: keras.Model) -> list[tuple[Phase, float]]:
-    """The phases that a recipe declares, each with its decay of rates."""
+def plan_phases(recipe: FineTune, photos: Photos, model: keras.Model) -> list[tuple[Phase, float]]:
+    """The phases that a recipe declares for a network, each with its decay of rates."""
     from kpipe.train import FeaturePlan, Phase, plan_unfreezing
 
     features = None
@@ -182,8 +182,11 @@ def _phases(recipe: FineTune, photos: Photos, model: keras.Model) -> list[tuple[
         features = FeaturePlan(recipe.views if varies else 1, photos.seed)
     plan = _planner(recipe, photos)
     phases = []
-    if recipe.head_epochs:
-        phases.append((Phase(plan(recipe.head_epochs), 0, features), 1.0))
+    if recipe.epochs_of_head:
+        head = plan(
+            recipe.epochs_of_head, rate=recipe.head_learning_rate or 3 * recipe.learning_rate
+        )
+        phases.append((Phase(head, 0, features), 1.0))
     count = recipe.unfreeze_in
     lasts: tuple[int | None, ...] = (recipe.retrain_last,)
     if count > 1:
@@ -201,7 +204,7 @@ def _phases(recipe: FineTune, photos: Photos, model: keras.Model) -> list[tuple[
 def _finish(recipe: FineTune, photos: Photos) -> tuple[Phase, float]:
     from kpipe.train import Phase
 
-    plan = _planner(recipe, photos)(recipe.finish_epochs, scale=0.1)
+    plan = _planner(recipe, photos)(recipe.finish_epochs, rate=0.1 * recipe.learning_rate)
     return Phase(plan, recipe.retrain_last), recipe.rate_decay
 
 
@@ -217,12 +220,12 @@ def _planner(recipe: FineTune, photos: Photos) -> Callable[..., FitPlan]:
     else:
         when = AtEpoch(when)
 
-    def plan(epochs: int, switches: bool = False, scale: float = 1.0) -> FitPlan:
+    def plan(epochs: int, switches: bool = False, rate: float | None = None) -> FitPlan:
         switches = switches and recipe.switch_to is not None
         return FitPlan(
             epochs=epochs,
             optimizer=recipe.optimizer,
-            learning_rate=recipe.learning_rate * scale,
+            learning_rate=rate or recipe.learning_rate,
             schedule=recipe.schedule,
             switch_to=recipe.switch_to if switches else None,
             switch_learning_rate=recipe.switch_learning_rate if switches else None,

@@ -32,7 +32,10 @@ class FineTune(Stage):
         backbone: a constructor of `keras.applications`, or "EfficientNetLite0".
         alpha: the width of a MobileNet; None for architectures without it.
         weights: "imagenet", a weights file, or None for random ones.
-        head_epochs: epochs in which the head trains alone, before all others.
+        head_epochs: epochs in which the head trains alone, before all others; None for 10 where
+            pretrained layers train after it, else for 0.
+        head_learning_rate: the rate in them; None for three times `learning_rate`, since the head
+            is new and nothing of it can be lost.
         views: how many epochs' augmentation the features of the frozen backbone are computed for;
             0 computes them anew in every epoch.
         retrain_last: how many of the backbone's last layers train beside the head, a block that is
@@ -63,12 +66,13 @@ class FineTune(Stage):
     gives: ClassVar = ("model",)
     publishes: ClassVar = ("model.keras",)
     distributions: ClassVar = ("keras", "tensorflow")
-    version: ClassVar = 2
+    version: ClassVar = 3
 
     backbone: str
     alpha: Annotated[float, Between(0, 2, strict=True)] | None = None
     weights: str | None = "imagenet"
-    head_epochs: Annotated[int, Between(0)] = 0
+    head_epochs: Annotated[int, Between(0)] | None = None
+    head_learning_rate: Rate | None = None
     views: Annotated[int, Between(0)] = 4
     retrain_last: Annotated[int, Between(0)] | None = 30
     unfreeze_in: Count = 1
@@ -77,7 +81,7 @@ class FineTune(Stage):
     label_smoothing: Annotated[float, Between(0, 0.95)] = 0.0
     optimizer: OPTIMIZERS = "adam"
     learning_rate: Rate = 1e-3
-    schedule: SCHEDULES = "constant"
+    schedule: SCHEDULES = "cosine"
     switch_to: OPTIMIZERS | None = None
     switch_when: Count | Literal["plateau", "swats"] = "plateau"
     switch_learning_rate: Rate | None = None
@@ -93,6 +97,13 @@ class FineTune(Stage):
     def title(self) -> str:
         """The network's name in tables."""
         return self.backbone if self.alpha is None else f"{self.backbone} {self.alpha:g}"
+
+    @property
+    def epochs_of_head(self) -> int:
+        """Epochs in which the head trains alone before other layers do."""
+        if self.head_epochs is not None:
+            return self.head_epochs
+        return 0 if self.weights is None or self.retrain_last == 0 else 10
 
     def sources(self) -> tuple[Path, ...]:
         return () if self.weights in ("imagenet", None) else (Path(str(self.weights)),)

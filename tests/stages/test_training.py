@@ -10,8 +10,10 @@ import pytest
 
 from kpipe.errors import TrainingError, WeightsError
 from kpipe.stages import FineTune
+from kpipe.stages.members import plan_phases
 from kpipe.stages.models import load_model, read_about
-from kpipe.train import backbone, recalibrate
+from kpipe.stages.photos import Photos
+from kpipe.train import backbone, classifier, recalibrate
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +163,29 @@ def test_the_trained_model_takes_raw_pixels_and_gives_probabilities(walk) -> Non
     assert model.input_shape == (None, 32, 32, 3) and model.input.dtype == "float32"
     pixels = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype("float32")
     np.testing.assert_allclose(model(pixels).numpy().sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "epochs", "rates"),
+    [
+        ({"weights": "imagenet"}, [10, 20], [3e-3, 1e-3]),
+        (
+            {"weights": "imagenet", "head_epochs": 2, "head_learning_rate": 0.1},
+            [2, 20],
+            [0.1, 1e-3],
+        ),
+        ({"weights": "imagenet", "retrain_last": 0}, [20], [1e-3]),
+        ({"weights": "imagenet", "head_epochs": 0}, [20], [1e-3]),
+        ({"weights": None}, [20], [1e-3]),
+    ],
+)
+def test_a_new_head_trains_alone_first_where_pretrained_layers_could_suffer(
+    fields: dict, epochs: list[int], rates: list[float], photos: Photos
+) -> None:
+    model = classifier(backbone("MobileNet", image_size=32, weights=None, alpha=0.25), 3)
+    phases = [phase for phase, _ in plan_phases(FineTune("MobileNet", **fields), photos, model)]
+    assert [phase.plan.epochs for phase in phases] == epochs
+    assert [phase.plan.learning_rate for phase in phases] == pytest.approx(rates)
+    assert (phases[0].last, phases[0].features is None) == (
+        (0, False) if len(epochs) == 2 or fields.get("retrain_last") == 0 else (30, True)
+    )
