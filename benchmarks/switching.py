@@ -4,7 +4,8 @@
 
 CIFAR10 holds train/ and test/ with a folder per class (Krizhevsky 2009). The part: the first 1,000
 photos of each class of train/, by name, every tenth of them for validation; all 10,000 of test/.
-ResNet-8 (He et al. 2015) of 16, 32 and 64 filters; flips and shifts of 4 pixels; batches of 128.
+ResNet-8 (He et al. 2015) of 16, 32 and 64 filters, its stem of stride 2, which two cores train four
+times faster; flips and shifts of 4 pixels; batches of 128.
 
 Every method has the same budget of epochs, and its rate falls to a tenth after 60 % and to a
 hundredth after 85 % of it, whichever optimizer is then at work. Each rate is chosen over the same
@@ -76,7 +77,7 @@ def batches(photos: np.ndarray, labels: np.ndarray, seed: int) -> tf.data.Datase
 
 
 def resnet(seed: int) -> keras.Model:
-    """ResNet-8: a stem and three residual blocks."""
+    """ResNet-8: a stem, of stride 2 here, and three residual blocks."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
 
@@ -94,7 +95,7 @@ def resnet(seed: int) -> keras.Model:
 
     pixels = keras.Input((32, 32, 3))
     x = keras.layers.Rescaling(1 / 64, -2)(pixels)
-    x = keras.layers.ReLU()(convolved(x, 16))
+    x = keras.layers.ReLU()(convolved(x, 16, 2))
     for filters, stride in ((16, 1), (32, 2), (64, 2)):
         inner = keras.layers.ReLU()(convolved(x, filters, stride))
         outer = convolved(inner, filters)
@@ -168,7 +169,7 @@ def trained(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=Path("switching.jsonl"))
     asked = parser.parse_args()

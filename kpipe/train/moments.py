@@ -17,7 +17,15 @@ import keras
 
 from kpipe.errors import TrainingError
 
-__all__ = ["AtEpoch", "Moment", "OnPlateau", "State", "Watch", "WatchingMoment"]
+__all__ = [
+    "AtEpoch",
+    "Moment",
+    "OnPlateau",
+    "State",
+    "Watch",
+    "WatchingMoment",
+    "refuse_other",
+]
 
 State = dict[str, Any]
 
@@ -72,6 +80,17 @@ class WatchingMoment(Moment):
     @abc.abstractmethod
     def missed(self, state: State) -> str:
         """Why the moment has not come, for the end of a training."""
+
+
+def refuse_other(when: object) -> None:
+    """Raises a TrainingError for what is no moment, such as the number of an epoch."""
+    if not isinstance(when, Moment):
+        raise TrainingError(
+            "when to switch is told by a moment",
+            expected="AtEpoch(n), OnPlateau(...), SWATS(...) or another kpipe.train.Moment",
+            received=repr(when),
+            fix=f"AtEpoch({when})" if isinstance(when, int) else "OnPlateau()",
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 
 from kpipe.errors import TrainingError
-from kpipe.train.moments import Moment, WatchingMoment
+from kpipe.train.moments import Moment, WatchingMoment, refuse_other
 from kpipe.train.optimizers import Kind, optimizer
 from kpipe.train.schedules import Plateau, Schedule, as_schedule
 
@@ -65,6 +65,8 @@ class FitPlan:
                 expected="switch_to and switch_when together, or neither",
                 received=f"switch_to={self.switch_to!r}, switch_when={self.switch_when!r}",
             )
+        if self.switch_when is not None:
+            refuse_other(self.switch_when)
         # A plan's repr names it in checkpoints, so it must be what the optimizer is, not where.
         object.__setattr__(self, "optimizer", _described(self.optimizer))
         if self.switch_to is not None:

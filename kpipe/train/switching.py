@@ -31,7 +31,7 @@ from kpipe.train.carrying import (
     refuse_unable,
     unwrapped,
 )
-from kpipe.train.moments import Moment, State, Watch, WatchingMoment
+from kpipe.train.moments import Moment, State, Watch, WatchingMoment, refuse_other
 from kpipe.train.optimizers import optimizer
 
 __all__ = ["StatefulCallback", "SwitchOptimizer"]
@@ -73,6 +73,9 @@ class SwitchOptimizer(StatefulCallback):
     Attributes:
         switched_at: the epoch of the new optimizer's first step, the first being 0; None before.
         switched_step: how many batches of that epoch were the old optimizer's.
+
+    Raises:
+        TrainingError: an unknown name, or `when` is no moment.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class SwitchOptimizer(StatefulCallback):
         when: Moment,
     ) -> None:
         super().__init__()
+        refuse_other(when)
         self.when = when
         self.switched_at: int | None = None
         self.switched_step = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kpipe.errors import TrainingError
-from kpipe.train import AtEpoch, OnPlateau
+from kpipe.train import AtEpoch, FitPlan, OnPlateau, SwitchOptimizer
 
 
 def test_an_epoch_is_due_from_itself_on() -> None:
@@ -45,3 +45,12 @@ def test_an_accuracy_improves_upward() -> None:
 def test_an_impossible_moment_is_refused(make) -> None:
     with pytest.raises(TrainingError):
         make()
+
+
+@pytest.mark.parametrize("when", [2, "plateau", AtEpoch, None])
+def test_what_is_no_moment_is_refused_with_what_is(when) -> None:
+    with pytest.raises(TrainingError, match=r"AtEpoch\(n\), OnPlateau"):
+        SwitchOptimizer("sgd", when)
+    if when is not None:
+        with pytest.raises(TrainingError, match=r"AtEpoch\(n\), OnPlateau"):
+            FitPlan(3, switch_to="sgd", switch_when=when)
