@@ -10,9 +10,11 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kpipe.core.fingerprint import fingerprint
 from kpipe.errors import TrainingError
 from kpipe.stages.models import begin, is_saved, save_model
 from kpipe.stages.photos import Photos
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from kpipe.core.journal import Journal
     from kpipe.stages.training import FineTune
-    from kpipe.train import FitPlan, FitResult, Phase, Unfrozen
+    from kpipe.train import FeaturePlan, FitPlan, FitResult, Phase, Unfrozen
 
 __all__ = ["fit_on", "plan_phases", "train_member"]
 
@@ -174,19 +176,16 @@ def _trained(
 
 def plan_phases(recipe: FineTune, photos: Photos, model: keras.Model) -> list[tuple[Phase, float]]:
     """The phases that a recipe declares for a network, each with its decay of rates."""
-    from kpipe.train import FeaturePlan, Phase, plan_unfreezing
+    from kpipe.train import Phase, plan_unfreezing
 
-    features = None
-    if recipe.views:
-        varies = photos.augmenter or photos.mixer or photos.sampling
-        features = FeaturePlan(recipe.views if varies else 1, photos.seed)
+    features = _features(recipe, photos, model) if recipe.views else None
     plan = _planner(recipe, photos)
     phases = []
     if recipe.epochs_of_head:
-        head = plan(
-            recipe.epochs_of_head, rate=recipe.head_learning_rate or 3 * recipe.learning_rate
-        )
-        phases.append((Phase(head, 0, features), 1.0))
+        rate = recipe.head_learning_rate or 3 * recipe.learning_rate
+        phases.append((Phase(plan(recipe.epochs_of_head, rate=rate), 0, features), 1.0))
+        # Later phases see later epochs of the data, whose features are others.
+        features = dataclasses.replace(features, folder=None) if features else None
     count = recipe.unfreeze_in
     lasts: tuple[int | None, ...] = (recipe.retrain_last,)
     if count > 1:
@@ -199,6 +198,29 @@ def plan_phases(recipe: FineTune, photos: Photos, model: keras.Model) -> list[tu
         on = features if last == 0 else None
         phases.append((Phase(plan(epochs, switches=is_last), last, on), recipe.rate_decay))
     return phases
+
+
+def _features(recipe: FineTune, photos: Photos, model: keras.Model) -> FeaturePlan:
+    """Which features of the frozen backbone are computed, and where every run finds them."""
+    from kpipe.train import FeaturePlan, cut, forget_unused, unfreeze, weights_digest
+
+    varies = photos.augmenter or photos.mixer or photos.sampling
+    plan = FeaturePlan(recipe.views if varies else 1, photos.seed)
+    if photos.shared is None:
+        return plan
+    unfreeze(model, 0)
+    stem, _ = cut(model)
+    key = fingerprint(
+        {
+            "photos": photos.drawn_from,
+            "backbone": [recipe.backbone, recipe.alpha, weights_digest(stem)],
+            "views": plan.views,
+            "version": recipe.version,
+            "distributions": {name: version(name) for name in recipe.distributions},
+        }
+    )
+    forget_unused(photos.shared / "features")
+    return dataclasses.replace(plan, folder=photos.shared / "features" / key)
 
 
 def _finish(recipe: FineTune, photos: Photos) -> tuple[Phase, float]:

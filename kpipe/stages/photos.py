@@ -33,6 +33,8 @@ class Photos:
         sampling: which photos an epoch shows; None shows each once.
         class_weight: class index -> factor in the loss; None counts all the same.
         shown_size: pixels of a side to which photos are made smaller; None leaves them.
+        origin: the name of the result that holds them, which stands for its content.
+        shared: a folder that all runs share; None where there is none.
     """
 
     manifest: Manifest
@@ -44,6 +46,8 @@ class Photos:
     sampling: Sampling | None = None
     class_weight: dict[int, float] | None = None
     shown_size: int | None = None
+    origin: str = ""
+    shared: Path | None = None
 
     @classmethod
     def read(cls, context: Context, batch_size: int = 32) -> Photos:
@@ -62,7 +66,18 @@ class Photos:
             )
         sampling, weights = _balance(context)
         augmenter, mixer = _augmentation(context, sampling)
-        return cls(manifest, images, context.seed, batch_size, augmenter, mixer, sampling, weights)
+        return cls(
+            manifest,
+            images,
+            context.seed,
+            batch_size,
+            augmenter,
+            mixer,
+            sampling,
+            weights,
+            origin=folder.name,
+            shared=context.shared,
+        )
 
     def varied(self, seed: int, strength: float) -> Photos:
         """The same photos in another order, with other draws and a stronger or weaker change."""
@@ -95,6 +110,19 @@ class Photos:
     def fit_weight(self) -> dict[int, float] | None:
         """`class_weight` of `fit`; None where each photo brings its own, as a mixed one does."""
         return self.class_weight if self.mixer is None else None
+
+    @property
+    def drawn_from(self) -> dict[str, Any]:
+        """All that decides what `training` gives, in plain data."""
+        fields = dataclasses.asdict(self._drawn(0))
+        # Keys of canonical mappings are text.
+        weights = sorted((fields.pop("class_weight") or {}).items())
+        return {
+            "origin": self.origin,
+            "batch_size": self.batch_size,
+            "shown_size": self.shown_size,
+            "training": {**fields, "class_weight": weights},
+        }
 
     def training(self, first_epoch: int) -> tf.data.Dataset:
         """Endless batches from an epoch on."""

@@ -35,6 +35,7 @@ __all__ = [
     "find_blocks",
     "fit",
     "fit_phases",
+    "forget_unused",
     "frozen_end",
     "optimizer",
     "optimizer_names",
@@ -45,6 +46,7 @@ __all__ = [
     "resize",
     "schedule_names",
     "unfreeze",
+    "weights_digest",
 ]
 __getattr__, __dir__ = lazy(
     __name__,
@@ -79,6 +81,7 @@ __getattr__, __dir__ = lazy(
         "find_blocks": "blocks",
         "fit": "fitting",
         "fit_phases": "phases",
+        "forget_unused": "extraction",
         "frozen_end": "freezing",
         "optimizer": "optimizers",
         "optimizer_names": "optimizers",
@@ -89,5 +92,6 @@ __getattr__, __dir__ = lazy(
         "resize": "resizing",
         "schedule_names": "schedules",
         "unfreeze": "freezing",
+        "weights_digest": "extraction",
     },
 )

@@ -3,6 +3,9 @@
 for each view, and for validation:
     photos -> stem -> features.npy, streamed; labels.npy, weights.npy, bounds.npy
     all of it in a folder aside -> renamed
+
+Trainings that need the same features may share a folder, also at the same time: each writes aside
+for itself, and the first to be done serves all.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,8 +28,9 @@ import tensorflow as tf
 from kpipe.errors import TrainingError
 from kpipe.train.features import COLUMNS, FeaturePlan, Features, view_name
 
-__all__ = ["extract_features"]
+__all__ = ["extract_features", "forget_unused", "weights_digest"]
 
+_PART = ".part"
 _Told = Callable[[int, int], None]
 _Names = Callable[[int], Sequence[str]]
 _Describe = Callable[[int, int], Sequence[str]]
@@ -64,6 +70,10 @@ def extract_features(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    os.utime(folder)
+    for left in folder.glob(f"*{_PART}"):
+        if _unused(left, hours=1):
+            shutil.rmtree(left)
     for name, given in (("training", data(0)), ("validation", validation)):
         if given is not None and not isinstance(given.element_spec, tuple):
             raise TrainingError(
@@ -85,13 +95,35 @@ def extract_features(
     return Features(folder, plan)
 
 
+def forget_unused(folder: Path) -> None:
+    """Removes features that no training has asked for in two weeks.
+
+    Args:
+        folder: of folders that were each given to `extract_features`; it may be missing.
+    """
+    for kept in folder.glob("*/"):
+        if _unused(kept, hours=14 * 24):
+            shutil.rmtree(kept)
+
+
+def _unused(folder: Path, hours: float) -> bool:
+    """Whether nothing in a folder, nor itself, was touched in that time."""
+    last = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    return time.time() - last > 3600 * hours
+
+
+def weights_digest(model: keras.Model) -> str:
+    """The sha256 of a model's weights, in its order."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
+    return digest.hexdigest()
+
+
 def _claim(folder: Path, stem: keras.Model, steps: int, plan: FeaturePlan) -> None:
     """Notes in the folder whose features it holds, or refuses those of another stem."""
-    digest = hashlib.sha256()
-    for weight in stem.weights:
-        digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
     wanted = {
-        "weights of the frozen part": digest.hexdigest(),
+        "weights of the frozen part": weights_digest(stem),
         "shape": str(tuple(stem.output.shape)),
         "steps_per_epoch": str(steps),
         "dtype": plan.dtype,
@@ -135,11 +167,10 @@ class _Writer:
         self, name: str, data: Iterable[Any], batches: int | None, names: _Names | None = None
     ) -> None:
         """Makes one part, of so many batches if a number is given; `names` of a batch's photos."""
-        aside = self._folder / f"{name}.part"
-        shutil.rmtree(aside, ignore_errors=True)
+        aside = self._folder / f"{name}-{secrets.token_hex(4)}{_PART}"
         aside.mkdir()
         try:
-            others, sizes = self._write_features(aside / "features.npy", data, names)
+            others, sizes = self._write_features(aside / "features.npy", name, data, names)
             if len(sizes) != (batches or len(sizes)) or not sizes:
                 raise TrainingError(
                     f"the data of {name} ended early",
@@ -153,12 +184,17 @@ class _Writer:
                     np.save(aside / f"{kind}.npy", column)
             ends = np.cumsum(sizes, dtype=np.int64)
             np.save(aside / "bounds.npy", np.stack([ends - sizes, ends], -1))
-            aside.rename(self._folder / name)
+            try:
+                aside.rename(self._folder / name)
+            except OSError:
+                if not (self._folder / name).exists():
+                    raise
+                # Another training was done first, with the same content.
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
     def _write_features(
-        self, path: Path, data: Iterable[Any], names: _Names | None
+        self, path: Path, part: str, data: Iterable[Any], names: _Names | None
     ) -> tuple[list[list[np.ndarray]], list[int]]:
         """Streams the features into a file; what goes with them, and the size of each batch."""
         others: list[list[np.ndarray]] = []
@@ -175,7 +211,7 @@ class _Writer:
                 if broken.any():
                     shown = names(len(sizes)) if names is not None else range(len(features))
                     raise TrainingError(
-                        f"features of batch {len(sizes)} of {path.parent.stem} are not finite",
+                        f"features of batch {len(sizes)} of {part} are not finite",
                         expected=f"numbers that {self._dtype} can hold",
                         received=f"{np.count_nonzero(broken)} of {len(features)} examples: "
                         + ", ".join(str(shown[place]) for place in np.flatnonzero(broken)[:8]),

@@ -49,11 +49,14 @@ class FeaturePlan:
             epochs differ by more than their order, as augmented ones do.
         seed: of the order from epoch `views` on, in [-2**63, 2**63).
         dtype: of the file. Half precision halves it, and rounds features to 3 digits.
+        folder: where they are kept, named by all that they depend on, so that another training
+            finds them; None for a folder beside the checkpoints of this one.
     """
 
     views: int = 1
     seed: int = 0
     dtype: Literal["float32", "float16"] = "float32"
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         if self.views < 1:

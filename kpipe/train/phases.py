@@ -109,7 +109,7 @@ def fit_phases(
                 validation,
                 steps_per_epoch=steps_per_epoch,
                 plan=phase.features,
-                folder=place / "features",
+                folder=phase.features.folder or place / "features",
                 describe=names,
                 progress=progress,
             )

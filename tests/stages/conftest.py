@@ -64,12 +64,16 @@ def perform(tmp_path: Path) -> Perform:
     """`perform(stage, data=folder, ...)` -> its folder and the events it recorded."""
 
     def run(
-        stage: Stage, seed: int = 3, into: Path | None = None, **inputs: Path | list[Path]
+        stage: Stage,
+        seed: int = 3,
+        into: Path | None = None,
+        shared: Path | None = None,
+        **inputs: Path | list[Path],
     ) -> tuple[Path, list[Event]]:
         folder = into or tmp_path / stage.name
         folder.mkdir(parents=True, exist_ok=True)
         journal = Journal(tmp_path / f"{stage.name}.jsonl", (), stage.name)
-        stage.run(Context(folder, given(inputs), seed, journal))
+        stage.run(Context(folder, given(inputs), seed, journal, shared))
         return folder, read_journal(journal.path) if journal.path.exists() else []
 
     return run

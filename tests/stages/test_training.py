@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from kpipe.data import Augmenter, Mixer, Sampling
 from kpipe.errors import TrainingError, WeightsError
 from kpipe.stages import FineTune
 from kpipe.stages.members import plan_phases
@@ -81,6 +83,61 @@ def test_phases_are_trained_in_order_and_told(perform, data_folder: Path, weight
     assert history["history"]["phase"] == [1, 1, 2, 2, 3, 3, 3]
     assert history["switched_at"] == 6
     assert FineTune(**read_about(folder)["recipe"]) == stage
+
+
+def test_features_of_the_frozen_backbone_are_computed_once_for_all_runs(
+    perform, data_folder: Path, weights: Path, tmp_path: Path
+) -> None:
+    def trained(name: str, shared: Path | None, **fields) -> list[np.ndarray]:
+        stage = FineTune(
+            "MobileNet", alpha=0.25, weights=str(weights), retrain_last=0, epochs=2, **fields
+        )
+        folder, _ = perform(stage, into=tmp_path / name, shared=shared, data=data_folder)
+        return load_model(folder).get_weights()
+
+    def files() -> dict[str, int]:
+        found = (tmp_path / "shared").glob("features/*/*/features.npy")
+        return {str(path): path.stat().st_mtime_ns for path in found}
+
+    alone = trained("alone", None)
+    for one, other in zip(alone, trained("first", tmp_path / "shared"), strict=True):
+        np.testing.assert_array_equal(one, other)
+    made = files()
+    assert len(made) == 2  # one view, since nothing is augmented, and validation
+    trained("another rate", tmp_path / "shared", learning_rate=0.01, label_smoothing=0.1)
+    assert files() == made
+
+
+def test_features_are_told_apart_by_all_that_they_depend_on(
+    photos: Photos, weights: Path, tmp_path: Path
+) -> None:
+    model = classifier(backbone("MobileNet", image_size=32, weights=weights, alpha=0.25), 3)
+    photos = dataclasses.replace(photos, shared=tmp_path)
+
+    def folder(photos: Photos = photos, **fields) -> Path | None:
+        recipe = FineTune("MobileNet", alpha=0.25, weights=str(weights), **fields)
+        (phase, _), *_ = plan_phases(recipe, photos, model)
+        return phase.features.folder
+
+    same = [folder(), folder(epochs=3, head_epochs=7, learning_rate=0.1, dropout=0.5, ema=0.9)]
+    flipped = dataclasses.replace(photos, augmenter=Augmenter(flip="horizontal"))
+    other = [
+        folder(flipped),
+        folder(flipped, views=2),
+        folder(dataclasses.replace(photos, seed=4)),
+        folder(dataclasses.replace(photos, origin="other photos")),
+        folder(dataclasses.replace(photos, batch_size=9)),
+        folder(dataclasses.replace(photos, shown_size=24)),
+        folder(dataclasses.replace(photos, mixer=Mixer(cut_mix=1.0))),
+        folder(dataclasses.replace(photos, sampling=Sampling("oversample"))),
+    ]
+    model.layers[2].set_weights([w + 1 for w in model.layers[2].get_weights()])
+    other.append(folder())
+    assert len(set(same)) == 1 and len({*same, *other}) == 10
+    second, _ = plan_phases(
+        FineTune("MobileNet", weights=str(weights), head_epochs=1, retrain_last=0), photos, model
+    )[1]
+    assert second.features.folder is None, "its epochs of the data are others"
 
 
 def test_trained_small_it_ends_at_full_size(perform, data_folder: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import tensorflow as tf
 
 from kpipe.errors import TrainingError
 from kpipe.train import FitPlan, extraction, fit, unfreeze
-from kpipe.train.extraction import extract_features
+from kpipe.train.extraction import extract_features, forget_unused
 from kpipe.train.features import FeaturePlan, Features, cut
 
 from . import tiny
@@ -249,7 +251,12 @@ def test_only_views_that_are_missing_are_made(tmp_path: Path) -> None:
     stem, _ = cut(frozen())
     told: list[tuple[int, int]] = []
     extract(stem, tmp_path, FeaturePlan(views=3), data, progress=lambda *at: told.append(at))
-    whole = {path: path.read_bytes() for path in tmp_path.glob("*/*.npy")}
+    finished = ("view-000", "view-001", "view-002", "validation")
+
+    def files() -> dict[Path, bytes]:
+        return {p: p.read_bytes() for name in finished for p in (tmp_path / name).iterdir()}
+
+    whole = files()
     assert told == [(n, 14) for n in range(1, 15)]
     # As a kill leaves it: one view is missing, one begun.
     shutil.rmtree(tmp_path / "view-002")
@@ -259,8 +266,42 @@ def test_only_views_that_are_missing_are_made(tmp_path: Path) -> None:
     extract(stem, tmp_path, FeaturePlan(views=3), data, progress=lambda *at: told.append(at))
     assert set(asked) == {1, 2}
     assert told[0] == (4, 14) and told[-1] == (14, 14)
-    assert {path: path.read_bytes() for path in tmp_path.glob("*/*.npy")} == whole
+    assert files() == whole
+    # Another training may be at work on it; `forget_unused` has a test of its own.
+    assert [path.name for path in tmp_path.glob("*.part")] == ["view-001.part"]
+
+
+def test_two_trainings_may_compute_the_same_features_at_once(tmp_path: Path) -> None:
+    stem, _ = cut(frozen())
+
+    def overtaken(first_epoch: int) -> tf.data.Dataset:
+        # By the time this one has read its data, the other one is done.
+        extract(stem, tmp_path, FeaturePlan(views=2))
+        return tiny.data(first_epoch)
+
+    kept = extract(stem, tmp_path, FeaturePlan(views=2), overtaken)
+    alone = extract(stem, tmp_path / "alone", FeaturePlan(views=2))
+    for one, other in zip(epochs_of(kept, 0, 3), epochs_of(alone, 0, 3), strict=True):
+        np.testing.assert_array_equal(one, other)
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_what_was_not_used_for_long_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    stem, _ = cut(frozen())
+    for name in ("used", "old", "cut off"):
+        extract(stem, tmp_path / name, FeaturePlan())
+    left, begun = tmp_path / "cut off" / "view-001-1.part", tmp_path / "used" / "view-001-2.part"
+    left.mkdir()
+    begun.mkdir()
+    weeks_ago = time.time() - 15 * 24 * 3600
+    for path in [left, tmp_path / "old", *(tmp_path / "old").iterdir()]:
+        os.utime(path, (weeks_ago, weeks_ago))
+    forget_unused(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut off", "used"]
+    for name in ("used", "cut off"):
+        extract(stem, tmp_path / name, FeaturePlan())
+    assert not left.exists() and begun.exists()
+    forget_unused(tmp_path / "missing")
 
 
 def test_without_validation_there_is_none(tmp_path: Path) -> None:
