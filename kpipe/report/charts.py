@@ -14,12 +14,15 @@ _STYLE: Any = {"svg.hashsalt": "kpipe", "svg.fonttype": "none", "font.size": 9}
 
 
 def learning_curves(training: dict[str, Any]) -> str:
-    """Loss and accuracy by epoch; the switch of the optimizer and the kept epoch marked.
+    """Loss and accuracy by epoch; phases, the switch of the optimizer and the kept epoch marked.
 
     Args:
-        training: `history` (name -> a value an epoch), `switched_at`, `best_epoch`, `title`.
+        training: `history` (name -> a value an epoch; "phase" is its number), `switched_at`,
+            `best_epoch`, `title`.
     """
     history = training["history"]
+    phases = history.get("phase", [])
+    begins = [n for n in range(1, len(phases)) if phases[n] != phases[n - 1]]
     epochs = range(1, len(next(iter(history.values()))) + 1)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8, 2.6), layout="constrained")
@@ -30,8 +33,11 @@ def learning_curves(training: dict[str, Any]) -> str:
             ):
                 if key in history:
                     axes.plot(epochs, history[key], label=label, color=color, marker=".")
+            # Epochs count from 1 here: a line stands between the two that it divides.
+            for n in begins:
+                once = {"label": "next phase"} if n == begins[0] else {}
+                axes.axvline(n + 0.5, color="#8a8f98", linestyle=":", **once)
             if training.get("switched_at") is not None:
-                # Epochs count from 1 here: the switch stands between the two it divides.
                 axes.axvline(
                     training["switched_at"] + 0.5, color="#c2410c", linestyle="--", label="switch"
                 )

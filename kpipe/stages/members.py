@@ -87,8 +87,6 @@ def train_member(
         journal: hears of each epoch.
         title: the name of this training.
     """
-    from kpipe.train import backbone, classifier, resize
-
     if is_saved(folder):
         return
     begin(photos.seed)
@@ -99,20 +97,32 @@ def train_member(
             expected=f"less than {size} pixels",
             fix="leave small_size out, or raise Data.image_size",
         )
-    options = {} if recipe.alpha is None else {"alpha": recipe.alpha}
-    base = backbone(recipe.backbone, image_size=size, weights=recipe.weights, **options)
-    model = classifier(base, len(photos.classes), dropout=recipe.dropout, seed=photos.seed)
     if small is None:
+        model = _network(recipe, photos, size)
         rows = [_trained(model, plan_phases(recipe, photos, model), photos, folder, journal, title)]
     else:
-        model, fewer = resize(model, small), dataclasses.replace(photos, shown_size=small)
-        phases = plan_phases(recipe, fewer, model)
-        rows = [_trained(model, phases, fewer, folder, journal, f"{title} at {small} px")]
-        model = resize(model, size)
+        first, fewer = (
+            _network(recipe, photos, small),
+            dataclasses.replace(photos, shown_size=small),
+        )
+        phases = plan_phases(recipe, fewer, first)
+        rows = [_trained(first, phases, fewer, folder, journal, f"{title} at {small} px")]
+        # Built anew rather than resized: some networks pad by the size of the image.
+        model = _network(recipe, photos, size)
+        model.set_weights(first.get_weights())
         phases = [_finish(recipe, photos)]
         rows.append(_trained(model, phases, photos, folder, journal, f"{title} at {size} px"))
     (folder / "history.json").write_text(json.dumps(rows), encoding="utf-8")
     save_model(model, folder, title=title, recipe=recipe.configuration())
+
+
+def _network(recipe: FineTune, photos: Photos, size: int) -> keras.Model:
+    """What a recipe builds for photos of so many pixels a side."""
+    from kpipe.train import backbone, classifier
+
+    options = {} if recipe.alpha is None else {"alpha": recipe.alpha}
+    base = backbone(recipe.backbone, image_size=size, weights=recipe.weights, **options)
+    return classifier(base, len(photos.classes), dropout=recipe.dropout, seed=photos.seed)
 
 
 def fit_on(

@@ -119,6 +119,17 @@ def test_the_curves_mark_the_switch_and_the_kept_epoch() -> None:
     assert ">switch</text>" not in plain and ">kept</text>" not in plain
 
 
+def test_each_phase_begins_at_a_line() -> None:
+    def lines(phases: list[float]) -> int:
+        history = {"loss": [1.0] * 4, "accuracy": [0.5] * 4, "phase": phases}
+        picture = learning_curves({"history": history, "switched_at": None, "best_epoch": None})
+        assert (">next phase</text>" in picture) == (len(set(phases)) > 1)
+        return picture.count("stroke-dasharray")
+
+    # Two charts; a line in the legend of each.
+    assert [lines([1, 1, 1, 1]), lines([1, 1, 2, 2]), lines([1, 2, 2, 3])] == [0, 4, 6]
+
+
 def test_the_switch_stands_where_the_optimizer_changed() -> None:
     # Moved by one epoch, the dashed line moves; everything else stays.
     one, other = (learning_curves({**HISTORY, "switched_at": at}) for at in (1, 2))
