@@ -3,7 +3,8 @@
     hands channels on     normalization per channel, activations, pooling, padding, dropout
     joins channels        Add and its like, elementwise over inputs that broadcast
     lays out channels     Concatenate, Flatten, Reshape
-    must keep channels    what mixes or normalizes over them: Softmax, LayerNormalization, ...
+    joins groups of them  GroupNormalization
+    must keep channels    what mixes or normalizes over all: Softmax, LayerNormalization, ...
 
 Masking is the meaning of every rule here: a rule hands channels on only where an output channel
 depends on its own input channel alone, so that removing a channel equals masking it.
@@ -41,7 +42,6 @@ _STAYING = {
     "ops.Softmax": "softmax mixes the channels",
     "layers.LayerNormalization": "LayerNormalization normalizes over the channels",
     "layers.RMSNormalization": "RMSNormalization normalizes over the channels",
-    "layers.GroupNormalization": "GroupNormalization normalizes over groups of channels",
     "layers.Normalization": "Normalization holds constants per channel",
 }
 
@@ -59,6 +59,27 @@ def _link_batch_norm(site: Site) -> Ids:
 def _cut_batch_norm(operation: Operation, inputs: Sequence[Ids], output: Ids) -> Cut:
     names = ("gamma", "beta", "moving_mean", "moving_variance")
     return Cut({}, {name: {0: output} for name in names})
+
+
+def _link_group_norm(site: Site) -> Ids:
+    """Channels of one group are normalized together, so they go together."""
+    config, ids, groups = site.operation.config, follow(site), site.operation.config["groups"]
+    if config["axis"] not in (-1, len(site.output_shape) - 1):
+        return freeze("it normalizes another axis than the last")(site)
+    if groups == 1:
+        return freeze("it normalizes over all channels")(site)
+    if not site.operation.weights:
+        return freeze("without weights, it does not say how wide its groups are")(site)
+    together = ids.reshape(groups, -1)
+    for place in range(1, together.shape[1]):
+        site.channels.join(together[:, 0], together[:, place])
+    return ids
+
+
+def _cut_group_norm(operation: Operation, inputs: Sequence[Ids], output: Ids) -> Cut:
+    (before,) = next(iter(operation.weights.values()))
+    groups = operation.config["groups"] * len(output) // before
+    return Cut({"groups": groups}, {name: {0: output} for name in operation.weights})
 
 
 def _cut_prelu(operation: Operation, inputs: Sequence[Ids], output: Ids) -> Cut:
@@ -147,6 +168,7 @@ CHANNEL_RULES: dict[str, Rule] = {
     **{f"ops.{name}": _MERGE for name in _ELEMENTWISE},
     **{f"ops.{name}": _REDUCTION for name in ("Mean", "Sum", "Max", "Min")},
     "layers.BatchNormalization": Rule(_link_batch_norm, _cut_batch_norm),
+    "layers.GroupNormalization": Rule(_link_group_norm, _cut_group_norm),
     "layers.PReLU": Rule(follow, _cut_prelu),
     "layers.Rescaling": Rule(_link_rescaling),
     "layers.Activation": Rule(_link_activation),

@@ -11,7 +11,7 @@ compared across the whole model, and takes the mean over the rows.
 
 from __future__ import annotations
 
-import zlib
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +20,15 @@ import keras
 import numpy as np
 
 from kpipe.errors import PruneError, nearest
+from kpipe.prune.activity_criteria import apoz, mean_activation, taylor
 from kpipe.prune.graph import read
 from kpipe.prune.groups import Coupling, Group, couple
+from kpipe.prune.measuring import Measured
+from kpipe.prune.reconstruction import reconstruction
 from kpipe.prune.registry import rule_of
+from kpipe.prune.weight_criteria import bn_scale, geometric_median, l1, l2, random
 
-__all__ = ["CRITERIA", "Candidate", "Ranking", "l1", "l2", "random", "rank", "score"]
+__all__ = ["CRITERIA", "Candidate", "Criterion", "Ranking", "find_criterion", "rank", "score"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Candidate:
         model: the model they are in.
         data: whatever the caller handed to `rank`, for criteria that look at activations.
         seed: for criteria that draw.
+        coupling: the whole model's groups.
+        measured: what the model does on the data, measured when it is first asked for.
     """
 
     group: Group
@@ -43,6 +49,7 @@ class Candidate:
     data: Any
     seed: int
     coupling: Coupling
+    measured: Measured
 
     def filters(self, layer: str) -> np.ndarray:
         """The weights of the filters that make each unit in one member layer.
@@ -61,8 +68,12 @@ class Candidate:
             parts.append(rows[chosen].reshape(len(chosen), -1))
         return np.concatenate(parts, axis=1)
 
+    def of_units(self, layer: str, values: np.ndarray) -> np.ndarray:
+        """A value of each of a member layer's channels, (channels,) -> of each unit, (units,)."""
+        return np.asarray(values)[self.group.members[layer]].mean(axis=1)
 
-Criterion = Callable[[Candidate], np.ndarray]
+
+Criterion = Callable[[Candidate], np.ndarray | None]
 
 
 @dataclass(frozen=True)
@@ -78,31 +89,23 @@ class Ranking:
     scores: np.ndarray
 
 
-def l1(candidate: Candidate) -> np.ndarray:
-    """Sum of absolute filter weights (Li et al. 2017, "Pruning Filters for Efficient ConvNets")."""
-    return np.stack([np.abs(candidate.filters(m)).sum(axis=1) for m in candidate.group.members])
-
-
-def l2(candidate: Candidate) -> np.ndarray:
-    """Euclidean norm of filter weights (He et al. 2018, "Soft Filter Pruning")."""
-    return np.stack(
-        [np.sqrt(np.square(candidate.filters(m)).sum(axis=1)) for m in candidate.group.members]
-    )
-
-
-def random(candidate: Candidate) -> np.ndarray:
-    """Uniform draws from (seed, group): the control that any criterion must beat."""
-    name = zlib.crc32(candidate.group.layer.encode())
-    draws = np.random.default_rng([candidate.seed, name]).random(len(candidate.group.units))
-    return np.tile(draws, (len(candidate.group.members), 1))
-
-
-CRITERIA: dict[str, Criterion] = {"l1": l1, "l2": l2, "random": random}
+CRITERIA: dict[str, Criterion] = {
+    "apoz": apoz,
+    "bn_scale": bn_scale,
+    "geometric_median": geometric_median,
+    "l1": l1,
+    "l2": l2,
+    "mean_activation": mean_activation,
+    "random": random,
+    "reconstruction": reconstruction,
+    "taylor": taylor,
+}
 
 _NORMALIZERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "none": lambda scores: np.ones((len(scores), 1)),
     "mean": lambda scores: scores.mean(axis=1, keepdims=True),
     "max": lambda scores: scores.max(axis=1, keepdims=True),
+    "l2": lambda scores: np.sqrt(np.square(scores).sum(axis=1, keepdims=True)),
 }
 
 
@@ -119,20 +122,27 @@ def rank(
 
     Args:
         model: a built Functional or Sequential model.
-        criterion: a name of `CRITERIA`, or a function (candidate) -> (members, units) or (units,).
-        data: handed to the criterion.
+        criterion: a name of `CRITERIA`, or a function (candidate) -> (members, units) or (units,),
+            or None for a group that it cannot judge.
+        data: handed to the criterion. "apoz", "mean_activation" and "reconstruction" want batches
+            of images as the model takes them, `(batch, height, width, channels)`; "taylor" wants
+            (images, labels).
         normalize: what a layer's scores are divided by before they are compared across layers and
-            averaged over the layers of a group: "mean" or "max" of that layer's scores in the
-            group, or "none".
+            averaged over the layers of a group: "mean", "max" or "l2" norm of that layer's scores
+            in the group, or "none".
         protect: layers whose filters must stay.
         seed: for criteria that draw.
 
     Returns:
-        Name of a group (its first layer) -> its `Ranking`, in the order of the graph.
+        Name of a group (its first layer) -> its `Ranking`, in the order of the graph; without the
+        groups that the criterion cannot judge.
 
     Raises:
-        PruneError: an unknown criterion or normalization, or scores of the wrong shape or not
-            finite.
+        PruneError: an unknown criterion or normalization, scores of the wrong shape or not finite,
+            or data that the criterion cannot use.
+
+    Warns:
+        UserWarning: groups that the criterion cannot judge, by name.
     """
     coupling = couple(read(model), protect)
     return score(coupling, model, criterion, data, normalize=normalize, seed=seed)
@@ -153,15 +163,26 @@ def score(
         raise PruneError(
             f"unknown normalization {normalize!r}", fix=nearest(normalize, _NORMALIZERS)
         )
-    ranked = {}
+    ranked, unjudged = {}, []
+    measured = Measured(coupling, model, data)
     for group in coupling.groups:
-        raw = np.asarray(function(Candidate(group, model, data, seed, coupling)), np.float64)
+        given = function(Candidate(group, model, data, seed, coupling, measured))
+        if given is None:
+            unjudged.append(group.name)
+            continue
+        raw = np.asarray(given, np.float64)
         _check(raw, group, criterion)
         rows = np.atleast_2d(raw)
         divisor = _NORMALIZERS[normalize](rows)
         # A layer whose weights are all zero says nothing about which of its filters matter.
         scores = np.divide(rows, divisor, out=np.zeros_like(rows), where=divisor != 0)
         ranked[group.name] = Ranking(group, scores.mean(axis=0))
+    if unjudged:
+        warnings.warn(
+            f"the criterion {criterion!r} cannot judge the filters of {', '.join(unjudged)}, which "
+            "so all stay",
+            stacklevel=3,
+        )
     return ranked
 
 

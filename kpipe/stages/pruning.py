@@ -32,7 +32,8 @@ class FilterPrune(Stage):
     """Rank the filters of the whole network, remove the lowest, retrain, repeat.
 
     Args:
-        criterion: what ranks a filter.
+        criterion: what ranks a filter, see `kpipe.prune.rank`; what looks at activations sees the
+            validation photos.
         macs: the share of multiply-accumulates to keep.
         rounds: how many times filters are removed and the rest retrained.
         epochs: of retraining after each round; the best by validation loss is kept.
@@ -46,7 +47,17 @@ class FilterPrune(Stage):
     publishes: ClassVar = ("model.keras",)
     distributions: ClassVar = ("keras", "tensorflow")
 
-    criterion: Literal["l1", "l2", "random"] = "l1"
+    criterion: Literal[
+        "apoz",
+        "bn_scale",
+        "geometric_median",
+        "l1",
+        "l2",
+        "mean_activation",
+        "random",
+        "reconstruction",
+        "taylor",
+    ] = "l1"
     macs: Annotated[float, Between(0, 1, strict=True)] = 0.5
     rounds: Annotated[int, Between(1)] = 3
     epochs: Annotated[int, Between(1)] = 5
@@ -96,7 +107,7 @@ class FilterPrune(Stage):
             rounds=self.rounds,
             finetune=finetune,
             evaluate=evaluate,
-            selection=Selection(seed=context.seed),
+            selection=Selection(seed=context.seed, data=photos.finite("validation")),
             folder=context.folder / "training",
         )
         for row in result.history[1:]:

@@ -178,7 +178,9 @@ def _layer_normalized() -> keras.Model:
 
 def _group_normalized() -> keras.Model:
     inputs = image()
-    x = layers.GroupNormalization(2, name="norm")(conv(inputs, 6, "first"))
+    x = layers.GroupNormalization(4, name="pairs")(conv(inputs, 8, "first"))
+    x = layers.GroupNormalization(-1, name="each")(conv(x, 6, "second"))
+    x = layers.GroupNormalization(1, name="all")(conv(x, 6, "third"))
     return classifier(inputs, conv(x, 5, "last"))
 
 
@@ -218,7 +220,7 @@ NETS: dict[str, tuple[Callable[[], keras.Model], set[str]]] = {
     "shared layer": (_shared_layer, {"first", "twice"}),
     "nested": (_nested, {"first", "inside", "tail_conv"}),
     "layer normalized": (_layer_normalized, {"wide", "narrow"}),
-    "group normalized": (_group_normalized, {"last"}),
+    "group normalized": (_group_normalized, {"first", "second", "last"}),
     "mixing": (_mixing, {"first", "last"}),
     "broadcast": (_broadcast, {"first", "last"}),
     "split reshape": (_split_reshape, {"second", "one_dimension"}),
