@@ -174,12 +174,39 @@ def rounding(case: Case) -> str:
     return f"{case.rounding:.0e}"
 
 
+def reachable(case: Case) -> str:
+    """The share of multiply-accumulates in filters that can be removed."""
+    from kpipe.prune import reach
+    from kpipe.train import classifier
+
+    return f"{reach(classifier(case.base, CLASSES)):.1%}"
+
+
+def removal(case: Case) -> str:
+    """Random filters of every group removed: every operation against the masked original."""
+    from kpipe.prune import plan, remove_filters
+    from kpipe.train import classifier
+
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from tests.prune import masking
+
+    model = classifier(case.base, CLASSES)
+    flat = masking.randomize(remove_filters(model, plan(model, {})), 3)
+    made = plan(flat, masking.random_request(flat, 3))
+    small = remove_filters(flat, made)
+    worst = masking.worst_difference(flat, small, made.kept, case.images[:2])
+    share = (made.macs_after or 0) / (made.macs_before or 1)
+    return f"{_within(worst, 1e-4)} at {share:.0%} of the MACs"
+
+
 COLUMNS: dict[str, Callable[[Case], str]] = {
     "parameters": parameters,
     "MACs": macs,
     "preprocessing": preprocessing,
     "Keras / double": rounding,
     "LiteRT / Keras": float32,
+    "reach": reachable,
+    "filters removed": removal,
     "last block trains": step,  # the last, since it changes the model
 }
 

@@ -49,6 +49,7 @@ pipeline = Pipeline(
         ),
         FineTune(
             "EfficientNetLite0",
+            views=2,
             retrain_last=40,
             switch_to="sgd",
             switch_when=3,

@@ -4,6 +4,8 @@ plan(model, remove)          what must go together, what it saves
 remove_filters(model, plan)  a new, smaller model
 rank(model, criterion)       which filters matter least
 prune_filters(model, macs)   rank, remove, retrain, repeat
+scan_sensitivity(model, ...) what each group of filters can lose
+remove_blocks(model, blocks) whole residual blocks removed
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ __all__ = [
     "Plan",
     "PruneResult",
     "Ranking",
+    "ResidualBlock",
     "Round",
     "Rule",
     "Selection",
+    "Sensitivity",
     "Site",
     "count_macs",
     "count_params",
@@ -32,9 +36,13 @@ __all__ = [
     "plan",
     "prune_filters",
     "rank",
+    "rank_blocks",
     "reach",
     "register",
+    "remove_blocks",
     "remove_filters",
+    "residual_blocks",
+    "scan_sensitivity",
 ]
 __getattr__, __dir__ = lazy(
     __name__,
@@ -47,9 +55,11 @@ __getattr__, __dir__ = lazy(
         "Plan": "surgery",
         "PruneResult": "iteration",
         "Ranking": "criteria",
+        "ResidualBlock": "residuals",
         "Round": "rounds",
         "Rule": "rules",
         "Selection": "iteration",
+        "Sensitivity": "sensitivity",
         "Site": "rules",
         "count_macs": "macs",
         "count_params": "macs",
@@ -60,8 +70,12 @@ __getattr__, __dir__ = lazy(
         "plan": "surgery",
         "prune_filters": "iteration",
         "rank": "criteria",
+        "rank_blocks": "blocks",
         "reach": "macs",
         "register": "registry",
+        "remove_blocks": "blocks",
         "remove_filters": "surgery",
+        "residual_blocks": "blocks",
+        "scan_sensitivity": "sensitivity",
     },
 )

@@ -1,8 +1,8 @@
 """Rank, remove the lowest, retrain, again, until the model costs what was asked.
 
     round 0   the model as it is: one evaluation
-    round n   macs at most  share ** (n / rounds)  of the model's own; remove, evaluate, finetune,
-              evaluate, store
+    round n   cost at most  share ** (n / rounds)  of the model's own; remove, evaluate, finetune,
+              evaluate, store; stop where the score fell by more than the tolerance
 
 Every round starts from the stored file of the one before, so a loop that was killed and called
 again goes through the same files as one that never was, and ends with the same weights.
@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,9 @@ from kpipe.prune.graph import read
 from kpipe.prune.groups import couple
 from kpipe.prune.macs import count_macs, count_params
 from kpipe.prune.rounds import Round, Store
-from kpipe.prune.selection import floors, least_macs, select
+from kpipe.prune.selection import at_floors, floors, select
 from kpipe.prune.surgery import plan_units, remove_filters
+from kpipe.prune.targets import Latency, Target, find_target
 
 __all__ = ["PruneResult", "Selection", "prune_filters"]
 
@@ -46,7 +46,9 @@ class Selection:
         multiple: filters left in each group are a multiple of it, because odd counts can run
             slower than the unpruned model; a group of no more filters than that stays whole.
         floor: share of each group's filters that stay in any case, in [0, 1].
-        normalize: how scores are compared across layers: "mean", "max" or "none", see `rank`.
+        normalize: how scores are compared across layers: "mean", "max", "l2" or "none", see `rank`.
+        ceilings: name of a group of filters (see `rank`) -> the largest share of them that may go,
+            in [0, 1]; a sensitivity scan gives them.
         protect: layers whose filters must stay.
         data: handed to the criterion.
         seed: of the criterion and of Keras' random state at the start of each round.
@@ -55,6 +57,7 @@ class Selection:
     multiple: int = 8
     floor: float = 0.1
     normalize: str = "mean"
+    ceilings: Mapping[str, float] = field(default_factory=dict)
     protect: tuple[str, ...] = ()
     data: Any = None
     seed: int = 0
@@ -66,6 +69,13 @@ class Selection:
                 expected="multiple at least 1 and floor in [0, 1]",
                 received=f"multiple={self.multiple}, floor={self.floor}",
             )
+        wrong = {name: share for name, share in self.ceilings.items() if not 0 <= share <= 1}
+        if wrong:
+            raise PruneError(
+                "ceilings are shares of the filters of a group",
+                expected="in [0, 1]",
+                received=str(wrong),
+            )
 
 
 @dataclass(frozen=True)
@@ -73,27 +83,31 @@ class PruneResult:
     """The smallest model and how it came about.
 
     Args:
-        model: the model of the last round, not compiled.
+        model: the model of the last round that is within the tolerance, not compiled.
         history: one row per round, the model as it was first.
+        stopped: why the loop ended before its target; empty where it did not.
     """
 
     model: keras.Model
     history: tuple[Round, ...]
+    stopped: str = ""
 
 
 @dataclass(frozen=True)
 class _Request:
-    macs: float
+    target: Target
     rounds: int
     criterion: str | Criterion
+    tolerance: float | None
     selection: Selection
 
     def digest(self, model: keras.Model) -> str:
         """What a stored loop must have been asked for, to be continued."""
         chosen = self.selection
         name = getattr(self.criterion, "__qualname__", str(self.criterion))
-        request = [float(self.macs), int(self.rounds), name, chosen.multiple, chosen.floor]
-        request += [chosen.normalize, sorted(chosen.protect), chosen.seed]
+        request = [self.target.argument, float(self.target.value), int(self.rounds), name]
+        request += [self.tolerance, chosen.multiple, chosen.floor, chosen.normalize]
+        request += [sorted(chosen.ceilings.items()), sorted(chosen.protect), chosen.seed]
         total = hashlib.sha256(json.dumps(request).encode())
         for operation in read(model).operations:
             total.update(f"{operation.name} {operation.kind}".encode())
@@ -101,95 +115,138 @@ class _Request:
             total.update(np.ascontiguousarray(weight.numpy()).tobytes())
         return total.hexdigest()
 
+    def fallen(self, history: Sequence[Round]) -> str:
+        """How far the last round fell below the tolerance; empty where it did not."""
+        first, last = history[0].after, history[-1].after
+        if self.tolerance is None or last >= first - self.tolerance:
+            return ""
+        return (
+            f"round {history[-1].round} scores {last:.4g}, more than {self.tolerance:g} below the "
+            f"{first:.4g} of the model as it was"
+        )
+
 
 def prune_filters(
     model: keras.Model,
     *,
-    macs: float,
+    macs: float | None = None,
+    params: float | None = None,
+    latency_ms: float | None = None,
+    latency: Latency | None = None,
     finetune: Finetune,
     evaluate: Evaluate,
     criterion: str | Criterion = "l1",
     rounds: int = 3,
+    tolerance: float | None = None,
     selection: Selection | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> PruneResult:
-    """Removes the filters that matter least and retrains, in rounds, down to a share of the MACs.
+    """Removes the filters that matter least and retrains, in rounds, down to what is asked.
 
-    The share falls geometrically over the rounds. Each round ranks all groups globally, removes the
-    lowest, and goes through a stored file, without compile state. Keras' random state is set from
-    the seed and the round before each retraining, so the result is a function of the arguments.
+    One of `macs`, `params` and `latency_ms` is the target. The cost falls geometrically over the
+    rounds. Each round ranks all groups globally, removes the lowest, and goes through a stored
+    file, without compile state. Keras' random state is set from the seed and the round before each
+    retraining, so with `macs` or `params` the result is a function of the arguments. Times differ
+    from one measurement to the next, and with them the choice.
 
     Args:
         model: a built Functional or Sequential model of fixed image size; left as it is.
         macs: share of its multiply-accumulates to reach, in (0, 1).
+        params: share of its parameters to reach, in (0, 1).
+        latency_ms: milliseconds to reach, as `latency` measures them.
+        latency: (uncompiled model) -> milliseconds, such as `kpipe.lite.latency`. Beside another
+            target it is asked once a round, for the history.
         finetune: (uncompiled model, round from 1) -> the trained model, or None if trained in
             place.
-        evaluate: (uncompiled model) -> a score on validation data, kept in the history.
+        evaluate: (uncompiled model) -> a score on validation data, higher is better.
         criterion: see `rank`.
         rounds: removals, each followed by a retraining.
+        tolerance: how far the score may fall below that of the model as it was; the loop stops at
+            the first round that falls further, and gives the one before. None for any.
         selection: how filters are chosen; `Selection()` if None.
         folder: where finished rounds are kept. Called again with the same arguments, the loop goes
-            on after the last of them. A criterion of one's own is known by its name only, data and
-            `finetune` not at all: after a change of these, give another folder.
+            on after the last of them. A criterion of one's own is known by its name only, data,
+            `latency` and `finetune` not at all: after a change of these, give another folder.
 
     Raises:
-        PruneError: before anything is trained, a share that cannot be reached (naming the nearest
+        PruneError: before anything is trained, a target that cannot be reached (naming the nearest
             that can), or a folder that holds another loop.
     """
-    request = _Request(macs, rounds, criterion, selection or Selection())
-    original, least = _feasible(model, request)
+    asked = find_target(macs, params, latency_ms, latency)
+    request = _Request(asked, rounds, criterion, tolerance, selection or Selection())
+    start = _feasible(model, request)
     with tempfile.TemporaryDirectory() as passing:
         store = Store(Path(passing if folder is None else folder), request.digest(model), model)
         history = store.history()
         if not history:
             value = float(evaluate(model))
-            row = _row(0, model, original, (value, value), request)
+            row = _row(0, model, start.macs, (value, value), request, latency)
             history = store.keep([row], None)
-        current = store.model(len(history) - 1)
-        for number in range(len(history), rounds + 1):
+        while len(history) <= rounds and not request.fallen(history):
+            number = len(history)
             # Before the surgery: dropout layers draw their seeds when they are made.
             keras.utils.set_random_seed(request.selection.seed + number)
-            small = _removed(current, request, original, least, number)
+            small = _removed(store.model(number - 1), request, start, number)
             before = float(evaluate(small))
             answer = finetune(small, number)
             trained = small if answer is None else answer
-            row = _row(number, trained, original, (before, float(evaluate(trained))), request)
+            scores = (before, float(evaluate(trained)))
+            row = _row(number, trained, start.macs, scores, request, latency)
             history = store.keep([*history, row], trained)
-            current = store.model(number)
-        return PruneResult(current, tuple(history))
+        stopped = request.fallen(history)
+        last = len(history) - (2 if stopped else 1)
+        return PruneResult(store.model(last), tuple(history), stopped)
 
 
-def _feasible(model: keras.Model, request: _Request) -> tuple[int, dict[str, int]]:
-    """(multiply-accumulates of the model, units each group keeps at least)."""
+@dataclass(frozen=True)
+class _Start:
+    """The model as it was.
+
+    Args:
+        macs: its multiply-accumulates.
+        cost: what it costs, in the unit of the target.
+        least: name of a group -> units it keeps at least.
+    """
+
+    macs: int
+    cost: float
+    least: dict[str, int]
+
+
+def _feasible(model: keras.Model, request: _Request) -> _Start:
     find_criterion(request.criterion)
-    if not 0 < request.macs < 1 or request.rounds < 1:
+    if request.rounds < 1 or not (request.tolerance is None or request.tolerance >= 0):
         raise PruneError(
             "the loop has no target it could reach",
-            expected="macs, a share of the model's own, in (0, 1), and at least one round",
-            received=f"macs={request.macs}, rounds={request.rounds}",
+            expected="at least one round, and a tolerance of 0 or more",
+            received=f"rounds={request.rounds}, tolerance={request.tolerance}",
         )
-    original, chosen = count_macs(model), request.selection
+    chosen, target = request.selection, request.target
     coupling = couple(read(model), chosen.protect)
-    least = floors(coupling.groups, chosen.floor, chosen.multiple)
-    nearest_macs = least_macs(coupling, least)
-    if nearest_macs > request.macs * original:
-        # Rounded up, so that the share named here is one that can be asked for.
-        share = math.ceil(nearest_macs / original * 1e4) / 1e4
+    least = floors(coupling.groups, chosen.floor, chosen.multiple, chosen.ceilings)
+    whole = target.cost(model)
+    limit = target.limit(whole)
+    if limit >= whole:
         raise PruneError(
-            f"the model cannot be cut to {request.macs:.4g} of its multiply-accumulates",
-            expected=f"macs of at least {share:.4f}, the nearest that can be reached with "
+            "the model costs no more than that as it is",
+            expected=f"{target.argument} below {whole:.4g}",
+            received=f"{target.argument}={target.value}",
+        )
+    lowest = target.price(model, coupling)(at_floors(coupling, least))
+    if lowest > limit:
+        raise PruneError(
+            f"the model cannot be cut to {target.argument}={target.value:.4g}",
+            expected=f"{target.told(lowest, whole)}, the nearest that can be reached with "
             f"multiple={chosen.multiple} and floor={chosen.floor}",
-            received=f"macs={request.macs}",
+            received=f"{target.argument}={target.value}",
             fix="ask for more, or lower the floor or the multiple"
             + (f"; {len(coupling.protected)} layers are protected" if coupling.protected else ""),
         )
-    return original, least
+    return _Start(count_macs(model), whole, least)
 
 
-def _removed(
-    model: keras.Model, request: _Request, original: int, least: dict[str, int], number: int
-) -> keras.Model:
-    chosen = request.selection
+def _removed(model: keras.Model, request: _Request, start: _Start, number: int) -> keras.Model:
+    chosen, target = request.selection, request.target
     coupling = couple(read(model), chosen.protect)
     rankings = score(
         coupling,
@@ -199,8 +256,11 @@ def _removed(
         normalize=chosen.normalize,
         seed=chosen.seed + number,
     )
-    target = int(original * request.macs ** (number / request.rounds))
-    marks = select(coupling, rankings, target, least, chosen.multiple)
+    limit = target.limit(start.cost)
+    if number < request.rounds:  # the last one is met to the last bit
+        limit = start.cost * (limit / start.cost) ** (number / request.rounds)
+    price = target.price(model, coupling)
+    marks = select(coupling, rankings, price, limit, start.least, chosen.multiple)
     return remove_filters(model, plan_units(coupling, marks))
 
 
@@ -210,8 +270,10 @@ def _row(
     original: int,
     scores: tuple[float, float],
     request: _Request,
+    latency: Latency | None,
 ) -> Round:
     coupling = couple(read(model), request.selection.protect)
     filters = {group.name: len(group.units) for group in coupling.groups}
     cost = count_macs(model)
-    return Round(number, cost, cost / original, count_params(model), *scores, filters)
+    took = None if latency is None else float(latency(model))
+    return Round(number, cost, cost / original, count_params(model), *scores, filters, took)

@@ -38,6 +38,7 @@ class Round:
         before: what `evaluate` said after the removal, before retraining.
         after: what `evaluate` said after retraining.
         filters: name of a group of filters -> how many are left.
+        latency_ms: what `latency` said after retraining; None where it is not asked for.
     """
 
     round: int
@@ -47,6 +48,7 @@ class Round:
     before: float
     after: float
     filters: dict[str, int] = field(default_factory=dict)
+    latency_ms: float | None = None
 
 
 class Store:

@@ -4,7 +4,8 @@
     order     blocks of all groups by mean score
     answer    the shortest beginning of that order that meets the target
 
-Everything here is integer arithmetic on the graph: no model is built to try a choice.
+For multiply-accumulates and parameters this is integer arithmetic on the graph. For a latency, the
+model is cut and measured about ten times: the order of blocks is halved again and again.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kpipe.errors import PruneError
+from kpipe.errors import PruneError, nearest
 from kpipe.prune.criteria import Ranking
 from kpipe.prune.groups import Coupling, Group
-from kpipe.prune.macs import Terms, kept_width, terms
+from kpipe.prune.targets import Price
 
-__all__ = ["floors", "least_macs", "select"]
+__all__ = ["at_floors", "floors", "select"]
 
 
 @dataclass(frozen=True)
@@ -30,34 +31,54 @@ class _Block:
     units: np.ndarray
 
 
-def floors(groups: tuple[Group, ...], floor: float, multiple: int) -> dict[str, int]:
-    """Units that each group keeps at least: a share of them, rounded up to the multiple.
+def floors(
+    groups: tuple[Group, ...],
+    floor: float,
+    multiple: int,
+    ceilings: Mapping[str, float] | None = None,
+) -> dict[str, int]:
+    """Units that each group keeps at least, rounded up to the multiple.
 
     Args:
         groups: the groups of the model before the first removal.
         floor: share of a group's units, in [0, 1].
         multiple: kept counts are multiples of it; a group of no more units than that stays whole.
+        ceilings: name of a group -> the largest share of its units that may go, in [0, 1].
+
+    Raises:
+        PruneError: ceilings of groups that the model does not have.
     """
+    limits = dict(ceilings or {})
+    unknown = [name for name in limits if name not in {group.name for group in groups}]
+    if unknown:
+        names = [group.name for group in groups]
+        raise PruneError(
+            f"ceilings name no group of filters: {', '.join(map(repr, unknown))}",
+            fix="; ".join(nearest(name, names) for name in unknown),
+        )
     least = {}
     for group in groups:
         size = len(group.units)
-        wanted = max(1, math.ceil(floor * size))
+        share = max(floor, 1 - limits.get(group.name, 1.0))
+        # Before rounding up: 0.7 * 10 must not become 8.
+        wanted = max(1, math.ceil(round(share * size, 6)))
         least[group.name] = min(size, math.ceil(wanted / multiple) * multiple)
     return least
 
 
-def least_macs(coupling: Coupling, least: Mapping[str, int]) -> int:
-    """Multiply-accumulates when every group is down to its floor."""
+def at_floors(coupling: Coupling, least: Mapping[str, int]) -> np.ndarray:
+    """The units that go when every group is down to its floor."""
     removed = np.zeros(len(coupling.frozen), bool)
     for group in coupling.groups:
         removed[group.units[least[group.name] :]] = True
-    return _cost(coupling, terms(coupling.graph), removed)
+    return removed
 
 
 def select(
     coupling: Coupling,
     rankings: Mapping[str, Ranking],
-    target: int,
+    price: Price,
+    limit: float,
     least: Mapping[str, int],
     multiple: int,
 ) -> np.ndarray:
@@ -65,8 +86,9 @@ def select(
 
     Args:
         coupling: the model's graph.
-        rankings: name of a group -> its scores.
-        target: multiply-accumulates the model may cost afterwards.
+        rankings: name of a group -> its scores; a group that is not among them stays whole.
+        price: units to remove, a mark for each -> what the model then costs.
+        limit: what it may cost.
         least: name of a group -> units it keeps at least, see `floors`.
         multiple: kept counts are multiples of it where the floor allows.
 
@@ -74,13 +96,12 @@ def select(
         Marks over all units, (units of the coupling,) bool.
 
     Raises:
-        PruneError: the target is below what all groups at their floors cost.
+        PruneError: the limit is below what all ranked groups at their floors cost.
     """
     blocks = sorted(
         (b for r in rankings.values() for b in _blocks(r, least[r.group.name], multiple)),
         key=lambda block: block.score,
     )
-    costs = terms(coupling.graph)
 
     def removed(count: int) -> np.ndarray:
         marks = np.zeros(len(coupling.frozen), bool)
@@ -89,15 +110,16 @@ def select(
         return marks
 
     low, high = 0, len(blocks)
-    if _cost(coupling, costs, removed(high)) > target:
+    lowest = price(removed(high))
+    if lowest > limit:
         raise PruneError(
-            f"the model cannot be cut to {target:,} multiply-accumulates",
-            expected=f"at least {_cost(coupling, costs, removed(high)):,}",
-            received=f"{target:,}",
+            f"the model cannot be cut to a cost of {limit:,.6g}",
+            expected=f"at least {lowest:,.6g}",
+            received=f"{limit:,.6g}",
         )
     while low < high:
         middle = (low + high) // 2
-        if _cost(coupling, costs, removed(middle)) <= target:
+        if price(removed(middle)) <= limit:
             high = middle
         else:
             low = middle + 1
@@ -116,8 +138,3 @@ def _blocks(ranking: Ranking, least: int, multiple: int) -> list[_Block]:
         score = float(ranking.scores[chosen].mean())
         blocks.append(_Block(score, ranking.group.units[chosen]))
     return blocks
-
-
-def _cost(coupling: Coupling, costs: list[Terms], removed: np.ndarray) -> int:
-    width = kept_width(coupling, removed)
-    return sum(term.macs(width) for term in costs)

@@ -24,7 +24,7 @@ from kpipe.prune.groups import Coupling, couple, cut_of
 from kpipe.prune.macs import kept_width, terms
 from kpipe.prune.rules import Cut
 
-__all__ = ["Plan", "plan", "plan_units", "remove_filters"]
+__all__ = ["Plan", "count_kept_params", "plan", "plan_units", "rebuild", "remove_filters"]
 
 Channels = Sequence[int] | np.ndarray
 
@@ -73,11 +73,7 @@ def plan(
 def plan_units(coupling: Coupling, removed: np.ndarray) -> Plan:
     """The plan of removing the units marked in `removed`, (units of the coupling,) bool."""
     graph = coupling.graph
-    kept = {}
-    for operation in graph.operations:
-        stays = ~removed[coupling.output_units(operation)]
-        if not stays.all():
-            kept[operation.name] = np.flatnonzero(stays)
+    kept = _kept(coupling, removed)
     empty = [repr(name) for name, channels in kept.items() if not len(channels)]
     if empty:
         raise PruneError(
@@ -165,6 +161,21 @@ def _params(graph: Graph, kept: Mapping[str, np.ndarray]) -> int:
     return total
 
 
+def count_kept_params(coupling: Coupling, removed: np.ndarray) -> int:
+    """Parameters that are left without the units marked in `removed` (units,)."""
+    return _params(coupling.graph, _kept(coupling, removed))
+
+
+def _kept(coupling: Coupling, removed: np.ndarray) -> dict[str, np.ndarray]:
+    """Name of each operation that loses channels -> those that stay."""
+    kept = {}
+    for operation in coupling.graph.operations:
+        stays = ~removed[coupling.output_units(operation)]
+        if not stays.all():
+            kept[operation.name] = np.flatnonzero(stays)
+    return kept
+
+
 def remove_filters(model: keras.Model, plan: Plan) -> keras.Model:
     """A new model without the filters that the plan removes.
 
@@ -182,28 +193,59 @@ def remove_filters(model: keras.Model, plan: Plan) -> keras.Model:
     graph = read(model)
     _check_fits(graph, plan)
     _, cuts = _positions(graph, plan.kept)
-    built = [_rebuilt(operation, cuts[operation.name]) for operation in graph.operations]
+    return rebuild(graph, model.name, cuts, {})
+
+
+def rebuild(
+    graph: Graph, name: str, cuts: Mapping[str, Cut], instead: Mapping[int, int]
+) -> keras.Model:
+    """A new model from a graph: cut, and with other tensors in place of some.
+
+    Args:
+        graph: of the old model.
+        name: of the new model.
+        cuts: operation name -> what changes in it; nothing where it is missing.
+        instead: tensor number -> that of the tensor that its readers get. Operations that nothing
+            reads any more are left out.
+    """
+
+    def given(tensor: int) -> int:
+        while tensor in instead:
+            tensor = instead[tensor]
+        return tensor
+
+    needed = {given(tensor) for tensor in graph.outputs} | set(graph.inputs)
+    order = []
+    for place, use in reversed(graph.order):
+        call = graph.operations[place].calls[use]
+        if needed & set(call.outputs):
+            order.append((place, call))
+            needed |= {given(tensor) for tensor in call.inputs}
+    built = {
+        place: _rebuilt(graph.operations[place], cuts.get(graph.operations[place].name, Cut()))
+        for place in sorted({place for place, _ in order})
+    }
     tensors: dict[int, Any] = {}
 
     def fill(x: Any) -> Any:
-        return tensors[x.number] if isinstance(x, Tensor) else x
+        return tensors[given(x.number)] if isinstance(x, Tensor) else x
 
-    for place, use in graph.order:
-        call = graph.operations[place].calls[use]
+    for place, call in reversed(order):
         if not call.inputs:  # an InputLayer is called by being made
             tensors[call.outputs[0]] = built[place].output
             continue
         args, kwargs = keras.tree.map_structure(fill, call.arguments)
         made = keras.tree.flatten(built[place](*args, **kwargs))
         tensors |= dict(zip(call.outputs, made, strict=True))
-    for operation, layer in zip(graph.operations, built, strict=True):
-        _copy_weights(operation, layer, cuts[operation.name])
+    for place, layer in built.items():
+        operation = graph.operations[place]
+        _copy_weights(operation, layer, cuts.get(operation.name, Cut()))
 
-    given, returned = (
-        keras.tree.pack_sequence_as(nested, [tensors[t] for t in numbers])
+    inputs, outputs = (
+        keras.tree.pack_sequence_as(nested, [tensors[given(t)] for t in numbers])
         for nested, numbers in zip(graph.structure, (graph.inputs, graph.outputs), strict=True)
     )
-    return keras.Model(given, returned, name=model.name)
+    return keras.Model(inputs, outputs, name=name)
 
 
 def _check_fits(graph: Graph, plan: Plan) -> None:

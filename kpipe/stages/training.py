@@ -126,6 +126,13 @@ class FineTune(Stage):
             )
         if self.unfreeze_in > 1 and self.retrain_last == 0:
             problems.append(f"unfreeze_in={self.unfreeze_in}: retrain_last=0 unfreezes nothing")
+        last_phase = self.epochs - self.epochs // self.unfreeze_in * (self.unfreeze_in - 1)
+        at_epoch = isinstance(self.switch_when, int) and self.switch_when >= last_phase
+        if self.switch_to is not None and at_epoch:
+            problems.append(
+                f"switch_when={self.switch_when}: the phase that switches has {last_phase} epochs, "
+                "the first being 0"
+            )
         if self.switch_to is not None and self.switch_when == "swats":
             if self.optimizer not in ("adam", "adamw") or self.switch_to != "sgd":
                 problems.append(

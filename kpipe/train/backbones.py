@@ -10,6 +10,7 @@ color channels, found by passing it black and three unit colors.
 from __future__ import annotations
 
 import inspect
+import operator
 import re
 import sys
 import warnings
@@ -28,6 +29,7 @@ from kpipe.train.weights_files import fetching, keras_files
 __all__ = ["backbone", "classifier"]
 
 Constructor = Callable[..., keras.Model]
+_FIXED = ("include_top", "input_shape", "input_tensor", "pooling", "classes")
 
 
 @cache
@@ -78,7 +80,14 @@ def backbone(
             expected=f"a .weights.h5 or .h5 file of {name} without its top",
             fix='check the path, or use weights="imagenet"',
         )
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    height, width = _sides(image_size)
+    fixed = [key for key in _FIXED if key in options]
+    if fixed:
+        raise WeightsError(
+            f"a backbone decides {', '.join(fixed)} itself",
+            expected="options of the architecture, such as alpha",
+            received=", ".join(f"{key}={options[key]!r}" for key in fixed),
+        )
     constructor = constructors[name]
     fetch = keras_files()
     if source not in ("imagenet", None) and constructor.__module__.endswith(".efficientnet"):
@@ -107,6 +116,22 @@ def backbone(
             received=str(error),
             fix="mend what the message names, or use weights=None to see the architecture alone",
         ) from error
+
+
+def _sides(image_size: Any) -> tuple[int, int]:
+    """Height and width in pixels."""
+    try:
+        sides = (image_size, image_size) if np.ndim(image_size) == 0 else tuple(image_size)
+        height, width = map(operator.index, sides)
+    except (TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < 1:
+        raise WeightsError(
+            "images need a size",
+            expected="whole numbers of pixels, (height, width), or one for both",
+            received=repr(image_size),
+        )
+    return height, width
 
 
 def _smallest(message: str) -> str:

@@ -8,6 +8,7 @@ The head is block 0. Lower blocks hold more general features and should move les
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -16,7 +17,10 @@ from kpipe.errors import TrainingError
 from kpipe.train.blocks import find_blocks
 from kpipe.train.carrying import unwrapped
 
-__all__ = ["DiscriminativeRates"]
+__all__ = ["DiscriminativeRates", "rate_factors"]
+
+_FACTORS = "_kpipe_rate_factors"
+_PATCHED = ("update_step", "_apply_weight_decay", _FACTORS)
 
 
 class DiscriminativeRates(keras.callbacks.Callback):
@@ -25,7 +29,7 @@ class DiscriminativeRates(keras.callbacks.Callback):
     Follows the model's optimizer: its schedule, a rate set by another callback, and another
     optimizer that takes its place in the middle of a fit. Decoupled weight decay falls with the
     rate, as in AdamW it is the rate that scales it. The optimizer that is saved is a plain one, and
-    trains evenly again after the fit.
+    trains evenly again after the fit; after one that broke off, once the model is compiled anew.
 
     Args:
         decay: the factor from a block to the one below it, in (0, 1]; 1 / 2.6 in the paper, whose
@@ -47,13 +51,16 @@ class DiscriminativeRates(keras.callbacks.Callback):
 
     def factors(self, model: keras.Model) -> dict[str, float]:
         """Name of a layer with weights -> what its rate is multiplied by, head last."""
+        return {layer.name: factor for layer, factor in self._by_layer(model)}
+
+    def _by_layer(self, model: keras.Model) -> list[tuple[keras.layers.Layer, float]]:
         blocks = find_blocks(model)
-        return {
-            layer.name: self.decay**above
+        return [
+            (layer, self.decay**above)
             for above, block in zip(reversed(range(len(blocks))), blocks, strict=True)
             for layer in block.layers
             if layer.weights
-        }
+        ]
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._follow()
@@ -69,11 +76,11 @@ class DiscriminativeRates(keras.callbacks.Callback):
         current = unwrapped(self.model.optimizer)
         if current is not self._scaled:
             self._release()
-            by_layer = self.factors(self.model)
+            for name in _PATCHED:  # a fit that broke off has left its own here
+                vars(current).pop(name, None)
             by_weight = {
-                id(weight): by_layer[layer.name]
-                for block in find_blocks(self.model)
-                for layer in block.layers
+                id(weight): factor
+                for layer, factor in self._by_layer(self.model)
                 for weight in layer.weights
             }
             if not current.built:
@@ -84,7 +91,8 @@ class DiscriminativeRates(keras.callbacks.Callback):
 
     def _release(self) -> None:
         if self._scaled is not None:
-            del self._scaled.update_step, self._scaled._apply_weight_decay
+            for name in _PATCHED:
+                vars(self._scaled).pop(name, None)
             self._scaled = None
 
 
@@ -107,5 +115,13 @@ def _scale(optimizer: Any, factors: list[float]) -> None:
             decay_weights([variable])
         optimizer.weight_decay = whole
 
-    optimizer.update_step = update_step
-    optimizer._apply_weight_decay = apply_weight_decay
+    for name, value in zip(_PATCHED, (update_step, apply_weight_decay, factors), strict=True):
+        object.__setattr__(optimizer, name, value)
+
+
+def rate_factors(optimizer: Any, variables: Sequence[Any]) -> list[float]:
+    """What the rate of each variable is multiplied by now; 1 where no callback says otherwise."""
+    factors = vars(optimizer).get(_FACTORS)
+    if factors is None:
+        return [1.0] * len(variables)
+    return [factors[optimizer._get_variable_index(variable)] for variable in variables]

@@ -73,7 +73,7 @@ def extract_features(
     os.utime(folder)
     for left in folder.glob(f"*{_PART}"):
         if _unused(left, hours=1):
-            shutil.rmtree(left)
+            shutil.rmtree(left, ignore_errors=True)
     for name, given in (("training", data(0)), ("validation", validation)):
         if given is not None and not isinstance(given.element_spec, tuple):
             raise TrainingError(
@@ -103,12 +103,15 @@ def forget_unused(folder: Path) -> None:
     """
     for kept in folder.glob("*/"):
         if _unused(kept, hours=14 * 24):
-            shutil.rmtree(kept)
+            shutil.rmtree(kept, ignore_errors=True)
 
 
 def _unused(folder: Path, hours: float) -> bool:
     """Whether nothing in a folder, nor itself, was touched in that time."""
-    last = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    try:
+        last = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    except OSError:  # another training has just finished or removed it
+        return False
     return time.time() - last > 3600 * hours
 
 
@@ -128,12 +131,10 @@ def _claim(folder: Path, stem: keras.Model, steps: int, plan: FeaturePlan) -> No
         "steps_per_epoch": str(steps),
         "dtype": plan.dtype,
     }
-    path = folder / "about.json"
-    if not path.exists():
-        aside = path.with_suffix(".part")
-        aside.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
-        aside.replace(path)
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = _about(folder / "about.json")
+    if found is None:
+        _write_whole(folder / "about.json", json.dumps(wanted, indent=1))
+        found = wanted
     other = [name for name in wanted if found.get(name) != wanted[name]]
     if other:
         raise TrainingError(
@@ -142,6 +143,34 @@ def _claim(folder: Path, stem: keras.Model, steps: int, plan: FeaturePlan) -> No
             received="; ".join(f"{name}: {wanted[name]}" for name in other),
             fix="use another folder, or remove this one to compute them anew",
         )
+
+
+def _about(path: Path) -> dict[str, str] | None:
+    """What a folder holds; None where it holds nothing yet."""
+    try:
+        found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise TrainingError(
+            f"{path} cannot be read, so that it is not known of which model the features are",
+            received=str(error),
+            fix=f"remove the folder {path.parent} to compute them anew",
+        ) from error
+    return found
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Writes a file that is whole or not there, whatever happens and whoever else writes it."""
+    aside = path.with_name(f"{path.name}-{secrets.token_hex(4)}")
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 class _Writer:

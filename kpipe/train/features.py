@@ -199,4 +199,4 @@ def cut(model: keras.Model) -> tuple[keras.Model, keras.Model]:
             received=f"{len(model.trainable_weights)} weights that train, of {len(model.weights)}",
             fix="call unfreeze(model, last=...) first; where all layers train, train on the photos",
         )
-    return stem, keras.Model(end, model.output)
+    return stem, keras.Model(end, model.outputs[0])

@@ -70,14 +70,16 @@ class Batches:
 
 
 class Finite(keras.callbacks.Callback):
-    """Ends a training whose numbers are not finite, before they are stored."""
+    """Ends a training whose numbers are not finite, or whose data ends, before it is stored."""
 
-    def __init__(self, batches: Batches) -> None:
+    def __init__(self, batches: Batches, steps_per_epoch: int) -> None:
         super().__init__()
         self._batches = batches
+        self._steps = steps_per_epoch
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self._epoch = epoch
+        self._batch = -1
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         # Keras reports the mean since the epoch began: it breaks with the first bad batch. Keras
@@ -88,6 +90,13 @@ class Finite(keras.callbacks.Callback):
             self._refuse(f"the loss is {loss} at batch {batch} of epoch {self._epoch}")
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        if self._batch + 1 < self._steps:
+            raise TrainingError(
+                f"the training data ended in epoch {epoch}",
+                expected=f"an endless dataset, {self._steps} batches an epoch",
+                received=f"{self._batch + 1} batches",
+                fix="let it go on without end, as .repeat() does",
+            )
         # The last update of an epoch can break the weights after its loss was still finite.
         broken = [v.path for v in self.model.weights if not np.isfinite(v.numpy()).all()]
         if broken:

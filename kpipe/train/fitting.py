@@ -88,12 +88,25 @@ def fit(
     """
     if steps_per_epoch < 1:
         raise TrainingError("an epoch needs batches", received=f"steps_per_epoch={steps_per_epoch}")
+    monitor = getattr(plan.switch_when, "monitor", "")
+    if validation is None and monitor.startswith("val_"):
+        raise TrainingError(
+            f"the switch watches {monitor!r}, and there is no validation data",
+            fix='give validation data, or OnPlateau("loss")',
+        )
     switch = _switch(plan, steps_per_epoch)
     watched = [*([switch] if switch else []), *_declared(plan, validation), *callbacks]
     keeper = Keeper(_identity(model, plan, steps_per_epoch), folder, watched)
     found = keeper.resume()
     start = found.epoch + 1 if found is not None else 0
     batches = data(start)
+    if batches.cardinality() >= 0:
+        raise TrainingError(
+            "the training data ends",
+            expected="an endless dataset, from which an epoch takes steps_per_epoch batches",
+            received=f"{int(batches.cardinality())} batches",
+            fix="call .repeat() on it",
+        )
     loss = _loss(batches, validation, plan)
     if plan.label_smoothing and loss == "sparse_categorical_crossentropy":
         # Only labels that are shares can be smoothed.
@@ -109,7 +122,7 @@ def fit(
         checkpoint.restore(model.variables, found.model, "model")
         checkpoint.restore(model.optimizer.variables, found.optimizer, "optimizer")
     if start < plan.epochs and not keeper.stopped:
-        finite = Finite(Batches(data, describe, keeper.folder))
+        finite = Finite(Batches(data, describe, keeper.folder), steps_per_epoch)
         model.fit(
             batches,
             initial_epoch=start,

@@ -21,6 +21,7 @@ import keras
 
 from kpipe.errors import TrainingError
 from kpipe.train.blocks import Block, find_blocks, places, read_steps
+from kpipe.train.numbers import refuse_fraction
 
 __all__ = ["Unfrozen", "frozen_end", "plan_unfreezing", "unfreeze"]
 
@@ -160,7 +161,8 @@ def _index(blocks: tuple[Block, ...], last: int | None) -> int:
     most = blocks[0].last
     if last is None:
         return 0
-    if not 0 <= last <= most:
+    refuse_fraction("last, a number of layers,", last, 0)
+    if last > most:
         raise TrainingError(
             f"cannot unfreeze the last {last} layers of a backbone of {most}",
             expected=f"0 to {most}, or None for all",

@@ -18,6 +18,7 @@ import numpy as np
 
 from kpipe.errors import TrainingError
 from kpipe.train import checkpoint
+from kpipe.train.carrying import unwrapped
 from kpipe.train.checkpoint import Checkpoint
 from kpipe.train.switching import StatefulCallback
 
@@ -27,6 +28,7 @@ __all__ = ["Keeper"]
 _KERAS_COUNTERS: Mapping[type, tuple[str, ...]] = {
     keras.callbacks.EarlyStopping: ("wait", "best", "best_epoch", "stopped_epoch"),
     keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
+    keras.callbacks.ModelCheckpoint: ("best",),
 }
 
 
@@ -118,11 +120,12 @@ class Keeper(keras.callbacks.Callback):
 
 def _averages(model: keras.Model) -> list[tuple[int, int]]:
     """Which variables of the optimizer are running averages, and of which of the model's."""
-    if not model.optimizer.use_ema:
+    averaging = unwrapped(model.optimizer)
+    if not averaging.use_ema:
         return []
     of_model = {id(v): i for i, v in enumerate(model.variables)}
     of_optimizer = {id(v): i for i, v in enumerate(model.optimizer.variables)}
-    averages = model.optimizer._model_variables_moving_average
+    averages = averaging._model_variables_moving_average
     pairs = zip(model.trainable_variables, averages, strict=True)
     return [(of_model[id(v)], of_optimizer[id(average)]) for v, average in pairs]
 

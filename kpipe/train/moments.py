@@ -9,13 +9,15 @@ the switch.
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
 from kpipe.errors import TrainingError
+from kpipe.train.numbers import refuse_fraction, refuse_number
 
 __all__ = [
     "AtEpoch",
@@ -28,6 +30,8 @@ __all__ = [
 ]
 
 State = dict[str, Any]
+# Names under which Keras reports errors.
+_ERRORS = frozenset(("mae", "mape", "mse", "msle", "rmse"))
 
 
 class Moment(abc.ABC):
@@ -100,8 +104,7 @@ class AtEpoch(Moment):
     epoch: int
 
     def __post_init__(self) -> None:
-        if self.epoch < 0:
-            raise TrainingError("a switch cannot come before epoch 0", received=str(self))
+        refuse_fraction("the epoch of a switch", self.epoch, 0)
 
     def initial(self) -> State:
         return {}
@@ -117,22 +120,27 @@ class AtEpoch(Moment):
 class OnPlateau(Moment):
     """After `patience` epochs in a row without an improvement of more than `min_delta`.
 
+    Epochs without validation, as `validation_freq` leaves them, do not count.
+
     Args:
-        monitor: a name in the logs; smaller is better where it ends in "loss", else larger.
+        monitor: a name in the logs.
         patience: epochs to wait, at least 1.
         min_delta: what counts as an improvement, in the monitored unit.
+        mode: "min" where smaller is better, "max" where larger is; "auto" takes losses, errors and
+            divergences for the first, everything else for the second.
     """
 
     monitor: str = "val_loss"
     patience: int = 2
     min_delta: float = 0.0
+    mode: Literal["auto", "min", "max"] = "auto"
 
     def __post_init__(self) -> None:
-        if self.patience < 1 or self.min_delta < 0:
+        refuse_fraction("patience", self.patience, 1)
+        refuse_number("min_delta", self.min_delta, 0)
+        if self.mode not in ("auto", "min", "max"):
             raise TrainingError(
-                "a plateau needs a length",
-                expected="patience >= 1, min_delta >= 0",
-                received=str(self),
+                f"no mode of a plateau is called {self.mode!r}", expected="auto, min or max"
             )
 
     def initial(self) -> State:
@@ -140,6 +148,9 @@ class OnPlateau(Moment):
 
     def seen(self, state: State, logs: Mapping[str, float]) -> State:
         if self.monitor not in logs:
+            validated = any(name.startswith("val_") for name in logs)
+            if self.monitor.startswith("val_") and not validated:
+                return state
             raise TrainingError(
                 f"the switch watches {self.monitor!r}, which this fit does not report",
                 expected="one of: " + ", ".join(sorted(logs)),
@@ -148,13 +159,18 @@ class OnPlateau(Moment):
             )
         value = float(logs[self.monitor])
         if state["best"] is None:
-            return {"best": value, "waited": 0}
-        gain = value - state["best"]
-        if self.monitor.endswith("loss"):
-            gain = -gain
+            return {"best": value if math.isfinite(value) else None, "waited": 0}
+        gain = state["best"] - value if self._smaller_is_better else value - state["best"]
         if gain > self.min_delta:
             return {"best": value, "waited": 0}
         return {"best": state["best"], "waited": state["waited"] + 1}
 
     def due(self, state: State, epoch: int) -> bool:
         return bool(state["waited"] >= self.patience)
+
+    @property
+    def _smaller_is_better(self) -> bool:
+        if self.mode != "auto":
+            return self.mode == "min"
+        name = self.monitor.removeprefix("val_")
+        return name in _ERRORS or any(word in name for word in ("loss", "error", "divergence"))

@@ -87,7 +87,14 @@ def _config(kind: Kind) -> dict[str, Any]:
         # A name of its own: Keras would count the optimizers that were made before.
         return {"name": kind, **_OPTIMIZERS[kind][1]}
     if isinstance(kind, Mapping):
-        kind = keras.optimizers.deserialize(dict(kind))
+        kind = _deserialized(kind)
+    if not isinstance(kind, keras.optimizers.Optimizer):
+        raise TrainingError(
+            "this is no optimizer",
+            expected="a name, a Keras optimizer, or what keras.optimizers.serialize says of one",
+            received=repr(kind),
+            fix=f"{kind.__name__}()" if isinstance(kind, type) else '"adam"',
+        )
     if isinstance(kind, keras.optimizers.LossScaleOptimizer):
         raise TrainingError(
             "the scale of a loss is added by the model, not by its optimizer",
@@ -101,9 +108,22 @@ def _config(kind: Kind) -> dict[str, Any]:
     return config
 
 
+def _deserialized(config: Mapping[str, Any]) -> keras.optimizers.Optimizer:
+    try:
+        return keras.optimizers.deserialize(dict(config))
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise TrainingError(
+            "an optimizer cannot be made again from its configuration",
+            expected="what keras.optimizers.serialize says of one whose classes Keras knows",
+            received=f"{dict(config)!r:.200}",
+            fix="decorate your own classes with keras.saving.register_keras_serializable, and give "
+            f"them a get_config ({error})",
+        ) from error
+
+
 def _make(kind: Kind, config: dict[str, Any]) -> keras.optimizers.Optimizer:
     if isinstance(kind, Mapping):
-        kind = keras.optimizers.deserialize(dict(kind))
+        kind = _deserialized(kind)
     try:
         if isinstance(kind, str):
             return _OPTIMIZERS[kind][0](**config)

@@ -91,6 +91,12 @@ def fit_phases(
     """
     if not phases:
         raise TrainingError("a training needs phases", expected="1 or more", received="none")
+    if len({phase.plan.label_smoothing for phase in phases}) > 1 and validation is not None:
+        raise TrainingError(
+            "the losses of these phases cannot be compared, so that the best epoch is not known",
+            expected="the same label_smoothing in all phases",
+            received=", ".join(str(phase.plan.label_smoothing) for phase in phases),
+        )
     if folder is None and any(phase.features for phase in phases):
         raise TrainingError("features need a folder to be kept in", fix="give fit_phases a folder")
     results: list[FitResult] = []
@@ -113,7 +119,8 @@ def fit_phases(
                 describe=names,
                 progress=progress,
             )
-            batches, held = features.training, features.validation()
+            batches = features.training
+            held = features.validation() if validation is not None else None
             names = features.named(names) if names is not None else None
         results.append(
             fit(

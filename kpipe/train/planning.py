@@ -13,7 +13,8 @@ from typing import Any
 import keras
 
 from kpipe.errors import TrainingError
-from kpipe.train.moments import Moment, WatchingMoment, refuse_other
+from kpipe.train.moments import AtEpoch, Moment, WatchingMoment, refuse_other
+from kpipe.train.numbers import refuse_fraction, refuse_number
 from kpipe.train.optimizers import Kind, optimizer
 from kpipe.train.schedules import Plateau, Schedule, as_schedule
 
@@ -67,6 +68,12 @@ class FitPlan:
             )
         if self.switch_when is not None:
             refuse_other(self.switch_when)
+        if isinstance(self.switch_when, AtEpoch) and self.switch_when.epoch >= self.epochs:
+            raise TrainingError(
+                "the switch would come after the last epoch",
+                expected=f"an epoch below epochs={self.epochs}, the first being 0",
+                received=str(self.switch_when),
+            )
         # A plan's repr names it in checkpoints, so it must be what the optimizer is, not where.
         object.__setattr__(self, "optimizer", _described(self.optimizer))
         if self.switch_to is not None:
@@ -124,22 +131,27 @@ class FitPlan:
         return {} if self.ema is None else {"use_ema": True, "ema_momentum": self.ema}
 
     def _refuse_numbers(self) -> None:
-        if self.epochs < 1:
-            raise TrainingError(
-                "a training needs epochs", expected="1 or more", received=str(self.epochs)
-            )
-        if not 0 <= self.label_smoothing < 1:
-            raise TrainingError(
-                "label_smoothing is a share of a label",
-                expected="[0, 1)",
-                received=str(self.label_smoothing),
-            )
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise TrainingError("ema is a momentum", expected="(0, 1)", received=str(self.ema))
-        if self.patience is not None and self.patience < 1:
-            raise TrainingError(
-                "patience is a number of epochs", expected=">= 1", received=str(self.patience)
-            )
+        refuse_fraction("epochs", self.epochs, 1)
+        refuse_number("label_smoothing, a share of a label,", self.label_smoothing, 0, 1)
+        if self.ema is not None:
+            refuse_number("ema, a momentum,", self.ema, 0, 1)
+            if self.ema == 0:
+                raise TrainingError("ema, a momentum, is out of range", expected="(0, 1)")
+        if self.patience is not None:
+            refuse_fraction("patience", self.patience, 1)
+        for name in ("learning_rate", "switch_learning_rate"):
+            if getattr(self, name) is not None:
+                refuse_number(name, getattr(self, name), 0)
+        if self.class_weight is not None:
+            if not isinstance(self.class_weight, Mapping):
+                raise TrainingError(
+                    "class_weight names classes",
+                    expected="{class index: factor}",
+                    received=repr(self.class_weight),
+                )
+            for label, factor in self.class_weight.items():
+                refuse_fraction("a class of class_weight", label, 0)
+                refuse_number(f"the weight of class {label}", factor, 0)
 
     def _refuse_switch(self, first: Any, second: Any) -> None:
         if not isinstance(self.switch_when, WatchingMoment):

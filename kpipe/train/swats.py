@@ -23,7 +23,9 @@ import tensorflow as tf
 
 from kpipe.errors import TrainingError
 from kpipe.train.carrying import unwrapped
+from kpipe.train.discrimination import rate_factors
 from kpipe.train.moments import State, Watch, WatchingMoment
+from kpipe.train.numbers import refuse_number
 
 __all__ = ["SWATS"]
 
@@ -35,7 +37,8 @@ class SWATS(WatchingMoment):
     """When SGD's rate, as estimated from Adam's steps, agrees with its own running average.
 
     For `keras.optimizers.Adam` and its subclasses, AdamW among them: the step is what Adam makes
-    of the gradient after clipping and accumulation, without decoupled weight decay. The switch
+    of the gradient after clipping and accumulation, without decoupled weight decay; under
+    `DiscriminativeRates`, gradients are scaled as the steps are. The switch
     comes between two steps, inside an epoch; with `steps_per_execution=n`, which Keras runs as one,
     after the n in which it fell due, at the rate of the step at which it did. One deviation from
     the paper: a rate must be above 0.
@@ -51,7 +54,8 @@ class SWATS(WatchingMoment):
     tolerance: float = 1e-9
 
     def __post_init__(self) -> None:
-        if not self.tolerance > 0:
+        refuse_number("the tolerance of SWATS", self.tolerance, 0)
+        if self.tolerance == 0:
             raise TrainingError("SWATS needs a tolerance", expected="> 0", received=str(self))
 
     def initial(self) -> State:
@@ -143,7 +147,10 @@ class _Projection(Watch):
         before = [tf.convert_to_tensor(v.value) for v in variables]
         self._update(gradients, variables, rate)
         steps = [v.value - b for v, b in zip(variables, before, strict=True)]
-        self._see(_dot(steps, steps), _dot(steps, gradients))
+        # SGD's steps will be scaled as these were: its rate is the one without the scale.
+        factors = rate_factors(self._adam, variables)
+        scaled = [f * tf.convert_to_tensor(g) for f, g in zip(factors, gradients, strict=True)]
+        self._see(_dot(steps, steps), _dot(steps, scaled))
 
     def _see(self, step_step: Any, step_gradient: Any) -> None:
         ops = keras.ops

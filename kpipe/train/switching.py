@@ -14,6 +14,7 @@ optimizer cannot come apart, however a training is cut off.
 from __future__ import annotations
 
 import abc
+import inspect
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -95,6 +96,7 @@ class SwitchOptimizer(StatefulCallback):
         self._epoch = 0
         self._finished: int | None = None
         self._resumed = False
+        self._told = False
 
     def reset(self) -> None:
         """Forgets what was seen, so that the next fit may switch again."""
@@ -157,6 +159,7 @@ class SwitchOptimizer(StatefulCallback):
         if self._watch is not None:
             self._seen = self._watch.state()
         elif self.switched_at is None:
+            self._tell_missing(logs)
             self._seen = self.when.seen(self._seen, logs)
         if isinstance(self.when, WatchingMoment):
             logs.update(self.when.logs(self._seen))
@@ -164,11 +167,23 @@ class SwitchOptimizer(StatefulCallback):
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         self.model.__dict__.pop(_ATTRIBUTE, None)
+        self._averages = False  # they have begun; another optimizer may come with another compile
         if self._watch is not None and isinstance(self.when, WatchingMoment):
             self._stop_watching()
             self.model.train_function = None  # it was traced under watch
             if not self.when.due(self._seen, self._epoch + 1):
                 warnings.warn(self.when.missed(self._seen), stacklevel=2)
+
+    def _tell_missing(self, logs: Mapping[str, float]) -> None:
+        monitor = getattr(self.when, "monitor", None)
+        if monitor is not None and monitor not in logs and not self._told:
+            self._told = True
+            warnings.warn(
+                f"the switch watches {monitor!r}, which this epoch did not report (it reported "
+                f"{', '.join(sorted(logs))}): such epochs do not count; give validation data, or "
+                "another monitor",
+                stacklevel=3,
+            )
 
     def _take_up(self, state: State) -> None:
         """Goes on from a state that stood in a weights file, before its optimizer is read."""
@@ -241,6 +256,7 @@ def _maker(
     when: Moment,
 ) -> Callable[..., keras.optimizers.Optimizer]:
     if not isinstance(to, str | keras.optimizers.Optimizer):
+        _refuse_uncallable(to, when)
         return to
     # Misspelt names are refused here, not at the switch. A Keras optimizer belongs to the first
     # model that it trains; its configuration does not.
@@ -253,3 +269,26 @@ def _maker(
         )
     template = to if isinstance(to, str) else made
     return lambda _, **options: optimizer(template, **options)
+
+
+def _refuse_uncallable(to: Any, when: Moment) -> None:
+    """Raises, before anything trains, for what cannot be called at the switch."""
+    chosen = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": False}
+    options = chosen if isinstance(when, WatchingMoment) else {}
+    if callable(to) and not isinstance(to, type):
+        try:
+            inspect.signature(to).bind(0, **options)
+        except TypeError:
+            pass
+        except ValueError:  # a callable that does not tell its arguments
+            return
+        else:
+            return
+    raise TrainingError(
+        "the new optimizer cannot be made of this",
+        expected="a name, a Keras optimizer, or a function of the epoch"
+        + (f" and of {', '.join(options)}" if options else "")
+        + " that makes one",
+        received=repr(to),
+        fix=f"{to.__name__}()" if isinstance(to, type) else '"sgd"',
+    )

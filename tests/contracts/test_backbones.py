@@ -199,3 +199,19 @@ def test_a_seed_decides_the_head() -> None:
     ]
     np.testing.assert_array_equal(kernels[0], kernels[1])
     assert not np.array_equal(kernels[0], kernels[2])
+
+
+@pytest.mark.parametrize("size", ["160", (96,), 96.5, None, -5, (96, -1), (96, 96, 3)])
+def test_a_size_that_is_none_is_refused_in_words(size) -> None:
+    with pytest.raises(WeightsError, match="images need a size"):
+        backbone("MobileNet", image_size=size, weights=None)
+
+
+def test_a_size_may_be_a_numpy_integer() -> None:
+    made = backbone("MobileNet", image_size=np.int64(32), weights=None, alpha=0.25)
+    assert made.input_shape == (None, 32, 32, 3)
+
+
+def test_what_a_backbone_decides_itself_is_not_an_option() -> None:
+    with pytest.raises(WeightsError, match="decides include_top itself"):
+        backbone("MobileNet", image_size=32, weights=None, include_top=True)

@@ -11,6 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from kpipe.prune import rank
+
 
 def randomize(model: keras.Model, seed: int = 0) -> keras.Model:
     """Gives every weight, batch statistics included, values that hide no leak; returns it."""
@@ -26,6 +28,18 @@ def randomize(model: keras.Model, seed: int = 0) -> keras.Model:
             value = generator.normal(0, 0.5, shape)
         weight.assign(value.astype("float32"))
     return model
+
+
+def random_request(model: keras.Model, seed: int) -> dict[str, list[int]]:
+    """Some channels of every group, in some groups none, never all."""
+    generator = np.random.default_rng(seed)
+    request: dict[str, list[int]] = {}
+    for ranking in rank(model, "random", seed=seed).values():
+        channels = ranking.group.channels
+        count = generator.integers(0, len(channels))
+        chosen = generator.choice(channels, count, replace=False)
+        request.setdefault(ranking.group.layer, []).extend(int(c) for c in chosen)
+    return request
 
 
 def run(

@@ -134,12 +134,22 @@ def test_what_cannot_be_reached_is_said_before_any_training() -> None:
         return str(caught.value)
 
     text = asked(macs=0.01)
-    assert "cannot be cut to 0.01" in text
+    assert "cannot be cut to macs=0.01" in text
     share = float(text.split("macs of at least ")[1].split(",")[0])
     assert pruned(macs=share, rounds=1).history[-1].share <= share
     for changes in ({"macs": 1.0}, {"macs": 0.0}, {"macs": 1.5}, {"rounds": 0}):
         assert "no target" in asked(**changes)
+    assert "tolerance" in asked(tolerance=-0.1)
     assert "did you mean 'l1'" in asked(criterion="l11")
+    assert "one target" in asked(macs=None)
+    assert "macs=0.5, params=0.5" in asked(params=0.5)
+    assert "params of at least" in asked(macs=None, params=0.001)
+    assert "kpipe.lite.latency" in asked(macs=None, latency_ms=1.0)
+    slow = {"macs": None, "latency": lambda model: count_macs(model) / 1e5}
+    whole = count_macs(nets.lite()) / 1e5
+    assert f"below {whole:.4g}" in asked(**slow, latency_ms=whole)
+    nearest = float(asked(**slow, latency_ms=0.01).split("latency_ms=")[2].split(",")[0])
+    assert 0.01 < nearest < whole
     with pytest.raises(PruneError, match="selection"):
         Selection(floor=2)
 
@@ -152,3 +162,64 @@ def test_a_finetune_that_returns_a_model_is_taken_at_its_word() -> None:
 
     result = pruned(finetune=replaced, rounds=1)
     assert all(not weight.numpy().any() for weight in result.model.weights)
+
+
+def test_a_share_of_the_parameters_is_reached() -> None:
+    result = pruned(macs=None, params=0.4)
+    whole = randomize(nets.lite()).count_params()
+    assert [row.params <= 0.4 ** (row.round / 2) * whole for row in result.history] == [True] * 3
+    assert result.history[-1].params > 0.25 * whole
+
+
+def test_a_latency_is_reached_by_asking_for_it() -> None:
+    asked: list[int] = []
+
+    def latency(model: keras.Model) -> float:
+        asked.append(count_macs(model))
+        return asked[-1] / 1e5
+
+    whole = count_macs(nets.lite()) / 1e5
+    result = pruned(macs=None, latency_ms=0.5 * whole, latency=latency)
+    assert result.history[0].latency_ms == whole
+    assert 0.35 * whole < result.history[-1].latency_ms <= 0.5 * whole
+    assert result.history[-1].latency_ms == count_macs(result.model) / 1e5
+    assert len(asked) < 40, "each of the two rounds halves its choices, and measures one of each"
+
+
+def test_a_latency_beside_another_target_is_only_told() -> None:
+    result = pruned(latency=lambda model: 7.0, rounds=1)
+    assert [row.latency_ms for row in result.history] == [7.0, 7.0]
+    assert result.history[-1].share <= 0.5
+
+
+@pytest.mark.parametrize("fallen", [1, 2])
+def test_it_stops_below_the_tolerance_with_the_model_before(tmp_path: Path, fallen: int) -> None:
+    scores = {0: 0.9, 1: 0.85, 2: 0.84} | {fallen: 0.79}
+    whole = count_macs(nets.lite())
+    rounds = iter([0.9, *(x for n in (1, 2) for x in (0.0, scores[n]))])
+    trained: list[int] = []
+    result = pruned(
+        tmp_path,
+        evaluate=lambda model: next(rounds),
+        finetune=lambda model, number: trained.append(number),
+        tolerance=0.1,
+    )
+    assert trained == list(range(1, fallen + 1)) == [row.round for row in result.history][1:]
+    assert f"round {fallen} scores 0.79, more than 0.1 below the 0.9" in result.stopped
+    expected = result.history[fallen - 1].macs
+    assert count_macs(result.model) == expected and (fallen == 2 or expected == whole)
+    again = pruned(tmp_path, evaluate=None, finetune=None, tolerance=0.1)
+    assert again.history == result.history and again.stopped == result.stopped
+    assert same(again.model, result.model)
+
+
+def test_within_the_tolerance_it_goes_on_to_the_target() -> None:
+    result = pruned(evaluate=lambda model: 0.5, tolerance=0.0)
+    assert not result.stopped and len(result.history) == 3
+
+
+def test_ceilings_hold_over_all_rounds() -> None:
+    chosen = Selection(multiple=4, ceilings={"head": 0.25})
+    assert pruned(selection=chosen).history[-1].filters["head"] >= 24
+    with pytest.raises(PruneError, match="shares"):
+        Selection(ceilings={"head": 1.5})

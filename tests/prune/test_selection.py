@@ -11,9 +11,10 @@ from kpipe.errors import PruneError
 from kpipe.prune.criteria import Ranking
 from kpipe.prune.graph import read
 from kpipe.prune.groups import Coupling, couple
-from kpipe.prune.macs import terms
-from kpipe.prune.selection import floors, least_macs, select
+from kpipe.prune.macs import count_macs, count_params
+from kpipe.prune.selection import at_floors, floors, select
 from kpipe.prune.surgery import plan_units
+from kpipe.prune.targets import Price, Target
 from tests.prune import nets
 
 
@@ -22,8 +23,9 @@ def coupling() -> Coupling:
     return couple(read(nets.lite()))
 
 
-def cost(coupling: Coupling) -> int:
-    return sum(term.macs(coupling.graph.channels) for term in terms(coupling.graph))
+@pytest.fixture(scope="module")
+def price(coupling: Coupling) -> Price:
+    return Target("macs", 0.5, None).price(nets.lite(), coupling)
 
 
 def scored(coupling: Coupling, seed: int) -> dict[str, Ranking]:
@@ -41,16 +43,23 @@ def test_floors_are_rounded_up_to_the_multiple(coupling: Coupling) -> None:
     assert set(floors(coupling.groups, 0.0, 1).values()) == {1}
 
 
+def test_a_ceiling_keeps_more_than_the_floor_does(coupling: Coupling) -> None:
+    least = floors(coupling.groups, 0.1, 1, {"head": 0.25, "b_expand": 0.0, "c_expand": 1.0})
+    assert (least["head"], least["b_expand"], least["c_expand"]) == (24, 48, 5)
+    assert floors(coupling.groups, 0.1, 8, {"head": 0.3})["head"] == 24
+    with pytest.raises(PruneError, match="did you mean 'head'"):
+        floors(coupling.groups, 0.1, 1, {"heat": 0.5})
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 99), st.floats(0.3, 0.99), st.sampled_from([1, 4, 8]))
 def test_the_target_is_met_and_no_lower_score_is_left(
-    coupling: Coupling, seed: int, share: float, multiple: int
+    coupling: Coupling, price: Price, seed: int, share: float, multiple: int
 ) -> None:
     rankings = scored(coupling, seed)
     least = floors(coupling.groups, 0.1, multiple)
-    whole = cost(coupling)
-    target = max(int(share * whole), least_macs(coupling, least))
-    removed = select(coupling, rankings, target, least, multiple)
+    target = max(share * count_macs(nets.lite()), price(at_floors(coupling, least)))
+    removed = select(coupling, rankings, price, target, least, multiple)
     after = plan_units(coupling, removed).macs_after
     assert after is not None and after <= target
     assert not (removed & coupling.frozen).any()
@@ -63,21 +72,40 @@ def test_the_target_is_met_and_no_lower_score_is_left(
             assert ranking.scores[gone].max() <= ranking.scores[~gone].min()
 
 
-def test_blocks_go_in_the_order_of_their_mean_score(coupling: Coupling) -> None:
+def test_blocks_go_in_the_order_of_their_mean_score(coupling: Coupling, price: Price) -> None:
     rankings = scored(coupling, 0)
     high = {name: Ranking(r.group, r.scores + 10) for name, r in rankings.items()}
     rankings = high | {"b_expand": rankings["b_expand"]}
     least = floors(coupling.groups, 0.1, 8)
-    whole = cost(coupling)
-    removed = select(coupling, rankings, int(0.95 * whole), least, 8)
+    whole = count_macs(nets.lite())
+    removed = select(coupling, rankings, price, 0.95 * whole, least, 8)
     kept = plan_units(coupling, removed).kept
     names = {"expand", "expand_bn", "expand_relu", "pad", "dw", "dw_bn", "dw_relu"}
     assert set(kept) == {f"b_{name}" for name in names}
-    fewest = select(coupling, rankings, whole - 1, least, 8)
+    fewest = select(coupling, rankings, price, whole - 1, least, 8)
     assert fewest.sum() == 8
 
 
-def test_a_target_below_the_floors_is_refused(coupling: Coupling) -> None:
+def test_a_group_without_scores_stays_whole(coupling: Coupling, price: Price) -> None:
+    rankings = scored(coupling, 0)
+    del rankings["head"]
     least = floors(coupling.groups, 0.1, 8)
-    with pytest.raises(PruneError, match="cannot be cut to 1 "):
-        select(coupling, scored(coupling, 0), 1, least, 8)
+    limit = 0.6 * count_macs(nets.lite())
+    removed = select(coupling, rankings, price, limit, least, 8)
+    (head,) = (group for group in coupling.groups if group.name == "head")
+    assert removed.any() and not removed[head.units].any()
+
+
+def test_the_price_of_parameters_is_what_is_left_of_them(coupling: Coupling) -> None:
+    model = nets.lite()
+    of = Target("params", 0.5, None).price(model, coupling)
+    least = floors(coupling.groups, 0.1, 1)
+    removed = at_floors(coupling, least)
+    assert of(np.zeros_like(removed)) == count_params(model)
+    assert of(removed) == plan_units(coupling, removed).params_after
+
+
+def test_a_target_below_the_floors_is_refused(coupling: Coupling, price: Price) -> None:
+    least = floors(coupling.groups, 0.1, 8)
+    with pytest.raises(PruneError, match="cannot be cut to a cost of 1"):
+        select(coupling, scored(coupling, 0), price, 1, least, 8)

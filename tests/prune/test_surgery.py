@@ -13,19 +13,7 @@ from kpipe.errors import PruneError
 from kpipe.prune import Plan, count_macs, plan, rank, remove_filters
 from kpipe.train import EfficientNetLite0
 from tests.prune import nets
-from tests.prune.masking import randomize, run, worst_difference
-
-
-def random_request(model: keras.Model, seed: int) -> dict[str, list[int]]:
-    """Some channels of every group, in some groups none, never all."""
-    generator = np.random.default_rng(seed)
-    request: dict[str, list[int]] = {}
-    for ranking in rank(model, "random", seed=seed).values():
-        channels = ranking.group.channels
-        count = generator.integers(0, len(channels))
-        chosen = generator.choice(channels, count, replace=False)
-        request.setdefault(ranking.group.layer, []).extend(int(c) for c in chosen)
-    return request
+from tests.prune.masking import random_request, randomize, run, worst_difference
 
 
 def photos(model: keras.Model, seed: int = 0) -> np.ndarray:

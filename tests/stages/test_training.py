@@ -169,6 +169,8 @@ def test_trained_small_it_ends_at_full_size(photos: Photos, tmp_path: Path) -> N
     [
         ({"unfreeze_in": 3, "epochs": 2}, "unfreeze_in=3"),
         ({"unfreeze_in": 2, "retrain_last": 0}, "unfreezes nothing"),
+        ({"switch_to": "sgd", "switch_when": 20}, "has 20 epochs"),
+        ({"switch_to": "sgd", "switch_when": 4, "unfreeze_in": 5}, "has 4 epochs"),
         ({"switch_to": "adam", "switch_when": "swats"}, "not from 'adam' to 'adam'"),
         (
             {"switch_to": "sgd", "switch_when": "swats", "switch_learning_rate": 0.1},

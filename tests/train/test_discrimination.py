@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from kpipe.errors import TrainingError
-from kpipe.train import AtEpoch, DiscriminativeRates, SwitchOptimizer, unfreeze
+from kpipe.train import SWATS, AtEpoch, DiscriminativeRates, SwitchOptimizer, unfreeze
+
+from .dense import Break, Broken
 
 DECAY, RATE, STEPS = 0.5, 0.1, 3
 DEPTHS = {"lower": 2, "upper": 1, "logits": 0}  # blocks above
@@ -150,3 +152,47 @@ def test_what_is_frozen_counts_as_depth_and_does_not_move() -> None:
 def test_a_decay_that_does_not_fall_is_refused(decay: float) -> None:
     with pytest.raises(TrainingError, match="fall with depth"):
         DiscriminativeRates(decay)
+
+
+def test_a_fit_that_broke_off_does_not_scale_the_next_one_twice() -> None:
+    model = net()
+    optimizer = keras.optimizers.SGD(RATE)
+    with pytest.raises(Broken):
+        fitted(model, optimizer, [DiscriminativeRates(DECAY), Break(1)], 2)
+    start = model.get_weights()
+    fitted(model, None, [DiscriminativeRates(DECAY)], 1)
+    close(model.get_weights(), reference(start, lambda r: sgd(r, 0.0), 1))
+
+
+def test_a_layer_of_a_nested_model_may_share_its_name_with_the_head() -> None:
+    inner_pixels = keras.Input((3, 3, 2))
+    inner = keras.Model(inner_pixels, keras.layers.Conv2D(3, 1, name="logits")(inner_pixels))
+    pixels = keras.Input((3, 3, 2))
+    x = keras.layers.GlobalAveragePooling2D()(inner(pixels))
+    model = keras.Model(pixels, keras.layers.Dense(2, name="logits")(x))
+    start, gradient = model.get_weights(), gradients(model)
+    fitted(model, keras.optimizers.SGD(RATE), [DiscriminativeRates(DECAY)], 1)
+    factors = [DECAY, DECAY, 1, 1]
+    expected = [w - RATE * f * g for w, f, g in zip(start, factors, gradient, strict=True)]
+    close(model.get_weights(), expected)
+
+
+def test_swats_finds_the_rate_that_is_then_scaled() -> None:
+    found = []
+    for decay in (1.0, 0.1):
+        model = net()
+        for name in ("upper", "logits"):
+            model.get_layer(name).trainable = False
+        model.compile(keras.optimizers.Adam(RATE), loss())
+        switch = SwitchOptimizer("sgd", SWATS(1e-12))
+        with pytest.warns(UserWarning, match="did not switch"):
+            history = model.fit(
+                PIXELS,
+                LABELS,
+                batch_size=4,
+                callbacks=[DiscriminativeRates(decay), switch],
+                verbose=0,
+            ).history
+        found.append(history["swats_rate"][0])
+    # One step from the same weights; Adam's first does not depend on the gradient's length.
+    assert found[1] == pytest.approx(found[0], rel=1e-4)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -350,3 +352,42 @@ def test_a_model_without_a_frozen_part_is_not_cut() -> None:
 @pytest.mark.parametrize("wrong", [{"views": 0}, {"dtype": "int8"}])
 def test_a_wrong_plan_is_refused(wrong: dict) -> None:
     refuse("views of the photos|kept as floats", lambda: FeaturePlan(**wrong))
+
+
+def test_an_interrupted_start_of_a_folder_does_not_block_it(tmp_path: Path) -> None:
+    stem, _ = cut(frozen())
+    (tmp_path / "about.json-0123").write_text("{")  # as a kill within its write leaves it
+    (tmp_path / "stray.part").write_text("")
+    extract(stem, tmp_path, FeaturePlan())
+    (tmp_path / "about.json").write_text("{")
+    refuse("cannot be read", lambda: extract(stem, tmp_path, FeaturePlan()))
+
+
+def test_a_full_disk_leaves_nothing_that_blocks_the_next_training(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys; from pathlib import Path; "
+        "from kpipe.train.extraction import _write_whole; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10)); "
+        "_write_whole(Path(sys.argv[1]), 'x' * 100)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "about.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "File too large" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sequential_model_is_cut_too() -> None:
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, name="conv"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3, activation="softmax", name="head"),
+        ]
+    )
+    unfreeze(model, 0)
+    stem, tail = cut(model)
+    images = tiny.IMAGES[:4]
+    np.testing.assert_allclose(tail(stem(images)), model(images), rtol=1e-6)

@@ -466,3 +466,62 @@ def test_a_file_that_may_not_grow_keeps_the_previous_checkpoint(
     assert checkpoint.epochs_in(tmp_path)[-1] == 1
     assert not list(tmp_path.glob("*.part"))
     assert tiny.same(run(tmp_path)[1], uninterrupted[1])
+
+
+def test_with_a_loss_scale_too_the_averages_are_what_is_kept(tmp_path: Path) -> None:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = tiny.model()
+        plan = FitPlan(epochs=3, optimizer="sgd", learning_rate=0.5, ema=0.99)
+        for folder in (None, tmp_path):
+            result = fit(
+                model,
+                tiny.data,
+                steps_per_epoch=tiny.STEPS,
+                plan=plan,
+                validation=tiny.validation(),
+                folder=folder,
+            )
+            left = model.evaluate(tiny.validation(), verbose=0)[0]
+            expected = result.history["val_loss"][result.best_epoch]
+            assert left == pytest.approx(expected, rel=1e-2)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def test_the_best_file_of_a_model_checkpoint_outlives_a_cut(tmp_path: Path) -> None:
+    def saving() -> keras.callbacks.Callback:
+        path = tmp_path / "best.weights.h5"
+        return keras.callbacks.ModelCheckpoint(path, save_best_only=True, save_weights_only=True)
+
+    plan = FitPlan(epochs=6, optimizer="sgd", learning_rate=3.0)
+    whole, *_ = run(plan=plan)
+    best = whole.best_epoch
+    assert best < 4, "the cut must come after the best epoch"
+    with pytest.raises(Cut):
+        run(tmp_path, saving(), CutAt((best + 1) * tiny.STEPS + 1), plan=plan)
+    kept = (tmp_path / "best.weights.h5").read_bytes()
+    run(tmp_path, saving(), plan=plan)
+    assert (tmp_path / "best.weights.h5").read_bytes() == kept
+
+
+def test_data_that_ends_is_refused() -> None:
+    def attempt(data) -> None:
+        fit(tiny.model(), data, steps_per_epoch=tiny.STEPS, plan=FitPlan(epochs=3))
+
+    with pytest.raises(TrainingError, match=r"ends(.|\n)*\.repeat\(\)"):
+        attempt(
+            lambda first: tf.data.Dataset.from_tensor_slices((tiny.IMAGES, tiny.LABELS)).batch(8)
+        )
+    with (
+        pytest.raises(TrainingError, match="ended in epoch 1"),
+        pytest.warns(UserWarning, match="ran out of data"),
+    ):
+        attempt(lambda first: tiny.data(first).take(tiny.STEPS).filter(lambda x, y: True))
+
+
+def test_a_plateau_of_the_validation_loss_needs_validation() -> None:
+    plan = FitPlan(epochs=2, switch_to="sgd", switch_when=OnPlateau())
+    with pytest.raises(TrainingError, match="there is no validation data"):
+        run(plan=plan, validate=False)

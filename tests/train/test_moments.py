@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kpipe.errors import TrainingError
-from kpipe.train import AtEpoch, FitPlan, OnPlateau, SwitchOptimizer
+from kpipe.train import SWATS, AtEpoch, FitPlan, OnPlateau, SwitchOptimizer
 
 
 def test_an_epoch_is_due_from_itself_on() -> None:
@@ -40,7 +40,47 @@ def test_an_accuracy_improves_upward() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: AtEpoch(-1), lambda: OnPlateau(patience=0), lambda: OnPlateau(min_delta=-1.0)]
+    ("monitor", "mode", "smaller"),
+    [
+        ("val_loss", "auto", True),
+        ("val_mae", "auto", True),
+        ("rmse", "auto", True),
+        ("mean_absolute_error", "auto", True),
+        ("kl_divergence", "auto", True),
+        ("val_auc", "auto", False),
+        ("val_auc", "min", True),
+        ("val_loss", "max", False),
+    ],
+)
+def test_better_is_smaller_for_losses_and_errors(monitor: str, mode: str, smaller: bool) -> None:
+    moment = OnPlateau(monitor, patience=1, mode=mode)
+    state = moment.seen(moment.initial(), {monitor: 0.5})
+    assert moment.due(moment.seen(state, {monitor: 0.4}), 2) != smaller
+    assert moment.due(moment.seen(state, {monitor: 0.6}), 2) == smaller
+
+
+def test_no_number_is_never_the_best() -> None:
+    moment = OnPlateau("loss", patience=2)
+    state = moment.seen(moment.initial(), {"loss": float("nan")})
+    state = moment.seen(state, {"loss": 3.0})
+    assert state == {"best": 3.0, "waited": 0}
+    assert moment.seen(state, {"loss": float("nan")}) == {"best": 3.0, "waited": 1}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: AtEpoch(-1),
+        lambda: AtEpoch("3"),
+        lambda: AtEpoch(2.5),
+        lambda: OnPlateau(patience=0),
+        lambda: OnPlateau(patience="2"),
+        lambda: OnPlateau(min_delta=-1.0),
+        lambda: OnPlateau(min_delta=float("nan")),
+        lambda: OnPlateau(mode="least"),
+        lambda: SWATS(0.0),
+        lambda: SWATS("1e-5"),
+    ],
 )
 def test_an_impossible_moment_is_refused(make) -> None:
     with pytest.raises(TrainingError):

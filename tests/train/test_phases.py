@@ -65,3 +65,6 @@ def test_phases_that_cannot_be_are_refused() -> None:
         run(None)
     with pytest.raises(TrainingError, match="need a folder"):
         run(None, HEAD)
+    smoothed = Phase(FitPlan(epochs=1, label_smoothing=0.3), last=None)
+    with pytest.raises(TrainingError, match="cannot be compared"):
+        run(None, smoothed, REST)

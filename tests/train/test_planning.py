@@ -92,6 +92,18 @@ def test_only_a_plateau_needs_a_callback() -> None:
         ({"ema": 1.0}, "ema"),
         ({"ema": 0.0}, "ema"),
         ({"patience": 0}, "patience"),
+        ({"patience": "1"}, "patience"),
+        ({"epochs": "3"}, "epochs"),
+        ({"epochs": 2.5}, "epochs"),
+        ({"learning_rate": "0.1"}, "learning_rate"),
+        ({"ema": "a"}, "ema"),
+        ({"class_weight": {"a": 1.0}}, "class_weight"),
+        ({"class_weight": {0: -1.0}}, "weight of class 0"),
+        ({"class_weight": [1, 2]}, "class_weight"),
+        ({"optimizer": None}, "no optimizer"),
+        ({"optimizer": keras.optimizers.SGD}, r"what to do: SGD\(\)"),
+        ({"optimizer": keras.optimizers.SGD(lambda: 0.1)}, "cannot be made again"),
+        ({"switch_to": "sgd", "switch_when": AtEpoch(2)}, "after the last epoch"),
     ],
 )
 def test_what_makes_no_sense_is_refused_at_once(wrong, message) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kpipe.errors import TrainingError
-from kpipe.train import AtEpoch, OnPlateau, SwitchOptimizer
+from kpipe.train import SWATS, AtEpoch, OnPlateau, SwitchOptimizer
 
 from . import dense, tiny
 
@@ -115,10 +115,57 @@ def test_a_plateau_switches_at_the_next_epoch() -> None:
 
 
 def test_an_unknown_monitor_is_answered_with_what_there_is() -> None:
-    callback = SwitchOptimizer("sgd", OnPlateau("val_loss"))
-    with pytest.raises(TrainingError) as caught:
+    callback = SwitchOptimizer("sgd", OnPlateau("los"))
+    with (
+        pytest.warns(UserWarning, match="watches 'los'"),
+        pytest.raises(TrainingError) as caught,
+    ):
         train(compiled(keras.optimizers.Adam(0.01)), 2, callback)
     assert "accuracy, loss" in str(caught.value)
+
+
+def test_epochs_without_validation_do_not_count() -> None:
+    model = compiled(keras.optimizers.Adam(0.01))
+    callback = SwitchOptimizer("sgd", OnPlateau("val_loss", patience=1, min_delta=100.0))
+    with pytest.warns(UserWarning, match="'val_loss', which this epoch did not report"):
+        history = model.fit(
+            tiny.data(0),
+            epochs=6,
+            steps_per_epoch=tiny.STEPS,
+            validation_data=tiny.validation(),
+            validation_freq=2,
+            callbacks=[callback],
+            shuffle=False,
+            verbose=0,
+        ).history
+    # Validated after the second and the fourth epoch; the latter was no better.
+    assert history["switched"] == [0, 0, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "to", [5, None, {}, keras.optimizers.SGD, lambda: keras.optimizers.SGD(0.1)]
+)
+def test_what_makes_no_optimizer_is_refused_before_training(to) -> None:
+    with pytest.raises(TrainingError, match="a function of the epoch"):
+        SwitchOptimizer(to, AtEpoch(2))
+
+
+def test_a_function_for_swats_takes_what_swats_decides() -> None:
+    with pytest.raises(TrainingError, match="learning_rate, momentum, nesterov"):
+        SwitchOptimizer(lambda epoch: keras.optimizers.SGD(0.1), SWATS())
+    SwitchOptimizer(lambda epoch, **chosen: keras.optimizers.SGD(**chosen), SWATS())
+
+
+def test_a_second_fit_after_another_compile_starts_its_own_averages() -> None:
+    model = compiled(keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9))
+    switch = SwitchOptimizer(sgd(), AtEpoch(1))
+    train(model, 2, switch)
+    before = [v.numpy() for v in model.trainable_variables]
+    still = keras.optimizers.SGD(1e-9, use_ema=True, ema_momentum=0.9)
+    model.compile(still, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    train(model, 1, switch)
+    for one, other in zip(before, model.trainable_variables, strict=True):
+        np.testing.assert_allclose(one, other.numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_misspelt_optimizer_is_refused_before_training() -> None:

@@ -1,0 +1,106 @@
+r"""How much each group of filters can lose: removed alone, without retraining.
+
+    group \\ share removed   0.25    0.5     0.75
+    conv1                   0.881   0.874   0.802   what `evaluate` then says
+    conv2                   0.880   0.612   0.110
+
+Read as ceilings for `prune_filters`: the largest share that costs no more than a tolerance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from kpipe.errors import PruneError
+from kpipe.prune.criteria import Criterion, score
+from kpipe.prune.graph import read
+from kpipe.prune.groups import couple
+from kpipe.prune.surgery import plan_units, remove_filters
+
+__all__ = ["Sensitivity", "scan_sensitivity"]
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What the removal of a share of one group of filters does.
+
+    Args:
+        whole: the score of the model as it was.
+        scores: name of a group (see `rank`) -> {share removed: score}, shares ascending.
+    """
+
+    whole: float
+    scores: Mapping[str, Mapping[float, float]]
+
+    def ceilings(self, tolerance: float) -> dict[str, float]:
+        """Name of a group -> the largest share before the score first falls by more than that.
+
+        Args:
+            tolerance: 0 or more, in the unit of the score.
+        """
+        found = {}
+        for name, row in self.scores.items():
+            found[name] = 0.0
+            for share, value in row.items():
+                if value < self.whole - tolerance:
+                    break
+                found[name] = share
+        return found
+
+
+def scan_sensitivity(
+    model: keras.Model,
+    evaluate: Callable[[keras.Model], float],
+    *,
+    shares: Sequence[float] = (0.25, 0.5, 0.75),
+    criterion: str | Criterion = "l1",
+    data: Any = None,
+    protect: Iterable[str] = (),
+    prepare: Callable[[keras.Model], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Sensitivity:
+    """Removes shares of each group alone, the lowest by a criterion, and looks at the score.
+
+    Args:
+        model: a built Functional or Sequential model; left as it is.
+        evaluate: (uncompiled model) -> a score on validation data, higher is better.
+        shares: of a group's filters, ascending, in (0, 1); one filter of each group stays.
+        criterion: see `rank`; groups that it cannot judge are not scanned.
+        data: handed to the criterion.
+        protect: layers whose filters must stay.
+        prepare: called with each smaller model before `evaluate`, for instance to measure the
+            statistics of its normalizations anew (`kpipe.train.recalibrate`).
+        progress: called as `progress(done, total)`.
+
+    Raises:
+        PruneError: shares out of range or order.
+    """
+    if not shares or list(shares) != sorted(set(shares)) or not 0 < shares[0] <= shares[-1] < 1:
+        raise PruneError(
+            "shares cannot be scanned like this",
+            expected="ascending numbers in (0, 1)",
+            received=str(list(shares)),
+        )
+    coupling = couple(read(model), protect)
+    rankings = score(coupling, model, criterion, data)
+    total, done = len(rankings) * len(shares), 0
+    scores: dict[str, dict[float, float]] = {}
+    for name, ranking in rankings.items():
+        order = ranking.group.units[np.argsort(ranking.scores, kind="stable")]
+        scores[name] = {}
+        for share in shares:
+            removed = np.zeros(len(coupling.frozen), bool)
+            removed[order[: min(round(share * len(order)), len(order) - 1)]] = True
+            small = remove_filters(model, plan_units(coupling, removed))
+            if prepare is not None:
+                prepare(small)
+            scores[name][float(share)] = float(evaluate(small))
+            done += 1
+            if progress is not None:
+                progress(done, total)
+    return Sensitivity(float(evaluate(model)), scores)
