@@ -77,6 +77,16 @@ def test_only_a_plateau_needs_a_callback() -> None:
     assert (callback.monitor, callback.patience) == ("loss", 2)
 
 
+class Unknown(keras.optimizers.schedules.LearningRateSchedule):
+    """Not registered with Keras."""
+
+    def __call__(self, step):
+        return 0.1
+
+    def get_config(self):
+        return {}
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -102,7 +112,7 @@ def test_only_a_plateau_needs_a_callback() -> None:
         ({"class_weight": [1, 2]}, "class_weight"),
         ({"optimizer": None}, "no optimizer"),
         ({"optimizer": keras.optimizers.SGD}, r"what to do: SGD\(\)"),
-        ({"optimizer": keras.optimizers.SGD(lambda: 0.1)}, "cannot be made again"),
+        ({"optimizer": keras.optimizers.SGD(Unknown())}, "cannot be made again"),
         ({"switch_to": "sgd", "switch_when": AtEpoch(2)}, "after the last epoch"),
     ],
 )
