@@ -1,6 +1,6 @@
 """What a training costs and brings, beside what Keras users do, measured side by side.
 
-    python benchmarks/training.py CLOTHING --weights FILE [--seeds 3] [--rows recipe fit features]
+    python benchmarks/training.py CLOTHING --weights FILE [--seeds 3] [--rows recipe fit ...]
 
 CLOTHING holds train/, validation/ and test/ with a folder per class; FILE is weights of MobileNetV2
 0.35 without its top. 160 px, batches of 32, all clocks from the first file read.
@@ -14,6 +14,7 @@ CLOTHING holds train/, validation/ and test/ with a folder per class; FILE is we
     fit         `kpipe.train.fit` over `model.fit` of the same model, data and number of epochs
                 (two of a third of the photos each), without and with a checkpoint each epoch; the
                 last 30 layers train
+    checkpoints what a checkpoint takes over what an epoch takes
     features    an epoch of the head on features over one through the frozen network, without
                 augmentation
 
@@ -43,6 +44,7 @@ from kpipe.train import (
     FitPlan,
     Phase,
     backbone,
+    checkpoint,
     classifier,
     cut,
     extract_features,
@@ -238,6 +240,43 @@ def fit(asked: argparse.Namespace) -> None:
         measure("2 short epochs", sides, asked.rounds, "1.03; checkpoints 1.02 of fit")
 
 
+def checkpoints(asked: argparse.Namespace) -> None:
+    """A checkpoint's share of an epoch, each timed by itself: the difference of fits is noise."""
+    with tempfile.TemporaryDirectory() as scratch:
+        manifest, images, model = prepared(asked, scratch)
+        unfreeze(model, 30)
+        epochs: list[float] = []
+
+        class Epochs(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+                self.start = time.perf_counter()
+
+            def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+                epochs.append(time.perf_counter() - self.start)
+
+        kpipe_fit(
+            model,
+            batches(manifest, images, 0, None),
+            steps_per_epoch=steps(manifest, "train", BATCH),
+            plan=FitPlan(3),
+            callbacks=[Epochs()],
+        )
+        folder, writes = Path(scratch) / "checkpoints", []
+        for epoch in range(20):
+            start = time.perf_counter()
+            checkpoint.write(folder, epoch, {}, model)
+            checkpoint.keep_only(folder, [epoch])
+            writes.append(time.perf_counter() - start)
+        each, whole = float(np.median(writes)), float(np.median(epochs[1:]))
+        size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+        print(
+            f"| a checkpoint ({size:.1f} MB) / an epoch | {each / whole:.4f} |"
+            f" {min(writes) / whole:.4f} to {max(writes) / whole:.4f} | at most 0.02 |"
+            f" {each:.3f} and {whole:.2f} s |",
+            flush=True,
+        )
+
+
 def features(asked: argparse.Namespace) -> None:
     """An epoch of the head through the frozen network and on features."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -265,7 +304,7 @@ def features(asked: argparse.Namespace) -> None:
         measure("an epoch of the head", sides, asked.rounds, "at least 20")
 
 
-ROWS = {"recipe": recipe, "fit": fit, "features": features}
+ROWS = {"recipe": recipe, "fit": fit, "checkpoints": checkpoints, "features": features}
 
 
 def main() -> None:

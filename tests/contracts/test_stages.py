@@ -100,7 +100,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "schedule": "step",
         "ema": 0.99,
         "patience": 3,
-        "epochs": 2,
+        "epochs": 9,
         "small_size": 64,
         "finish_epochs": 1,
         "batch_size": 8,
