@@ -29,7 +29,6 @@ PROJECTING = FitPlan(
     schedule=Plateau(factor=0.3, patience=1, min_delta=0.05),
     switch_to="sgd",
     switch_when=SWATS(tolerance=0.05),
-    label_smoothing=0.1,
     ema=0.8,
 )
 STOPPED = dataclasses.replace(WAITING, epochs=9, patience=2)  # ends before its last epoch
