@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import bisect
 import inspect
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -21,7 +22,6 @@ import keras
 
 from kpipe.errors import TrainingError
 from kpipe.train.blocks import Block, find_blocks, places, read_steps
-from kpipe.train.numbers import refuse_fraction
 
 __all__ = ["Unfrozen", "frozen_end", "plan_unfreezing", "unfreeze"]
 
@@ -161,12 +161,15 @@ def _index(blocks: tuple[Block, ...], last: int | None) -> int:
     most = blocks[0].last
     if last is None:
         return 0
-    refuse_fraction("last, a number of layers,", last, 0)
-    if last > most:
+    try:
+        fine = 0 <= operator.index(last) <= most
+    except TypeError:
+        fine = False
+    if not fine:
         raise TrainingError(
             f"cannot unfreeze the last {last} layers of a backbone of {most}",
             expected=f"0 to {most}, or None for all",
-            received=str(last),
+            received=repr(last),
         )
     return bisect.bisect_right([-block.last for block in blocks], -last) - 1
 
