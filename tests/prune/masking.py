@@ -76,6 +76,7 @@ def worst_difference(
         for expected, received in zip(outputs, after[name], strict=True):
             expected = expected[..., kept[name]] if name in kept else expected
             assert expected.shape == received.shape, name
+            assert np.isfinite(expected).all(), name  # max() would pass over what is no number
             scale = max(float(np.abs(expected).max()), 1e-6)
             worst = max(worst, float(np.abs(expected - received).max()) / scale)
     return worst
