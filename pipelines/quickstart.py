@@ -6,10 +6,10 @@ Measured with seed 7 on 341 test photos by LiteRT, 1 thread of a 2-core x86-64 m
 work on it:
 
     model                      accuracy   balanced   M MACs   M params      MB     ms
-    EfficientNetLite0             88.0%      84.2%    125.4       3.42   13.46   5.19
-    ensemble of 2 (average)       87.7%      84.7%    250.7       6.83   23.73   7.53
-    EfficientNetLite0, pruned     82.4%      77.7%     87.7       2.90   11.44   2.23
-    the same in int8              82.7%      75.8%     87.7       2.90    3.37   1.03
+    EfficientNetLite0             86.0%      84.1%    125.4       3.42   13.46   3.77
+    ensemble of 2 (average)       87.2%      84.7%    250.7       6.83   24.11   9.14
+    EfficientNetLite0, pruned     82.2%      76.4%     87.7       2.90   11.44   2.51
+    the same in int8              81.3%      75.3%     87.7       2.90    3.37   1.12
 
 Look-alikes among the cells (neighbors cut from one block of silicon) stand in one split.
 
