@@ -72,17 +72,23 @@ def benchmark(path: str | os.PathLike[str] | bytes, threads: int = 1, runs: int 
     )
 
 
-def latency(model: Any, threads: int = 1, runs: int = 100) -> float:
+def latency(model: Any, threads: int = 1, runs: int = 100, *, quantize: str | None = None) -> float:
     """Median milliseconds for one image by LiteRT.
 
     Args:
-        model: a `.tflite` path or content, or a Keras model, converted in float32 first.
+        model: a `.tflite` path or content, or a Keras model, which is converted first.
         threads: processor threads that LiteRT may use.
         runs: how many single images to time.
+        quantize: how a Keras model is converted, see `convert`. The ranges of "int8" come from
+            random pixels: speed does not depend on them.
     """
     if not isinstance(model, (str, os.PathLike, bytes)):
         # Only a Keras model needs Keras: timing a file must not load TensorFlow.
         from kpipe.lite.conversion import convert
 
-        model = convert(model)
+        calibration = None
+        if quantize == "int8":
+            shape = (2, *model.input_shape[1:])
+            calibration = [np.random.default_rng(0).uniform(0, 255, shape).astype("float32")]
+        model = convert(model, quantize, calibration)
     return benchmark(model, threads, runs).median_ms

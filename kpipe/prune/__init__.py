@@ -43,6 +43,7 @@ __all__ = [
     "remove_filters",
     "residual_blocks",
     "scan_sensitivity",
+    "shift_statistics",
 ]
 __getattr__, __dir__ = lazy(
     __name__,
@@ -77,5 +78,6 @@ __getattr__, __dir__ = lazy(
         "remove_filters": "surgery",
         "residual_blocks": "blocks",
         "scan_sensitivity": "sensitivity",
+        "shift_statistics": "statistics",
     },
 )

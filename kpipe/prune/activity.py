@@ -22,7 +22,7 @@ import tensorflow as tf
 from kpipe.errors import PruneError
 from kpipe.prune.surgery import plan, remove_filters
 
-__all__ = ["Activity", "Watched", "watch"]
+__all__ = ["Activity", "Watched", "image_batches", "watch"]
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,16 @@ def _statistics(
     return found
 
 
-def _batches(data: Iterable[Any], labels: bool) -> Iterable[tuple[tf.Tensor, tf.Tensor]]:
+def image_batches(data: Iterable[Any] | None) -> Iterable[tf.Tensor]:
+    """The images of each batch, float32; labels beside them are not looked at.
+
+    Args:
+        data: one array of images, or batches of images or (images, ...); None for none.
+    """
+    return (images for images, _ in _batches(data, labels=False))
+
+
+def _batches(data: Iterable[Any] | None, labels: bool) -> Iterable[tuple[tf.Tensor, tf.Tensor]]:
     for item in [data] if isinstance(data, np.ndarray) else data if data is not None else ():
         images, *rest = item if isinstance(item, tuple | list) else (item,)
         if labels and not rest:

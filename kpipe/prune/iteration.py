@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from kpipe.prune.groups import couple
 from kpipe.prune.macs import count_macs, count_params
 from kpipe.prune.rounds import Round, Store
 from kpipe.prune.selection import at_floors, floors, select
+from kpipe.prune.statistics import shift_statistics
 from kpipe.prune.surgery import plan_units, remove_filters
 from kpipe.prune.targets import Latency, Target, find_target
 
@@ -139,6 +140,8 @@ def prune_filters(
     rounds: int = 3,
     tolerance: float | None = None,
     selection: Selection | None = None,
+    calibration: Iterable[Any] | None = None,
+    on_round: Callable[[Round], None] | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> PruneResult:
     """Removes the filters that matter least and retrains, in rounds, down to what is asked.
@@ -164,6 +167,11 @@ def prune_filters(
         tolerance: how far the score may fall below that of the model as it was; the loop stops at
             the first round that falls further, and gives the one before. None for any.
         selection: how filters are chosen; `Selection()` if None.
+        calibration: batches of images as the model takes them, alone or first in tuples; on them
+            the statistics of BatchNormalization are shifted by what each removal changed, see
+            `shift_statistics`. A few hundred are enough. None leaves the statistics as they were.
+        on_round: called with each row of the history once it is stored, and with those that were
+            stored before the loop was taken up again.
         folder: where finished rounds are kept. Called again with the same arguments, the loop goes
             on after the last of them. A criterion of one's own is known by its name only, data,
             `latency` and `finetune` not at all: after a change of these, give another folder.
@@ -174,25 +182,31 @@ def prune_filters(
     """
     asked = find_target(macs, params, latency_ms, latency)
     request = _Request(asked, rounds, criterion, tolerance, selection or Selection())
+    if isinstance(calibration, Iterator):  # every round reads it from the start
+        calibration = list(calibration)
     start = _feasible(model, request)
     with tempfile.TemporaryDirectory() as passing:
         store = Store(Path(passing if folder is None else folder), request.digest(model), model)
+        tell = on_round or (lambda row: None)
         history = store.history()
         if not history:
             value = float(evaluate(model))
             row = _row(0, model, start.macs, (value, value), request, latency)
             history = store.keep([row], None)
+        for row in history:
+            tell(row)
         while len(history) <= rounds and not request.fallen(history):
             number = len(history)
             # Before the surgery: dropout layers draw their seeds when they are made.
             keras.utils.set_random_seed(request.selection.seed + number)
-            small = _removed(store.model(number - 1), request, start, number)
+            small = _removed(store.model(number - 1), request, start, number, calibration)
             before = float(evaluate(small))
             answer = finetune(small, number)
             trained = small if answer is None else answer
             scores = (before, float(evaluate(trained)))
             row = _row(number, trained, start.macs, scores, request, latency)
             history = store.keep([*history, row], trained)
+            tell(row)
         stopped = request.fallen(history)
         last = len(history) - (2 if stopped else 1)
         return PruneResult(store.model(last), tuple(history), stopped)
@@ -245,7 +259,13 @@ def _feasible(model: keras.Model, request: _Request) -> _Start:
     return _Start(count_macs(model), whole, least)
 
 
-def _removed(model: keras.Model, request: _Request, start: _Start, number: int) -> keras.Model:
+def _removed(
+    model: keras.Model,
+    request: _Request,
+    start: _Start,
+    number: int,
+    calibration: Iterable[Any] | None,
+) -> keras.Model:
     chosen, target = request.selection, request.target
     coupling = couple(read(model), chosen.protect)
     rankings = score(
@@ -261,7 +281,11 @@ def _removed(model: keras.Model, request: _Request, start: _Start, number: int) 
         limit = start.cost * (limit / start.cost) ** (number / request.rounds)
     price = target.price(model, coupling)
     marks = select(coupling, rankings, price, limit, start.least, chosen.multiple)
-    return remove_filters(model, plan_units(coupling, marks))
+    plan = plan_units(coupling, marks)
+    smaller = remove_filters(model, plan)
+    if calibration is not None:
+        shift_statistics(model, smaller, plan, calibration)
+    return smaller
 
 
 def _row(

@@ -20,6 +20,7 @@ from kpipe.errors import PruneError
 from kpipe.prune.criteria import Criterion, score
 from kpipe.prune.graph import read
 from kpipe.prune.groups import couple
+from kpipe.prune.statistics import Reference
 from kpipe.prune.surgery import plan_units, remove_filters
 
 __all__ = ["Sensitivity", "scan_sensitivity"]
@@ -61,7 +62,7 @@ def scan_sensitivity(
     criterion: str | Criterion = "l1",
     data: Any = None,
     protect: Iterable[str] = (),
-    prepare: Callable[[keras.Model], None] | None = None,
+    calibration: Iterable[Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Sensitivity:
     """Removes shares of each group alone, the lowest by a criterion, and looks at the score.
@@ -73,8 +74,8 @@ def scan_sensitivity(
         criterion: see `rank`; groups that it cannot judge are not scanned.
         data: handed to the criterion.
         protect: layers whose filters must stay.
-        prepare: called with each smaller model before `evaluate`, for instance to measure the
-            statistics of its normalizations anew (`kpipe.train.recalibrate`).
+        calibration: batches of images, on which the statistics of BatchNormalization are shifted
+            by what each removal changes, see `shift_statistics`; None leaves them.
         progress: called as `progress(done, total)`.
 
     Raises:
@@ -88,6 +89,7 @@ def scan_sensitivity(
         )
     coupling = couple(read(model), protect)
     rankings = score(coupling, model, criterion, data)
+    reference = None if calibration is None else Reference(model, calibration)
     total, done = len(rankings) * len(shares), 0
     scores: dict[str, dict[float, float]] = {}
     for name, ranking in rankings.items():
@@ -96,9 +98,10 @@ def scan_sensitivity(
         for share in shares:
             removed = np.zeros(len(coupling.frozen), bool)
             removed[order[: min(round(share * len(order)), len(order) - 1)]] = True
-            small = remove_filters(model, plan_units(coupling, removed))
-            if prepare is not None:
-                prepare(small)
+            chosen = plan_units(coupling, removed)
+            small = remove_filters(model, chosen)
+            if reference is not None:
+                reference.shift(small, chosen)
             scores[name][float(share)] = float(evaluate(small))
             done += 1
             if progress is not None:

@@ -2,6 +2,7 @@
 
     {"pipeline", "run", "declaration", "stages": [{"name", "status", "seconds", "notes"}],
      "trainings": [{"stage", "title", "history", "switched_at", "best_epoch"}],
+     "prunings": [{"stage", "target", "latency_of", "stopped", "rounds", "sensitivity"}],
      "problems": [{"path", "kind", "detail"}], "contact_sheet": a path or None,
      "metrics": {...} or None, "missing": [...]}
 
@@ -41,6 +42,7 @@ def collect(folder: Path) -> dict[str, Any]:
     events = read_journal(journal)
     stages = _stages(events)
     trainings: list[dict[str, Any]] = []
+    prunings: list[dict[str, Any]] = []
     problems: list[dict[str, str]] = []
     missing: list[str] = []
     contact_sheet: Path | None = None
@@ -55,6 +57,8 @@ def collect(folder: Path) -> dict[str, Any]:
             {"stage": stage["name"], **training}
             for training in _json(artifact / "history.json", [])
         ]
+        if (artifact / "pruning.json").exists():
+            prunings.append({"stage": stage["name"], **_json(artifact / "pruning.json", {})})
         if (artifact / "problems.csv").exists():
             with (artifact / "problems.csv").open(encoding="utf-8", newline="") as stream:
                 problems += list(csv.DictReader(stream))
@@ -67,6 +71,7 @@ def collect(folder: Path) -> dict[str, Any]:
         "declaration": declaration.read_text(encoding="utf-8") if declaration.exists() else "",
         "stages": stages,
         "trainings": trainings,
+        "prunings": prunings,
         "problems": problems,
         "contact_sheet": contact_sheet,
         "metrics": _json(folder / "metrics.json", None),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kpipe.report.charts import confusion_matrix, learning_curves
 from kpipe.report.collection import collect
+from kpipe.report.pruning_charts import filters_left, pruning_rounds, sensitivity_map
 from kpipe.report.templates import write_page
 
 __all__ = ["write_report"]
@@ -27,6 +28,11 @@ def write_report(folder: Path) -> Path:
     facts = collect(folder)
     for training in facts["trainings"]:
         training["svg"] = learning_curves(training)
+    for pruning in facts["prunings"]:
+        pruning["rounds_svg"] = pruning_rounds(pruning)
+        pruning["filters_svg"] = filters_left(pruning)
+        scan = pruning["sensitivity"]
+        pruning["sensitivity_svg"] = sensitivity_map(scan) if scan else ""
     if facts["contact_sheet"]:
         encoded = base64.b64encode(facts["contact_sheet"].read_bytes()).decode()
         facts["contact_sheet"] = f"data:image/jpeg;base64,{encoded}"

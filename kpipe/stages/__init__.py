@@ -31,6 +31,6 @@ __getattr__, __dir__ = lazy(
         "Export": "exporting",
         "FilterPrune": "pruning",
         "FineTune": "training",
-        "MagnitudePrune": "pruning",
+        "MagnitudePrune": "sparsifying",
     },
 )

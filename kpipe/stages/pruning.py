@@ -1,9 +1,18 @@
-"""FilterPrune and MagnitudePrune: a smaller network that still knows."""
+"""FilterPrune: a smaller, faster network that still knows.
+
+model folder := what `kpipe.stages.models` says, and
+                pruning.json  {"target", "latency_of", "stopped",
+                               "rounds": [one row of `kpipe.prune.Round` each],
+                               "sensitivity": {"whole", "scores", "ceilings"} or None}
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
@@ -22,9 +31,15 @@ from kpipe.stages.training import OPTIMIZERS, Rate
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["FilterPrune", "MagnitudePrune"]
+    from kpipe.prune import PruneResult, Round, Sensitivity
 
-_RECALIBRATION_STEPS = 20
+__all__ = ["FilterPrune"]
+
+_SAMPLE_STEPS = 20
+
+Share = Annotated[float, Between(0, 1, strict=True)]
+Part = Annotated[float, Between(0, 1)]
+Evaluate = Callable[["keras.Model"], float]
 
 
 @stage
@@ -33,10 +48,23 @@ class FilterPrune(Stage):
 
     Args:
         criterion: what ranks a filter, see `kpipe.prune.rank`; what looks at activations sees the
-            validation photos.
-        macs: the share of multiply-accumulates to keep.
+            training photos.
+        macs: the share of multiply-accumulates to keep; 0.5 where nothing else is asked for.
+        params: the share of parameters to keep, instead.
+        latency_ms: the median milliseconds of one photo by LiteRT to reach, 1 thread, on this
+            machine, instead.
+        latency_of: the form of file whose latency is meant and told: "int8", "float16", "dynamic",
+            or None for float32.
         rounds: how many times filters are removed and the rest retrained.
+        tolerance: validation accuracy that may be lost, in [0, 1]; the first round that loses more
+            ends the rounds, and the one before it is what is kept. None keeps the last.
+        sensitivity: validation accuracy, in [0, 1], that the removal of filters of one group alone
+            may cost before any retraining; a scan of all groups finds how many that are. None
+            limits no group.
+        multiple: filters left in a group are a multiple of it.
+        floor: the share of each group's filters that stay in any case.
         epochs: of retraining after each round; the best by validation loss is kept.
+        distill: the share of the unpruned network's answers in the labels of the retraining.
         optimizer: of the retraining; all layers train.
         learning_rate: its rate.
         batch_size: photos in a step.
@@ -58,131 +86,163 @@ class FilterPrune(Stage):
         "reconstruction",
         "taylor",
     ] = "l1"
-    macs: Annotated[float, Between(0, 1, strict=True)] = 0.5
+    macs: Share | None = None
+    params: Share | None = None
+    latency_ms: Annotated[float, Between(0, strict=True)] | None = None
+    latency_of: Literal["int8", "float16", "dynamic"] | None = "int8"
     rounds: Annotated[int, Between(1)] = 3
+    tolerance: Part | None = None
+    sensitivity: Part | None = None
+    multiple: Annotated[int, Between(1)] = 8
+    floor: Part = 0.1
     epochs: Annotated[int, Between(1)] = 5
+    distill: Part = 0.5
     optimizer: OPTIMIZERS = "adam"
     learning_rate: Rate = 1e-3
     # Small batches: after a removal, the number of steps is what is missing.
     batch_size: Annotated[int, Between(1)] = 16
 
-    def run(self, context: Context) -> None:
-        from kpipe.prune import Selection, prune_filters
-        from kpipe.train import FitPlan, recalibrate, unfreeze
+    @property
+    def target(self) -> dict[str, float]:
+        """What is asked for, as `prune_filters` takes it."""
+        asked = {"macs": self.macs, "params": self.params, "latency_ms": self.latency_ms}
+        given = {name: value for name, value in asked.items() if value is not None}
+        return given or {"macs": 0.5}
 
+    def problems(self) -> list[str]:
+        given = ", ".join(f"{name}={value}" for name, value in self.target.items())
+        contradiction = f"{given}: one target is enough" if len(self.target) > 1 else ""
+        return super().problems() or [contradiction] * bool(contradiction)
+
+    def run(self, context: Context) -> None:
         if is_saved(context.folder):
             return
         begin(context.seed)
         source = context.newest("model")
         photos = Photos.read(context, batch_size=self.batch_size)
         labels = photos.manifest.labels("validation")
-        plan = FitPlan(
-            epochs=self.epochs,
-            optimizer=self.optimizer,
-            learning_rate=self.learning_rate,
-            schedule="cosine",
-            class_weight=photos.fit_weight,
-        )
-
-        def folder_of(number: int) -> Path:
-            return context.folder / f"training-round-{number}"
-
-        def finetune(model: keras.Model, number: int) -> None:
-            folder_of(number).mkdir(exist_ok=True)
-            varied = photos.varied(context.seed + number, 1.0)
-            title = f"round {number} of {self.rounds}"
-            unfreeze(model)
-            batches = varied.training(0).take(min(varied.steps, _RECALIBRATION_STEPS))
-            recalibrate(model, (images for images, *_ in batches))
-            fit_on(model, varied, plan, folder_of(number), context.journal, title)
 
         def evaluate(model: keras.Model) -> float:
             answers = model.predict(photos.finite("validation"), verbose=0)
             return float((answers.argmax(axis=1) == labels).mean())
 
-        result = prune_filters(
-            load_model(source),
-            macs=self.macs,
-            criterion=self.criterion,
-            rounds=self.rounds,
-            finetune=finetune,
-            evaluate=evaluate,
-            selection=Selection(seed=context.seed, data=photos.finite("validation")),
-            folder=context.folder / "training",
+        scan = self._scan(load_model(source), photos, evaluate, context)
+        ceilings = {} if scan is None else scan.ceilings(self.sensitivity or 0.0)
+        result = self._prune(source, photos, evaluate, ceilings, context)
+        if result.stopped:
+            context.journal.record("note", text=f"stopped: {result.stopped}; kept the round before")
+        (context.folder / "pruning.json").write_text(
+            json.dumps(
+                {
+                    "target": self.target,
+                    "latency_of": self.latency_of or "float32",
+                    "stopped": result.stopped,
+                    "rounds": [dataclasses.asdict(row) for row in result.history],
+                    "sensitivity": None
+                    if scan is None
+                    else {**dataclasses.asdict(scan), "ceilings": ceilings},
+                }
+            ),
+            encoding="utf-8",
         )
-        for row in result.history[1:]:
-            context.journal.record(
-                "note",
-                text=f"round {row.round}: {row.macs / 1e6:.1f} M MACs ({row.share:.1%}); accuracy "
-                f"{row.before:.1%} after removal, {row.after:.1%} retrained, on validation",
-            )
-        join_histories(context.folder, map(folder_of, range(1, self.rounds + 1)))
+        trained = range(1, len(result.history))
+        join_histories(context.folder, (_training_of(context, n) for n in trained))
         about = read_about(source)
         save_model(result.model, context.folder, **{**about, "title": f"{about['title']}, pruned"})
 
+    def _scan(
+        self, model: keras.Model, photos: Photos, evaluate: Evaluate, context: Context
+    ) -> Sensitivity | None:
+        from kpipe.prune import scan_sensitivity
 
-@stage
-class MagnitudePrune(Stage):
-    """Set the weights of least magnitude to zero, by TFMOT: a smaller download, not a faster model.
+        if self.sensitivity is None:
+            return None
 
-    Args:
-        sparsity: the share of zeros in each convolution and dense kernel at the end.
-        epochs: of training while the share grows.
-        learning_rate: of the training.
-        batch_size: photos in a step.
-    """
+        def tell(done: int, total: int) -> None:
+            context.journal.progress("step", what="sensitivity", done=done, total=total)
 
-    needs: ClassVar = ("data", "model", "balance?", "augmentation?")
-    gives: ClassVar = ("model",)
-    publishes: ClassVar = ("model.keras",)
-    distributions: ClassVar = (
-        "keras",
-        "tensorflow",
-        "tensorflow-model-optimization",
-        "tf_keras",
-    )
-
-    sparsity: Annotated[float, Between(0, 1, strict=True)] = 0.5
-    epochs: Annotated[int, Between(1)] = 2
-    learning_rate: Rate = 1e-4
-    batch_size: Annotated[int, Between(1)] = 32
-
-    def run(self, context: Context) -> None:
-        from kpipe.sparsity import MagnitudeSettings, prune_magnitude, sparsity_of
-        from kpipe.train import unfreeze
-
-        if is_saved(context.folder):
-            return
-        begin(context.seed)
-        source = context.newest("model")
-        photos = Photos.read(context, batch_size=self.batch_size)
-        model = load_model(source)
-        unfreeze(model)
-
-        def tell(epoch: int, logs: dict[str, float]) -> None:
-            context.journal.record(
-                "epoch", what="TFMOT", epoch=epoch + 1, epochs=self.epochs, metrics=logs
-            )
-
-        sparse = prune_magnitude(
+        found = scan_sensitivity(
             model,
-            photos.training,
-            sparsity=self.sparsity,
-            epochs=self.epochs,
-            steps_per_epoch=photos.steps,
-            settings=MagnitudeSettings(
-                learning_rate=self.learning_rate,
-                class_weight=photos.fit_weight,
-                seed=context.seed,
-                on_epoch=tell,
-            ),
-            folder=context.folder / "training",
+            evaluate,
+            criterion=self.criterion,
+            data=_sample(photos),
+            calibration=_sample(photos),
+            progress=tell,
         )
-        zeros = [share for share in sparsity_of(sparse).values() if share >= self.sparsity / 2]
+        ceilings = found.ceilings(self.sensitivity)
+        whole = sum(share == 0 for share in ceilings.values())
         context.journal.record(
             "note",
-            text=f"{len(zeros)} kernels with {min(zeros):.0%} to {max(zeros):.0%} zeros: "
-            "a smaller download, not a faster model",
+            text=f"sensitivity: {len(ceilings)} groups of filters scanned, {whole} of them lose "
+            f"more than {self.sensitivity:.1%} of accuracy with the smallest share and stay whole",
         )
-        about = read_about(source)
-        save_model(sparse, context.folder, **{**about, "title": f"{about['title']}, sparse"})
+        return found
+
+    def _prune(
+        self,
+        source: Path,
+        photos: Photos,
+        evaluate: Evaluate,
+        ceilings: dict[str, float],
+        context: Context,
+    ) -> PruneResult:
+        from kpipe.lite import latency
+        from kpipe.prune import Selection, prune_filters
+        from kpipe.train import FitPlan, unfreeze
+
+        taught = photos.taught(load_model(source), self.distill)
+        plan = FitPlan(
+            epochs=self.epochs,
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            schedule="cosine",
+            class_weight=taught.fit_weight,
+        )
+
+        def finetune(model: keras.Model, number: int) -> None:
+            folder = _training_of(context, number)
+            folder.mkdir(exist_ok=True)
+            unfreeze(model)
+            varied = taught.varied(context.seed + number, 1.0)
+            title = f"round {number} of {self.rounds}"
+            fit_on(model, varied, plan, folder, context.journal, title)
+
+        def tell(row: Round) -> None:
+            found = f"{row.after:.1%} on validation"
+            if row.round:
+                found = f"{row.before:.1%} after removal, {row.after:.1%} retrained, on validation"
+            context.journal.record(
+                "note",
+                text=f"round {row.round}: {row.macs / 1e6:.1f} M MACs ({row.share:.1%}), "
+                f"{row.latency_ms:.2f} ms in {self.latency_of or 'float32'}; accuracy {found}",
+            )
+
+        return prune_filters(
+            load_model(source),
+            **self.target,
+            latency=lambda model: latency(model, quantize=self.latency_of),
+            criterion=self.criterion,
+            rounds=self.rounds,
+            tolerance=self.tolerance,
+            finetune=finetune,
+            evaluate=evaluate,
+            calibration=_sample(photos),
+            selection=Selection(
+                seed=context.seed,
+                data=_sample(photos),
+                multiple=self.multiple,
+                floor=self.floor,
+                ceilings=ceilings,
+            ),
+            on_round=tell,
+            folder=context.folder / "training",
+        )
+
+
+def _training_of(context: Context, number: int) -> Path:
+    return context.folder / f"training-round-{number}"
+
+
+def _sample(photos: Photos) -> Any:
+    """Training photos in the order of training, some of every class."""
+    return photos.training(0).take(min(photos.steps, _SAMPLE_STEPS))

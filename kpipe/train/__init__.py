@@ -45,6 +45,7 @@ __all__ = [
     "recalibrate",
     "resize",
     "schedule_names",
+    "soft_labels",
     "unfreeze",
     "weights_digest",
 ]
@@ -91,6 +92,7 @@ __getattr__, __dir__ = lazy(
         "recalibrate": "normalization",
         "resize": "resizing",
         "schedule_names": "schedules",
+        "soft_labels": "distillation",
         "unfreeze": "freezing",
         "weights_digest": "extraction",
     },

@@ -108,9 +108,15 @@ CHANGES: dict[str, dict[str, Any]] = {
     "Ensemble": {"members": 2, "combine": "vote"},
     "FilterPrune": {
         "criterion": "l2",
-        "macs": 0.3,
+        "params": 0.3,
+        "latency_of": None,
         "rounds": 2,
+        "tolerance": 0.02,
+        "sensitivity": 0.05,
+        "multiple": 4,
+        "floor": 0.2,
         "epochs": 1,
+        "distill": 0.0,
         "optimizer": "sgd",
         "learning_rate": 0.1,
         "batch_size": 8,
@@ -118,6 +124,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "MagnitudePrune": {"sparsity": 0.8, "epochs": 1, "learning_rate": 0.1, "batch_size": 8},
     "Export": {"quantize": None, "tolerance": 0.5, "calibration": 10},
 }
+
+# Fields that exclude one of `CHANGES`, changed alone.
+INSTEAD: dict[str, dict[str, Any]] = {"FilterPrune": {"macs": 0.3, "latency_ms": 2.0}}
 
 NAN = float("nan")
 # Stage, field, bad value, what the problem must say.
@@ -203,6 +212,14 @@ WRONG = [
     ("FilterPrune", "criterion", "L1", "did you mean 'l1'?"),
     ("FilterPrune", "macs", 1, "both excluded"),
     ("FilterPrune", "macs", 50, "both excluded"),
+    ("FilterPrune", "params", 1.5, "both excluded"),
+    ("FilterPrune", "latency_ms", 0, "above 0"),
+    ("FilterPrune", "latency_of", "float32", "None"),
+    ("FilterPrune", "tolerance", 2, "between 0 and 1"),
+    ("FilterPrune", "sensitivity", -0.1, "between 0 and 1"),
+    ("FilterPrune", "multiple", 0, "1 or more"),
+    ("FilterPrune", "floor", 1.1, "between 0 and 1"),
+    ("FilterPrune", "distill", 1.1, "between 0 and 1"),
     ("FilterPrune", "rounds", 0, "1 or more"),
     ("FilterPrune", "epochs", None, "a whole number"),
     ("FilterPrune", "optimizer", 1, "'adam'"),
@@ -236,7 +253,7 @@ def test_the_tables_above_speak_of_every_stage_and_every_field() -> None:
     assert set(CHANGES) == set(EXAMPLES)
     for name, stage in EXAMPLES.items():
         fields = set(stage.configuration())
-        assert set(CHANGES[name]) == fields
+        assert {*CHANGES[name], *INSTEAD.get(name, {})} == fields
         free_text = {"source", "root", "previous"}  # any text is a path
         assert {field for kind, field, *_ in WRONG if kind == name} == fields - free_text
 
@@ -260,9 +277,10 @@ def test_it_survives_pickling(example: Stage) -> None:
 
 def test_its_fingerprint_changes_with_every_field(example: Stage) -> None:
     keys = {fingerprint(example.configuration())}
-    for name, value in CHANGES[example.name].items():
+    changes = {**CHANGES[example.name], **INSTEAD.get(example.name, {})}
+    for name, value in changes.items():
         keys.add(fingerprint(changed(example, **{name: value}).configuration()))
-    assert len(keys) == 1 + len(CHANGES[example.name])
+    assert len(keys) == 1 + len(changes)
     assert fingerprint(changed(example).configuration()) in keys
 
 

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from kpipe.errors import PruneError
-from kpipe.prune import Sensitivity, count_params, plan, rank, remove_filters, scan_sensitivity
+from kpipe.prune import (
+    Sensitivity,
+    count_params,
+    plan,
+    rank,
+    remove_filters,
+    scan_sensitivity,
+    shift_statistics,
+)
 from tests.prune import nets
 from tests.prune.masking import randomize
 
@@ -35,18 +43,23 @@ def test_each_score_is_that_of_the_model_with_the_lowest_of_one_group_removed() 
     assert all(np.array_equal(a, b.numpy()) for a, b in zip(before, model.weights, strict=True))
 
 
-def test_what_is_prepared_is_what_is_scored() -> None:
-    def zero(net: keras.Model) -> None:
-        net.set_weights([0 * w for w in net.get_weights()])
+def test_statistics_are_shifted_before_the_score() -> None:
+    model = randomize(nets.residual())
+    batch = np.random.default_rng(0).uniform(0, 255, (4, 8, 8, 3)).astype("float32")
 
-    found = scan_sensitivity(
-        randomize(nets.residual()),
-        lambda net: float(sum(np.abs(w).sum() for w in net.get_weights())),
-        shares=(0.5,),
-        prepare=zero,
-    )
-    assert {value for row in found.scores.values() for value in row.values()} == {0.0}
-    assert found.whole > 0
+    def mean(net: keras.Model) -> float:
+        return float(np.sum(net.get_layer("post").moving_mean))
+
+    found = scan_sensitivity(model, mean, shares=(0.5,), calibration=[batch])
+    assert found.whole == mean(model)
+    name, row = next(iter(found.scores.items()))
+    ranking = rank(model)[name]
+    gone = ranking.group.channels[np.argsort(ranking.scores, kind="stable")]
+    asked = plan(model, {ranking.group.layer: gone[: round(len(gone) / 2)]})
+    small = remove_filters(model, asked)
+    assert mean(small) != pytest.approx(row[0.5])
+    shift_statistics(model, small, asked, [batch])
+    assert mean(small) == pytest.approx(row[0.5], rel=1e-5)
 
 
 def test_a_ceiling_is_the_last_share_before_the_first_fall() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from kpipe.errors import PruneError
 from kpipe.prune import count_macs
 from kpipe.stages import FilterPrune
-from kpipe.stages.models import load_model, read_about
-from tests.stages.conftest import toy_folder
+from kpipe.stages.models import begin, load_model, read_about, save_model
+from tests.stages.conftest import RECIPE, toy_folder
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +81,99 @@ def test_a_share_that_cannot_be_reached_is_refused_with_the_nearest(
 ) -> None:
     with pytest.raises(PruneError, match="macs of at least"):
         perform(FilterPrune(macs=0.01), data=data_folder, model=toy_folder(tmp_path / "toy", 1))
+
+
+def rounds_of(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / "pruning.json").read_text())["rounds"]
+
+
+QUICK: dict[str, Any] = {"rounds": 1, "epochs": 1, "multiple": 2, "batch_size": 12}
+
+
+def test_without_a_target_half_of_the_work_stays() -> None:
+    assert FilterPrune().target == {"macs": 0.5}
+    assert FilterPrune(params=0.3).target == {"params": 0.3}
+    (problem,) = FilterPrune(params=0.3, latency_ms=2.0).problems()
+    assert "params=0.3, latency_ms=2.0: one target is enough" in problem
+
+
+def test_parameters_can_be_the_target(perform, data_folder: Path, tmp_path: Path) -> None:
+    source = toy_folder(tmp_path / "toy", 1)
+    stage = FilterPrune(params=0.6, distill=0.0, **QUICK)
+    folder, _ = perform(stage, data=data_folder, model=source)
+    before, after = rounds_of(folder)
+    assert after["params"] <= 0.6 * before["params"]
+    assert load_model(folder).count_params() == after["params"]
+
+
+def test_a_latency_can_be_the_target(perform, data_folder: Path, tmp_path: Path) -> None:
+    source = toy_folder(tmp_path / "toy", 1)
+    # As slow as no machine is: everything may stay, which is refused with the time that was found.
+    with pytest.raises(PruneError, match="costs no more than that as it is"):
+        perform(FilterPrune(latency_ms=1e6, **QUICK), data=data_folder, model=source)
+
+
+def test_a_scan_sets_ceilings_which_the_rounds_keep(
+    perform, data_folder: Path, tmp_path: Path
+) -> None:
+    source = toy_folder(tmp_path / "toy", 1)
+    stage = FilterPrune(macs=0.6, sensitivity=1.0, **QUICK)
+    folder, events = perform(stage, data=data_folder, model=source)
+    scan = json.loads((folder / "pruning.json").read_text())["sensitivity"]
+    assert scan["ceilings"] == {"conv2d": 0.75} and set(scan["scores"]) == {"conv2d"}
+    assert 0 <= scan["whole"] <= 1
+    notes = [event["text"] for event in events if event["event"] == "note"]
+    assert any("1 groups of filters scanned, 0 of them" in note for note in notes)
+    with pytest.raises(PruneError, match="cannot be cut"):
+        perform(
+            FilterPrune(macs=0.2, sensitivity=1.0, **QUICK),
+            data=data_folder,
+            model=source,
+            into=tmp_path / "again",
+        )
+
+
+def seeing_colors(folder: Path) -> Path:
+    """A network that tells the three colors by two filters each; those of red weigh least."""
+    begin(0)
+    pixels = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(6, 1, use_bias=False)(keras.layers.Rescaling(1 / 255)(pixels))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(pixels, keras.layers.Dense(3, "softmax", use_bias=False)(x))
+    filters, answers = np.zeros((3, 6)), np.zeros((6, 3))
+    for answer, channel in enumerate((2, 1, 0)):  # blue, green, red
+        weight = 0.5 if channel == 0 else 1.0
+        filters[channel, [2 * answer, 2 * answer + 1]] = weight
+        answers[[2 * answer, 2 * answer + 1], answer] = 20 / weight
+    model.set_weights([filters[None, None], answers])
+    folder.mkdir()
+    (folder / "history.json").write_text("[]")
+    save_model(model, folder, title="seeing", recipe=RECIPE)
+    return folder
+
+
+def test_a_tolerance_keeps_the_round_before(perform, data_folder: Path, tmp_path: Path) -> None:
+    stage = FilterPrune(macs=0.7, tolerance=0.1, learning_rate=1e-9, distill=0.0, **QUICK)
+    folder, events = perform(stage, data=data_folder, model=seeing_colors(tmp_path / "seeing"))
+    before, after = rounds_of(folder)
+    assert before["after"] == 1.0 and after["after"] < 0.9
+    assert load_model(folder).count_params() == before["params"] > after["params"]
+    notes = [event["text"] for event in events if event["event"] == "note"]
+    assert any(note.startswith("stopped: round 1 scores") for note in notes)
+    assert json.loads((folder / "pruning.json").read_text())["stopped"]
+
+
+def test_the_retraining_learns_from_the_network_as_it_was(
+    perform, data_folder: Path, tmp_path: Path
+) -> None:
+    source = toy_folder(tmp_path / "toy", 1)
+    losses = []
+    for share in (0.0, 1.0):
+        stage = FilterPrune(macs=0.6, distill=share, learning_rate=1e-6, **QUICK)
+        folder, _ = perform(stage, data=data_folder, model=source, into=tmp_path / f"{share}")
+        ((loss,),) = (
+            row["history"]["loss"] for row in json.loads((folder / "history.json").read_text())
+        )
+        losses.append(loss)
+    # The toy knows nothing, but what is left of it still answers much like it did.
+    assert losses[1] < losses[0]

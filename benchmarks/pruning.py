@@ -1,0 +1,311 @@
+"""What filter removal costs and brings: MobileNetV2 1.0 fine-tuned on clothing, at half its MACs.
+
+    python benchmarks/pruning.py CLOTHING --weights FILE --work FOLDER [--seeds 0 1 2]
+
+CLOTHING holds train/, validation/ and test/ with a folder per class; FILE is weights of MobileNetV2
+1.0 without its top. 160 px, batches of 32, Adam along cosines, augmented. For each seed:
+
+    base      the head for 10 epochs on the features of 3 views, then every layer for 6 epochs
+    control   base, trained 8 epochs more
+    pruned    base, prune_filters(macs=0.5, criterion="taylor") in two rounds of 4 epochs
+    l1        the same with criterion="l1"
+    random    the same with criterion="random"
+    latency   the same with latency_ms= half of the control's int8 latency
+    narrow    the pretrained network, every group of filters cut by the same share by its L1 norm
+              before anything is trained, to as many MACs as `pruned`; then the head for 10 epochs
+              on features and every layer for all 14 epochs
+    scratch   the same narrow network from random weights, every layer for all 14 epochs
+
+Rows that prune retrain on labels that are half the answers of `base` (`kpipe.train.soft_labels`).
+What is trained longest is what is kept: the last epoch of each. Validation chose the settings, on
+seed 100; the test split is looked at once per row, at its end. Finished rows stay in FOLDER and
+none is repeated. The table of latencies is measured at the end, file by file in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kpipe.data import Augmenter, Manifest, Training, dataset, decode, from_folder, split, steps
+from kpipe.lite import LiteModel, convert
+from kpipe.prune import Selection, count_macs, plan, prune_filters, rank, remove_filters
+from kpipe.train import (
+    FeaturePlan,
+    FitPlan,
+    Phase,
+    backbone,
+    classifier,
+    fit_phases,
+    optimizer,
+    quicken,
+    soft_labels,
+    unfreeze,
+)
+
+SIZE, BATCH = 160, 32
+BASE_EPOCHS, ROUNDS, EPOCHS = 6, 2, 4
+BASE_RATE, RATE = 5e-4, 5e-4
+AUGMENTER = Augmenter(flip="horizontal", rotate=0.05, brightness=0.2, contrast=0.2, crop=0.8)
+METHODS = ("control", "pruned", "l1", "random", "latency", "narrow", "scratch")
+
+
+@dataclass(frozen=True)
+class Work:
+    """The photos, and where results go."""
+
+    folder: Path
+    manifest: Manifest
+    images: np.ndarray
+    weights: str
+
+    @property
+    def steps(self) -> int:
+        return steps(self.manifest, "train", BATCH)
+
+    def batches(self, seed: int, epoch: int = 0) -> tf.data.Dataset:
+        """Endless training batches from an epoch on."""
+        training = Training(seed=seed, augmenter=AUGMENTER, first_epoch=epoch)
+        return dataset(
+            self.manifest, "train", images=self.images, batch_size=BATCH, training=training
+        )
+
+    def accuracy(self, model: keras.Model, part: str = "validation") -> float:
+        photos = dataset(self.manifest, part, images=self.images, batch_size=64)
+        answers = model.predict(photos, verbose=0).argmax(axis=1)
+        return float((answers == self.manifest.labels(part)).mean())
+
+    def sample(self, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """A few hundred training photos (batch, height, width, 3), and their labels (batch,)."""
+        return [(np.asarray(x), np.asarray(y)) for x, y in self.batches(seed).take(10)]
+
+    def train(self, model: keras.Model, batches: tf.data.Dataset, epochs: int, rate: float) -> None:
+        """Trains every layer; the last epoch is what counts."""
+        unfreeze(model)
+        quicken(model, self.steps)
+        soft = not batches.element_spec[1].dtype.is_integer
+        loss = "categorical_crossentropy" if soft else "sparse_categorical_crossentropy"
+        schedule = optimizer("adam", rate, schedule="cosine", steps=epochs * self.steps)
+        model.compile(schedule, loss)
+        model.fit(batches, epochs=epochs, steps_per_epoch=self.steps, shuffle=False, verbose=0)
+
+
+def network(work: Work, seed: int, *, pretrained: bool = True) -> keras.Model:
+    base = backbone(
+        "MobileNetV2", alpha=1.0, image_size=SIZE, weights=work.weights if pretrained else None
+    )
+    return classifier(base, len(work.manifest.classes), seed=seed)
+
+
+def train_head(work: Work, model: keras.Model, seed: int) -> None:
+    head = Phase(FitPlan(10, learning_rate=3e-3, schedule="cosine"), 0, FeaturePlan(3, seed))
+    fit_phases(model, partial(work.batches, seed), [head], steps_per_epoch=work.steps)
+
+
+def base(work: Work, seed: int) -> keras.Model:
+    """The fine-tuned network that the rows begin with; kept in the folder."""
+    path = work.folder / f"base-{seed}.keras"
+    if not path.exists():
+        keras.utils.set_random_seed(seed)
+        model = network(work, seed)
+        train_head(work, model, seed)
+        work.train(model, work.batches(seed), BASE_EPOCHS, BASE_RATE)
+        model.save(path)
+    return keras.models.load_model(path, compile=False)
+
+
+def control(work: Work, seed: int) -> keras.Model:
+    model = base(work, seed)
+    keras.utils.set_random_seed(seed)
+    work.train(model, work.batches(seed, BASE_EPOCHS), ROUNDS * EPOCHS, RATE)
+    return model
+
+
+def pruned(work: Work, seed: int, criterion: str = "taylor", **target: Any) -> keras.Model:
+    teacher = base(work, seed)
+
+    def finetune(model: keras.Model, number: int) -> None:
+        begun = BASE_EPOCHS + (number - 1) * EPOCHS
+        work.train(model, soft_labels(work.batches(seed, begun), teacher, 0.5), EPOCHS, RATE)
+
+    sample = work.sample(seed)
+    result = prune_filters(
+        base(work, seed),
+        **(target or {"macs": 0.5}),
+        criterion=criterion,
+        rounds=ROUNDS,
+        finetune=finetune,
+        evaluate=work.accuracy,
+        calibration=sample,
+        selection=Selection(seed=seed, data=sample),
+    )
+    for row in result.history:
+        print(f"    {row.round}: {row.share:.3f} {row.before:.3f} {row.after:.3f}", flush=True)
+    return result.model
+
+
+def by_latency(work: Work, seed: int) -> keras.Model:
+    """Down to half of the control's int8 latency; each model timed in turns with the control."""
+    whole = keras.models.load_model(work.folder / f"control-{seed}.keras", compile=False)
+    reference = LiteModel(as_int8(whole))
+    unit = float(np.median(take_turns({"control": reference})["control"]))
+
+    def latency(model: keras.Model) -> float:
+        times = take_turns({"control": reference, "model": LiteModel(as_int8(model))})
+        return unit * float(np.median(times["model"]) / np.median(times["control"]))
+
+    return pruned(work, seed, latency_ms=unit / 2, latency=latency)
+
+
+def narrowed(work: Work, seed: int, *, pretrained: bool) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    whole = network(work, seed, pretrained=pretrained)
+    limit = 0.5 * count_macs(whole)
+    groups = [(r.group, np.argsort(r.scores)) for r in rank(whole, "l1").values()]
+
+    def thinner(share: float) -> keras.Model:
+        request: dict[str, list[int]] = {}
+        for group, order in groups:
+            kept = max(8, 8 * round((1 - share) * len(order) / 8))
+            gone = group.channels[order[: max(0, len(order) - kept)]]
+            request.setdefault(group.layer, []).extend(gone.tolist())
+        return remove_filters(whole, plan(whole, request))
+
+    shares = np.linspace(0.2, 0.5, 61)
+    model = next(m for m in map(thinner, shares) if count_macs(m) <= limit)
+    if pretrained:
+        train_head(work, model, seed)
+    work.train(model, work.batches(seed), BASE_EPOCHS + ROUNDS * EPOCHS, BASE_RATE)
+    return model
+
+
+ROWS: dict[str, Callable[[Work, int], keras.Model]] = {
+    "control": control,
+    "pruned": pruned,
+    "l1": partial(pruned, criterion="l1"),
+    "random": partial(pruned, criterion="random"),
+    "latency": by_latency,
+    "narrow": partial(narrowed, pretrained=True),
+    "scratch": partial(narrowed, pretrained=False),
+}
+
+
+def as_int8(model: keras.Model) -> bytes:
+    """Speed does not depend on what the ranges were measured on, so a few pixels do."""
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, SIZE, SIZE, 3)).astype("float32")
+    return convert(model, "int8", [pixels])
+
+
+def take_turns(files: dict[str, LiteModel], rounds: int = 60) -> dict[str, list[float]]:
+    """Milliseconds of single runs, the files in turns, 5 runs each, after as many that warm up."""
+    times: dict[str, list[float]] = {name: [] for name in files}
+    pixels = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3))
+    for turn in range(rounds + 1):
+        for name, model in files.items():
+            image = pixels.astype(model.input_dtype)
+            for _ in range(5):
+                start = time.perf_counter()
+                model.invoke(image)
+                if turn:
+                    times[name].append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def train_rows(work: Work, seeds: Iterable[int], methods: Iterable[str]) -> None:
+    results = work.folder / "rows.jsonl"
+    done = {(row["seed"], row["method"]) for row in read_rows(results)}
+    for seed in seeds:
+        for method in methods:
+            if (seed, method) in done:
+                continue
+            start = time.perf_counter()
+            model = ROWS[method](work, seed)
+            model.save(work.folder / f"{method}-{seed}.keras")
+            row = {
+                "seed": seed,
+                "method": method,
+                "macs": count_macs(model),
+                "params": model.count_params(),
+                "validation": work.accuracy(model),
+                "test": work.accuracy(model, "test"),
+                "seconds": round(time.perf_counter() - start),
+            }
+            print(row, flush=True)
+            with results.open("a") as stream:
+                stream.write(json.dumps(row) + "\n")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def report(work: Work, rounds: int) -> None:
+    """Prints accuracy beside the control's, and latency over the control's."""
+    rows = read_rows(work.folder / "rows.jsonl")
+    found = {(row["seed"], row["method"]): row for row in rows}
+    seeds = sorted({row["seed"] for row in rows if row["method"] == "control"})
+    print("| row | seeds | M MACs | test accuracy | over the control's, points | validation |")
+    print("|---|---|---|---|---|---|")
+    for method in METHODS:
+        mine = [found[seed, method] for seed in seeds if (seed, method) in found]
+        if not mine:
+            continue
+        gains = [100 * (row["test"] - found[row["seed"], "control"]["test"]) for row in mine]
+        print(
+            f"| {method} | {len(mine)} | {np.mean([row['macs'] for row in mine]) / 1e6:.1f} |"
+            f" {np.mean([row['test'] for row in mine]):.1%}"
+            f" ({', '.join(format(row['test'], '.1%') for row in mine)}) |"
+            f" {np.mean(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f}) |"
+            f" {np.mean([row['validation'] for row in mine]):.1%} |"
+        )
+    print("\n| row | seed | latency over the control's: float32 | int8 |\n|---|---|---|---|")
+    for method in ("pruned", "latency"):
+        for seed in seeds:
+            if (seed, method) not in found:
+                continue
+            ratios = []
+            for change in (convert, as_int8):
+                models = {
+                    name: LiteModel(
+                        change(
+                            keras.models.load_model(
+                                work.folder / f"{name}-{seed}.keras", compile=False
+                            )
+                        )
+                    )
+                    for name in ("control", method)
+                }
+                times = take_turns(models, rounds)
+                ratios.append(np.median(times[method]) / np.median(times["control"]))
+            print(f"| {method} | {seed} | {ratios[0]:.2f} | {ratios[1]:.2f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
+    parser.add_argument("--rounds", type=int, default=200, help="of the table of latencies")
+    asked = parser.parse_args()
+    manifest = split(from_folder(asked.folder))
+    asked.work.mkdir(parents=True, exist_ok=True)
+    images = decode(manifest, SIZE, asked.work / "images")
+    work = Work(asked.work, manifest, images, asked.weights)
+    train_rows(work, asked.seeds, asked.methods)
+    report(work, asked.rounds)
+
+
+if __name__ == "__main__":
+    main()
