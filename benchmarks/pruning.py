@@ -3,18 +3,19 @@
     python benchmarks/pruning.py CLOTHING --weights FILE --work FOLDER [--seeds 0 1 2]
 
 CLOTHING holds train/, validation/ and test/ with a folder per class; FILE is weights of MobileNetV2
-1.0 without its top. 160 px, batches of 32, Adam along cosines, augmented. For each seed:
+1.0 without its top. 160 px, batches of 16, Adam along cosines, augmented. For each seed:
 
     base      the head for 10 epochs on the features of 3 views, then every layer for 6 epochs
-    control   base, trained 8 epochs more
-    pruned    base, prune_filters(macs=0.5, criterion="taylor") in two rounds of 4 epochs
+    control   base, trained 9 epochs more
+    pruned    base, prune_filters(macs=0.5, criterion="reconstruction") in rounds of 1, 1, 1
+              and 6 epochs
     l1        the same with criterion="l1"
     random    the same with criterion="random"
     latency   the same with latency_ms= half of the control's int8 latency
     narrow    the pretrained network, every group of filters cut by the same share by its L1 norm
               before anything is trained, to as many MACs as `pruned`; then the head for 10 epochs
-              on features and every layer for all 14 epochs
-    scratch   the same narrow network from random weights, every layer for all 14 epochs
+              on features and every layer for all 15 epochs
+    scratch   the same narrow network from random weights, every layer for all 15 epochs
 
 Rows that prune retrain on labels that are half the answers of `base` (`kpipe.train.soft_labels`).
 What is trained longest is what is kept: the last epoch of each. Validation chose the settings, on
@@ -53,8 +54,9 @@ from kpipe.train import (
     unfreeze,
 )
 
-SIZE, BATCH = 160, 32
-BASE_EPOCHS, ROUNDS, EPOCHS = 6, 2, 4
+SIZE, BATCH = 160, 16
+BASE_EPOCHS, EPOCHS = 6, (1, 1, 1, 6)  # of the latter, one number for each round
+MORE = sum(EPOCHS)
 BASE_RATE, RATE = 5e-4, 5e-4
 AUGMENTER = Augmenter(flip="horizontal", rotate=0.05, brightness=0.2, contrast=0.2, crop=0.8)
 METHODS = ("control", "pruned", "l1", "random", "latency", "narrow", "scratch")
@@ -127,27 +129,28 @@ def base(work: Work, seed: int) -> keras.Model:
 def control(work: Work, seed: int) -> keras.Model:
     model = base(work, seed)
     keras.utils.set_random_seed(seed)
-    work.train(model, work.batches(seed, BASE_EPOCHS), ROUNDS * EPOCHS, RATE)
+    work.train(model, work.batches(seed, BASE_EPOCHS), MORE, RATE)
     return model
 
 
-def pruned(work: Work, seed: int, criterion: str = "taylor", **target: Any) -> keras.Model:
+def pruned(work: Work, seed: int, criterion: str = "reconstruction", **target: Any) -> keras.Model:
     teacher = base(work, seed)
 
     def finetune(model: keras.Model, number: int) -> None:
-        begun = BASE_EPOCHS + (number - 1) * EPOCHS
-        work.train(model, soft_labels(work.batches(seed, begun), teacher, 0.5), EPOCHS, RATE)
+        begun = BASE_EPOCHS + sum(EPOCHS[: number - 1])
+        batches = soft_labels(work.batches(seed, begun), teacher, 0.5)
+        work.train(model, batches, EPOCHS[number - 1], RATE)
 
     sample = work.sample(seed)
     result = prune_filters(
         base(work, seed),
         **(target or {"macs": 0.5}),
         criterion=criterion,
-        rounds=ROUNDS,
+        rounds=len(EPOCHS),
         finetune=finetune,
         evaluate=work.accuracy,
         calibration=sample,
-        selection=Selection(seed=seed, data=sample),
+        selection=Selection(seed=seed, data=sample, normalize="l2"),
     )
     for row in result.history:
         print(f"    {row.round}: {row.share:.3f} {row.before:.3f} {row.after:.3f}", flush=True)
@@ -185,7 +188,7 @@ def narrowed(work: Work, seed: int, *, pretrained: bool) -> keras.Model:
     model = next(m for m in map(thinner, shares) if count_macs(m) <= limit)
     if pretrained:
         train_head(work, model, seed)
-    work.train(model, work.batches(seed), BASE_EPOCHS + ROUNDS * EPOCHS, BASE_RATE)
+    work.train(model, work.batches(seed), BASE_EPOCHS + MORE, BASE_RATE)
     return model
 
 
