@@ -20,14 +20,12 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
-from PIL import Image
+from cifar import BATCH, Arrays, Steps, batches, splits
 
 from kpipe.train import SWATS, AtEpoch, OnPlateau, SwitchOptimizer
 
@@ -35,45 +33,7 @@ RATES = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 TOLERANCES = (1e-9, 1e-7, 1e-5, 1e-3, 1e-2)
 SWITCHES = ("at a third", "on a plateau")
 METHODS = ("adam", "sgd", *SWITCHES, "swats")
-EACH, BATCH, TUNING_SEED = 1000, 128, 100
-
-Arrays = tuple[np.ndarray, np.ndarray]
-
-
-def load(folder: Path, each: int | None) -> Arrays:
-    """Photos (n, 32, 32, 3) uint8 and labels (n,) of the first photos of each class."""
-    photos, labels = [], []
-    for label, kind in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
-        for path in sorted(kind.iterdir())[:each]:
-            photos.append(np.asarray(Image.open(path).convert("RGB")))
-            labels.append(label)
-    return np.stack(photos), np.array(labels, np.int32)
-
-
-def batches(photos: np.ndarray, labels: np.ndarray, seed: int) -> tf.data.Dataset:
-    """Epoch after epoch, each photo flipped and shifted by its own draw."""
-    padded = np.pad(photos, ((0, 0), (4, 4), (4, 4), (0, 0)))
-    count = len(photos) // BATCH * BATCH
-
-    def epochs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        random = np.random.default_rng(seed)
-        while True:
-            order = random.permutation(len(photos))[:count]
-            tops, lefts = random.integers(0, 9, (2, count))
-            rows = tops[:, None, None] + np.arange(32)[:, None]
-            columns = lefts[:, None, None] + np.arange(32)
-            flipped = random.random(count)[:, None, None] < 0.5
-            columns = np.where(flipped, columns[..., ::-1], columns)
-            shown = padded[order[:, None, None], rows, columns].astype(np.float32)
-            for start in range(0, count, BATCH):
-                part = slice(start, start + BATCH)
-                yield shown[part], labels[order[part]]
-
-    signature = (
-        tf.TensorSpec((BATCH, 32, 32, 3), tf.float32),
-        tf.TensorSpec((BATCH,), tf.int32),
-    )
-    return tf.data.Dataset.from_generator(epochs, output_signature=signature).prefetch(4)
+TUNING_SEED = 100
 
 
 def resnet(seed: int) -> keras.Model:
@@ -103,19 +63,6 @@ def resnet(seed: int) -> keras.Model:
         x = keras.layers.ReLU()(keras.layers.add([x, outer]))
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(pixels, keras.layers.Dense(10, activation="softmax")(x))
-
-
-class Steps(keras.callbacks.Callback):
-    """Divides the rate by ten at two epochs, of whichever optimizer the model then has."""
-
-    def __init__(self, epochs: int) -> None:
-        super().__init__()
-        self.at = (round(0.6 * epochs), round(0.85 * epochs))
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        if epoch in self.at:
-            optimizer = self.model.optimizer
-            optimizer.learning_rate = float(optimizer.learning_rate.numpy()) / 10
 
 
 def sgd(rate: float) -> keras.optimizers.Optimizer:
@@ -173,13 +120,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=Path("switching.jsonl"))
     asked = parser.parse_args()
-    photos, labels = load(asked.folder / "train", EACH)
-    held = np.arange(len(photos)) % 10 == 0
-    data = {
-        "train": (photos[~held], labels[~held]),
-        "validation": (photos[held].astype(np.float32), labels[held]),
-        "test": load(asked.folder / "test", None),
-    }
+    data = splits(asked.folder)
     rows = []
     if asked.results.exists():
         rows = [json.loads(line) for line in asked.results.read_text().splitlines()]
