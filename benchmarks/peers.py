@@ -135,15 +135,15 @@ def by_kpipe(model: keras.Model, photos: np.ndarray, criterion: str) -> keras.Mo
         finetune=lambda net, number: None,
         evaluate=lambda net: 0.0,
         calibration=sample,
-        selection=Selection(multiple=1, data=sample, normalize=NORMALIZE[criterion]),
+        selection=Selection(multiple=1, data=sample),
     ).model
 
 
-NORMALIZE = {"l1": "mean", "reconstruction": "l2", "random": "mean"}
+CRITERIA = ("l1", "reconstruction", "random")
 METHODS = {
     "control": lambda model, photos: model,
     "Torch-Pruning": by_torch_pruning,
-    **{f"kpipe, {name}": partial(by_kpipe, criterion=name) for name in NORMALIZE},
+    **{f"kpipe, {name}": partial(by_kpipe, criterion=name) for name in CRITERIA},
 }
 
 

@@ -59,7 +59,7 @@ BASE_EPOCHS, EPOCHS = 6, (1, 1, 1, 6)  # of the latter, one number for each roun
 MORE = sum(EPOCHS)
 BASE_RATE, RATE = 5e-4, 5e-4
 AUGMENTER = Augmenter(flip="horizontal", rotate=0.05, brightness=0.2, contrast=0.2, crop=0.8)
-METHODS = ("control", "pruned", "l1", "random", "latency", "narrow", "scratch")
+METHODS = ("control", "pruned", "random", "latency", "narrow", "l1", "scratch")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Work:
 
     def sample(self, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """A few hundred training photos (batch, height, width, 3), and their labels (batch,)."""
-        return [(np.asarray(x), np.asarray(y)) for x, y in self.batches(seed).take(10)]
+        return [(np.asarray(x), np.asarray(y)) for x, y in self.batches(seed).take(20)]
 
     def train(self, model: keras.Model, batches: tf.data.Dataset, epochs: int, rate: float) -> None:
         """Trains every layer; the last epoch is what counts."""
@@ -150,7 +150,7 @@ def pruned(work: Work, seed: int, criterion: str = "reconstruction", **target: A
         finetune=finetune,
         evaluate=work.accuracy,
         calibration=sample,
-        selection=Selection(seed=seed, data=sample, normalize="l2"),
+        selection=Selection(seed=seed, data=sample),
     )
     for row in result.history:
         print(f"    {row.round}: {row.share:.3f} {row.before:.3f} {row.after:.3f}", flush=True)

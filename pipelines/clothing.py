@@ -29,7 +29,7 @@ pipeline = Pipeline(
             epochs=20,
         ),
         Ensemble(members=3, combine="average"),
-        FilterPrune(criterion="l1", macs=0.5, rounds=3, epochs=6),
+        FilterPrune(macs=0.5),
         Export(quantize="int8"),
     ],
     seed=7,

@@ -2,19 +2,17 @@
 
     pip install -e ".[quickstart]" && kpipe run pipelines/quickstart.py
 
-Measured with seed 7 on 341 test photos by LiteRT, 1 thread of a 2-core x86-64 machine with other
-work on it:
+Measured with seed 7 on 341 test photos by LiteRT, 1 thread of a 2-core x86-64 machine:
 
     model                      accuracy   balanced   M MACs   M params      MB     ms
-    EfficientNetLite0             86.0%      84.1%    125.4       3.42   13.46   3.77
-    ensemble of 2 (average)       87.2%      84.7%    250.7       6.83   24.11   9.14
-    EfficientNetLite0, pruned     82.2%      76.4%     87.7       2.90   11.44   2.51
-    the same in int8              81.3%      75.3%     87.7       2.90    3.37   1.12
+    EfficientNetLite0             86.0%      84.1%    125.4       3.42   13.46   3.57
+    ensemble of 2 (average)       87.2%      84.7%    250.7       6.83   24.11   4.95
+    EfficientNetLite0, pruned     85.4%      83.2%     62.5       1.56    6.16   1.61
+    the same in int8              83.1%      81.2%     62.5       1.56    1.87   0.85
 
 Look-alikes among the cells (neighbors cut from one block of silicon) stand in one split.
 
-The retraining after the removal of filters is short here, so that a run ends within minutes; more
-epochs win back more (`--set FilterPrune.epochs=10`). Published CNN result on these photos: 88.42 %
+Published CNN result on these photos: 88.42 %
 (Deitsch et al. 2019, Solar Energy 185).
 """
 
@@ -57,8 +55,9 @@ pipeline = Pipeline(
             epochs=5,
         ),
         Ensemble(members=2, combine="average"),
-        FilterPrune(criterion="l1", macs=0.7, rounds=2, epochs=3),
-        Export(quantize="int8"),
+        FilterPrune(macs=0.5),
+        # What is left of the network is harder to quantize: int8 loses 8 of 341 photos.
+        Export(quantize="int8", tolerance=0.03),
     ],
     seed=7,
 )

@@ -25,7 +25,7 @@ pipeline = Pipeline(
             switch_to="sgd", switch_when=2, epochs=4, batch_size=12,
         ),
         Ensemble(members=2),
-        FilterPrune(macs=0.6, rounds=1, epochs=2, batch_size=12),
+        FilterPrune(macs=0.6, rounds=1, last_epochs=2, batch_size=12),
         MagnitudePrune(sparsity=0.5, epochs=2, batch_size=12),
         Export(tolerance=1.0, calibration=12),
     ],

@@ -101,6 +101,9 @@ CRITERIA: dict[str, Criterion] = {
     "taylor": taylor,
 }
 
+# What makes scores of different layers comparable; "mean" where nothing else is known to be better.
+_USUAL = {"reconstruction": "l2"}
+
 _NORMALIZERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "none": lambda scores: np.ones((len(scores), 1)),
     "mean": lambda scores: scores.mean(axis=1, keepdims=True),
@@ -114,7 +117,7 @@ def rank(
     criterion: str | Criterion = "l1",
     data: Any = None,
     *,
-    normalize: str = "mean",
+    normalize: str | None = None,
     protect: Iterable[str] = (),
     seed: int = 0,
 ) -> dict[str, Ranking]:
@@ -129,7 +132,8 @@ def rank(
             (images, labels).
         normalize: what a layer's scores are divided by before they are compared across layers and
             averaged over the layers of a group: "mean", "max" or "l2" norm of that layer's scores
-            in the group, or "none".
+            in the group, or "none". None for what suits the criterion: "l2" for "reconstruction",
+            "mean" for all others.
         protect: layers whose filters must stay.
         seed: for criteria that draw.
 
@@ -154,11 +158,12 @@ def score(
     criterion: str | Criterion,
     data: Any = None,
     *,
-    normalize: str = "mean",
+    normalize: str | None = None,
     seed: int = 0,
 ) -> dict[str, Ranking]:
     """`rank` on a graph that is already coupled."""
     function = find_criterion(criterion)
+    normalize = normalize or _USUAL.get(str(criterion), "mean")
     if normalize not in _NORMALIZERS:
         raise PruneError(
             f"unknown normalization {normalize!r}", fix=nearest(normalize, _NORMALIZERS)

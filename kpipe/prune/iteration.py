@@ -47,9 +47,10 @@ class Selection:
         multiple: filters left in each group are a multiple of it, because odd counts can run
             slower than the unpruned model; a group of no more filters than that stays whole.
         floor: share of each group's filters that stay in any case, in [0, 1].
-        normalize: how scores are compared across layers: "mean", "max", "l2" or "none", see `rank`.
-        ceilings: name of a group of filters (see `rank`) -> the largest share of them that may go,
-            in [0, 1]; a sensitivity scan gives them.
+        normalize: how scores are compared across layers: "mean", "max", "l2" or "none"; None for
+            what suits the criterion, see `rank`.
+        ceilings: name of a group of filters (see `rank`) -> the largest share of them that may
+            go, in [0, 1]; a sensitivity scan gives them.
         protect: layers whose filters must stay.
         data: handed to the criterion.
         seed: of the criterion and of Keras' random state at the start of each round.
@@ -57,7 +58,7 @@ class Selection:
 
     multiple: int = 8
     floor: float = 0.1
-    normalize: str = "mean"
+    normalize: str | None = None
     ceilings: Mapping[str, float] = field(default_factory=dict)
     protect: tuple[str, ...] = ()
     data: Any = None

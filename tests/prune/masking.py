@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from kpipe.prune import rank
+from kpipe.train import recalibrate
 
 
 def randomize(model: keras.Model, seed: int = 0) -> keras.Model:
@@ -28,6 +29,29 @@ def randomize(model: keras.Model, seed: int = 0) -> keras.Model:
             value = generator.normal(0, 0.5, shape)
         weight.assign(value.astype("float32"))
     return model
+
+
+def settle(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Gives a classifier statistics of its own and answers that tell images apart; returns these.
+
+    A channel that hardly varies is not blown up by its normalization: its variance is raised to
+    the layer's mean.
+    """
+    for weight in model.weights:
+        if weight.name in ("beta", "bias"):  # large ones hide what differs from image to image
+            weight.assign(0 * weight)
+    recalibrate(model, [images])
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            variance = layer.moving_variance.numpy()
+            layer.moving_variance.assign(np.maximum(variance, variance.mean()))
+    head = model.get_layer("head_logits")
+    logits = np.asarray(keras.Model(model.inputs[0], head.output)(images))
+    spread = logits.std(axis=0)
+    head.set_weights([head.kernel / spread, -logits.mean(axis=0) / spread])
+    answers = np.asarray(model(images))
+    assert np.ptp(answers, axis=0).max() > 0.1
+    return answers
 
 
 def random_request(model: keras.Model, seed: int) -> dict[str, list[int]]:

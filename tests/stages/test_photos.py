@@ -171,7 +171,7 @@ def test_images_of_other_photos_are_refused(data_folder: Path, tmp_path: Path) -
     "stage",
     [
         FineTune("MobileNet", alpha=0.25, weights=None, retrain_last=0, epochs=1),
-        FilterPrune(macs=0.7, rounds=1, epochs=1),
+        FilterPrune(macs=0.7, rounds=1, last_epochs=1),
         MagnitudePrune(epochs=1),
     ],
     ids=lambda stage: stage.name,

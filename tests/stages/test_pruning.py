@@ -87,7 +87,7 @@ def rounds_of(folder: Path) -> list[dict[str, Any]]:
     return json.loads((folder / "pruning.json").read_text())["rounds"]
 
 
-QUICK: dict[str, Any] = {"rounds": 1, "epochs": 1, "multiple": 2, "batch_size": 12}
+QUICK: dict[str, Any] = {"rounds": 1, "last_epochs": 1, "multiple": 2, "batch_size": 12}
 
 
 def test_without_a_target_half_of_the_work_stays() -> None:

@@ -1,0 +1,72 @@
+"""One of each family of keras.applications, cut: exact, and an ordinary model afterwards.
+
+The other members are checked the same way by `benchmarks/coverage.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from kpipe.lite import LiteModel, convert
+from kpipe.prune import count_macs, plan, reach, remove_filters
+from kpipe.train import backbone, classifier
+from tests.prune.masking import random_request, randomize, settle, worst_difference
+
+# Name -> (options, pixels of a side, share of the work that can be removed at least).
+FAMILIES: dict[str, tuple[dict[str, Any], int, float]] = {
+    "ConvNeXtTiny": ({}, 32, 0.90),
+    "DenseNet121": ({}, 32, 0.95),
+    "EfficientNetB0": ({}, 32, 0.95),
+    "EfficientNetLite0": ({}, 32, 0.95),
+    "EfficientNetV2B0": ({}, 32, 0.95),
+    "InceptionResNetV2": ({}, 75, 0.90),
+    "InceptionV3": ({}, 75, 0.99),
+    "MobileNet": ({"alpha": 0.25}, 32, 0.95),
+    "MobileNetV2": ({"alpha": 0.35}, 32, 0.95),
+    "MobileNetV3Small": ({}, 32, 0.90),
+    "NASNetMobile": ({}, 32, 0.80),
+    "ResNet50": ({}, 32, 0.99),
+    "ResNet50V2": ({}, 32, 0.99),
+    "VGG16": ({}, 32, 0.99),
+    "Xception": ({}, 71, 0.95),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_it_is_cut_exactly_and_stays_an_ordinary_model(name: str, tmp_path: Path) -> None:
+    options, size, share = FAMILIES[name]
+    base = backbone(name, image_size=size, weights=None, **options)
+    model = classifier(base, 3, dropout=0.0)
+    assert reach(model) >= share
+    flat = randomize(remove_filters(model, plan(model, {})), 3)  # nested models are opened
+    made = plan(flat, random_request(flat, 3))
+    small = remove_filters(flat, made)
+    images = colored(8, size)
+    assert worst_difference(flat, small, made.kept, images[:2]) < 1e-4
+    assert made.macs_before is not None
+    assert count_macs(small) == made.macs_after < 0.8 * made.macs_before
+
+    small.compile(keras.optimizers.SGD(1e-6), "sparse_categorical_crossentropy", run_eagerly=True)
+    before = [weight.numpy() for weight in small.weights]
+    small.train_on_batch(images, np.arange(8) % 3)
+    moved = [not np.array_equal(a, b.numpy()) for a, b in zip(before, small.weights, strict=True)]
+    assert sum(moved) > len(moved) / 2
+    answers = settle(small, images)
+    small.save(tmp_path / "small.keras")
+    again = keras.models.load_model(tmp_path / "small.keras", compile=False)
+    np.testing.assert_allclose(again(images), answers, rtol=1e-5, atol=1e-6)
+    found = LiteModel(convert(again)).predict(images)
+    np.testing.assert_allclose(found, answers, atol=1e-4)
+
+
+def colored(count: int, size: int) -> np.ndarray:
+    """Noise over a color of its own for each image, which even a random network tells apart."""
+    random = np.random.default_rng(0)
+    color = random.uniform(0, 255, (count, 1, 1, 3))
+    noise = random.normal(0, 40, (count, size, size, 3))
+    return (color + noise).clip(0, 255).astype("float32")
