@@ -156,10 +156,17 @@ class FilterPrune(Stage):
     def _scan(
         self, model: keras.Model, photos: Photos, evaluate: Evaluate, context: Context
     ) -> Sensitivity | None:
-        from kpipe.prune import scan_sensitivity
+        """The scan where one is asked for; kept, so that a run that was cut off has it."""
+        from kpipe.prune import Sensitivity, scan_sensitivity
 
         if self.sensitivity is None:
             return None
+        kept = context.folder / "training-scan" / "sensitivity.json"
+        if kept.exists():
+            about = json.loads(kept.read_text(encoding="utf-8"))
+            rows = about["scores"].items()
+            scores = {name: {float(s): value for s, value in row.items()} for name, row in rows}
+            return Sensitivity(about["whole"], scores)
 
         def tell(done: int, total: int) -> None:
             context.journal.progress("step", what="sensitivity", done=done, total=total)
@@ -179,6 +186,10 @@ class FilterPrune(Stage):
             text=f"sensitivity: {len(ceilings)} groups of filters scanned, {whole} of them lose "
             f"more than {self.sensitivity:.1%} of accuracy with the smallest share and stay whole",
         )
+        kept.parent.mkdir(exist_ok=True)
+        aside = kept.with_suffix(".aside")
+        aside.write_text(json.dumps(dataclasses.asdict(found)), encoding="utf-8")
+        aside.replace(kept)
         return found
 
     def _prune(

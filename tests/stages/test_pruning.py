@@ -133,6 +133,29 @@ def test_a_scan_sets_ceilings_which_the_rounds_keep(
         )
 
 
+def test_a_scan_that_was_made_is_not_made_again(
+    perform, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = toy_folder(tmp_path / "toy", 1)
+    stage = FilterPrune(macs=0.6, sensitivity=1.0, **QUICK)
+
+    def killed(*arguments: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during:
+        during.setattr("kpipe.stages.pruning.fit_on", killed)
+        with pytest.raises(KeyboardInterrupt):
+            perform(stage, data=data_folder, model=source)
+    monkeypatch.setattr("kpipe.prune.scan_sensitivity", killed)
+    folder, _ = perform(stage, data=data_folder, model=source)
+    whole, _ = perform(
+        FilterPrune(macs=0.6, **QUICK), data=data_folder, model=source, into=tmp_path / "no scan"
+    )
+    scan = json.loads((folder / "pruning.json").read_text())["sensitivity"]
+    assert scan["ceilings"] == {"conv2d": 0.75}
+    assert rounds_of(folder)[1]["filters"] == rounds_of(whole)[1]["filters"]
+
+
 def seeing_colors(folder: Path) -> Path:
     """A network that tells the three colors by two filters each; those of red weigh least."""
     begin(0)
