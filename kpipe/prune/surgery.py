@@ -297,3 +297,5 @@ def _copy_weights(operation: Operation, layer: Any, cut: Cut) -> None:
                 fix=f"mend the rule registered for {operation.kind}",
             )
         new.assign(value)
+    if isinstance(layer, keras.layers.Normalization) and layer.built:
+        layer.finalize_state()  # what it computes with is derived from its weights

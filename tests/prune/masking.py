@@ -21,13 +21,18 @@ def randomize(model: keras.Model, seed: int = 0) -> keras.Model:
     for weight in model.weights:
         shape = tuple(weight.shape)
         fan_in = max(1, int(np.prod(shape[:-1])))
-        if weight.name in ("gamma", "moving_variance"):
+        if weight.name == "count":  # of photos that a Normalization has seen
+            continue
+        if weight.name in ("gamma", "moving_variance", "variance"):
             value = generator.uniform(0.5, 1.5, shape)
         elif weight.name.endswith("kernel"):
             value = generator.normal(0, fan_in**-0.5, shape)
         else:
             value = generator.normal(0, 0.5, shape)
         weight.assign(value.astype("float32"))
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
     return model
 
 

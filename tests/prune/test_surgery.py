@@ -107,6 +107,18 @@ def test_trainable_flags_and_dtype_policies_are_carried_over() -> None:
     assert new.get_layer("half").dtype_policy.name == "mixed_float16"
 
 
+def test_what_a_normalization_was_adapted_to_is_carried_over() -> None:
+    inputs = nets.image()
+    normalization = layers.Normalization(name="adapted")
+    x = layers.Conv2D(4, 1, name="first")(normalization(inputs))
+    model = keras.Model(inputs, layers.Conv2D(2, 1, name="last")(x))
+    image = photos(model)
+    normalization.adapt(image)
+    new = remove_filters(model, plan(model, {}))
+    np.testing.assert_allclose(new(image), model(image), rtol=1e-5, atol=1e-6)
+    check_exact(model, 1)
+
+
 def test_sequential_and_several_inputs_and_outputs() -> None:
     stack = keras.Sequential([nets.image(), layers.Conv2D(6, 3, name="a"), layers.Conv2D(5, 3)])
     new = remove_filters(stack, plan(stack, {"a": [0, 3]}))
