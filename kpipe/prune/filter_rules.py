@@ -55,9 +55,10 @@ def _link_conv(site: Site) -> Ids:
 def _cut_conv(operation: Operation, inputs: Sequence[Ids], output: Ids) -> Cut:
     width, groups = operation.weights["kernel"][-2], _groups(operation)
     config: dict[str, Any] = {"filters": len(output)}
+    read = inputs[0] if groups == 1 else inputs[0][inputs[0] < width]
     if groups > 1 and width == 1:
         config["groups"] = len(inputs[0])
-    read = inputs[0] if groups == 1 else inputs[0][inputs[0] < width]
+        read = np.zeros(1, np.int64)  # the one channel that each filter reads
     return Cut(config, {"kernel": {-2: read, -1: output}, "bias": {0: output}})
 
 

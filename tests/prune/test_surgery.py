@@ -119,6 +119,17 @@ def test_what_a_normalization_was_adapted_to_is_carried_over() -> None:
     check_exact(model, 1)
 
 
+def test_the_first_group_of_single_channels_can_go() -> None:
+    inputs = nets.image()
+    x = layers.Conv2D(4, 1, name="first")(inputs)
+    x = layers.Conv2D(8, 3, groups=4, name="grouped")(x)
+    model = randomize(nets.classifier(inputs, x))
+    made = plan(model, {"first": [0, 2]})
+    new = remove_filters(model, made)
+    assert new.get_layer("grouped").groups == 2
+    assert worst_difference(model, new, made.kept, photos(model)) < 1e-4
+
+
 def test_sequential_and_several_inputs_and_outputs() -> None:
     stack = keras.Sequential([nets.image(), layers.Conv2D(6, 3, name="a"), layers.Conv2D(5, 3)])
     new = remove_filters(stack, plan(stack, {"a": [0, 3]}))
