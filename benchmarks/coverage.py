@@ -19,6 +19,7 @@ A column is a function of a `Case` in COLUMNS: it returns what to print, or rais
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import re
 import signal
@@ -29,7 +30,10 @@ import zlib
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from results import add_row, read_rows
 
 from kpipe.errors import KpipeError
 
@@ -40,6 +44,12 @@ if TYPE_CHECKING:
 IMAGES, CLASSES = 8, 3
 KILLED = f"NO: exit code {-signal.SIGKILL}"
 SIZES = {"Inception": 75, "Xception": 71}  # others: 32
+
+
+def masking() -> ModuleType:
+    """What the tests of the surgery are made of, which stand outside the package."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    return importlib.import_module("tests.prune.masking")
 
 
 class Case:
@@ -65,21 +75,10 @@ class Case:
     @cached_property
     def model(self) -> keras.Model:
         """With statistics of its own and answers that tell the images apart."""
-        import keras
-        import numpy as np
-
-        from kpipe.train import classifier, recalibrate
+        from kpipe.train import classifier
 
         model = classifier(self.base, CLASSES)
-        recalibrate(model, [self.images])
-        for layer in model._flatten_layers():
-            if isinstance(layer, keras.layers.BatchNormalization):
-                variance = layer.moving_variance.numpy()
-                layer.moving_variance.assign(np.maximum(variance, variance.mean()))
-        head = model.get_layer("head_logits")
-        logits = keras.Model(model.input, head.output)(self.images, training=False).numpy()
-        spread = logits.std(axis=0)
-        head.set_weights([head.kernel / spread, -logits.mean(axis=0) / spread])
+        masking().settle(model, self.images)
         return model
 
     @cached_property
@@ -187,14 +186,11 @@ def removal(case: Case) -> str:
     from kpipe.prune import plan, remove_filters
     from kpipe.train import classifier
 
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from tests.prune import masking
-
     model = classifier(case.base, CLASSES)
-    flat = masking.randomize(remove_filters(model, plan(model, {})), 3)
-    made = plan(flat, masking.random_request(flat, 3))
+    flat = masking().randomize(remove_filters(model, plan(model, {})), 3)
+    made = plan(flat, masking().random_request(flat, 3))
     small = remove_filters(flat, made)
-    worst = masking.worst_difference(flat, small, made.kept, case.images[:2])
+    worst = masking().worst_difference(flat, small, made.kept, case.images[:2])
     share = (made.macs_after or 0) / (made.macs_before or 1)
     return f"{_within(worst, 1e-4)} at {share:.0%} of the MACs"
 
@@ -256,8 +252,7 @@ def apart(name: str, columns: list[str], minutes: float) -> dict[str, Any]:
 def rows(path: Path) -> dict[str, dict[str, Any]]:
     """What a results file holds, later lines over earlier ones."""
     found: dict[str, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        row = json.loads(line)
+    for row in read_rows(path):
         found[row["name"]] = found.get(row["name"], {}) | row
     return found
 
@@ -292,8 +287,7 @@ def main() -> None:
             if KILLED in row.values():  # for its memory: one column at a time needs less
                 parts = [apart(name, [column], given.minutes) for column in missing]
                 row = {key: cell for part in parts for key, cell in part.items()}
-            with given.results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            add_row(given.results, row)
     print(table(rows(given.results)))
 
 

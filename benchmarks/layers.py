@@ -15,13 +15,13 @@ residual one a shortcut leads past each pair (He et al. 2015). SGD of 0.1 for 30
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from cifar import BATCH, Arrays, Steps, batches, splits
+from results import add_row, read_rows
 
 from kpipe.prune import rank_blocks, remove_blocks, residual_blocks
 
@@ -156,17 +156,14 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("layers.jsonl"))
     asked = parser.parse_args()
     data = splits(asked.folder)
-    rows: list[dict[str, Any]] = []
-    if asked.results.exists():
-        rows = [json.loads(line) for line in asked.results.read_text().splitlines()]
+    rows = read_rows(asked.results)
     for seed in range(asked.seeds):
         for net, examine in (("residual", of_residual), ("plain", of_plain)):
             if any(row["seed"] == seed and row["net"] == net for row in rows):
                 continue
             rows.append(examine(seed, data, asked.epochs))
             print(rows[-1], flush=True)
-            with asked.results.open("a") as stream:
-                stream.write(json.dumps(rows[-1]) + "\n")
+            add_row(asked.results, rows[-1])
     print(table(rows))
 
 

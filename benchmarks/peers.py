@@ -14,7 +14,6 @@ every row is retrained by one code, on the same batches, after one removal: SGD 
 from __future__ import annotations
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ import torch
 import torch_pruning as tp
 from cifar import BATCH, Arrays, Steps, batches, splits
 from layers import accuracy, trained
+from results import add_row, read_rows
 
 from kpipe.prune import Selection, count_macs, plan, prune_filters, remove_filters
 
@@ -197,9 +197,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("peers.jsonl"))
     asked = parser.parse_args()
     data = splits(asked.folder)
-    rows: list[dict[str, Any]] = []
-    if asked.results.exists():
-        rows = [json.loads(line) for line in asked.results.read_text().splitlines()]
+    rows = read_rows(asked.results)
     for seed in range(asked.seeds):
         done = {row["method"] for row in rows if row["seed"] == seed}
         path = asked.results.with_name(f"peers-base-{seed}.keras")
@@ -210,8 +208,7 @@ def main() -> None:
                 base = keras.models.load_model(path, compile=False)
                 rows.append(row_of(method, seed, base, data))
                 print(rows[-1], flush=True)
-                with asked.results.open("a") as stream:
-                    stream.write(json.dumps(rows[-1]) + "\n")
+                add_row(asked.results, rows[-1])
     print(table(rows))
 
 

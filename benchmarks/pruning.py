@@ -18,7 +18,7 @@ CLOTHING holds train/, validation/ and test/ with a folder per class; FILE is we
     scratch   the same narrow network from random weights, every layer for all 15 epochs
 
 Rows that prune retrain on labels that are half the answers of `base` (`kpipe.train.soft_labels`).
-What is trained longest is what is kept: the last epoch of each. Validation chose the settings, on
+The last epoch of each row is what counts. Validation chose the settings, on
 seed 100; the test split is looked at once per row, at its end. Finished rows stay in FOLDER and
 none is repeated. The table of latencies is measured at the end, file by file in turns.
 """
@@ -26,7 +26,6 @@ none is repeated. The table of latencies is measured at the end, file by file in
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from results import add_row, read_rows
 
 from kpipe.data import Augmenter, Manifest, Training, dataset, decode, from_folder, split, steps
 from kpipe.lite import LiteModel, convert
@@ -244,12 +244,7 @@ def train_rows(work: Work, seeds: Iterable[int], methods: Iterable[str]) -> None
                 "seconds": round(time.perf_counter() - start),
             }
             print(row, flush=True)
-            with results.open("a") as stream:
-                stream.write(json.dumps(row) + "\n")
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+            add_row(results, row)
 
 
 def report(work: Work, rounds: int) -> None:

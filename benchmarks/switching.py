@@ -18,7 +18,6 @@ in each final training, at its end. The results file keeps trainings, and none i
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from typing import Any
 import keras
 import numpy as np
 from cifar import BATCH, Arrays, Steps, batches, splits
+from results import add_row, read_rows
 
 from kpipe.train import SWATS, AtEpoch, OnPlateau, SwitchOptimizer
 
@@ -121,9 +121,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("switching.jsonl"))
     asked = parser.parse_args()
     data = splits(asked.folder)
-    rows = []
-    if asked.results.exists():
-        rows = [json.loads(line) for line in asked.results.read_text().splitlines()]
+    rows = read_rows(asked.results)
 
     def result(method: str, rate: float, value: float, seed: int) -> dict[str, Any]:
         wanted = {"method": method, "rate": rate, "value": value, "seed": seed}
@@ -134,8 +132,7 @@ def main() -> None:
         row = trained(method, rate, value, seed, data, asked.epochs)
         print({**row, "val_accuracy": row["val_accuracy"][-1]}, flush=True)
         rows.append(row)
-        with asked.results.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        add_row(asked.results, row)
         return row
 
     def score(row: dict[str, Any]) -> float:

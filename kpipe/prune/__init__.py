@@ -59,7 +59,7 @@ __getattr__, __dir__ = lazy(
         "ResidualBlock": "residuals",
         "Round": "rounds",
         "Rule": "rules",
-        "Selection": "iteration",
+        "Selection": "selection",
         "Sensitivity": "sensitivity",
         "Site": "rules",
         "count_macs": "macs",

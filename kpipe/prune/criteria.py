@@ -163,7 +163,8 @@ def score(
 ) -> dict[str, Ranking]:
     """`rank` on a graph that is already coupled."""
     function = find_criterion(criterion)
-    normalize = normalize or _USUAL.get(str(criterion), "mean")
+    if normalize is None:
+        normalize = _USUAL.get(str(criterion), "mean")
     if normalize not in _NORMALIZERS:
         raise PruneError(
             f"unknown normalization {normalize!r}", fix=nearest(normalize, _NORMALIZERS)

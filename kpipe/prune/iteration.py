@@ -14,8 +14,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,56 +28,15 @@ from kpipe.prune.graph import read
 from kpipe.prune.groups import couple
 from kpipe.prune.macs import count_macs, count_params
 from kpipe.prune.rounds import Round, Store
-from kpipe.prune.selection import at_floors, floors, select
+from kpipe.prune.selection import Selection, at_floors, floors, select
 from kpipe.prune.statistics import shift_statistics
 from kpipe.prune.surgery import plan_units, remove_filters
 from kpipe.prune.targets import Latency, Target, find_target
 
-__all__ = ["PruneResult", "Selection", "prune_filters"]
+__all__ = ["PruneResult", "prune_filters"]
 
 Finetune = Callable[[keras.Model, int], keras.Model | None]
 Evaluate = Callable[[keras.Model], float]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """How the filters that go are chosen.
-
-    Args:
-        multiple: filters left in each group are a multiple of it, because odd counts can run
-            slower than the unpruned model; a group of no more filters than that stays whole.
-        floor: share of each group's filters that stay in any case, in [0, 1].
-        normalize: how scores are compared across layers: "mean", "max", "l2" or "none"; None for
-            what suits the criterion, see `rank`.
-        ceilings: name of a group of filters (see `rank`) -> the largest share of them that may
-            go, in [0, 1]; a sensitivity scan gives them.
-        protect: layers whose filters must stay.
-        data: handed to the criterion.
-        seed: of the criterion and of Keras' random state at the start of each round.
-    """
-
-    multiple: int = 8
-    floor: float = 0.1
-    normalize: str | None = None
-    ceilings: Mapping[str, float] = field(default_factory=dict)
-    protect: tuple[str, ...] = ()
-    data: Any = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.multiple < 1 or not 0 <= self.floor <= 1:
-            raise PruneError(
-                "the selection cannot be made",
-                expected="multiple at least 1 and floor in [0, 1]",
-                received=f"multiple={self.multiple}, floor={self.floor}",
-            )
-        wrong = {name: share for name, share in self.ceilings.items() if not 0 <= share <= 1}
-        if wrong:
-            raise PruneError(
-                "ceilings are shares of the filters of a group",
-                expected="in [0, 1]",
-                received=str(wrong),
-            )
 
 
 @dataclass(frozen=True)

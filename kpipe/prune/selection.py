@@ -13,7 +13,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,48 @@ from kpipe.prune.criteria import Ranking
 from kpipe.prune.groups import Coupling, Group
 from kpipe.prune.targets import Price
 
-__all__ = ["at_floors", "floors", "select"]
+__all__ = ["Selection", "at_floors", "floors", "select"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How the filters that go are chosen.
+
+    Args:
+        multiple: filters left in each group are a multiple of it, because odd counts can run
+            slower than the unpruned model; a group of no more filters than that stays whole.
+        floor: share of each group's filters that stay in any case, in [0, 1].
+        normalize: how scores are compared across layers: "mean", "max", "l2" or "none"; None for
+            what suits the criterion, see `rank`.
+        ceilings: name of a group of filters (see `rank`) -> the largest share of them that may
+            go, in [0, 1]; a sensitivity scan gives them.
+        protect: layers whose filters must stay.
+        data: handed to the criterion.
+        seed: of the criterion and of Keras' random state at the start of each round.
+    """
+
+    multiple: int = 8
+    floor: float = 0.1
+    normalize: str | None = None
+    ceilings: Mapping[str, float] = field(default_factory=dict)
+    protect: tuple[str, ...] = ()
+    data: Any = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.multiple < 1 or not 0 <= self.floor <= 1:
+            raise PruneError(
+                "the selection cannot be made",
+                expected="multiple at least 1 and floor in [0, 1]",
+                received=f"multiple={self.multiple}, floor={self.floor}",
+            )
+        wrong = {name: share for name, share in self.ceilings.items() if not 0 <= share <= 1}
+        if wrong:
+            raise PruneError(
+                "ceilings are shares of the filters of a group",
+                expected="in [0, 1]",
+                received=str(wrong),
+            )
 
 
 @dataclass(frozen=True)

@@ -122,16 +122,26 @@ class FilterPrune(Stage):
             return
         begin(context.seed)
         source = context.newest("model")
+        model = load_model(source)
         photos = Photos.read(context, batch_size=self.batch_size)
         labels = photos.manifest.labels("validation")
 
-        def evaluate(model: keras.Model) -> float:
-            answers = model.predict(photos.finite("validation"), verbose=0)
+        def evaluate(net: keras.Model) -> float:
+            answers = net.predict(photos.finite("validation"), verbose=0)
             return float((answers.argmax(axis=1) == labels).mean())
 
-        scan = self._scan(load_model(source), photos, evaluate, context)
-        ceilings = {} if scan is None else scan.ceilings(self.sensitivity or 0.0)
-        result = self._prune(source, photos, evaluate, ceilings, context)
+        scan, ceilings = None, {}
+        if self.sensitivity is not None:
+            scan = self._scan(model, photos, evaluate, context)
+            ceilings = scan.ceilings(self.sensitivity)
+            whole = sum(share == 0 for share in ceilings.values())
+            context.journal.record(
+                "note",
+                text=f"sensitivity: {len(ceilings)} groups of filters scanned, {whole} of them "
+                f"lose more than {self.sensitivity:.1%} of accuracy with the smallest share and "
+                "stay whole",
+            )
+        result = self._prune(model, photos, evaluate, ceilings, context)
         if result.stopped:
             context.journal.record("note", text=f"stopped: {result.stopped}; kept the round before")
         (context.folder / "pruning.json").write_text(
@@ -155,12 +165,10 @@ class FilterPrune(Stage):
 
     def _scan(
         self, model: keras.Model, photos: Photos, evaluate: Evaluate, context: Context
-    ) -> Sensitivity | None:
-        """The scan where one is asked for; kept, so that a run that was cut off has it."""
+    ) -> Sensitivity:
+        """The scan, kept, so that a run that was cut off has it."""
         from kpipe.prune import Sensitivity, scan_sensitivity
 
-        if self.sensitivity is None:
-            return None
         kept = context.folder / "training-scan" / "sensitivity.json"
         if kept.exists():
             about = json.loads(kept.read_text(encoding="utf-8"))
@@ -179,13 +187,6 @@ class FilterPrune(Stage):
             calibration=_sample(photos),
             progress=tell,
         )
-        ceilings = found.ceilings(self.sensitivity)
-        whole = sum(share == 0 for share in ceilings.values())
-        context.journal.record(
-            "note",
-            text=f"sensitivity: {len(ceilings)} groups of filters scanned, {whole} of them lose "
-            f"more than {self.sensitivity:.1%} of accuracy with the smallest share and stay whole",
-        )
         kept.parent.mkdir(exist_ok=True)
         aside = kept.with_suffix(".aside")
         aside.write_text(json.dumps(dataclasses.asdict(found)), encoding="utf-8")
@@ -194,7 +195,7 @@ class FilterPrune(Stage):
 
     def _prune(
         self,
-        source: Path,
+        model: keras.Model,
         photos: Photos,
         evaluate: Evaluate,
         ceilings: dict[str, float],
@@ -204,7 +205,7 @@ class FilterPrune(Stage):
         from kpipe.prune import Selection, prune_filters
         from kpipe.train import FitPlan
 
-        taught = photos.taught(load_model(source), self.distill)
+        taught = photos.taught(model, self.distill)
         plan = FitPlan(
             epochs=self.epochs,
             optimizer=self.optimizer,
@@ -214,14 +215,14 @@ class FilterPrune(Stage):
         )
         last = dataclasses.replace(plan, epochs=self.last_epochs)
 
-        def finetune(model: keras.Model, number: int) -> None:
+        def finetune(smaller: keras.Model, number: int) -> None:
             folder = _training_of(context, number)
             folder.mkdir(exist_ok=True)
-            _unfreeze(model)
+            _unfreeze(smaller)
             varied = taught.varied(context.seed + number, 1.0)
             title = f"round {number} of {self.rounds}"
             chosen = last if number == self.rounds else plan
-            fit_on(model, varied, chosen, folder, context.journal, title)
+            fit_on(smaller, varied, chosen, folder, context.journal, title)
 
         def tell(row: Round) -> None:
             found = f"{row.after:.1%} on validation"
@@ -234,9 +235,9 @@ class FilterPrune(Stage):
             )
 
         return prune_filters(
-            load_model(source),
+            model,
             **self.target,
-            latency=lambda model: latency(model, quantize=self.latency_of),
+            latency=lambda net: latency(net, quantize=self.latency_of),
             criterion=self.criterion,
             rounds=self.rounds,
             tolerance=self.tolerance,

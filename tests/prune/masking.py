@@ -54,9 +54,7 @@ def settle(model: keras.Model, images: np.ndarray) -> np.ndarray:
     logits = np.asarray(keras.Model(model.inputs[0], head.output)(images))
     spread = logits.std(axis=0)
     head.set_weights([head.kernel / spread, -logits.mean(axis=0) / spread])
-    answers = np.asarray(model(images))
-    assert np.ptp(answers, axis=0).max() > 0.1
-    return answers
+    return np.asarray(model(images))
 
 
 def random_request(model: keras.Model, seed: int) -> dict[str, list[int]]:

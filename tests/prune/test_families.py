@@ -57,6 +57,7 @@ def test_it_is_cut_exactly_and_stays_an_ordinary_model(name: str, tmp_path: Path
     moved = [not np.array_equal(a, b.numpy()) for a, b in zip(before, small.weights, strict=True)]
     assert sum(moved) > len(moved) / 2
     answers = settle(small, images)
+    assert np.ptp(answers, axis=0).max() > 0.1
     small.save(tmp_path / "small.keras")
     again = keras.models.load_model(tmp_path / "small.keras", compile=False)
     np.testing.assert_allclose(again(images), answers, rtol=1e-5, atol=1e-6)
