@@ -25,6 +25,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import warnings
 import zlib
 from collections.abc import Callable
@@ -40,6 +41,8 @@ from kpipe.errors import KpipeError
 if TYPE_CHECKING:
     import keras
     import numpy as np
+
+    from kpipe.prune import Plan
 
 IMAGES, CLASSES = 8, 3
 KILLED = f"NO: exit code {-signal.SIGKILL}"
@@ -106,6 +109,16 @@ class Case:
             theirs.assign(ours)
         exact = double(self.images.astype("float64"), training=False).numpy()
         return float(np.abs(self.answers - exact).max())
+
+    @cached_property
+    def cut(self) -> tuple[keras.Model, Plan]:
+        """The network opened, its weights random everywhere, and random filters of it to remove."""
+        from kpipe.prune import plan, remove_filters
+        from kpipe.train import classifier
+
+        model = classifier(self.base, CLASSES, dropout=0.0)
+        flat = masking().randomize(remove_filters(model, plan(model, {})), 3)
+        return flat, plan(flat, masking().random_request(flat, 3))
 
 
 def parameters(case: Case) -> str:
@@ -183,16 +196,35 @@ def reachable(case: Case) -> str:
 
 def removal(case: Case) -> str:
     """Random filters of every group removed: every operation against the masked original."""
-    from kpipe.prune import plan, remove_filters
-    from kpipe.train import classifier
+    from kpipe.prune import remove_filters
 
-    model = classifier(case.base, CLASSES)
-    flat = masking().randomize(remove_filters(model, plan(model, {})), 3)
-    made = plan(flat, masking().random_request(flat, 3))
+    flat, made = case.cut
     small = remove_filters(flat, made)
     worst = masking().worst_difference(flat, small, made.kept, case.images[:2])
     share = (made.macs_after or 0) / (made.macs_before or 1)
     return f"{_within(worst, 1e-4)} at {share:.0%} of the MACs"
+
+
+def cut_file(case: Case) -> str:
+    """What is left, trained a step, saved and opened again: its answers by LiteRT."""
+    import keras
+    import numpy as np
+
+    from kpipe.lite import LiteModel, convert
+    from kpipe.prune import remove_filters
+
+    small = remove_filters(*case.cut)
+    images = masking().colored(IMAGES, case.size)
+    small.compile(keras.optimizers.SGD(1e-6), "sparse_categorical_crossentropy")
+    small.train_on_batch(images, np.arange(IMAGES) % CLASSES)
+    answers = masking().settle(small, images)
+    if np.ptp(answers, axis=0).max() < 0.1:
+        raise ValueError("the answers do not tell images apart")
+    with tempfile.TemporaryDirectory() as folder:
+        small.save(path := Path(folder) / "small.keras")
+        again = keras.models.load_model(path, compile=False)
+    found = LiteModel(convert(again)).predict(images)
+    return _within(np.abs(found - answers).max(), 1e-4)
 
 
 COLUMNS: dict[str, Callable[[Case], str]] = {
@@ -203,6 +235,7 @@ COLUMNS: dict[str, Callable[[Case], str]] = {
     "LiteRT / Keras": float32,
     "reach": reachable,
     "filters removed": removal,
+    "their file": cut_file,
     "last block trains": step,  # the last, since it changes the model
 }
 

@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import keras
@@ -111,7 +112,9 @@ def network(work: Work, seed: int, *, pretrained: bool = True) -> keras.Model:
 
 def train_head(work: Work, model: keras.Model, seed: int) -> None:
     head = Phase(FitPlan(10, learning_rate=3e-3, schedule="cosine"), 0, FeaturePlan(3, seed))
-    fit_phases(model, partial(work.batches, seed), [head], steps_per_epoch=work.steps)
+    batches = partial(work.batches, seed)
+    with TemporaryDirectory() as folder:
+        fit_phases(model, batches, [head], steps_per_epoch=work.steps, folder=folder)
 
 
 def base(work: Work, seed: int) -> keras.Model:

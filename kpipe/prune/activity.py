@@ -100,7 +100,8 @@ class Watched:
             raise PruneError(
                 "there are no images to measure activations on",
                 expected="batches of images, (batch, height, width, channels)",
-                fix="give data=images, a list of batches, or a finite tf.data.Dataset",
+                fix="give data=, or prune_filters a calibration=: a list of batches, or a finite "
+                "tf.data.Dataset",
             )
         return tf.nest.map_structure(lambda x: x / total, sums)
 

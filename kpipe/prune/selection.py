@@ -2,10 +2,11 @@
 
     block     units of one group that go at once: the next lowest, down to a multiple of 8
     order     blocks of all groups by mean score
-    answer    the shortest beginning of that order that meets the target
+    answer    the shortest beginning of that order that meets the target, without those of its
+              blocks that fit into what the last one saved too much
 
 For multiply-accumulates and parameters this is integer arithmetic on the graph. For a latency, the
-model is cut and measured about ten times: the order of blocks is halved again and again.
+model is cut and measured about ten times, as the order is halved again and again.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Selection:
         ceilings: name of a group of filters (see `rank`) -> the largest share of them that may
             go, in [0, 1]; a sensitivity scan gives them.
         protect: layers whose filters must stay.
-        data: handed to the criterion.
+        data: handed to the criterion; None for the images of the calibration.
         seed: of the criterion and of Keras' random state at the start of each round.
     """
 
@@ -69,6 +70,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class _Block:
+    group: str
     score: float
     units: np.ndarray
 
@@ -123,6 +125,8 @@ def select(
     limit: float,
     least: Mapping[str, int],
     multiple: int,
+    *,
+    returns: int = 16,
 ) -> np.ndarray:
     """The units to remove.
 
@@ -133,6 +137,8 @@ def select(
         limit: what it may cost.
         least: name of a group -> units it keeps at least, see `floors`.
         multiple: kept counts are multiples of it where the floor allows.
+        returns: how many of the highest blocks are tried for whether they can stay after all; each
+            costs a call of `price`.
 
     Returns:
         Marks over all units, (units of the coupling,) bool.
@@ -165,7 +171,15 @@ def select(
             high = middle
         else:
             low = middle + 1
-    return removed(low)
+    marks, settled = removed(low), set[str]()
+    for block in reversed(blocks[max(0, low - returns) : low]):
+        without = marks.copy()
+        without[block.units] = False
+        if block.group not in settled and price(without) <= limit:
+            marks = without
+        else:  # what is lower in the same group goes as well
+            settled.add(block.group)
+    return marks
 
 
 def _blocks(ranking: Ranking, least: int, multiple: int) -> list[_Block]:
@@ -178,5 +192,5 @@ def _blocks(ranking: Ranking, least: int, multiple: int) -> list[_Block]:
     for before, after in itertools.pairwise(kept):
         chosen = order[size - before : size - after]
         score = float(ranking.scores[chosen].mean())
-        blocks.append(_Block(score, ranking.group.units[chosen]))
+        blocks.append(_Block(ranking.group.name, score, ranking.group.units[chosen]))
     return blocks

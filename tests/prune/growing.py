@@ -136,6 +136,12 @@ def _twice(draw: Draw, x: Tensor) -> Tensor:
     return shared(layers.ReLU()(shared(x)))
 
 
+def _nested(draw: Draw, x: Tensor) -> Tensor:
+    inner = keras.Input(x.shape[1:])
+    y = layers.Conv2D(draw(WIDTHS), 3, padding="same")(inner)
+    return keras.Model(inner, layers.ReLU()(layers.BatchNormalization()(y)))(x)
+
+
 def _joined(draw: Draw, x: Tensor, y: Tensor) -> Tensor:
     """Two tensors of one shape; of one size, side by side; of other sizes, one scales the other."""
     if x.shape == y.shape:
@@ -158,6 +164,7 @@ def _joined(draw: Draw, x: Tensor, y: Tensor) -> Tensor:
 STEPS: list[Callable[[Draw, Tensor], Tensor]] = [
     _convolution, _dilated, _depthwise, _separable, _transposed, _dense, _row_convolution,
     _normalization, _activation, _elementwise, _space, _squeeze_and_excite, _residual, _twice,
+    _nested,
 ]  # fmt: skip
 
 

@@ -36,6 +36,14 @@ def randomize(model: keras.Model, seed: int = 0) -> keras.Model:
     return model
 
 
+def colored(count: int, size: int) -> np.ndarray:
+    """Noise over a color of its own for each image, which even a random network tells apart."""
+    random = np.random.default_rng(0)
+    color = random.uniform(0, 255, (count, 1, 1, 3))
+    noise = random.normal(0, 40, (count, size, size, 3))
+    return (color + noise).clip(0, 255).astype("float32")
+
+
 def settle(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """Gives a classifier statistics of its own and answers that tell images apart; returns these.
 

@@ -15,7 +15,7 @@ import pytest
 from kpipe.lite import LiteModel, convert
 from kpipe.prune import count_macs, plan, reach, remove_filters
 from kpipe.train import backbone, classifier
-from tests.prune.masking import random_request, randomize, settle, worst_difference
+from tests.prune.masking import colored, random_request, randomize, settle, worst_difference
 
 # Name -> (options, pixels of a side, share of the work that can be removed at least).
 FAMILIES: dict[str, tuple[dict[str, Any], int, float]] = {
@@ -63,11 +63,3 @@ def test_it_is_cut_exactly_and_stays_an_ordinary_model(name: str, tmp_path: Path
     np.testing.assert_allclose(again(images), answers, rtol=1e-5, atol=1e-6)
     found = LiteModel(convert(again)).predict(images)
     np.testing.assert_allclose(found, answers, atol=1e-4)
-
-
-def colored(count: int, size: int) -> np.ndarray:
-    """Noise over a color of its own for each image, which even a random network tells apart."""
-    random = np.random.default_rng(0)
-    color = random.uniform(0, 255, (count, 1, 1, 3))
-    noise = random.normal(0, 40, (count, size, size, 3))
-    return (color + noise).clip(0, 255).astype("float32")

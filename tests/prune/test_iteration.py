@@ -223,3 +223,12 @@ def test_ceilings_hold_over_all_rounds() -> None:
     assert pruned(selection=chosen).history[-1].filters["head"] >= 24
     with pytest.raises(PruneError, match="shares"):
         Selection(ceilings={"head": 1.5})
+
+
+def test_what_looks_at_images_sees_those_of_the_calibration() -> None:
+    asked = {"rounds": 1, "criterion": "mean_activation", "calibration": [IMAGES]}
+    seen = pruned(**asked)
+    told = pruned(**asked, selection=Selection(multiple=4, seed=5, data=[IMAGES]))
+    assert seen.history == told.history and same(seen.model, told.model)
+    with pytest.raises(PruneError, match="calibration="):
+        pruned(rounds=1, criterion="mean_activation")

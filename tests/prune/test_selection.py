@@ -86,6 +86,25 @@ def test_blocks_go_in_the_order_of_their_mean_score(coupling: Coupling, price: P
     assert fewest.sum() == 8
 
 
+def test_a_block_stays_where_it_fits_into_what_was_saved_too_much(
+    coupling: Coupling, price: Price
+) -> None:
+    """In order, a small block and a large one, which is enough alone."""
+    rankings = scored(coupling, 0)
+    order = {"b_expand": 0.0, "a_project": 1.0}
+    ranks = {n: Ranking(r.group, r.scores + order.get(n, 9)) for n, r in rankings.items()}
+    least = floors(coupling.groups, 0.1, 8)
+    whole = count_macs(nets.lite())
+    small, large = (
+        whole - price(select(coupling, {n: ranks[n]}, price, whole - 1, least, 8)) for n in order
+    )
+    assert small < large
+    both = select(coupling, ranks, price, whole - large, least, 8, returns=0)
+    one = select(coupling, ranks, price, whole - large, least, 8)
+    assert set(plan_units(coupling, both).kept) > set(plan_units(coupling, one).kept)
+    assert price(one) == whole - large
+
+
 def test_a_group_without_scores_stays_whole(coupling: Coupling, price: Price) -> None:
     rankings = scored(coupling, 0)
     del rankings["head"]
