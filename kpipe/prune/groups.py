@@ -146,6 +146,8 @@ def _link_call(
     unknown = sorted(set(operation.weights) - set(known))
     if unknown:
         reason = f"its rule does not know its weights {', '.join(unknown)}"
+        if getattr(operation.source, "quantization_mode", None):
+            reason = "it is quantized, and filters are removed before that"
         for held in (*inputs, made):
             channels.freeze(held, operation.name, reason)
     return [made]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -138,7 +139,8 @@ def prune_filters(
 
     Raises:
         PruneError: before anything is trained, a target that cannot be reached (naming the nearest
-            that can), or a folder that holds another loop.
+            that can), or a folder that holds another loop; later, an `evaluate` that gives no
+            finite number, or a `finetune` that gives no model.
     """
     asked = find_target(macs, params, latency_ms, latency)
     request = _Request(asked, rounds, criterion, tolerance, selection or Selection())
@@ -150,7 +152,7 @@ def prune_filters(
         tell = on_round or (lambda row: None)
         history = store.history()
         if not history:
-            value = float(evaluate(model))
+            value = _scored(model, evaluate)
             row = _row(0, model, start.macs, (value, value), request, latency)
             history = store.keep([row], None)
         for row in history:
@@ -160,16 +162,35 @@ def prune_filters(
             # Before the surgery: dropout layers draw their seeds when they are made.
             keras.utils.set_random_seed(request.selection.seed + number)
             small = _removed(store.model(number - 1), request, start, number, calibration)
-            before = float(evaluate(small))
+            before = _scored(small, evaluate)
             answer = finetune(small, number)
             trained = small if answer is None else answer
-            scores = (before, float(evaluate(trained)))
+            scores = (before, _scored(trained, evaluate))
             row = _row(number, trained, start.macs, scores, request, latency)
             history = store.keep([*history, row], trained)
             tell(row)
         stopped = request.fallen(history)
         last = len(history) - (2 if stopped else 1)
         return PruneResult(store.model(last), tuple(history), stopped)
+
+
+def _scored(model: keras.Model, evaluate: Evaluate) -> float:
+    if not isinstance(model, keras.Model):
+        raise PruneError(
+            "finetune gave no model", expected="a keras.Model, or None", received=repr(model)
+        )
+    answer = evaluate(model)
+    try:
+        value = float(answer)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise PruneError(
+            "evaluate gave no score",
+            expected="a finite number, more is better",
+            received=repr(answer),
+        )
+    return value
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ latency_ms=3   3 milliseconds      the model is cut, and `latency` asked how fas
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -91,7 +92,7 @@ def find_target(
         for name, value in (("macs", macs), ("params", params), ("latency_ms", latency_ms))
         if value is not None
     }
-    received = ", ".join(f"{name}={value}" for name, value in given.items()) or "none of them"
+    received = ", ".join(f"{name}={value!r}" for name, value in given.items()) or "none of them"
     if len(given) != 1:
         raise PruneError(
             "pruning needs one target",
@@ -99,6 +100,9 @@ def find_target(
             received=received,
         )
     ((argument, value),) = given.items()
+    if not isinstance(value, numbers.Real):
+        raise PruneError("a target is a number", expected=f"{argument}=0.5", received=received)
+    value = float(value)
     if argument == "latency_ms":
         if not value > 0 or latency is None:
             raise PruneError(

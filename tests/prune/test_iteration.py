@@ -143,6 +143,7 @@ def test_what_cannot_be_reached_is_said_before_any_training() -> None:
     assert "did you mean 'l1'" in asked(criterion="l11")
     assert "one target" in asked(macs=None)
     assert "macs=0.5, params=0.5" in asked(params=0.5)
+    assert "macs='half'" in asked(macs="half")
     assert "params of at least" in asked(macs=None, params=0.001)
     assert "kpipe.lite.latency" in asked(macs=None, latency_ms=1.0)
     slow = {"macs": None, "latency": lambda model: count_macs(model) / 1e5}
@@ -152,6 +153,17 @@ def test_what_cannot_be_reached_is_said_before_any_training() -> None:
     assert 0.01 < nearest < whole
     with pytest.raises(PruneError, match="selection"):
         Selection(floor=2)
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), [0.5, 0.9]])
+def test_what_is_no_score_is_refused(value: Any) -> None:
+    with pytest.raises(PruneError, match="evaluate gave no score"):
+        pruned(evaluate=lambda model: value)
+
+
+def test_what_finetune_gives_is_a_model() -> None:
+    with pytest.raises(PruneError, match="finetune gave no model"):
+        pruned(finetune=lambda model, round: "History")
 
 
 def test_a_finetune_that_returns_a_model_is_taken_at_its_word() -> None:

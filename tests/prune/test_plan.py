@@ -135,6 +135,13 @@ def test_weights_that_a_rule_does_not_know_protect_the_layer() -> None:
     assert "lora_kernel_a" in reason and "lora_kernel_b" in reason
 
 
+def test_a_quantized_layer_is_protected_and_said_to_be_quantized() -> None:
+    model = nets.lite()
+    model.get_layer("logits").quantize("int8")
+    protected = plan(model, {}).protected
+    assert "it is quantized" in protected["head"]  # what it reads stays, too
+
+
 class Subclassed(keras.Model):
     def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
         return x
