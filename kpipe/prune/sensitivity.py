@@ -9,7 +9,7 @@ Read as ceilings for `prune_filters`: the largest share that costs no more than 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,7 @@ def scan_sensitivity(
         evaluate: (uncompiled model) -> a score on validation data, higher is better.
         shares: of a group's filters, ascending, in (0, 1); one filter of each group stays.
         criterion: see `rank`; groups that it cannot judge are not scanned.
-        data: handed to the criterion.
+        data: handed to the criterion; None for the images of the calibration.
         protect: layers whose filters must stay.
         calibration: batches of images, on which the statistics of BatchNormalization are shifted
             by what each removal changes, see `shift_statistics`; None leaves them.
@@ -88,7 +88,9 @@ def scan_sensitivity(
             received=str(list(shares)),
         )
     coupling = couple(read(model), protect)
-    rankings = score(coupling, model, criterion, data)
+    if isinstance(calibration, Iterator):  # it is read more than once
+        calibration = list(calibration)
+    rankings = score(coupling, model, criterion, calibration if data is None else data)
     reference = None if calibration is None else Reference(model, calibration)
     total, done = len(rankings) * len(shares), 0
     scores: dict[str, dict[float, float]] = {}
