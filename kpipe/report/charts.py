@@ -20,7 +20,8 @@ def learning_curves(training: dict[str, Any]) -> str:
     phases = history.get("phase", [])
     begins = [n for n in range(1, len(phases)) if phases[n] != phases[n - 1]]
     epochs = range(1, len(next(iter(history.values()))) + 1)
-    with new_figure(8, 2.6) as figure:
+    with new_figure(9, 2.6) as figure:
+        drawn: dict[str, Any] = {}
         for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
             for key, label, color in (
                 (name, "train", GREY),
@@ -44,8 +45,9 @@ def learning_curves(training: dict[str, Any]) -> str:
             axes.set(xlabel="epoch", ylabel=name)
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.spines[["top", "right"]].set_visible(False)
-            # Where a curve that goes well is not; "best" takes long enough to warn.
-            axes.legend(frameon=False, loc="upper right" if name == "loss" else "lower right")
+            handles, labels = axes.get_legend_handles_labels()
+            drawn |= dict(zip(labels, handles, strict=True))
+        figure.legend(drawn.values(), drawn, frameon=False, loc="outside right center")
         return as_svg(figure)
 
 

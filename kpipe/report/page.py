@@ -27,7 +27,8 @@ def write_report(folder: Path) -> Path:
     """
     facts = collect(folder)
     for training in facts["trainings"]:
-        training["svg"] = learning_curves(training)
+        once = len(next(iter(training["history"].values()))) == 1
+        training["svg"] = "" if once else learning_curves(training)  # a point is no curve
     for pruning in facts["prunings"]:
         pruning["rounds_svg"] = pruning_rounds(pruning)
         pruning["filters_svg"] = filters_left(pruning)

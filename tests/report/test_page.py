@@ -18,13 +18,15 @@ from tests.report.conftest import HISTORY, finished, row, started
 def page(journal, artifact) -> str:
     """The report of a run whose every text tries to be HTML."""
     data = artifact("data", problems_csv="path,kind,detail\n/<i>.jpg,truncated,<script>1\n")
+    once = {"loss": [0.75], "val_loss": [0.5], "phase": [1]}
+    trained = [HISTORY, {**HISTORY, "title": "short", "history": once}]
     folder = journal(
         (0, "run_started", {}),
         (1, "stage_started", started("Data")),
         (2, "note", {"stage": "Data", "text": "2 x <u>truncated</u>"}),
         (3, "stage_finished", finished("Data", data)),
         (4, "stage_started", started("FineTune")),
-        (9, "stage_finished", finished("FineTune", artifact("model", history_json=[HISTORY]))),
+        (9, "stage_finished", finished("FineTune", artifact("model", history_json=trained))),
     )
     metrics = {
         "seed": 3,
@@ -111,6 +113,11 @@ def test_the_table_shows_each_model_and_marks_the_final_one(page: str) -> None:
         assert text in page
 
 
+def test_one_epoch_is_told_and_not_drawn(page: str) -> None:
+    assert "One epoch: loss 0.750, validation loss 0.500." in page
+    assert page.count("<svg") == 2  # a training of several epochs, and where the file errs
+
+
 def test_the_curves_mark_the_switch_and_the_kept_epoch() -> None:
     picture = learning_curves(HISTORY)
     for words in ("switch", "kept", "validation", "train", "epoch", "accuracy"):
@@ -126,8 +133,8 @@ def test_each_phase_begins_at_a_line() -> None:
         assert (">next phase</text>" in picture) == (len(set(phases)) > 1)
         return picture.count("stroke-dasharray")
 
-    # Two charts; a line in the legend of each.
-    assert [lines([1, 1, 1, 1]), lines([1, 1, 2, 2]), lines([1, 2, 2, 3])] == [0, 4, 6]
+    # Two charts, and a line in the legend.
+    assert [lines([1, 1, 1, 1]), lines([1, 1, 2, 2]), lines([1, 2, 2, 3])] == [0, 3, 5]
 
 
 def test_the_switch_stands_where_the_optimizer_changed() -> None:
