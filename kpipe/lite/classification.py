@@ -1,4 +1,4 @@
-"""Photos in, labels out: a `.tflite` file with the `labels.txt` beside it.
+"""Photos in, labels out: a `.tflite` file with the `labels.txt` beside it or inside.
 
 photo -> `kpipe.pixels.fit_photo`, as for training -> raw pixels in [0, 255] -> the file
 """
@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kpipe.errors import DataError, ExportError
+from kpipe.errors import DataError
 from kpipe.lite.interpreter import LiteModel
+from kpipe.lite.labels import check_labels, read_labels
 from kpipe.pixels import background_color, fit_image, fit_photo
 
 __all__ = ["Classifier", "Prediction"]
@@ -36,7 +37,7 @@ class Classifier:
     Args:
         path: the `.tflite` file.
         labels: one name for each output, in order; None reads `labels.txt` beside the file, one
-            name a line.
+            name a line, or where there is none, inside it.
         threads: processor threads that LiteRT may use.
         background: a CSS color, under transparent pixels; the one of the training.
 
@@ -58,8 +59,8 @@ class Classifier:
         background_color(background)
         self.background = background
         self.model = LiteModel(path, threads)
-        self.labels = _read_labels(Path(path)) if labels is None else list(labels)
-        _check_labels(self.labels, self.model)
+        self.labels = read_labels(Path(path)) if labels is None else list(labels)
+        check_labels(self.labels, self.model.classes, self.model.name)
 
     def predict(self, images: Any) -> list[Prediction]:
         """One prediction for each image, in order.
@@ -114,31 +115,3 @@ def _is_one(images: Any) -> bool:
     if isinstance(images, np.ndarray):
         return images.ndim <= 3
     return isinstance(images, (str, os.PathLike, Image.Image)) or not isinstance(images, Iterable)
-
-
-def _read_labels(path: Path) -> list[str]:
-    beside = path.with_name("labels.txt")
-    try:
-        return beside.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExportError(
-            f"cannot read the labels of {path}: {error}",
-            expected=f"{beside}, one name a line",
-            fix="write that file, or pass labels=[...]",
-        ) from error
-
-
-def _check_labels(labels: Sequence[str], model: LiteModel) -> None:
-    empty = [str(position) for position, label in enumerate(labels) if not label.strip()]
-    repeated = sorted({label for label in labels if labels.count(label) > 1 and label.strip()})
-    problems = [
-        *([f"lines {', '.join(empty)} (from 0) are empty"] if empty else []),
-        *([f"{', '.join(map(repr, repeated))} more than once"] if repeated else []),
-    ]
-    if problems or len(labels) != model.classes:
-        raise ExportError(
-            f"the labels do not match {model.name}",
-            expected=f"{model.classes} different names, one for each output",
-            received="; ".join([f"{len(labels)} labels", *problems]),
-            fix="use the labels.txt that was written with the file",
-        )

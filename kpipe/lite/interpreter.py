@@ -73,7 +73,7 @@ class LiteModel:
                 received=f"{[d['shape'].tolist() for d in inputs]} -> "
                 f"{[d['shape'].tolist() for d in outputs]}",
             )
-        self.image_size = shape[1:3]
+        self.image_size = shape[1], shape[2]
         self.classes = result[1]
         self.input_quantization: tuple[float, int] = self._input["quantization"]
 

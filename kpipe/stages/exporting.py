@@ -2,7 +2,7 @@
 
 export folder := model.tflite          the last model, quantized as declared
                  <title>.tflite        every model in float32
-                 model.keras, labels.txt, metrics.json
+                 model.keras, labels.txt, metrics.json, model_card.md
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.errors import ExportError
+from kpipe.stages.model_card import model_card
 from kpipe.stages.models import begin, load_model, read_about
 from kpipe.stages.photos import Photos
 
@@ -39,16 +40,26 @@ class Export(Stage):
         tolerance: the accuracy that a file may lose against the Keras model it was made from, in
             [0, 1]; a greater loss fails the run.
         calibration: how many training photos, even over the classes, set the ranges of int8.
+        license: of the model, in the files' metadata and on the card.
+        note: on the data, there too.
     """
 
     needs: ClassVar = ("data", "model+", "ensemble?")
     gives: ClassVar = ("export",)
-    publishes: ClassVar = ("model.keras", "*.tflite", "labels.txt", "metrics.json")
-    distributions: ClassVar = ("keras", "tensorflow", "ai-edge-litert")
+    publishes: ClassVar = (
+        "model.keras",
+        "*.tflite",
+        "labels.txt",
+        "metrics.json",
+        "model_card.md",
+    )
+    distributions: ClassVar = ("keras", "tensorflow", "ai-edge-litert", "flatbuffers")
 
     quantize: Literal["int8", "float16", "dynamic"] | None = "int8"
     tolerance: Annotated[float, Between(0, 1)] = 0.02
     calibration: Annotated[int, Between(1)] = 200
+    license: str = ""
+    note: str = ""
 
     def run(self, context: Context) -> None:
         photos = Photos.read(context)
@@ -67,7 +78,8 @@ class Export(Stage):
             for quantize, name in forms:
                 context.journal.record("note", text=f"{about['title']} -> {name}")
                 path = context.folder / name
-                path.write_bytes(self._convert(model, quantize, photos))
+                content = self._convert(model, quantize, photos)
+                path.write_bytes(self._described(content, about["title"], photos))
                 rows.append({**_measure(path, photos, reference), **_size_of(model, about)})
                 rows[-1]["name"] = f"{about['title']}, {quantize}" if quantize else about["title"]
         shutil.copyfile(last / "model.keras", context.folder / "model.keras")
@@ -83,7 +95,23 @@ class Export(Stage):
         (context.folder / "metrics.json").write_text(
             json.dumps(metrics, indent=1), encoding="utf-8"
         )
+        (context.folder / "model_card.md").write_text(
+            model_card(metrics, _counts(photos), license=self.license, note=self.note),
+            encoding="utf-8",
+        )
         self._refuse_lossy_files(rows)
+
+    def _described(self, content: bytes, title: str, photos: Photos) -> bytes:
+        from kpipe.lite import add_metadata
+
+        said = f"Tells {len(photos.classes)} classes of photos apart."
+        return add_metadata(
+            content,
+            photos.classes,
+            name=title,
+            description=f"{said} {self.note}".strip(),
+            license=self.license,
+        )
 
     def _convert(self, model: keras.Model, quantize: str | None, photos: Photos) -> bytes:
         from kpipe.lite import convert
@@ -107,6 +135,15 @@ class Export(Stage):
             fix="allow it with --set Export.tolerance=..., or export another form: "
             "--set Export.quantize=float16",
         )
+
+
+def _counts(photos: Photos) -> dict[str, list[int]]:
+    """Name of each class -> its photos of train, validation and test."""
+    splits = [photos.manifest.labels(split) for split in ("train", "validation", "test")]
+    return {
+        name: [int((labels == n).sum()) for labels in splits]
+        for n, name in enumerate(photos.classes)
+    }
 
 
 def _calibration(photos: Photos, count: int) -> Iterator[np.ndarray]:
@@ -159,6 +196,8 @@ def _slug(title: str) -> str:
 
 
 def _labels_text(classes: tuple[str, ...]) -> str:
+    from kpipe.lite.labels import labels_text
+
     broken = [name for name in classes if name.splitlines() != [name]]
     if broken:
         raise ExportError(
@@ -166,4 +205,4 @@ def _labels_text(classes: tuple[str, ...]) -> str:
             expected="names of one line each",
             fix="rename these classes in the data",
         )
-    return "".join(f"{name}\n" for name in classes)
+    return labels_text(classes)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from kpipe.errors import DataError, ExportError
-from kpipe.lite import Classifier, LiteModel
+from kpipe.lite import Classifier, LiteModel, add_metadata
 
 from .conftest import photos
 
@@ -137,6 +137,13 @@ def test_labels_that_do_not_match_are_refused(path, labels, message):
         Classifier(path, labels)
 
 
+def test_labels_inside_the_file_serve_where_none_lie_beside_it(path, float_file):
+    path.write_bytes(add_metadata(float_file, ["x", "y", "z"]))
+    assert Classifier(path).labels == ["ant", "bee", "crab"]
+    path.with_name("labels.txt").unlink()
+    assert Classifier(path).labels == ["x", "y", "z"]
+
+
 def test_missing_labels_file_is_named(path):
     path.with_name("labels.txt").unlink()
     with pytest.raises(ExportError, match=r"labels\.txt"):
@@ -146,7 +153,7 @@ def test_missing_labels_file_is_named(path):
 def test_classifying_loads_neither_tensorflow_nor_keras(path):
     script = (
         "import sys, numpy as np\n"
-        "from kpipe.lite import Classifier, benchmark, evaluate, latency\n"
+        "from kpipe.lite import Classifier, add_metadata, benchmark, evaluate, latency\n"
         "image = np.zeros((1, 32, 32, 3), np.uint8)\n"
         "Classifier(sys.argv[1]).predict(image)\n"
         "evaluate(sys.argv[1], (image, np.zeros(1, int)))\n"

@@ -19,6 +19,7 @@ from kpipe.core.runner import run, run_folder
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.data import Manifest
 from kpipe.errors import ExportError
+from kpipe.lite import Classifier
 from kpipe.lite.evaluation import Evaluation
 from kpipe.stages import Data, Export
 from kpipe.stages.exporting import _calibration, _labels_text
@@ -132,6 +133,23 @@ def test_labels_and_the_keras_model_lie_beside_the_file(walk) -> None:
     assert (walk.folder / "labels.txt").read_text() == "blue\ngreen\nred\n"
     last = walk.made_by("MagnitudePrune") / "model.keras"
     assert (walk.folder / "model.keras").read_bytes() == last.read_bytes()
+
+
+@pytest.mark.parametrize("file", [file for file, _, _ in ROWS])
+def test_each_file_holds_the_labels_and_serves_alone(walk, tmp_path: Path, file: str) -> None:
+    alone = tmp_path / "alone.tflite"
+    alone.write_bytes((walk.folder / file).read_bytes())
+    assert Classifier(alone).labels == ["blue", "green", "red"]
+
+
+def test_the_card_counts_the_photos_and_tells_how_right_the_file_is(walk) -> None:
+    card = (walk.folder / "model_card.md").read_text()
+    row = row_of(walk, "model.tflite")
+    photos = Manifest.load(walk.made_by("Data")).table
+    assert f"# {row['name']}\n" in card and f"Accuracy {row['accuracy']:.1%}" in card
+    split = photos[photos["label"] == "blue"]["split"].value_counts()
+    assert f"| blue | {split['train']} | {split['validation']} | {split['test']} |" in card
+    assert "Fewer than 30 test photos" in card
 
 
 def test_the_final_model_tells_photos_apart(walk) -> None:

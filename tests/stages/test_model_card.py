@@ -1,0 +1,64 @@
+"""The card tells what a file was made from and what is known against it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kpipe.stages.model_card import model_card
+
+COUNTS = {"cat": [1200, 40, 50], "dog|wolf": [300, 10, 20]}
+ROW: dict[str, Any] = {
+    "file": "model.tflite",
+    "name": "Toy, int8",
+    "size": 1_234_567,
+    "accuracy": 0.9,
+    "balanced_accuracy": 0.875,
+    "keras_accuracy": 0.914,
+    "agreement": 0.986,
+    "images": 70,
+    "confusion": [[47, 3], [4, 16]],
+}
+
+
+def card(row: dict[str, Any] = ROW, counts: dict[str, list[int]] = COUNTS, **said: str) -> str:
+    metrics = {"seed": 7, "image_size": 96, "final": "model.tflite", "models": [row]}
+    return model_card(metrics, counts, **said)
+
+
+def test_it_tells_counts_and_figures_by_class() -> None:
+    text = card(license="CC0", note="Photos of 2024.")
+    for line in (
+        "# Toy, int8",
+        "- License: CC0",
+        "- Data: Photos of 2024.",
+        "- Seed: 7",
+        "| cat | 1,200 | 40 | 50 |",
+        "| dog\\|wolf | 300 | 10 | 20 |",
+        "| all | 1,500 | 50 | 70 |",
+        "| cat | 50 | 94.0% | 92.2% |",
+        "| dog\\|wolf | 20 | 80.0% | 84.2% |",
+    ):
+        assert line in text.splitlines()
+    assert "1.23 MB" in text and "96 x 96 pixels" in text
+    assert "Accuracy 90.0%, balanced accuracy 87.5%" in text
+    assert "91.4%, with the same answer on 98.6% of 70 photos" in text
+
+
+def test_it_tells_the_limits_that_the_figures_show() -> None:
+    text = card()
+    assert "Fewer than 30 test photos, so rough figures: dog|wolf." in text
+    assert "4.0 times as many training photos" in text
+    assert "20.0% of dog|wolf are called cat." in text
+    assert "License: not declared" in text and "no note was declared" in text
+
+
+def test_even_classes_without_errors_have_no_such_limits() -> None:
+    counts = {"cat": [100, 40, 50], "dog": [90, 40, 40]}
+    text = card({**ROW, "confusion": [[50, 0], [0, 40]]}, counts)
+    for words in ("Fewer than", "times as many", "most frequent error"):
+        assert words not in text
+
+
+def test_a_class_that_is_never_answered_is_said_to_be() -> None:
+    text = card({**ROW, "confusion": [[50, 0], [20, 0]]})
+    assert "| dog\\|wolf | 20 | 0.0% | never answered |" in text
