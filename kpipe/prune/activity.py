@@ -148,6 +148,8 @@ def image_batches(data: Iterable[Any] | None) -> Iterable[tf.Tensor]:
 def _batches(data: Iterable[Any] | None, labels: bool) -> Iterable[tuple[tf.Tensor, tf.Tensor]]:
     for item in [data] if isinstance(data, np.ndarray) else data if data is not None else ():
         images, *rest = item if isinstance(item, tuple | list) else (item,)
+        if isinstance(images, dict) and len(images) == 1:  # a model of one input, by its name
+            (images,) = images.values()
         if labels and not rest:
             raise PruneError(
                 "this criterion needs labels, and the data has none",
@@ -165,6 +167,13 @@ def watch(model: keras.Model, names: Iterable[str]) -> Watched:
         model: of one input and one output; it stays as it is.
         names: operations, as `kpipe.prune.plan` names them.
     """
+    if len(model.inputs) > 1:
+        raise PruneError(
+            f"what {model.name!r} does on images cannot be measured",
+            expected="a model of one input",
+            received=f"{len(model.inputs)} inputs",
+            fix="rank by what looks at weights alone: l1, l2, bn_scale, geometric_median",
+        )
     flat = remove_filters(model, plan(model, {}))
     known = {operation.name: operation for operation in flat.operations}
     outputs: list[Any] = []

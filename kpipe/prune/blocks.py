@@ -8,6 +8,7 @@ Wilber and Belongie 2016, arXiv 1605.06431).
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Iterable
 
 import keras
@@ -62,15 +63,16 @@ def remove_blocks(
     Raises:
         PruneError: names of no block, or more blocks than there are.
     """
-    if isinstance(blocks, int):
+    if not isinstance(blocks, Iterable):
         known = len(residual_blocks(model))
-        if not 0 <= blocks <= known or loss is None:
+        whole = isinstance(blocks, numbers.Integral)
+        if not whole or not 0 <= blocks <= known or loss is None:
             raise PruneError(
                 "blocks cannot be removed by number like this",
                 expected=f"0 to {known} blocks, and a loss to rank them by",
                 received=f"{blocks} blocks, loss={loss}",
             )
-        for _ in range(blocks):
+        for _ in range(int(blocks)):
             model = remove_blocks(model, [next(iter(rank_blocks(model, loss)))])
         return model
     graph = read(model)

@@ -24,16 +24,19 @@ __all__ = ["CHANNEL_RULES"]
 
 _FOLLOWING_LAYERS = """
     ReLU LeakyReLU ELU Identity ActivityRegularization Resizing
-    Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianDropout GaussianNoise
+    SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianDropout GaussianNoise
     MaxPooling1D MaxPooling2D MaxPooling3D AveragePooling1D AveragePooling2D AveragePooling3D
     GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D
     GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D
     ZeroPadding1D ZeroPadding2D ZeroPadding3D Cropping1D Cropping2D Cropping3D
-    UpSampling1D UpSampling2D UpSampling3D
+    UpSampling1D UpSampling2D UpSampling3D CenterCrop
+    AdaptiveMaxPooling1D AdaptiveMaxPooling2D AdaptiveMaxPooling3D
+    AdaptiveAveragePooling1D AdaptiveAveragePooling2D AdaptiveAveragePooling3D
 """
 _FOLLOWING_OPERATIONS = """
     Relu Relu6 LeakyRelu Elu Selu Celu Gelu Silu HardSilu Sigmoid HardSigmoid LogSigmoid Softplus
-    Softsign Squareplus Tanh HardTanh Absolute Negative Square Sqrt Exp Clip MaxPool AveragePool
+    Softsign Squareplus Tanh HardTanh Absolute Negative Square Sqrt Exp Clip Cast
+    MaxPool AveragePool
 """
 _ELEMENTWISE = ("Add", "Subtract", "Multiply", "Maximum", "Minimum")
 _STAYING = {
@@ -77,9 +80,18 @@ def _link_group_norm(site: Site) -> Ids:
 
 
 def _cut_group_norm(operation: Operation, inputs: Sequence[Ids], output: Ids) -> Cut:
+    if not operation.weights:
+        return Cut()
     (before,) = next(iter(operation.weights.values()))
     groups = operation.config["groups"] * len(output) // before
     return Cut({"groups": groups}, {name: {0: output} for name in operation.weights})
+
+
+def _cut_dropout(operation: Operation, inputs: Sequence[Ids], output: Ids) -> Cut:
+    shape = operation.config.get("noise_shape")
+    if not shape or shape[-1] in (None, 1):
+        return Cut()
+    return Cut({"noise_shape": (*shape[:-1], len(output))})
 
 
 def _cut_prelu(operation: Operation, inputs: Sequence[Ids], output: Ids) -> Cut:
@@ -93,8 +105,8 @@ def _cut_layer_scale(operation: Operation, inputs: Sequence[Ids], output: Ids) -
 
 
 def _link_rescaling(site: Site) -> Ids:
-    config = site.operation.config
-    if any(np.size(config[name]) > 1 for name in ("scale", "offset")):
+    layer = site.operation.source  # the configuration tells an array as a dictionary
+    if any(np.size(np.asarray(getattr(layer, name))) > 1 for name in ("scale", "offset")):
         return freeze("it has a scale or offset per channel")(site)
     return follow(site)
 
@@ -129,6 +141,8 @@ def _link_divide(site: Site) -> Ids:
 def _link_concatenate(site: Site) -> Ids:
     rank = len(site.output_shape)
     if site.operation.config["axis"] in (-1, rank - 1):
+        if sum(map(len, site.inputs)) != site.size:
+            return freeze("it joins a constant to the channels")(site)
         return np.concatenate(site.inputs)
     return _link_merge(site)
 
@@ -148,6 +162,8 @@ def _link_layout(site: Site) -> Ids:
 def _cut_shape(name: str) -> Any:
     def cut(operation: Operation, inputs: Sequence[Ids], output: Ids) -> Cut:
         shape = list(operation.config[name])
+        if not shape:
+            return Cut()
         # A dimension that stands as -1 beside the channels is found from what is left over.
         shape[-1] = shape[-1] if shape[-1] == -1 else len(output)
         return Cut({name: tuple(shape)})
@@ -169,6 +185,7 @@ CHANNEL_RULES: dict[str, Rule] = {
     **{f"ops.{name}": _REDUCTION for name in ("Mean", "Sum", "Max", "Min")},
     "layers.BatchNormalization": Rule(_link_batch_norm, _cut_batch_norm),
     "layers.GroupNormalization": Rule(_link_group_norm, _cut_group_norm),
+    "layers.Dropout": Rule(follow, _cut_dropout),
     "layers.PReLU": Rule(follow, _cut_prelu),
     "layers.Rescaling": Rule(_link_rescaling),
     "layers.Activation": Rule(_link_activation),

@@ -156,9 +156,29 @@ def _function(model: Any) -> Any:
     return function if isinstance(function, keras.Function) and not own_call else None
 
 
+def _handed_in(inner: Any, node: Any) -> list[Any]:
+    """The tensors that a call of a nested model gives it, in the order of its inputs."""
+    struct, args = inner._inputs_struct, node.arguments.args
+    given = args[0] if args else node.arguments.kwargs["inputs"]
+    if isinstance(given, dict):  # Keras picks by name, and leaves what is too much
+        named = struct if isinstance(struct, dict) else {x.name: x for x in inner.inputs}
+        order = list(named) if not isinstance(struct, dict) else sorted(named)
+        given = [given[name] for name in order if name in given]
+    flat = keras.tree.flatten(given)
+    if [len(x.shape) for x in flat] != [len(x.shape) for x in inner.inputs]:
+        raise PruneError(
+            f"a call of the nested model {inner.name!r} cannot be read",
+            expected=f"{len(inner.inputs)} tensors of the shapes that it was built on",
+            received=str([tuple(x.shape) for x in flat]),
+            fix="call it with its inputs in their order, or in a dictionary by their names",
+        )
+    return flat
+
+
 class _Reader:
     def __init__(self) -> None:
         self.shapes: list[Shape] = []
+        self.dtypes: list[str] = []
         self.sources: list[Any] = []
         self.calls: list[list[Call]] = []
         self.places: dict[int, int] = {}  # id of the Keras operation -> its place in `sources`
@@ -166,6 +186,7 @@ class _Reader:
 
     def number(self, tensor: Any) -> int:
         self.shapes.append(tuple(tensor.shape))
+        self.dtypes.append(tensor.dtype)
         return len(self.shapes) - 1
 
     def record(
@@ -197,20 +218,41 @@ class _Reader:
                 if node.is_input:
                     continue
                 source, given = node.operation, [numbers[id(x)] for x in node.input_tensors]
+                built_on = [tuple(x.shape) for x in node.input_tensors]
+                other = [self.shapes[n] for n in given] != built_on
                 kwargs = dict(node.arguments.kwargs)
                 inner = _function(source) if isinstance(source, keras.Model) else None
                 if inner is not None:
                     own = {k: v for k, v in kwargs.items() if k == "training" and v is not None}
-                    table = {id(x): n for x, n in zip(inner.inputs, given, strict=True)}
+                    table = {
+                        id(x): numbers[id(y)]
+                        for x, y in zip(inner.inputs, _handed_in(inner, node), strict=True)
+                    }
                     made = self.walk(inner, table, {**own, **context})
                 else:
-                    made = [self.number(x) for x in node.outputs]
                     allowed = getattr(source, "_call_context_args", ())
                     kwargs |= {k: v for k, v in context.items() if k in allowed}
                     arguments = keras.tree.map_structure(place, (node.arguments.args, kwargs))
+                    made = [
+                        self.number(x)
+                        for x in (self.again(source, arguments) if other else node.outputs)
+                    ]
                     self.record(source, given, made, arguments)
                 numbers |= {id(x): n for x, n in zip(node.outputs, made, strict=True)}
         return [numbers[id(x)] for x in function.outputs]
+
+    def again(self, source: Any, arguments: Any) -> list[Any]:
+        """What a layer of a nested model makes of a tensor of another size than it was built on."""
+
+        def symbol(x: Any) -> Any:
+            if not isinstance(x, Tensor):
+                return x
+            return keras.KerasTensor(self.shapes[x.number], self.dtypes[x.number])
+
+        args, kwargs = keras.tree.map_structure(symbol, arguments)
+        for name in getattr(source, "_call_context_args", ()):  # no argument of a shape
+            kwargs.pop(name, None)
+        return keras.tree.flatten(source.compute_output_spec(*args, **kwargs))
 
     def operation(self, place: int) -> Operation:
         source = self.sources[place]

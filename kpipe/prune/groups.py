@@ -158,6 +158,12 @@ def _join_calls(
 ) -> None:
     """A layer used twice has one set of weights and one list of kept channels."""
     first = operation.calls[0]
+    counts = [(len(used.inputs), len(used.outputs)) for used in (first, call)]
+    if counts[0] != counts[1]:
+        for tensor in (*first.inputs, *first.outputs, *call.inputs, *call.outputs):
+            reason = "it is used on different numbers of tensors"
+            channels.freeze(ids[tensor], operation.name, reason)
+        return
     pairs = list(zip(first.outputs, call.outputs, strict=True))
     if operation.weights:
         pairs += list(zip(first.inputs, call.inputs, strict=True))

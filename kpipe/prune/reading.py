@@ -29,6 +29,7 @@ def second_moments(operation: Operation, x: Any) -> tf.Tensor:
     Where places of the kernel are taken as uncorrelated, (1, 1, channels): the mean square.
     """
     channels = x.shape[-1]
+    x = tf.cast(x, "float32")  # sums of half precision overflow
     if operation.kind not in _PATCHED:
         return tf.reduce_mean(tf.square(x), list(range(x.shape.rank - 1)))[None, None]
     config = operation.config

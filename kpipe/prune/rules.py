@@ -165,7 +165,8 @@ def _mixing(activation: Any) -> str:
     """The name of an activation that is not known to treat each channel alone, else ""."""
     if isinstance(activation, dict):
         known = activation.get("class_name") in _ACTIVATION_LAYERS
-        return "" if known else str(activation.get("config") or activation.get("class_name"))
+        named = activation.get("config"), activation.get("class_name")  # a function, a layer
+        return "" if known else next(str(name) for name in named if not isinstance(name, dict))
     known = activation is None or activation in CHANNELWISE_ACTIVATIONS
     return "" if known else str(activation)
 

@@ -79,7 +79,7 @@ class Reference:
         sizes = [len(batch) for batch, _ in self._batches]
         found = [_shifted(graph, batch, moments, plan) for batch, moments in self._batches]
         for operation in graph.operations:
-            if operation.kind == _KIND:
+            if operation.name in found[0]:
                 mean, variance = np.average([f[operation.name] for f in found], 0, sizes)
                 operation.source.moving_mean.assign(mean)
                 operation.source.moving_variance.assign(np.maximum(variance, 0))
@@ -90,7 +90,7 @@ def _moments(graph: Graph, batch: tf.Tensor) -> dict[str, _Moments]:
     found: dict[str, _Moments] = defaultdict(list)
 
     def call(operation: Operation, *args: Any, **kwargs: Any) -> Any:
-        if operation.kind == _KIND:
+        if _normalizes(operation, args[0] if args else None):
             found[operation.name].append(_of_channels(args[0]))
         return operation.source(*args, **kwargs)
 
@@ -105,7 +105,7 @@ def _shifted(
     found: dict[str, _Moments] = defaultdict(list)
 
     def call(operation: Operation, *args: Any, **kwargs: Any) -> Any:
-        if operation.kind != _KIND:
+        if not _normalizes(operation, args[0] if args else None):
             return operation.source(*args, **kwargs)
         layer, x = operation.source, args[0]
         old = reference[operation.name][len(found[operation.name])]
@@ -123,8 +123,14 @@ def _shifted(
     return {name: np.mean(calls, axis=0) for name, calls in found.items()}
 
 
+def _normalizes(operation: Operation, x: Any) -> bool:
+    """Whether it has statistics per channel; one along another axis loses none and keeps them."""
+    return operation.kind == _KIND and operation.config["axis"] in (-1, x.shape.rank - 1)
+
+
 def _of_channels(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    return tf.nn.moments(tf.cast(x, "float32"), list(range(x.shape.rank - 1)))
+    wide = x if x.dtype == tf.float64 else tf.cast(x, "float32")
+    return tf.nn.moments(wide, list(range(x.shape.rank - 1)))
 
 
 def _run(graph: Graph, batch: tf.Tensor, call: Callable[..., Any]) -> None:
@@ -140,6 +146,9 @@ def _run(graph: Graph, batch: tf.Tensor, call: Callable[..., Any]) -> None:
         if not step.inputs:
             continue
         args, kwargs = keras.tree.map_structure(fill, step.arguments)
+        # Layers that augment note training=True when they are called in a graph.
+        if "training" in getattr(graph.operations[place].source, "_call_context_args", ()):
+            kwargs["training"] = False
         made = keras.tree.flatten(call(graph.operations[place], *args, **kwargs))
         tensors |= dict(zip(step.outputs, made, strict=True))
         for tensor in step.inputs:

@@ -10,6 +10,7 @@ every operation of the old one is masked outside `Plan.kept`.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -272,9 +273,19 @@ def _rebuilt(operation: Operation, cut: Cut) -> Any:
     except (TypeError, ValueError) as error:
         raise PruneError(
             f"{operation.name!r} ({operation.kind}) cannot be built again",
-            received=str(error).strip().splitlines()[0],
-            fix="give its class a get_config() and from_config() that agree",
+            received=str(error).strip().splitlines()[0][:300],
+            fix="give its class a get_config() and from_config() that agree, and register its own "
+            "functions with keras.saving.register_keras_serializable; a Python lambda also needs "
+            "keras.config.enable_unsafe_deserialization()",
         ) from error
+    old, made = (getattr(layer, "activation", None) for layer in (source, new))
+    if inspect.isfunction(old) and old is not made:
+        raise PruneError(
+            f"{operation.name!r} ({operation.kind}) cannot be built again",
+            expected=f"its own activation function {old.__name__!r}",
+            received="the one that Keras has of that name",
+            fix="decorate yours with keras.saving.register_keras_serializable()",
+        )
     new.name = operation.name  # raw operations do not all keep it in their configuration
     return new
 

@@ -162,3 +162,34 @@ def test_a_generator_serves_as_data(model: keras.Model) -> None:
     found = scores(model, "apoz", (pair for pair in BATCHES))
     for name in expected:
         np.testing.assert_array_equal(found[name], expected[name])
+
+
+def test_half_precision_scores_like_single(model: keras.Model) -> None:
+    half = keras.models.clone_model(
+        model,
+        clone_function=lambda layer: type(layer).from_config(
+            {**layer.get_config(), "dtype": "mixed_float16"}
+        ),
+    )
+    half.set_weights(model.get_weights())
+    data = [255 * np.repeat(IMAGES, 8, axis=0)]  # enough to overflow a half
+    expected, found = (scores(net, "reconstruction", data) for net in (model, half))
+    assert set(found) == set(expected)
+    for name, values in found.items():
+        np.testing.assert_allclose(values, expected[name], rtol=0.05, atol=0.02 * values.max())
+
+
+def test_images_by_the_name_of_the_only_input_are_taken(model: keras.Model) -> None:
+    named = [({"pixels": images}, labels) for images, labels in BATCHES]
+    for criterion in ("taylor", "mean_activation"):
+        expected, found = scores(model, criterion), scores(model, criterion, named)
+        for name, values in found.items():
+            np.testing.assert_array_equal(values, expected[name])
+
+
+def test_a_model_of_several_inputs_cannot_be_measured() -> None:
+    one, other = nets.image(), keras.Input((8, 8, 3), name="other")
+    x = layers.Conv2D(4, 3)(layers.Add()([one, other]))
+    model = keras.Model([one, other], layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    with pytest.raises(PruneError, match="2 inputs"):
+        rank(model, "mean_activation", BATCHES)

@@ -124,3 +124,6 @@ def test_what_cannot_be_removed_is_refused_by_name() -> None:
         remove_blocks(model, 4, loss=lambda net: 0.0)
     with pytest.raises(PruneError, match="a loss to rank them by"):
         remove_blocks(model, 1)
+    with pytest.raises(PruneError, match=r"2\.5 blocks"):
+        remove_blocks(model, 2.5, loss=lambda net: 0.0)  # type: ignore[arg-type]
+    assert len(residual_blocks(remove_blocks(model, np.int64(1), loss=lambda net: 0.0))) == 2

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 from kpipe.errors import PruneError
-from kpipe.prune import kind_of, register
+from kpipe.prune import kind_of, plan, register, remove_filters
 from kpipe.prune.channel_rules import CHANNEL_RULES
 from kpipe.prune.filter_rules import FILTER_RULES
 from kpipe.prune.rules import CHANNELWISE_ACTIVATIONS
@@ -40,6 +43,7 @@ def test_operation_kinds_are_what_keras_operations_are() -> None:
         keras.ops.square(x),
         keras.ops.exp(x),
         keras.ops.clip(x, 0, 1),
+        keras.ops.cast(x, "float16"),
         keras.ops.divide(x, 2),
         keras.ops.max_pool(x, 2),
         keras.ops.average_pool(x, 2),
@@ -64,3 +68,55 @@ def test_a_channelwise_activation_treats_each_channel_alone(name: str) -> None:
 def test_what_is_registered_must_be_a_rule() -> None:
     with pytest.raises(PruneError, match="not a rule"):
         register("layers.Conv2D", lambda site: site)  # type: ignore[arg-type]
+
+
+def _alone(layer: layers.Layer) -> keras.Model:
+    """A convolution of 8 filters, the layer, and what reads it."""
+    x = layers.Conv2D(8, 3, name="first")(nets.image())
+    return nets.classifier(x._keras_history.operation.input, layer(x))
+
+
+@pytest.mark.parametrize("scale", [list(range(8)), np.arange(8.0)])
+def test_a_rescaling_by_channel_keeps_its_channels(scale: Any) -> None:
+    protected = plan(_alone(layers.Rescaling(scale, name="by_channel")), {}).protected
+    assert "per channel" in protected["first"]
+
+
+@pytest.mark.parametrize("groups", [2, -1])
+def test_a_group_normalization_without_weights_keeps_its_channels(groups: int) -> None:
+    layer = layers.GroupNormalization(groups, scale=False, center=False)
+    assert "without weights" in plan(_alone(layer), {}).protected["first"]
+
+
+def test_a_dropout_of_whole_channels_still_trains() -> None:
+    model = _alone(layers.Dropout(0.5, noise_shape=(None, 1, 1, 8), name="drop"))
+    small = remove_filters(model, plan(model, {"first": [0, 1]}))
+    assert small.get_layer("drop").noise_shape == (None, 1, 1, 6)
+    assert small(np.ones((2, 8, 8, 3)), training=True).shape == (2, 4)
+
+
+def test_a_reshape_to_a_single_number_is_planned() -> None:
+    pixels = nets.image()
+    x = layers.Dense(1)(layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, name="first")(pixels)))
+    model = keras.Model(pixels, layers.Reshape(())(x))
+    assert list(plan(model, {"first": [0]}).kept) == ["first", model.layers[2].name]
+
+
+def test_a_layer_used_on_different_numbers_of_tensors_is_protected() -> None:
+    pixels = keras.Input((6, 8))
+    attention, x = layers.MultiHeadAttention(2, 4), layers.Dense(8, name="first")(pixels)
+    once, _ = attention(x, x, return_attention_scores=True)
+    model = keras.Model(pixels, layers.Dense(3)(attention(once, x, x)))
+    assert "first" in plan(model, {}).protected
+
+
+def test_a_constant_beside_the_channels_keeps_them() -> None:
+    pixels = keras.Input(batch_shape=(2, 8, 8, 3))
+    x = layers.Conv2D(8, 3, name="first", activation=layers.Softmax())(pixels)
+    x = keras.ops.concatenate([x, np.ones((2, 6, 6, 1), "float32")], -1)
+    protected = plan(nets.classifier(pixels, x), {}).protected
+    assert protected["first"] == (
+        "the activation 'Softmax' is not known to treat each channel alone"
+    )
+    joined = x._keras_history.operation.name
+    assert protected[joined] == "it joins a constant to the channels"

@@ -125,3 +125,54 @@ def test_bad_input_is_named() -> None:
     double = keras.Model([first, second], layers.Add()([first, second]), name="double")
     with pytest.raises(PruneError, match=r"'double'.*\n.*one input"):
         shift_statistics(double, double, plan(double, {}), BATCHES)
+
+
+def test_layers_that_augment_do_nothing_while_statistics_are_shifted() -> None:
+    """In a graph, Keras notes training=True at each call of them."""
+    pixels = nets.image()
+    x = keras.Sequential([layers.RandomRotation(0.4)])(pixels)
+    x = layers.BatchNormalization(name="before")(layers.Conv2D(6, 3, name="first")(x))
+    x = layers.Conv2D(6, 3, name="last")(x)
+    model = randomize(nets.classifier(pixels, x))
+    asked = plan(model, {"last": [0, 1]})
+    smaller = remove_filters(model, asked)
+    kept = smaller.get_layer("before").moving_mean.numpy()
+    shift_statistics(model, smaller, asked, BATCHES)
+    np.testing.assert_array_equal(smaller.get_layer("before").moving_mean, kept)
+
+
+@pytest.mark.parametrize("width", [8, 5])
+def test_a_normalization_of_another_axis_keeps_its_statistics(width: int) -> None:
+    """Whether or not its axis happens to be as long as there are channels."""
+    pixels = nets.image()
+    x = layers.Conv2D(width, 3, padding="same")(pixels)
+    x = layers.BatchNormalization(axis=1, name="rows")(x)
+    x = layers.Conv2D(6, 3, name="first", activation="relu")(x)
+    x = layers.Conv2D(6, 3, name="last")(x)
+    x = layers.BatchNormalization(name="channels")(x)
+    model = randomize(nets.classifier(pixels, x))
+    asked = plan(model, {"first": [0, 2]})
+    smaller = remove_filters(model, asked)
+
+    def reads(net: keras.Model) -> np.ndarray:
+        inner = keras.Model(net.inputs[0], net.get_layer("last").output)
+        return np.asarray(inner(BATCHES[0], training=False)).mean((0, 1, 2))
+
+    shift = reads(smaller) - reads(model)
+    before = {x.name: x.moving_mean.numpy() for x in normalizations(smaller).values()}
+    shift_statistics(model, smaller, asked, BATCHES[:1])
+    after = {x.name: x.moving_mean.numpy() for x in normalizations(smaller).values()}
+    np.testing.assert_array_equal(after["rows"], before["rows"])
+    np.testing.assert_allclose(after["channels"], before["channels"] + shift, rtol=1e-3, atol=1e-3)
+
+
+def test_double_precision_is_shifted_in_double_precision() -> None:
+    pixels = keras.Input((8, 8, 3), dtype="float64")
+    x = layers.Conv2D(6, 3, name="first", dtype="float64")(pixels)
+    x = layers.Conv2D(4, 3, dtype="float64")(x)
+    x = layers.BatchNormalization(dtype="float64", name="bn")(x)
+    model = keras.Model(pixels, layers.GlobalAveragePooling2D(dtype="float64")(x))
+    asked = plan(model, {"first": [0]})
+    smaller = remove_filters(model, asked)
+    shift_statistics(model, smaller, asked, BATCHES)
+    assert np.abs(smaller.get_layer("bn").moving_mean.numpy()).max() > 0

@@ -155,3 +155,15 @@ def test_a_plan_of_another_model_is_refused() -> None:
     made = plan(nets.lite(), {"stem": [0]})
     with pytest.raises(PruneError, match="another model"):
         remove_filters(nets.residual(), made)
+
+
+def test_ones_own_activation_of_a_name_of_keras_is_refused() -> None:
+    """The configuration tells the name alone, and Keras would take its own."""
+
+    def mish(x: object) -> object:
+        return keras.ops.flip(x, -1)
+
+    pixels = nets.image()
+    model = nets.classifier(pixels, layers.Conv2D(6, 3, activation=mish, name="own")(pixels))
+    with pytest.raises(PruneError, match=r"(?s)'own'.*register_keras_serializable"):
+        remove_filters(model, plan(model, {}))
