@@ -1,0 +1,43 @@
+"""A file with metadata loads as it is in MediaPipe Tasks, and answers as LiteRT does.
+
+MediaPipe and TFMOT cannot share an environment, so it has one of its own:
+
+    python -m venv FOLDER && FOLDER/bin/pip install mediapipe
+    KPIPE_MEDIAPIPE=FOLDER/bin/python pytest tests/lite/test_mediapipe.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kpipe.lite import LiteModel, add_metadata
+from tests.lite.conftest import photos
+
+LABELS = ["cat", "Straßenbahn", "犬"]
+PYTHON = os.environ.get("KPIPE_MEDIAPIPE", "")
+
+
+@pytest.mark.skipif(not PYTHON, reason="KPIPE_MEDIAPIPE names no Python that has MediaPipe")
+@pytest.mark.parametrize("form", ["float_file", "int8_file"])
+def test_it_answers_as_litert_does(
+    form: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    told = add_metadata(request.getfixturevalue(form), LABELS, name="toy")
+    (tmp_path / "toy.tflite").write_bytes(told)
+    images = photos(4)  # of the model's own size: MediaPipe resizes in another way than training
+    np.save(tmp_path / "images.npy", images)
+    script = Path(__file__).with_name("mediapipe_scores.py")
+    command = [PYTHON, script, tmp_path / "toy.tflite", tmp_path / "images.npy"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert all(set(row) == set(LABELS) for row in rows)
+    found = [[row[label] for label in LABELS] for row in rows]
+    expected = LiteModel(told).predict(images.astype("float32"))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
