@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 import keras
 
 from kpipe.errors import PruneError, nearest
-from kpipe.prune.graph import read
+from kpipe.prune.rebuilding import rebuild
 from kpipe.prune.residuals import ResidualBlock, find_blocks
-from kpipe.prune.surgery import rebuild
+from kpipe.prune.tracing import read
 
 __all__ = ["rank_blocks", "remove_blocks", "residual_blocks"]
 

@@ -21,11 +21,11 @@ import numpy as np
 
 from kpipe.errors import PruneError, nearest
 from kpipe.prune.activity_criteria import apoz, mean_activation, taylor
-from kpipe.prune.graph import read
 from kpipe.prune.groups import Coupling, Group, couple
 from kpipe.prune.measuring import Measured
 from kpipe.prune.reconstruction import reconstruction
 from kpipe.prune.registry import rule_of
+from kpipe.prune.tracing import read
 from kpipe.prune.weight_criteria import bn_scale, geometric_median, l1, l2, random
 
 __all__ = ["CRITERIA", "Candidate", "Criterion", "Ranking", "find_criterion", "rank", "score"]

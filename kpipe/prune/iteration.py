@@ -25,7 +25,6 @@ import numpy as np
 
 from kpipe.errors import PruneError
 from kpipe.prune.criteria import Criterion, find_criterion, score
-from kpipe.prune.graph import read
 from kpipe.prune.groups import couple
 from kpipe.prune.macs import count_macs, count_params
 from kpipe.prune.rounds import Round, Store
@@ -33,6 +32,7 @@ from kpipe.prune.selection import Selection, at_floors, floors, select
 from kpipe.prune.statistics import shift_statistics
 from kpipe.prune.surgery import plan_units, remove_filters
 from kpipe.prune.targets import Latency, Target, find_target
+from kpipe.prune.tracing import read
 
 __all__ = ["PruneResult", "prune_filters"]
 

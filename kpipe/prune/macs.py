@@ -21,10 +21,11 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from kpipe.prune.graph import Graph, Operation, read
+from kpipe.prune.graph import Graph, Operation
 from kpipe.prune.groups import Coupling, couple
 from kpipe.prune.registry import rule_of
 from kpipe.prune.rules import positions
+from kpipe.prune.tracing import read
 
 __all__ = ["Terms", "count_macs", "count_params", "kept_width", "reach", "terms"]
 

@@ -20,8 +20,8 @@ from pathlib import Path
 import keras
 
 from kpipe.errors import PruneError
-from kpipe.prune.graph import read
 from kpipe.prune.surgery import plan, remove_filters
+from kpipe.prune.tracing import read
 
 __all__ = ["Round", "Store"]
 

@@ -18,10 +18,10 @@ import numpy as np
 
 from kpipe.errors import PruneError
 from kpipe.prune.criteria import Criterion, score
-from kpipe.prune.graph import read
 from kpipe.prune.groups import couple
 from kpipe.prune.statistics import Reference
 from kpipe.prune.surgery import plan_units, remove_filters
+from kpipe.prune.tracing import read
 
 __all__ = ["Sensitivity", "scan_sensitivity"]
 

@@ -21,8 +21,9 @@ import tensorflow as tf
 
 from kpipe.errors import PruneError
 from kpipe.prune.activity import image_batches
-from kpipe.prune.graph import Graph, Operation, Tensor, read
+from kpipe.prune.graph import Graph, Operation, Tensor
 from kpipe.prune.surgery import Plan
+from kpipe.prune.tracing import read
 
 __all__ = ["Reference", "shift_statistics"]
 

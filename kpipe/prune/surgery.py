@@ -10,22 +10,22 @@ every operation of the old one is masked outside `Plan.kept`.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
 
 from kpipe.errors import PruneError, nearest
-from kpipe.prune.graph import Graph, Operation, Tensor, read
+from kpipe.prune.graph import Graph
 from kpipe.prune.groups import Coupling, couple, cut_of
 from kpipe.prune.macs import kept_width, terms
+from kpipe.prune.rebuilding import rebuild
 from kpipe.prune.rules import Cut
+from kpipe.prune.tracing import read
 
-__all__ = ["Plan", "count_kept_params", "plan", "plan_units", "rebuild", "remove_filters"]
+__all__ = ["Plan", "count_kept_params", "plan", "plan_units", "remove_filters"]
 
 Channels = Sequence[int] | np.ndarray
 
@@ -197,58 +197,6 @@ def remove_filters(model: keras.Model, plan: Plan) -> keras.Model:
     return rebuild(graph, model.name, cuts, {})
 
 
-def rebuild(
-    graph: Graph, name: str, cuts: Mapping[str, Cut], instead: Mapping[int, int]
-) -> keras.Model:
-    """A new model from a graph: cut, and with other tensors in place of some.
-
-    Args:
-        graph: of the old model.
-        name: of the new model.
-        cuts: operation name -> what changes in it; nothing where it is missing.
-        instead: tensor number -> that of the tensor that its readers get. Operations that nothing
-            reads any more are left out.
-    """
-
-    def given(tensor: int) -> int:
-        while tensor in instead:
-            tensor = instead[tensor]
-        return tensor
-
-    needed = {given(tensor) for tensor in graph.outputs} | set(graph.inputs)
-    order = []
-    for place, use in reversed(graph.order):
-        call = graph.operations[place].calls[use]
-        if needed & set(call.outputs):
-            order.append((place, call))
-            needed |= {given(tensor) for tensor in call.inputs}
-    built = {
-        place: _rebuilt(graph.operations[place], cuts.get(graph.operations[place].name, Cut()))
-        for place in sorted({place for place, _ in order})
-    }
-    tensors: dict[int, Any] = {}
-
-    def fill(x: Any) -> Any:
-        return tensors[given(x.number)] if isinstance(x, Tensor) else x
-
-    for place, call in reversed(order):
-        if not call.inputs:  # an InputLayer is called by being made
-            tensors[call.outputs[0]] = built[place].output
-            continue
-        args, kwargs = keras.tree.map_structure(fill, call.arguments)
-        made = keras.tree.flatten(built[place](*args, **kwargs))
-        tensors |= dict(zip(call.outputs, made, strict=True))
-    for place, layer in built.items():
-        operation = graph.operations[place]
-        _copy_weights(operation, layer, cuts.get(operation.name, Cut()))
-
-    inputs, outputs = (
-        keras.tree.pack_sequence_as(nested, [tensors[given(t)] for t in numbers])
-        for nested, numbers in zip(graph.structure, (graph.inputs, graph.outputs), strict=True)
-    )
-    return keras.Model(inputs, outputs, name=name)
-
-
 def _check_fits(graph: Graph, plan: Plan) -> None:
     widths = {op.name: graph.channels(op.calls[0].outputs[0]) for op in graph.operations}
     wrong = [
@@ -264,49 +212,3 @@ def _check_fits(graph: Graph, plan: Plan) -> None:
             + (f"; not as planned: {', '.join(wrong)}" if wrong else ""),
             fix="call kpipe.prune.plan on the model that is to be cut",
         )
-
-
-def _rebuilt(operation: Operation, cut: Cut) -> Any:
-    source = operation.source
-    try:
-        new = type(source).from_config({**operation.config, **cut.config})
-    except (TypeError, ValueError) as error:
-        raise PruneError(
-            f"{operation.name!r} ({operation.kind}) cannot be built again",
-            received=str(error).strip().splitlines()[0][:300],
-            fix="give its class a get_config() and from_config() that agree, and register its own "
-            "functions with keras.saving.register_keras_serializable; a Python lambda also needs "
-            "keras.config.enable_unsafe_deserialization()",
-        ) from error
-    old, made = (getattr(layer, "activation", None) for layer in (source, new))
-    if inspect.isfunction(old) and old is not made:
-        raise PruneError(
-            f"{operation.name!r} ({operation.kind}) cannot be built again",
-            expected=f"its own activation function {old.__name__!r}",
-            received="the one that Keras has of that name",
-            fix="decorate yours with keras.saving.register_keras_serializable()",
-        )
-    new.name = operation.name  # raw operations do not all keep it in their configuration
-    return new
-
-
-def _copy_weights(operation: Operation, layer: Any, cut: Cut) -> None:
-    for (name, shape), old, new in zip(
-        operation.weights.items(),
-        getattr(operation.source, "weights", ()),
-        getattr(layer, "weights", ()),
-        strict=True,
-    ):
-        value = old.numpy()
-        for axis, positions in cut.weights.get(name, {}).items():
-            value = np.take(value, positions, axis=axis)
-        if value.shape != tuple(new.shape):
-            raise PruneError(
-                f"the weight {name!r} of {operation.name!r} does not fit after the cut",
-                expected=f"shape {tuple(new.shape)}",
-                received=f"shape {value.shape}, cut from {shape}",
-                fix=f"mend the rule registered for {operation.kind}",
-            )
-        new.assign(value)
-    if isinstance(layer, keras.layers.Normalization) and layer.built:
-        layer.finalize_state()  # what it computes with is derived from its weights

@@ -46,6 +46,6 @@ def test_every_operation_equals_the_masked_original(data: st.DataObject, seed: i
 
 @pytest.mark.slow
 @given(data=st.data(), seed=st.integers(0, 99))
-@settings(SLOW, max_examples=150)
+@settings(SLOW, max_examples=60)
 def test_larger_graphs(data: st.DataObject, seed: int) -> None:
     check(grow(data.draw, steps=25), seed)

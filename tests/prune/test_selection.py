@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from kpipe.errors import PruneError
 from kpipe.prune.criteria import Ranking
-from kpipe.prune.graph import read
 from kpipe.prune.groups import Coupling, couple
 from kpipe.prune.macs import count_macs, count_params
 from kpipe.prune.selection import at_floors, floors, select
 from kpipe.prune.surgery import plan_units
 from kpipe.prune.targets import Price, Target
+from kpipe.prune.tracing import read
 from tests.prune import nets
 
 
