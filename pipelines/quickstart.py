@@ -60,8 +60,7 @@ pipeline = Pipeline(
         Export(
             quantize="int8",
             tolerance=0.03,
-            note="Cells of elpv-dataset (Deitsch et al. 2019; CC BY-NC-SA 4.0), undecided ones left "
-            "out.",
+            note="Photos of elpv-dataset (Deitsch et al. 2019; CC BY-NC-SA 4.0).",
         ),
     ],
     seed=7,

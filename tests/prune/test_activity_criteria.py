@@ -103,8 +103,8 @@ def test_reconstruction_knows_how_each_layer_reads_its_channels(name: str) -> No
         alone = zero.copy()
         alone[..., channel] = x[..., channel]
         missing.append(np.square(layer(alone) - layer(zero)).sum(-1).mean())
-    from kpipe.prune.tracing import read
     from kpipe.prune.reading import channel_errors, second_moments
+    from kpipe.prune.tracing import read
 
     (operation,) = read(model).find([reader])
     errors = channel_errors(operation, second_moments(operation, tf.constant(x)).numpy())
