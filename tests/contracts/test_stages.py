@@ -123,7 +123,13 @@ CHANGES: dict[str, dict[str, Any]] = {
         "batch_size": 8,
     },
     "MagnitudePrune": {"sparsity": 0.8, "epochs": 1, "learning_rate": 0.1, "batch_size": 8},
-    "Export": {"quantize": None, "tolerance": 0.5, "calibration": 10},
+    "Export": {
+        "quantize": None,
+        "tolerance": 0.5,
+        "calibration": 10,
+        "license": "CC0",
+        "note": "Photos of 2024.",
+    },
 }
 
 # Fields that exclude one of `CHANGES`, changed alone.
@@ -235,6 +241,8 @@ WRONG = [
     ("Export", "quantize", 8, "'int8'"),
     ("Export", "tolerance", -0.01, "between 0 and 1"),
     ("Export", "calibration", 0, "1 or more"),
+    ("Export", "license", 3, "a string"),
+    ("Export", "note", None, "a string"),
 ]
 
 
