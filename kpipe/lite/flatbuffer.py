@@ -50,7 +50,8 @@ def _write(builder: flatbuffers.Builder, value: Any) -> int:
             builder.PrependUOffsetTRelative(place)
         return builder.EndVector()
     # Inner parts first: nothing can be written while a table is open.
-    places = {slot: _write(builder, part) for slot, part in value.items() if not _is_number(part)}
+    inner = {slot: part for slot, part in value.items() if not isinstance(part, np.generic)}
+    places = {slot: _write(builder, part) for slot, part in inner.items()}
     builder.StartObject(max(value, default=-1) + 1)
     for slot, part in value.items():
         if slot in places:
@@ -58,7 +59,3 @@ def _write(builder: flatbuffers.Builder, value: Any) -> int:
         else:
             builder.PrependSlot(_FLAGS[type(part)], slot, part.item(), 0)
     return builder.EndObject()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, np.generic)

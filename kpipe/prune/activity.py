@@ -22,7 +22,7 @@ import tensorflow as tf
 from kpipe.errors import PruneError
 from kpipe.prune.surgery import plan, remove_filters
 
-__all__ = ["Activity", "Watched", "image_batches", "watch"]
+__all__ = ["Activity", "Watched", "image_batches", "refuse_several_inputs", "watch"]
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,21 @@ def _statistics(
     return found
 
 
+def refuse_several_inputs(model: keras.Model, what: str, fix: str) -> None:
+    """Batches of images feed one input.
+
+    Raises:
+        PruneError: the model has more; `what` cannot be done, `fix` is to be done instead.
+    """
+    if len(model.inputs) > 1:
+        raise PruneError(
+            what,
+            expected="a model of one input",
+            received=f"{len(model.inputs)} inputs",
+            fix=fix,
+        )
+
+
 def image_batches(data: Iterable[Any] | None) -> Iterable[tf.Tensor]:
     """The images of each batch, float32; labels beside them are not looked at.
 
@@ -167,13 +182,11 @@ def watch(model: keras.Model, names: Iterable[str]) -> Watched:
         model: of one input and one output; it stays as it is.
         names: operations, as `kpipe.prune.plan` names them.
     """
-    if len(model.inputs) > 1:
-        raise PruneError(
-            f"what {model.name!r} does on images cannot be measured",
-            expected="a model of one input",
-            received=f"{len(model.inputs)} inputs",
-            fix="rank by what looks at weights alone: l1, l2, bn_scale, geometric_median",
-        )
+    refuse_several_inputs(
+        model,
+        f"what {model.name!r} does on images cannot be measured",
+        "rank by what looks at weights alone: l1, l2, bn_scale, geometric_median",
+    )
     flat = remove_filters(model, plan(model, {}))
     known = {operation.name: operation for operation in flat.operations}
     outputs: list[Any] = []

@@ -106,7 +106,7 @@ def _cut_layer_scale(operation: Operation, inputs: Sequence[Ids], output: Ids) -
 
 def _link_rescaling(site: Site) -> Ids:
     layer = site.operation.source  # the configuration tells an array as a dictionary
-    if any(np.size(np.asarray(getattr(layer, name))) > 1 for name in ("scale", "offset")):
+    if any(np.asarray(getattr(layer, name)).size > 1 for name in ("scale", "offset")):
         return freeze("it has a scale or offset per channel")(site)
     return follow(site)
 

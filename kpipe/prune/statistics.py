@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from kpipe.errors import PruneError
-from kpipe.prune.activity import image_batches
+from kpipe.prune.activity import image_batches, refuse_several_inputs
 from kpipe.prune.graph import Graph, Operation, Tensor
 from kpipe.prune.surgery import Plan
 from kpipe.prune.tracing import read
@@ -59,13 +59,11 @@ class Reference:
 
     def __init__(self, model: keras.Model, images: Iterable[Any]) -> None:
         graph = read(model)
-        if len(graph.inputs) > 1:
-            raise PruneError(
-                f"the statistics of {model.name!r} cannot be shifted",
-                expected="a model of one input",
-                received=f"{len(graph.inputs)} inputs",
-                fix="leave calibration out: in training, statistics follow the batches",
-            )
+        refuse_several_inputs(
+            model,
+            f"the statistics of {model.name!r} cannot be shifted",
+            "leave calibration out: in training, statistics follow the batches",
+        )
         self._batches = [(batch, _moments(graph, batch)) for batch in image_batches(images)]
         if not self._batches:
             raise PruneError(
@@ -91,7 +89,7 @@ def _moments(graph: Graph, batch: tf.Tensor) -> dict[str, _Moments]:
     found: dict[str, _Moments] = defaultdict(list)
 
     def call(operation: Operation, *args: Any, **kwargs: Any) -> Any:
-        if _normalizes(operation, args[0] if args else None):
+        if _normalizes(operation, args):
             found[operation.name].append(_of_channels(args[0]))
         return operation.source(*args, **kwargs)
 
@@ -106,7 +104,7 @@ def _shifted(
     found: dict[str, _Moments] = defaultdict(list)
 
     def call(operation: Operation, *args: Any, **kwargs: Any) -> Any:
-        if not _normalizes(operation, args[0] if args else None):
+        if not _normalizes(operation, args):
             return operation.source(*args, **kwargs)
         layer, x = operation.source, args[0]
         old = reference[operation.name][len(found[operation.name])]
@@ -124,9 +122,9 @@ def _shifted(
     return {name: np.mean(calls, axis=0) for name, calls in found.items()}
 
 
-def _normalizes(operation: Operation, x: Any) -> bool:
+def _normalizes(operation: Operation, args: tuple[Any, ...]) -> bool:
     """Whether it has statistics per channel; one along another axis loses none and keeps them."""
-    return operation.kind == _KIND and operation.config["axis"] in (-1, x.shape.rank - 1)
+    return operation.kind == _KIND and operation.config["axis"] in (-1, args[0].shape.rank - 1)
 
 
 def _of_channels(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -65,9 +65,8 @@ def _handed_in(inner: Any, node: Any) -> list[Any]:
     struct, args = inner._inputs_struct, node.arguments.args
     given = args[0] if args else node.arguments.kwargs["inputs"]
     if isinstance(given, dict):  # Keras picks by name, and leaves what is too much
-        named = struct if isinstance(struct, dict) else {x.name: x for x in inner.inputs}
-        order = list(named) if not isinstance(struct, dict) else sorted(named)
-        given = [given[name] for name in order if name in given]
+        names = sorted(struct) if isinstance(struct, dict) else [x.name for x in inner.inputs]
+        given = [given[name] for name in names if name in given]
     flat = keras.tree.flatten(given)
     if [len(x.shape) for x in flat] != [len(x.shape) for x in inner.inputs]:
         raise PruneError(
