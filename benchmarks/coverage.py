@@ -148,6 +148,18 @@ def preprocessing(case: Case) -> str:
     return _within(error, 1e-4)
 
 
+def crossing(case: Case) -> str:
+    """The answers of the tf_keras twin, and of the model that comes back from it."""
+    import numpy as np
+
+    from kpipe.sparsity import to_keras, to_tf_keras
+
+    twin = to_tf_keras(case.model)
+    others = (twin, to_keras(twin))
+    found = [other(case.images, training=False).numpy() for other in others]
+    return _within(max(np.abs(answers - case.answers).max() for answers in found), 1e-5)
+
+
 def step(case: Case) -> str:
     """One step with the head and the last block: what is said to train moves, nothing else."""
     import numpy as np
@@ -236,6 +248,7 @@ COLUMNS: dict[str, Callable[[Case], str]] = {
     "reach": reachable,
     "filters removed": removal,
     "their file": cut_file,
+    "tf_keras and back": crossing,
     "last block trains": step,  # the last, since it changes the model
 }
 

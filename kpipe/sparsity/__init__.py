@@ -8,11 +8,19 @@ filters for speed.
 
 from kpipe._lazy import lazy
 
-__all__ = ["MagnitudeSettings", "prune_magnitude", "sparsity_of", "to_keras", "to_tf_keras"]
+__all__ = [
+    "MagnitudeSettings",
+    "layer_mapping",
+    "prune_magnitude",
+    "sparsity_of",
+    "to_keras",
+    "to_tf_keras",
+]
 __getattr__, __dir__ = lazy(
     __name__,
     {
         "MagnitudeSettings": "magnitude",
+        "layer_mapping": "mapping",
         "prune_magnitude": "magnitude",
         "sparsity_of": "magnitude",
         "to_keras": "bridge",

@@ -5,64 +5,26 @@
     Functional, Sequential         the same, rebuilt inside
     raw operation (x + y, x[1:])   KerasOperation, which calls the operation itself
     Activation of another meaning  KerasOperation, too ("hard_sigmoid" differs between the two)
-    anything else                  refused, with the reason
+    anything else                  refused, with the reason; see `mapping`
 
 Initializers are not carried over, since every weight is copied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 import tf_keras
-from keras.src.models.functional import Functional
-from tf_keras.src.engine.keras_tensor import KerasTensor
 
 from kpipe.errors import SparsityError
-from kpipe.sparsity.layers import FIELDS, equal, is_raw, settings_of
+from kpipe.sparsity.layers import equal, is_raw
+from kpipe.sparsity.mapping import CONTAINERS, leaves, refuse_unequal
+from kpipe.sparsity.operation import KerasOperation, Slot
 
-__all__ = ["KerasOperation", "leaves", "to_keras", "to_tf_keras"]
-
-_CONTAINERS = (Functional, keras.Sequential, tf_keras.Sequential, tf_keras.Model)
-
-
-class KerasOperation(tf_keras.layers.Layer):
-    """A Keras 3 operation without weights, called by tf_keras on its own tensors.
-
-    Args:
-        operation: a raw Keras 3 operation, or a layer without weights.
-        arguments: (args, kwargs) of the call, with a `_Slot` in place of each tensor.
-    """
-
-    def __init__(self, operation: Any, arguments: Any, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.operation = operation
-        self.arguments = _Held(arguments)
-
-    def call(self, tensors: list[Any]) -> Any:
-        """The operation on `tensors`, which take the slots in order."""
-        args, kwargs = self.arguments.filled(tensors)
-        return self.operation(*args, **kwargs)
-
-
-class _Slot:
-    """Where a tensor stood among the arguments of a call."""
-
-
-class _Held:
-    """Arguments kept from tf_keras, which would wrap their lists and dicts to track them."""
-
-    def __init__(self, arguments: Any) -> None:
-        self._arguments = arguments
-
-    def filled(self, tensors: Any) -> Any:
-        waiting = iter(tensors if isinstance(tensors, (list, tuple)) else [tensors])
-        return keras.tree.map_structure(
-            lambda part: next(waiting) if isinstance(part, _Slot) else part, self._arguments
-        )
+__all__ = ["to_keras", "to_tf_keras"]
 
 
 def to_tf_keras(model: keras.Model) -> tf_keras.Model:
@@ -74,7 +36,7 @@ def to_tf_keras(model: keras.Model) -> tf_keras.Model:
     Raises:
         SparsityError: layers that have no equal in tf_keras, all of them with their reasons.
     """
-    _refuse_unequal(model)
+    refuse_unequal(model)
     twin = _Rebuild(tf_keras).model(model)
     _copy_weights(model, twin)
     return twin
@@ -95,7 +57,7 @@ def to_keras(model: tf_keras.Model, template: keras.Model | None = None) -> kera
     if template is not None:
         twin = _cloned(template)
     else:
-        _refuse_unequal(model)
+        refuse_unequal(model)
         twin = _Rebuild(keras).model(model)
     _copy_weights(model, twin)
     return twin
@@ -153,7 +115,7 @@ class _Rebuild:
 
             return unwrapped
         if isinstance(operation, keras.Operation) and is_raw(operation):
-            return lambda *args, **kwargs: _wrapped(operation, args, kwargs)
+            return lambda *args, **kwargs: KerasOperation.called(operation, args, kwargs)
         layer = self.layer(operation)
         # Keras 3 notes training=False at every layer of a graph, and lets the caller's `training`
         # override it; in tf_keras what a graph notes would override the caller's.
@@ -167,10 +129,10 @@ class _Rebuild:
 
     def layer(self, source: Any) -> Any:
         if id(source) not in self._made:
-            if isinstance(source, _CONTAINERS):
+            if isinstance(source, CONTAINERS):
                 made = self.model(source)
             elif isinstance(source, keras.Operation) and is_raw(source):
-                made = KerasOperation(source, ((_Slot(),), {}), name=source.name)
+                made = KerasOperation(source, ((Slot(),), {}), name=source.name)
             else:
                 made = equal(source, self.library)
             self._made[id(source)] = made
@@ -198,57 +160,6 @@ def _walk_tf_keras(model: Any, starts: list[Any], caller: Callable[[Any], Any]) 
     return tf.nest.map_structure(lambda old: values[str(id(old))], model._nested_outputs)
 
 
-def _wrapped(operation: Any, args: Any, kwargs: Any) -> Any:
-    tensors = [part for part in keras.tree.flatten((args, kwargs)) if _is_tensor(part)]
-    slots = keras.tree.map_structure(
-        lambda part: _Slot() if _is_tensor(part) else part, (tuple(args), dict(kwargs))
-    )
-    return KerasOperation(operation, slots, name=operation.name)(tensors)
-
-
-def _is_tensor(part: Any) -> bool:
-    return isinstance(part, KerasTensor)
-
-
-def _refuse_unequal(model: Any) -> None:
-    graph = isinstance(model, (Functional, keras.Sequential)) or (
-        isinstance(model, tf_keras.Model) and model._is_graph_network
-    )
-    if not graph:
-        raise SparsityError(
-            f"the model {getattr(model, 'name', model)!r} has no graph to rebuild",
-            expected="a built functional or Sequential model",
-            received=type(model).__name__,
-        )
-    problems = []
-    for path, layer in leaves(model):
-        if isinstance(layer, KerasOperation) or (
-            isinstance(layer, keras.layers.Layer) and is_raw(layer)
-        ):
-            continue
-        try:
-            settings_of(layer)
-        except ValueError as reason:
-            problems.append(f"{path} ({type(layer).__name__}): {reason}")
-    if problems:
-        raise SparsityError(
-            f"layers of {model.name!r} that cannot cross between Keras 3 and tf_keras:\n  - "
-            + "\n  - ".join(problems),
-            expected="layers that both libraries have: " + ", ".join(FIELDS),
-            fix="replace these layers, or leave magnitude pruning out",
-        )
-
-
-def leaves(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(path, layer) of every layer inside, inputs and containers left out."""
-    for layer in model.layers:
-        path = f"{prefix}{layer.name}"
-        if isinstance(layer, _CONTAINERS):
-            yield from leaves(layer, f"{path}/")
-        elif not isinstance(layer, (keras.layers.InputLayer, tf_keras.layers.InputLayer)):
-            yield path, layer
-
-
 def _copy_weights(source: Any, target: Any) -> None:
     given = {path: layer for path, layer in leaves(source) if layer.weights}
     wanted = {path: layer for path, layer in leaves(target) if layer.weights}
@@ -265,6 +176,8 @@ def _copy_weights(source: Any, target: Any) -> None:
         )
     for path, layer in wanted.items():
         layer.set_weights(given[path].get_weights())
+        if isinstance(layer, (keras.layers.Normalization, tf_keras.layers.Normalization)):
+            layer.finalize_state()  # it computes with what it derives from its weights
 
 
 def _batch_shape(tensor: Any) -> tuple[int | None, ...]:

@@ -12,63 +12,133 @@ from typing import Any
 import keras
 import numpy as np
 import tf_keras
+from keras.src.applications.convnext import LayerScale
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
+from tf_keras.src.applications.convnext import LayerScale as TFLayerScale
+from tf_keras.src.applications.inception_resnet_v2 import CustomScaleLayer as TFCustomScaleLayer
 
 __all__ = ["FIELDS", "equal", "is_raw", "settings_of"]
 
-_REGULARIZED = ("activation", "use_bias", "activity_regularizer")
+_ACTIVE = ("activation", "use_bias", "activity_regularizer")
 _KERNEL = ("kernel_regularizer", "kernel_constraint", "bias_regularizer", "bias_constraint")
-_CONVOLUTION = ("kernel_size", "strides", "padding", "data_format", "dilation_rate")
+_WINDOW = ("kernel_size", "strides", "padding", "data_format", "dilation_rate")
+_CONVOLUTION = ("filters", *_WINDOW, *_KERNEL, *_ACTIVE)
 _POOLING = ("pool_size", "strides", "padding", "data_format")
 _GLOBAL_POOLING = ("data_format", "keepdims")
 _AFFINE = ("beta_regularizer", "gamma_regularizer", "beta_constraint", "gamma_constraint")
-_DEPTHWISE = ("depth_multiplier", "depthwise_regularizer", "depthwise_constraint")
-_POINTWISE = ("pointwise_regularizer", "pointwise_constraint")
+_NORMALIZATION = ("axis", "epsilon", "center", "scale", *_AFFINE)
 _BIAS = ("bias_regularizer", "bias_constraint")
+_DEPTHWISE = (
+    *_WINDOW,
+    *("depth_multiplier", "depthwise_regularizer", "depthwise_constraint"),
+    *(*_BIAS, *_ACTIVE),
+)
+_SEPARABLE = ("filters", *_DEPTHWISE, "pointwise_regularizer", "pointwise_constraint")
+_WARPING = ("fill_mode", "interpolation", "seed", "fill_value")
+
+
+def _each(kind: str, dimensions: str, fields: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    return {kind.format(f"{d}D"): fields for d in dimensions}
+
 
 # Kinds of layers that mean the same in both libraries, and the settings that define them.
 FIELDS: dict[str, tuple[str, ...]] = {
     "Activation": ("activation",),
+    "ActivityRegularization": ("l1", "l2"),
     "Add": (),
+    "AlphaDropout": ("rate", "noise_shape", "seed"),
     "Average": (),
-    "AveragePooling2D": _POOLING,
-    "BatchNormalization": ("axis", "momentum", "epsilon", "center", "scale", *_AFFINE),
+    **_each("AveragePooling{}", "123", _POOLING),
+    "BatchNormalization": ("momentum", *_NORMALIZATION),
+    "CenterCrop": ("height", "width"),
     "Concatenate": ("axis",),
-    "Conv2D": ("filters", "groups", *_CONVOLUTION, *_KERNEL, *_REGULARIZED),
-    "Cropping2D": ("cropping", "data_format"),
-    "Dense": ("units", *_KERNEL, *_REGULARIZED),
-    "DepthwiseConv2D": (*_CONVOLUTION, *_DEPTHWISE, *_BIAS, *_REGULARIZED),
+    **_each("Conv{}", "123", ("groups", *_CONVOLUTION)),
+    **_each("Conv{}Transpose", "123", ("output_padding", *_CONVOLUTION)),
+    **_each("Cropping{}", "1", ("cropping",)),
+    **_each("Cropping{}", "23", ("cropping", "data_format")),
+    "CustomScaleLayer": ("scale",),
+    "Dense": ("units", *_KERNEL, *_ACTIVE),
+    **_each("DepthwiseConv{}", "12", _DEPTHWISE),
+    "Dot": ("axes", "normalize"),
     "Dropout": ("rate", "noise_shape", "seed"),
     "ELU": ("alpha",),
+    "EinsumDense": (
+        *("equation", "output_shape", "bias_axes"),
+        *(*_KERNEL, "activation", "activity_regularizer"),
+    ),
     "Flatten": ("data_format",),
-    "GlobalAveragePooling2D": _GLOBAL_POOLING,
-    "GlobalMaxPooling2D": _GLOBAL_POOLING,
-    "LayerNormalization": ("axis", "epsilon", "center", "scale", *_AFFINE),
-    "MaxPooling2D": _POOLING,
+    "GaussianDropout": ("rate", "seed"),
+    "GaussianNoise": ("stddev", "seed"),
+    **_each("GlobalAveragePooling{}", "123", _GLOBAL_POOLING),
+    **_each("GlobalMaxPooling{}", "123", _GLOBAL_POOLING),
+    "GroupNormalization": ("groups", *_NORMALIZATION),
+    "Identity": (),
+    "LayerNormalization": _NORMALIZATION,
+    "LayerScale": ("init_values", "projection_dim"),
+    "LeakyReLU": ("negative_slope",),
+    **_each("MaxPooling{}", "123", _POOLING),
     "Maximum": (),
     "Minimum": (),
+    "MultiHeadAttention": (
+        *("num_heads", "key_dim", "value_dim", "dropout", "use_bias", "output_shape"),
+        *("attention_axes", *_KERNEL, "activity_regularizer"),
+    ),
     "Multiply": (),
+    "Normalization": ("axis", "mean", "variance", "invert"),
+    "PReLU": ("alpha_regularizer", "alpha_constraint", "shared_axes"),
     "Permute": ("dims",),
+    "RandomFlip": ("mode", "seed"),
+    "RandomRotation": ("factor", *_WARPING),
+    "RandomTranslation": ("height_factor", "width_factor", *_WARPING),
+    "RandomZoom": ("height_factor", "width_factor", *_WARPING),
     "ReLU": ("max_value", "negative_slope", "threshold"),
+    "RepeatVector": ("n",),
     "Rescaling": ("scale", "offset"),
     "Reshape": ("target_shape",),
-    "SeparableConv2D": (
-        "filters",
-        *_CONVOLUTION,
-        *_DEPTHWISE,
-        *_POINTWISE,
-        *_BIAS,
-        *_REGULARIZED,
-    ),
+    "Resizing": ("height", "width", "interpolation", "crop_to_aspect_ratio"),
+    **_each("SeparableConv{}", "12", _SEPARABLE),
     "Softmax": ("axis",),
-    "SpatialDropout2D": ("rate", "seed", "data_format"),
+    "SpatialDropout1D": ("rate", "seed"),
+    **_each("SpatialDropout{}", "23", ("rate", "seed", "data_format")),
     "Subtract": (),
+    "UnitNormalization": ("axis",),
+    "UpSampling1D": ("size",),
     "UpSampling2D": ("size", "data_format", "interpolation"),
-    "ZeroPadding2D": ("padding", "data_format"),
+    "UpSampling3D": ("size", "data_format"),
+    "ZeroPadding1D": ("padding",),
+    **_each("ZeroPadding{}", "23", ("padding", "data_format")),
 }
+
+# Kinds that keras.applications define for themselves, in either library.
+_OF_APPLICATIONS = {
+    "CustomScaleLayer": (CustomScaleLayer, TFCustomScaleLayer),
+    "LayerScale": (LayerScale, TFLayerScale),
+}
+
+# (kind, setting in Keras 3): what tf_keras calls it.
+_RENAMED = {("LeakyReLU", "negative_slope"): "alpha"}
 
 # Settings that say nothing about the function as long as `FIELDS` are the same. `renorm_*` count
 # with renorm only, which is refused; the others are names, or state that is carried otherwise.
-_INERT = {"name", "trainable", "dtype", "batch_input_shape", "rng_type", "renorm_momentum"}
+_INERT = {
+    *("name", "trainable", "dtype", "batch_input_shape", "rng_type", "renorm_momentum"),
+    *("query_shape", "key_shape", "value_shape"),
+}
+
+# Settings that only one library has, as they are when they do nothing.
+_AT_REST = {
+    ("data_format", "channels_last"),
+    ("fill_mode", "constant"),
+    ("fill_value", 0.0),
+    ("groups", 1),
+}
+
+# Keras 3 layers without weights that tf_keras lacks: it calls them as they are.
+_CALLED = tuple(
+    getattr(keras.layers, f"Adaptive{kind}Pooling{d}D")
+    for kind in ("Average", "Max")
+    for d in (1, 2, 3)
+)
 
 _SHARED_ACTIVATIONS = {
     *("elu", "exponential", "gelu", "linear", "relu", "selu", "sigmoid"),
@@ -79,6 +149,8 @@ _SHARED_ACTIVATIONS = {
 def is_raw(operation: Any) -> bool:
     """Whether tf_keras calls the operation itself instead of getting a layer of its own."""
     if not isinstance(operation, keras.layers.Layer):
+        return True
+    if type(operation) in _CALLED:
         return True
     return isinstance(operation, keras.layers.Activation) and (
         operation.get_config()["activation"] not in _SHARED_ACTIVATIONS
@@ -91,12 +163,14 @@ def equal(layer: Any, library: Any) -> Any:
     Raises:
         ValueError: the reason why there is none.
     """
-    settings = settings_of(layer)
+    kind, settings = type(layer).__name__, settings_of(layer)
     for name, value in settings.items():
         if name.endswith(("_regularizer", "_constraint")) and value is not None:
             home = library.regularizers if "regularizer" in name else library.constraints
             settings[name] = getattr(home, value["class_name"])(**value["config"])
-    made = getattr(library.layers, type(layer).__name__)(name=layer.name, **settings)
+    if library is tf_keras:
+        settings = {_RENAMED.get((kind, name), name): v for name, v in settings.items()}
+    made = _homes(kind)[library is tf_keras](name=layer.name, **settings)
     made.trainable = layer.trainable
     return made
 
@@ -108,16 +182,18 @@ def settings_of(layer: Any) -> dict[str, Any]:
         ValueError: the reason why there is none.
     """
     kind = type(layer).__name__
-    homes = (getattr(keras.layers, kind, None), getattr(tf_keras.layers, kind, None))
-    if kind not in FIELDS or type(layer) not in homes:
+    if kind not in FIELDS or type(layer) not in _homes(kind):
         raise ValueError("no layer of the other library is known to do the same")
     if layer.compute_dtype != "float32":
         raise ValueError(f"it computes in {layer.compute_dtype}, not float32")
     config = layer.get_config()
+    if isinstance(layer, tf_keras.layers.Layer):
+        theirs = {theirs: ours for (of, ours), theirs in _RENAMED.items() if of == kind}
+        config = {theirs.get(name, name): value for name, value in config.items()}
     settings = {name: config[name] for name in FIELDS[kind] if name in config}
     for name, value in config.items():
         inert = name in _INERT or name.endswith("_initializer") or value is None or value is False
-        if name not in FIELDS[kind] and not inert and (name, value) != ("groups", 1):
+        if name not in FIELDS[kind] and not inert and (name, value) not in _AT_REST:
             raise ValueError(f"{name}={value!r} has no equal in the other library")
     activation = settings.get("activation", "linear")
     if activation not in _SHARED_ACTIVATIONS:
@@ -133,3 +209,9 @@ def settings_of(layer: Any) -> dict[str, Any]:
     if kind == "BatchNormalization" and isinstance(settings["axis"], (list, tuple)):
         (settings["axis"],) = settings["axis"]
     return settings
+
+
+def _homes(kind: str) -> tuple[Any, Any]:
+    """The class of Keras 3 and that of tf_keras."""
+    ours, theirs = getattr(keras.layers, kind, None), getattr(tf_keras.layers, kind, None)
+    return _OF_APPLICATIONS.get(kind, (ours, theirs))

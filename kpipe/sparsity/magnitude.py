@@ -26,7 +26,8 @@ import tensorflow as tf
 import tf_keras
 
 from kpipe.errors import SparsityError, nearest
-from kpipe.sparsity.bridge import leaves, to_keras, to_tf_keras
+from kpipe.sparsity.bridge import to_keras, to_tf_keras
+from kpipe.sparsity.mapping import leaves
 from kpipe.sparsity.resuming import RANDOM, Saver, claim, description
 
 __all__ = ["MagnitudeSettings", "prune_magnitude", "sparsity_of"]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from kpipe.errors import WeightsError
+from kpipe.sparsity import layer_mapping, to_keras, to_tf_keras
 from kpipe.train import backbone, backbone_names, classifier
 from kpipe.train.backbones import _constructors
 
@@ -84,6 +85,18 @@ def test_it_takes_raw_pixels_trains_saves_and_gives_probabilities(
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
     np.testing.assert_array_equal(loaded(pixels).numpy(), model(pixels).numpy())
+
+
+def test_it_crosses_to_tf_keras_and_back(name: str) -> None:
+    model = classifier(build(name), 3, seed=1)
+    pixels = images(model)
+    expected = model(pixels, training=False).numpy()
+    twin = to_tf_keras(model)
+    for other in (twin, to_keras(twin, model), to_keras(twin)):
+        assert np.abs(other(pixels, training=False).numpy() - expected).max() <= 1e-5
+    outcomes = layer_mapping(model)
+    assert set(outcomes["outcome"]) <= {"mapped", "called"}
+    assert sum(outcomes["outcome"] == "mapped") > 20
 
 
 def test_the_names_are_those_that_keras_has() -> None:

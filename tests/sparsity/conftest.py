@@ -11,6 +11,9 @@ def seeded(model: keras.Model, seed: int = 0) -> keras.Model:
     for weight in model.weights:
         low = 0.5 if "variance" in weight.path or "gamma" in weight.path else -0.5
         weight.assign(rng.uniform(low, low + 1.0, weight.shape))
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
     return model
 
 

@@ -4,9 +4,11 @@ import keras
 import numpy as np
 import pytest
 import tf_keras
+from keras.src.applications.convnext import LayerScale
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from kpipe.errors import SparsityError
-from kpipe.sparsity import to_keras, to_tf_keras
+from kpipe.sparsity import layer_mapping, to_keras, to_tf_keras
 
 from .conftest import pixels, seeded, small_classifier
 
@@ -28,6 +30,12 @@ def outputs_agree(model: keras.Model, size: int = 16) -> tf_keras.Model:
 def image_model(outputs) -> keras.Model:
     inputs = keras.Input((16, 16, 3), name="image")
     return seeded(keras.Model(inputs, outputs(inputs)))
+
+
+def with_values(layer):
+    """A Normalization as it is after `adapt`."""
+    layer.adapt(pixels(4))
+    return layer
 
 
 LAYERS = {
@@ -56,12 +64,88 @@ LAYERS = {
     "dropout": lambda: keras.layers.Dropout(0.5),
     "spatial_dropout": lambda: keras.layers.SpatialDropout2D(0.5),
     "dense": lambda: keras.layers.Dense(4, activation="tanh"),
+    "einsum": lambda: keras.layers.EinsumDense("abcd,de->abce", (None, None, 5), bias_axes="e"),
+    "transpose": lambda: keras.layers.Conv2DTranspose(
+        4, 3, strides=2, padding="same", output_padding=1
+    ),
+    "group_norm": lambda: keras.layers.GroupNormalization(3, epsilon=0.01),
+    "unit_norm": lambda: keras.layers.UnitNormalization(),
+    "normalization": lambda: with_values(keras.layers.Normalization()),
+    "given_normalization": lambda: keras.layers.Normalization(mean=[1, 2, 3], variance=[4, 5, 6]),
+    "inverse": lambda: keras.layers.Normalization(mean=1.0, variance=4.0, invert=True),
+    "leaky_relu": lambda: keras.layers.LeakyReLU(0.17),
+    "prelu": lambda: keras.layers.PReLU(shared_axes=[1, 2]),
+    "layer_scale": lambda: LayerScale(0.1, 3),
+    "resizing": lambda: keras.layers.Resizing(9, 21, crop_to_aspect_ratio=True),
+    "center_crop": lambda: keras.layers.CenterCrop(7, 9),
+    "adaptive_pooling": lambda: keras.layers.AdaptiveAveragePooling2D(3),
+    "identity": lambda: keras.layers.Identity(),
+    "one_dimension": lambda: keras.Sequential(
+        [
+            keras.layers.Reshape((16, 48)),
+            keras.layers.ZeroPadding1D(3),
+            keras.layers.Conv1D(8, 3, padding="same", groups=2),
+            keras.layers.DepthwiseConv1D(3, depth_multiplier=2),
+            keras.layers.SeparableConv1D(6, 3),
+            keras.layers.MaxPooling1D(2),
+            keras.layers.UpSampling1D(3),
+            keras.layers.Cropping1D(1),
+            keras.layers.Conv1DTranspose(5, 3, strides=2),
+            keras.layers.AveragePooling1D(3),
+            keras.layers.SpatialDropout1D(0.3),
+            keras.layers.GlobalAveragePooling1D(keepdims=True),
+        ]
+    ),
+    "three_dimensions": lambda: keras.Sequential(
+        [
+            keras.layers.Reshape((4, 4, 16, 3)),
+            keras.layers.ZeroPadding3D(1),
+            keras.layers.Conv3D(4, 3),
+            keras.layers.Conv3DTranspose(4, 3, strides=2),
+            keras.layers.MaxPooling3D(2),
+            keras.layers.AveragePooling3D(2, 1),
+            keras.layers.UpSampling3D(2),
+            keras.layers.Cropping3D(1),
+            keras.layers.SpatialDropout3D(0.3),
+            keras.layers.GlobalMaxPooling3D(),
+            keras.layers.RepeatVector(3),
+        ]
+    ),
+    "augmentation": lambda: keras.Sequential(
+        [
+            keras.layers.RandomFlip("horizontal", seed=1),
+            keras.layers.RandomRotation(0.1, "nearest"),
+            keras.layers.RandomTranslation(0.1, 0.2, fill_mode="constant", fill_value=3.0),
+            keras.layers.RandomZoom((-0.1, 0.2), seed=2),
+            keras.layers.GaussianNoise(0.2),
+            keras.layers.GaussianDropout(0.2),
+            keras.layers.AlphaDropout(0.2),
+        ]
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_each_kind_of_layer_computes_the_same(kind):
     outputs_agree(image_model(lambda x: LAYERS[kind]()(keras.layers.Rescaling(1 / 255)(x))))
+
+
+def test_merges_with_settings_compute_the_same():
+    def outputs(x):
+        x = keras.layers.Reshape((16, 48))(keras.layers.Rescaling(1 / 255)(x))
+        x = keras.layers.Dot((1, 1), normalize=True)([x, keras.layers.Dense(5)(x)])
+        return CustomScaleLayer(0.2)([x, keras.layers.Dense(5)(x)])
+
+    outputs_agree(image_model(outputs))
+
+
+def test_attention_computes_the_same():
+    def outputs(x):
+        x = keras.layers.Reshape((16, 48))(keras.layers.Rescaling(1 / 255)(x))
+        y = keras.layers.Dense(5)(x)
+        return keras.layers.MultiHeadAttention(2, 3, value_dim=4)(x, y, key=y + 1.0)
+
+    outputs_agree(image_model(outputs))
 
 
 MERGES = ["Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract"]
@@ -183,6 +267,29 @@ def test_every_layer_without_an_equal_is_named_with_its_reason():
     assert "mine (Doubled)" in message
     assert "hard (Conv2D): the activation 'hard_sigmoid'" in message
     assert "mixed (Conv2D): it computes in bfloat16" in message
+
+
+def test_what_becomes_of_each_layer_is_told_before_anything_is_built():
+    inner = keras.Sequential(
+        [keras.Input((16, 16, 3)), keras.layers.Conv2D(3, 1, name="conv")], name="inner"
+    )
+
+    def outputs(x):
+        x = keras.layers.RMSNormalization(name="rms")(inner(x) + 1.0)
+        return keras.layers.Activation("hard_sigmoid", name="hard")(x)
+
+    found = layer_mapping(image_model(outputs)).set_index("kind")
+    assert list(found.index) == ["Conv2D", "Add", "RMSNormalization", "Activation"]
+    assert found["path"]["Conv2D"] == "inner/conv"
+    assert list(found["outcome"]) == ["mapped", "called", "refused", "called"]
+    assert list(found["reason"].str.len() > 0) == [False, False, True, False]
+
+
+def test_what_becomes_of_a_tf_keras_model_is_told_too():
+    twin = to_tf_keras(image_model(lambda x: keras.layers.Conv2D(2, 1)(x * 2.0)))
+    found = layer_mapping(twin)
+    assert list(found["kind"]) == ["Multiply", "Conv2D"]
+    assert list(found["outcome"]) == ["called", "mapped"]
 
 
 def test_subclass_of_a_known_layer_is_refused():

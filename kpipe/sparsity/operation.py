@@ -1,0 +1,57 @@
+"""Keras 3 operations inside tf_keras models, where tf_keras has no layer for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tf_keras
+from tf_keras.src.engine.keras_tensor import KerasTensor
+
+__all__ = ["KerasOperation", "Slot"]
+
+
+class KerasOperation(tf_keras.layers.Layer):
+    """A Keras 3 operation without weights, called by tf_keras on its own tensors.
+
+    Args:
+        operation: a raw Keras 3 operation, or a layer without weights.
+        arguments: (args, kwargs) of the call, with a `Slot` in place of each tensor.
+    """
+
+    def __init__(self, operation: Any, arguments: Any, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.operation = operation
+        self.arguments = _Held(arguments)
+
+    @classmethod
+    def called(cls, operation: Any, args: Any, kwargs: Any) -> Any:
+        """What the operation gives for arguments that hold symbolic tensors of tf_keras."""
+        given = (tuple(args), dict(kwargs))
+        tensors = [part for part in keras.tree.flatten(given) if isinstance(part, KerasTensor)]
+        arguments = keras.tree.map_structure(
+            lambda part: Slot() if isinstance(part, KerasTensor) else part, given
+        )
+        return cls(operation, arguments, name=operation.name)(tensors)
+
+    def call(self, tensors: list[Any]) -> Any:
+        """The operation on `tensors`, which take the slots in order."""
+        args, kwargs = self.arguments.filled(tensors)
+        return self.operation(*args, **kwargs)
+
+
+class Slot:
+    """Where a tensor stood among the arguments of a call."""
+
+
+class _Held:
+    """Arguments kept from tf_keras, which would wrap their lists and dicts to track them."""
+
+    def __init__(self, arguments: Any) -> None:
+        self._arguments = arguments
+
+    def filled(self, tensors: Any) -> Any:
+        waiting = iter(tensors if isinstance(tensors, (list, tuple)) else [tensors])
+        return keras.tree.map_structure(
+            lambda part: next(waiting) if isinstance(part, Slot) else part, self._arguments
+        )
