@@ -9,21 +9,31 @@ filters for speed.
 from kpipe._lazy import lazy
 
 __all__ = [
-    "MagnitudeSettings",
+    "ConstantSparsity",
+    "KeepZeros",
+    "PolynomialSparsity",
+    "TrainingSettings",
+    "cluster_weights",
     "layer_mapping",
     "prune_magnitude",
     "sparsity_of",
     "to_keras",
     "to_tf_keras",
+    "values_of",
 ]
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "MagnitudeSettings": "magnitude",
+        "ConstantSparsity": "magnitude",
+        "KeepZeros": "keeping",
+        "PolynomialSparsity": "magnitude",
+        "TrainingSettings": "training",
+        "cluster_weights": "clustering",
         "layer_mapping": "mapping",
         "prune_magnitude": "magnitude",
         "sparsity_of": "magnitude",
         "to_keras": "bridge",
         "to_tf_keras": "bridge",
+        "values_of": "clustering",
     },
 )

@@ -1,109 +1,103 @@
 """Magnitude pruning by TFMOT: during training the smallest weights of a layer become zeros.
 
-    share of zeros at step t = s - s * (1 - t / T)^3        (Zhu and Gupta 2017, arXiv:1710.01878)
+    polynomial   share of zeros at step t = s - s * (1 - t / T)^3     (Zhu and Gupta 2017,
+                 arXiv:1710.01878), T the end of the ramp; after T the masks stay
+    constant     share of zeros = s from a step on, the masks chosen anew until the end
+    m by n       m zeros among every n weights in a row along the input channels, once and for all
 
-with s the sparsity asked for and T the end of the ramp; after T the masks stay and the remaining
-weights recover. A training that was killed ends with the same
-weights as one that was not; see `resuming`.
+with s the sparsity asked for.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 import os
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 import tf_keras
 
 from kpipe.errors import SparsityError, nearest
 from kpipe.sparsity.bridge import to_keras, to_tf_keras
 from kpipe.sparsity.mapping import leaves
-from kpipe.sparsity.resuming import RANDOM, Saver, claim, description
+from kpipe.sparsity.tfmot import tfmot
+from kpipe.sparsity.training import (
+    KERNELS,
+    Batches,
+    TrainingSettings,
+    check_training,
+    refuse_wrong,
+    train,
+    wrapped,
+)
 
-__all__ = ["MagnitudeSettings", "prune_magnitude", "sparsity_of"]
-
-
-@contextmanager
-def _untouched_environment() -> Iterator[None]:
-    """Import TFMOT without what it leaves behind.
-
-    It sets TF_USE_LEGACY_KERAS for the whole process, which turns a `tf.keras` that nobody has
-    used yet, KerasCV and every child process to tf_keras.
-    """
-    _ = tf.keras.layers  # decided now, before the variable is set
-    before = os.environ.get("TF_USE_LEGACY_KERAS")
-    try:
-        with warnings.catch_warnings():
-            # It compares versions by distutils, which warns of itself.
-            warnings.filterwarnings("ignore", message="distutils Version classes are deprecated")
-            yield
-    finally:
-        if before is None:
-            os.environ.pop("TF_USE_LEGACY_KERAS", None)
-        else:
-            os.environ["TF_USE_LEGACY_KERAS"] = before
-
-
-with _untouched_environment():
-    import tensorflow_model_optimization as tfmot
-
-_PRUNED = (tf_keras.layers.Conv2D, tf_keras.layers.Dense)
-# By class, since tf_keras.optimizers.get("adam") gives the legacy one, which cannot be built ahead.
-_OPTIMIZERS: dict[str, Callable[..., Any]] = {
-    "adadelta": tf_keras.optimizers.Adadelta,
-    "adam": tf_keras.optimizers.Adam,
-    "adamw": tf_keras.optimizers.AdamW,
-    "rmsprop": tf_keras.optimizers.RMSprop,
-    "sgd": partial(tf_keras.optimizers.SGD, momentum=0.9),
-}
+__all__ = ["ConstantSparsity", "PolynomialSparsity", "prune_magnitude", "sparsity_of"]
 
 
 @dataclass(frozen=True)
-class MagnitudeSettings:
-    """How to train while the zeros grow.
+class PolynomialSparsity:
+    """More and more zeros.
 
     Attributes:
-        optimizer: "adam", "adamw", "sgd" (momentum 0.9), "rmsprop" or "adadelta".
-        learning_rate: kept constant.
         ramp: share of all steps after which the sparsity is reached, above 0 and at most 1.
         updates: how often the masks are chosen anew on the way, at most.
-        class_weight: weight of each class index in the loss.
-        seed: of the dropout draws.
-        on_epoch: called with (epoch from 0, {"loss", "accuracy"}) after each epoch's checkpoint.
     """
 
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
     ramp: float = 0.7
     updates: int = 20
-    class_weight: Mapping[int, float] | None = None
-    seed: int = 0
-    on_epoch: Callable[[int, dict[str, float]], None] | None = field(
-        default=None, compare=False, repr=False
-    )
+
+    def of(self, sparsity: float, steps: int) -> Any:
+        """TFMOT's schedule, ending on a step where it really acts: a multiple of its frequency."""
+        ramp = max(1, int(steps * self.ramp))
+        frequency = max(1, ramp // self.updates)
+        return tfmot.sparsity.keras.PolynomialDecay(
+            initial_sparsity=0.0,
+            final_sparsity=sparsity,
+            begin_step=0,
+            end_step=ramp - ramp % frequency,
+            frequency=frequency,
+        )
 
 
-_DEFAULTS = MagnitudeSettings()
+@dataclass(frozen=True)
+class ConstantSparsity:
+    """All zeros at once.
+
+    Attributes:
+        begin: share of all steps after which they come, from 0 to below 1.
+        updates: how often the masks are chosen anew from then on, at most.
+    """
+
+    begin: float = 0.0
+    updates: int = 20
+
+    def of(self, sparsity: float, steps: int) -> Any:
+        """TFMOT's schedule."""
+        begin = min(int(steps * self.begin), steps - 1)
+        frequency = max(1, (steps - begin) // self.updates)
+        return tfmot.sparsity.keras.ConstantSparsity(sparsity, begin, frequency=frequency)
+
+
+Schedule = PolynomialSparsity | ConstantSparsity
+_SCHEDULES: dict[str, Schedule] = {
+    "polynomial": PolynomialSparsity(),
+    "constant": ConstantSparsity(),
+}
+_DEFAULTS = TrainingSettings()
 
 
 def prune_magnitude(
     model: keras.Model,
-    data: Callable[[int], tf.data.Dataset] | tf.data.Dataset,
+    data: Batches,
     *,
-    sparsity: float,
+    sparsity: float | None = None,
     epochs: int,
     steps_per_epoch: int,
-    settings: MagnitudeSettings = _DEFAULTS,
+    schedule: str | Schedule = "polynomial",
+    m_by_n: tuple[int, int] | None = None,
+    block_size: tuple[int, int] = (1, 1),
+    settings: TrainingSettings = _DEFAULTS,
     folder: str | os.PathLike[str] | None = None,
 ) -> keras.Model:
     """Train a classifier while TFMOT sets the smallest weights to zero.
@@ -118,47 +112,69 @@ def prune_magnitude(
             (batch, height, width, 3) in [0, 255], labels: integers (batch,) or shares of the
             classes, float32 (batch, classes)), and weights (batch,) if need be; or one dataset,
             which is repeated.
-        sparsity: share of zeros, between 0 and 1.
+        sparsity: share of zeros, between 0 and 1; left out with `m_by_n`, which says it.
         epochs: how many.
         steps_per_epoch: batches in each.
+        schedule: "polynomial", "constant", or one of these with settings of its own.
+        m_by_n: (2, 4) for two zeros in every four weights along the input channels, a pattern
+            that some hardware makes use of; None for zeros anywhere. Masks are chosen once, after
+            the first step, whatever the schedule.
+        block_size: (inputs, outputs) of the rectangles that become zero as a whole. TFMOT has
+            blocks for Dense kernels of at least two blocks along either side only: with other
+            than (1, 1), convolutions and narrower kernels stay dense.
         settings: how to train.
         folder: keeps a checkpoint after each epoch, and continues from the last one there.
 
     Returns:
         A Keras 3 model with the same layers and names, whose zeros are where TFMOT put them.
+        Train it further with `KeepZeros` among the callbacks.
 
     Raises:
         SparsityError: numbers out of range, nothing to prune, layers that tf_keras does not have,
             a loss that is not finite, data that ends too soon, or a folder of another training.
     """
-    _check_numbers(sparsity, epochs, steps_per_epoch, settings)
-    schedule = _schedule(sparsity, epochs * steps_per_epoch, settings)
-    twin, pruned = _masked(to_tf_keras(model), schedule, settings.seed)
-    twin.compile(optimizer=_optimizer(settings))
-    twin.optimizer.build(twin.trainable_variables)
+    ramp = _schedule(schedule)
+    share = _share(sparsity, m_by_n, block_size, ramp)
+    check_training(epochs, steps_per_epoch, settings)
+    kinds = KERNELS if block_size == (1, 1) else (tf_keras.layers.Dense,)
 
-    saver = Saver(twin, folder)
-    if folder is not None:
-        claim(Path(folder), description(model, sparsity, epochs, steps_per_epoch, settings))
-    done = saver.restore() // steps_per_epoch
-    if done < epochs:
-        batches = data(done) if callable(data) else data.repeat().skip(done * steps_per_epoch)
-        loss = _loss(batches, settings)
-        twin.compile(optimizer=twin.optimizer, loss=loss, metrics=["accuracy"])
-        twin.fit(
-            batches,
-            initial_epoch=done,
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            class_weight=dict(settings.class_weight) if settings.class_weight else None,
-            callbacks=[
-                tfmot.sparsity.keras.UpdatePruningStep(),
-                _Watch(saver, settings.on_epoch, steps_per_epoch),
-            ],
-            verbose=0,
+    def masked(layer: Any) -> Any | None:
+        if type(layer) not in kinds or not layer.trainable:
+            return None
+        if block_size != (1, 1) and not all(np.greater(layer.kernel.shape, block_size)):
+            return None
+        return tfmot.sparsity.keras.prune_low_magnitude(
+            layer,
+            pruning_schedule=ramp.of(share, epochs * steps_per_epoch),
+            block_size=block_size,
+            sparsity_m_by_n=m_by_n,
         )
+
+    twin, pruned = wrapped(to_tf_keras(model), masked, settings.seed)
+    if not pruned:
+        raise SparsityError(
+            f"nothing to prune in {model.name!r}",
+            expected="at least one trainable Conv2D or Dense layer; blocks want a Dense one",
+            fix="set layer.trainable = True on the layers to prune",
+        )
+    train(
+        twin,
+        data,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        settings=settings,
+        folder=folder,
+        source=model,
+        what={
+            "sparsity": share,
+            "schedule": {type(ramp).__name__: asdict(ramp)},
+            "m_by_n": list(m_by_n) if m_by_n else None,
+            "block_size": list(block_size),
+        },
+        callbacks=[tfmot.sparsity.keras.UpdatePruningStep()],
+    )
     result = to_keras(tfmot.sparsity.keras.strip_pruning(twin), template=model)
-    _refuse_too_dense(result, pruned, sparsity)
+    _refuse_too_dense(result, pruned, share, m_by_n, block_size)
     return result
 
 
@@ -179,138 +195,80 @@ def sparsity_of(model: keras.Model) -> dict[str, float]:
     return shares
 
 
-class _Watch(tf_keras.callbacks.Callback):
-    """Stops at a loss that is not finite or data that ends; saves and reports each epoch."""
-
-    def __init__(
-        self,
-        saver: Saver,
-        on_epoch: Callable[[int, dict[str, float]], None] | None,
-        steps_per_epoch: int,
-    ) -> None:
-        super().__init__()
-        self._saver = saver
-        self._on_epoch = on_epoch
-        self._steps_per_epoch = steps_per_epoch
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise SparsityError(
-                f"the loss became {loss} at step {int(self._saver.optimizer.iterations)}",
-                fix="lower learning_rate, and check that labels and images are right",
-            )
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        steps, expected = int(self._saver.optimizer.iterations), (epoch + 1) * self._steps_per_epoch
-        if steps != expected:
-            raise SparsityError(
-                f"the data ended in epoch {epoch}",
-                expected=f"{self._steps_per_epoch} batches in each epoch",
-                received=f"{steps - expected + self._steps_per_epoch}",
-                fix="give a dataset that repeats without end",
-            )
-        self._saver.save()
-        if self._on_epoch is not None:
-            self._on_epoch(epoch, {name: float(value) for name, value in (logs or {}).items()})
+def _schedule(schedule: str | Schedule) -> Schedule:
+    if isinstance(schedule, str):
+        if schedule not in _SCHEDULES:
+            raise SparsityError(f"unknown schedule {schedule!r}", fix=nearest(schedule, _SCHEDULES))
+        return _SCHEDULES[schedule]
+    return schedule
 
 
-def _masked(model: tf_keras.Model, schedule: Any, seed: int) -> tuple[tf_keras.Model, list[str]]:
-    """The model with masks and restorable dropout, and the paths of the masked layers."""
-    pruned: list[str] = []
-    dropouts = itertools.count(seed)
-
-    def replaced(layer: Any, prefix: str) -> Any:
-        if isinstance(layer, tf_keras.Model):
-            return inside(layer, f"{prefix}{layer.name}/")
-        if type(layer) in RANDOM:
-            draws = {"seed": next(dropouts), "rng_type": "stateful"}
-            return type(layer).from_config({**layer.get_config(), **draws})
-        if type(layer) in _PRUNED and layer.trainable:
-            pruned.append(prefix + layer.name)
-            return tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=schedule)
-        return layer
-
-    def inside(container: Any, prefix: str) -> Any:
-        return tf_keras.models.clone_model(
-            container, clone_function=lambda layer: replaced(layer, prefix)
-        )
-
-    masked = inside(model, "")
-    if not pruned:
+def _share(
+    sparsity: float | None,
+    m_by_n: tuple[int, int] | None,
+    block_size: tuple[int, int],
+    ramp: Schedule,
+) -> float:
+    """The share of zeros asked for, after a look at the numbers."""
+    if (sparsity is None) == (m_by_n is None):
         raise SparsityError(
-            f"nothing to prune in {model.name!r}",
-            expected="at least one trainable Conv2D or Dense layer",
-            fix="set layer.trainable = True on the layers to prune",
+            "it is not clear how many zeros there shall be",
+            expected="either sparsity= or m_by_n=",
+            received=f"sparsity={sparsity}, m_by_n={m_by_n}",
         )
-    return masked, pruned
-
-
-def _schedule(sparsity: float, steps: int, settings: MagnitudeSettings) -> Any:
-    """TFMOT's schedule, ending on a step where it really acts: a multiple of its frequency."""
-    ramp = max(1, int(steps * settings.ramp))
-    frequency = max(1, ramp // settings.updates)
-    return tfmot.sparsity.keras.PolynomialDecay(
-        initial_sparsity=0.0,
-        final_sparsity=sparsity,
-        begin_step=0,
-        end_step=ramp - ramp % frequency,
-        frequency=frequency,
+    wrong: dict[str, tuple[Any, bool]] = {"updates": (ramp.updates, ramp.updates >= 1)}
+    if isinstance(ramp, PolynomialSparsity):
+        wrong = {"ramp": (ramp.ramp, 0 < ramp.ramp <= 1), **wrong}
+    else:
+        wrong = {"begin": (ramp.begin, 0 <= ramp.begin < 1), **wrong}
+    if m_by_n is not None:
+        right = len(m_by_n) == 2 and 0 < m_by_n[0] < m_by_n[1] and block_size == (1, 1)
+        wrong["m_by_n"] = (m_by_n, right)
+        sparsity = m_by_n[0] / m_by_n[1]
+    assert sparsity is not None
+    wrong["sparsity"] = (sparsity, 0 < sparsity < 1)
+    wrong["block_size"] = (block_size, len(block_size) == 2 and min(block_size) >= 1)
+    refuse_wrong(
+        wrong,
+        "sparsity between 0 and 1, ramp above 0 and at most 1, begin from 0 to below 1, updates of "
+        "1 or more, m_by_n=(2, 4) with m below n and no blocks, block_size of two whole numbers",
     )
+    return sparsity
 
 
-def _optimizer(settings: MagnitudeSettings) -> Any:
-    if settings.optimizer not in _OPTIMIZERS:
-        raise SparsityError(
-            f"unknown optimizer {settings.optimizer!r}",
-            fix=nearest(settings.optimizer, _OPTIMIZERS),
-        )
-    return _OPTIMIZERS[settings.optimizer](learning_rate=settings.learning_rate)
-
-
-def _loss(batches: tf.data.Dataset, settings: MagnitudeSettings) -> str:
-    """The cross-entropy that fits the labels."""
-    if not batches.element_spec[1].dtype.is_floating:
-        return "sparse_categorical_crossentropy"
-    if settings.class_weight:
-        raise SparsityError(
-            "class_weight is for whole labels, and these are shares of the classes",
-            fix="give each photo its weight, as the third item of the dataset",
-        )
-    return "categorical_crossentropy"
-
-
-def _check_numbers(
-    sparsity: float, epochs: int, steps_per_epoch: int, settings: MagnitudeSettings
+def _refuse_too_dense(
+    model: keras.Model,
+    pruned: list[str],
+    share: float,
+    m_by_n: tuple[int, int] | None,
+    block_size: tuple[int, int],
 ) -> None:
-    wrong = [
-        f"{name}={value}"
-        for name, value, right in [
-            ("sparsity", sparsity, 0 < sparsity < 1),
-            ("epochs", epochs, epochs >= 1),
-            ("steps_per_epoch", steps_per_epoch, steps_per_epoch >= 1),
-            ("ramp", settings.ramp, 0 < settings.ramp <= 1),
-            ("updates", settings.updates, settings.updates >= 1),
-            ("learning_rate", settings.learning_rate, settings.learning_rate > 0),
-        ]
-        if not right
-    ]
-    if wrong:
-        raise SparsityError(
-            "magnitude pruning cannot be done with " + ", ".join(wrong),
-            expected="sparsity between 0 and 1, ramp above 0 and at most 1, the others positive",
-        )
-
-
-def _refuse_too_dense(model: keras.Model, pruned: list[str], sparsity: float) -> None:
     """The last mask must have been applied; equal magnitudes and rounding may cost a little."""
-    dense = [
-        f"{path} ({share:.3f})"
-        for path, share in sparsity_of(model).items()
-        if path in pruned and share < sparsity - 0.1
-    ]
+    dense = []
+    for path, layer in leaves(model):
+        if path in pruned:
+            zero = layer.kernel.numpy() == 0
+            found = _blocks(zero, m_by_n, block_size)
+            if found < (1.0 if m_by_n else share - 0.1):
+                dense.append(f"{path} ({zero.mean():.3f})")
     if dense:
         raise SparsityError(
-            f"layers did not reach a sparsity of {sparsity}: " + ", ".join(dense),
+            f"layers did not reach a sparsity of {share}: " + ", ".join(dense),
             fix="train for more steps",
         )
+
+
+def _blocks(zero: np.ndarray, m_by_n: tuple[int, int] | None, block: tuple[int, int]) -> float:
+    """Share of the blocks that are zero, or of the rows of n that hold m zeros."""
+    if m_by_n is not None:
+        zeros, length = m_by_n
+        rows = np.moveaxis(zero, -2, -1)
+        beyond = [(0, 0)] * (rows.ndim - 1) + [(0, -rows.shape[-1] % length)]
+        rows = np.pad(rows, beyond, constant_values=True).reshape(-1, length)
+        return float(np.mean(rows.sum(-1) >= zeros))
+    if block == (1, 1):
+        return float(zero.mean())
+    height, width = block
+    padded = np.pad(zero, [(0, -zero.shape[0] % height), (0, -zero.shape[1] % width)], mode="edge")
+    grid = padded.reshape(padded.shape[0] // height, height, padded.shape[1] // width, width)
+    return float(grid.all(axis=(1, 3)).mean())

@@ -3,7 +3,7 @@
     training.json           what is being trained; another training is refused
     checkpoint, ckpt-*      weights, masks, thresholds, optimizer, dropout generators
 
-Dropout draws from generators that are part of the checkpoint, so that it goes on where it was.
+Layers that draw have generators that are part of the checkpoint, so that it goes on where it was.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tf_keras
+from tf_keras.src.engine.base_layer import BaseRandomLayer as Random
 
 from kpipe.errors import SparsityError
 
-__all__ = ["RANDOM", "Saver", "claim", "description"]
-
-# Layers that draw, and of which the generators are kept.
-RANDOM = (tf_keras.layers.Dropout, tf_keras.layers.SpatialDropout2D)
+__all__ = ["Random", "Saver", "claim", "description"]
 
 
 class Saver:
@@ -35,7 +34,7 @@ class Saver:
         generators = [
             layer._random_generator._generator
             for layer in model._flatten_layers()
-            if isinstance(layer, RANDOM)
+            if isinstance(layer, Random)
         ]
         self.optimizer = model.optimizer
         self._checkpoint = tf.train.Checkpoint(
@@ -62,13 +61,13 @@ class Saver:
 
 
 def description(
-    model: keras.Model, sparsity: float, epochs: int, steps: int, settings: Any
+    model: keras.Model, what: Mapping[str, Any], epochs: int, steps: int, settings: Any
 ) -> dict[str, Any]:
     """What makes one training differ from another, down to the weights it starts from.
 
     Args:
         model: the Keras 3 model to be trained.
-        sparsity: share of zeros.
+        what: is done to it, plain values.
         epochs: how many.
         steps: batches in each epoch.
         settings: a dataclass; its fields that are not compared do not count.
@@ -81,7 +80,7 @@ def description(
     if settings.class_weight is not None:
         told["class_weight"] = {str(k): float(v) for k, v in settings.class_weight.items()}
     return {
-        "sparsity": sparsity,
+        **what,
         "epochs": epochs,
         "steps_per_epoch": steps,
         **told,

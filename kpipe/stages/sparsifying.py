@@ -40,7 +40,7 @@ class MagnitudePrune(Stage):
     batch_size: Annotated[int, Between(1)] = 32
 
     def run(self, context: Context) -> None:
-        from kpipe.sparsity import MagnitudeSettings, prune_magnitude, sparsity_of
+        from kpipe.sparsity import TrainingSettings, prune_magnitude, sparsity_of
         from kpipe.train import unfreeze
 
         if is_saved(context.folder):
@@ -62,7 +62,7 @@ class MagnitudePrune(Stage):
             sparsity=self.sparsity,
             epochs=self.epochs,
             steps_per_epoch=photos.steps,
-            settings=MagnitudeSettings(
+            settings=TrainingSettings(
                 learning_rate=self.learning_rate,
                 class_weight=photos.fit_weight,
                 seed=context.seed,

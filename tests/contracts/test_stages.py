@@ -21,7 +21,7 @@ from kpipe.data import Augmenter, Mixer, Sampling
 from kpipe.data.balance import Method, Weighting
 from kpipe.errors import DataError, PipelineError
 from kpipe.prune import CRITERIA
-from kpipe.sparsity import MagnitudeSettings
+from kpipe.sparsity import TrainingSettings
 from kpipe.stages import Augment, Balance, Data, Export, FilterPrune, FineTune
 from kpipe.train import optimizer_names
 
@@ -422,7 +422,7 @@ def test_the_quantizations_are_those_of_the_converter() -> None:
 
 
 def test_the_magnitude_settings_take_the_rates_of_the_stage() -> None:
-    assert MagnitudeSettings(learning_rate=EXAMPLES["MagnitudePrune"].learning_rate)  # type: ignore[attr-defined]
+    assert TrainingSettings(learning_rate=EXAMPLES["MagnitudePrune"].learning_rate)  # type: ignore[attr-defined]
 
 
 def test_the_augmentation_has_the_fields_and_the_flips_of_augmenter_and_mixer() -> None:

@@ -54,3 +54,15 @@ def batches(first_epoch: int) -> tf.data.Dataset:
             tf.TensorSpec((8,), tf.int64),
         ),
     )
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_after(last: int):
+    def on_epoch(epoch: int, logs: dict[str, float]) -> None:
+        if epoch == last:
+            raise Killed
+
+    return on_epoch

@@ -6,9 +6,15 @@ import pytest
 import tensorflow as tf
 
 from kpipe.errors import SparsityError
-from kpipe.sparsity import MagnitudeSettings, prune_magnitude, sparsity_of
+from kpipe.sparsity import (
+    ConstantSparsity,
+    PolynomialSparsity,
+    TrainingSettings,
+    prune_magnitude,
+    sparsity_of,
+)
 
-from .conftest import batches, pixels, seeded, small_classifier
+from .conftest import Killed, batches, killed_after, pixels, seeded, small_classifier
 
 QUICK = {"sparsity": 0.5, "epochs": 3, "steps_per_epoch": 4}
 
@@ -30,9 +36,7 @@ def test_kernels_reach_the_sparsity_and_depthwise_stays_dense(pruned):
 
 def test_small_weights_are_the_ones_that_go(model):
     """With hardly any learning the zeros must be where the original is smallest."""
-    pruned = prune_magnitude(
-        model, batches, **QUICK, settings=MagnitudeSettings(learning_rate=1e-9)
-    )
+    pruned = prune_magnitude(model, batches, **QUICK, settings=TrainingSettings(learning_rate=1e-9))
     before = np.abs(model.get_layer("stem").kernel.numpy())
     after = pruned.get_layer("stem").kernel.numpy()
     np.testing.assert_array_equal(after == 0, before < np.median(before))
@@ -50,32 +54,26 @@ def test_result_is_a_keras_model_of_the_same_layers_and_the_original_is_left_alo
 def test_training_learns():
     model = small_classifier()
     said: list[dict[str, float]] = []
-    settings = MagnitudeSettings(
-        learning_rate=0.05, ramp=0.3, on_epoch=lambda epoch, logs: said.append(logs)
+    settings = TrainingSettings(learning_rate=0.05, on_epoch=lambda epoch, logs: said.append(logs))
+    prune_magnitude(
+        model,
+        batches,
+        sparsity=0.3,
+        epochs=8,
+        steps_per_epoch=4,
+        schedule=PolynomialSparsity(ramp=0.3),
+        settings=settings,
     )
-    prune_magnitude(model, batches, sparsity=0.3, epochs=8, steps_per_epoch=4, settings=settings)
     assert [sorted(logs) for logs in said] == [["accuracy", "loss"]] * 8
     assert said[-1]["loss"] < said[0]["loss"]
 
 
-class _Killed(Exception):
-    pass
-
-
-def _killed_after(last: int):
-    def on_epoch(epoch: int, logs: dict[str, float]) -> None:
-        if epoch == last:
-            raise _Killed
-
-    return on_epoch
-
-
 def test_killed_training_continues_and_ends_as_if_never_killed(tmp_path, model, pruned):
-    settings = MagnitudeSettings(on_epoch=_killed_after(0))
-    with pytest.raises(_Killed):
+    settings = TrainingSettings(on_epoch=killed_after(0))
+    with pytest.raises(Killed):
         prune_magnitude(model, batches, **QUICK, settings=settings, folder=tmp_path)
     epochs: list[int] = []
-    settings = MagnitudeSettings(on_epoch=lambda epoch, logs: epochs.append(epoch))
+    settings = TrainingSettings(on_epoch=lambda epoch, logs: epochs.append(epoch))
     resumed = prune_magnitude(model, batches, **QUICK, settings=settings, folder=tmp_path)
     assert epochs == [1, 2]
     for old, new in zip(pruned.get_weights(), resumed.get_weights(), strict=True):
@@ -90,13 +88,13 @@ def test_killed_training_continues_and_ends_as_if_never_killed(tmp_path, model, 
 
 
 def test_seed_changes_the_dropout_draws(model, pruned):
-    other = prune_magnitude(model, batches, **QUICK, settings=MagnitudeSettings(seed=1))
+    other = prune_magnitude(model, batches, **QUICK, settings=TrainingSettings(seed=1))
     assert not np.array_equal(pruned.get_layer("top").kernel, other.get_layer("top").kernel)
 
 
 def test_folder_of_another_training_is_refused(tmp_path, model):
-    settings = MagnitudeSettings(on_epoch=_killed_after(0))
-    with pytest.raises(_Killed):
+    settings = TrainingSettings(on_epoch=killed_after(0))
+    with pytest.raises(Killed):
         prune_magnitude(model, batches, **QUICK, settings=settings, folder=tmp_path)
     with pytest.raises(SparsityError, match=r"sparsity=0\.6") as caught:
         prune_magnitude(model, batches, **{**QUICK, "sparsity": 0.6}, folder=tmp_path)
@@ -123,7 +121,7 @@ def test_frozen_layers_are_neither_trained_nor_pruned():
 
 def test_class_weight_changes_the_result(model, pruned):
     weighted = prune_magnitude(
-        model, batches, **QUICK, settings=MagnitudeSettings(class_weight={0: 10.0, 1: 0.1})
+        model, batches, **QUICK, settings=TrainingSettings(class_weight={0: 10.0, 1: 0.1})
     )
     assert not np.array_equal(pruned.get_layer("top").bias, weighted.get_layer("top").bias)
 
@@ -134,7 +132,7 @@ def test_whole_labels_given_as_shares_with_weights_train_alike(model):
             lambda images, labels: (images, tf.one_hot(labels, 2), tf.gather([3.0, 0.5], labels))
         )
 
-    settings = MagnitudeSettings(class_weight={0: 3.0, 1: 0.5})
+    settings = TrainingSettings(class_weight={0: 3.0, 1: 0.5})
     expected = prune_magnitude(model, batches, **QUICK, settings=settings)
     got = prune_magnitude(model, as_shares, **QUICK)
     for one, other in zip(got.get_weights(), expected.get_weights(), strict=True):
@@ -148,8 +146,8 @@ def test_one_dataset_is_repeated_and_resumed(tmp_path, model):
     labels = (images[:, :8].mean((1, 2, 3)) > 127.5).astype(np.int64)
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
     whole = prune_magnitude(model, data, **QUICK)
-    settings = MagnitudeSettings(on_epoch=_killed_after(0))
-    with pytest.raises(_Killed):
+    settings = TrainingSettings(on_epoch=killed_after(0))
+    with pytest.raises(Killed):
         prune_magnitude(model, data, **QUICK, settings=settings, folder=tmp_path)
     cut = prune_magnitude(model, data, **QUICK, folder=tmp_path)
     for old, new in zip(whole.get_weights(), cut.get_weights(), strict=True):
@@ -174,15 +172,80 @@ def test_final_sparsity_is_reached_whatever_the_number_of_steps(model, steps):
     assert sparsity_of(few)["stem"] == pytest.approx(0.5, abs=0.01)
 
 
+def test_constant_schedule_has_all_zeros_from_its_first_step_on(model):
+    """With hardly any learning, one epoch in two is enough for the final masks."""
+    pruned = prune_magnitude(
+        model,
+        batches,
+        **QUICK,
+        schedule=ConstantSparsity(begin=0.5, updates=2),
+        settings=TrainingSettings(learning_rate=1e-9),
+    )
+    before = np.abs(model.get_layer("stem").kernel.numpy())
+    after = pruned.get_layer("stem").kernel.numpy()
+    np.testing.assert_array_equal(after == 0, before < np.median(before))
+
+
+def test_two_of_every_four_weights_along_the_inputs_are_zero(model):
+    pruned = prune_magnitude(
+        model,
+        batches,
+        m_by_n=(2, 4),
+        epochs=1,
+        steps_per_epoch=4,
+        settings=TrainingSettings(learning_rate=1e-9),
+    )
+    for name in ("project", "top"):
+        before = np.abs(model.get_layer(name).kernel.numpy())
+        after = pruned.get_layer(name).kernel.numpy()
+        fours = [np.moveaxis(kernel, -2, -1).reshape(-1, 4) for kernel in (before, after)]
+        small = fours[0] < np.sort(fours[0], axis=1)[:, 2:3]
+        np.testing.assert_array_equal(fours[1] == 0, small)
+    # Three input channels are a row of four with nothing in the last place.
+    assert (pruned.get_layer("stem").kernel.numpy() == 0).sum(axis=2).min() == 1
+
+
+def test_dense_kernels_lose_whole_blocks():
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, strides=4, name="conv")(inputs)
+    x = keras.layers.Dense(8, activation="relu", name="dense")(keras.layers.Flatten()(x))
+    model = seeded(keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name="top")(x)))
+    pruned = prune_magnitude(
+        model, batches, sparsity=0.5, epochs=2, steps_per_epoch=4, block_size=(4, 2)
+    )
+    blocks = (pruned.get_layer("dense").kernel.numpy() == 0).reshape(16, 4, 4, 2)
+    assert set(blocks.sum(axis=(1, 3)).ravel()) == {0, 8}
+    assert blocks.mean() == pytest.approx(0.5, abs=0.02)
+    assert sparsity_of(pruned)["conv"] == 0
+
+
+@pytest.mark.parametrize("share", [{}, {"sparsity": 0.5, "m_by_n": (2, 4)}])
+def test_the_share_of_zeros_is_said_once(model, share):
+    with pytest.raises(SparsityError, match="not clear how many zeros"):
+        prune_magnitude(model, batches, epochs=1, steps_per_epoch=4, **share)
+
+
+def test_other_patterns_are_other_trainings(tmp_path, model):
+    settings = TrainingSettings(on_epoch=killed_after(0))
+    with pytest.raises(Killed):
+        prune_magnitude(model, batches, **QUICK, settings=settings, folder=tmp_path)
+    with pytest.raises(SparsityError, match="schedule="):
+        prune_magnitude(model, batches, **QUICK, schedule="constant", folder=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
+        ({"schedule": "linear"}, "unknown schedule 'linear'"),
+        ({"schedule": ConstantSparsity(begin=1.0)}, "begin=1.0"),
+        ({"sparsity": None, "m_by_n": (4, 2)}, r"m_by_n=\(4, 2\)"),
+        ({"block_size": (0, 2)}, r"block_size=\(0, 2\)"),
         ({"sparsity": 0.0}, "sparsity=0.0"),
         ({"sparsity": 1.0}, "sparsity=1.0"),
         ({"sparsity": float("nan")}, "sparsity=nan"),
         ({"epochs": 0, "steps_per_epoch": 0}, "epochs=0, steps_per_epoch=0"),
-        ({"settings": MagnitudeSettings(ramp=1.5, updates=0)}, "ramp=1.5, updates=0"),
-        ({"settings": MagnitudeSettings(optimizer="adamm")}, "adamm"),
+        ({"schedule": PolynomialSparsity(ramp=1.5, updates=0)}, "ramp=1.5, updates=0"),
+        ({"settings": TrainingSettings(optimizer="adamm")}, "adamm"),
     ],
 )
 def test_numbers_out_of_range_are_refused_by_name(model, change, named):

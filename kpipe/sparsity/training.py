@@ -1,0 +1,231 @@
+"""Training a tf_keras model that TFMOT has wrapped: the same for zeros, clusters and quantization.
+
+    Keras 3 model -> to_tf_keras -> `wrapped` -> `train` -> TFMOT strips its wrappers -> to_keras
+
+A training that was killed ends with the same weights as one that was not; see `resuming`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import keras
+import tensorflow as tf
+import tf_keras
+
+from kpipe.errors import SparsityError, nearest
+from kpipe.sparsity.resuming import Random, Saver, claim, description
+
+__all__ = [
+    "KERNELS",
+    "Batches",
+    "TrainingSettings",
+    "check_training",
+    "refuse_wrong",
+    "train",
+    "wrapped",
+]
+
+Batches: TypeAlias = Callable[[int], tf.data.Dataset] | tf.data.Dataset
+
+# Layers whose kernels are worth it. Depthwise ones are few, and hurt most.
+KERNELS = (tf_keras.layers.Conv2D, tf_keras.layers.Dense)
+
+# By class, since tf_keras.optimizers.get("adam") gives the legacy one, which cannot be built ahead.
+_OPTIMIZERS: dict[str, Callable[..., Any]] = {
+    "adadelta": tf_keras.optimizers.Adadelta,
+    "adam": tf_keras.optimizers.Adam,
+    "adamw": tf_keras.optimizers.AdamW,
+    "rmsprop": tf_keras.optimizers.RMSprop,
+    "sgd": partial(tf_keras.optimizers.SGD, momentum=0.9),
+}
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How TFMOT trains.
+
+    Attributes:
+        optimizer: "adam", "adamw", "sgd" (momentum 0.9), "rmsprop" or "adadelta".
+        learning_rate: kept constant.
+        class_weight: weight of each class index in the loss.
+        seed: of the dropout draws.
+        on_epoch: called with (epoch from 0, {"loss", "accuracy"}) after each epoch's checkpoint.
+    """
+
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    class_weight: Mapping[int, float] | None = None
+    seed: int = 0
+    on_epoch: Callable[[int, dict[str, float]], None] | None = field(
+        default=None, compare=False, repr=False
+    )
+
+
+def wrapped(
+    model: tf_keras.Model, wrap: Callable[[Any], Any | None], seed: int
+) -> tuple[tf_keras.Model, list[str]]:
+    """The model with some layers wrapped and draws that can be restored.
+
+    Args:
+        model: of tf_keras; models inside are looked into.
+        wrap: gives what takes the place of a layer, None to leave the layer as it is.
+        seed: of the layers that draw.
+
+    Returns:
+        The new model, and the paths of the wrapped layers.
+    """
+    paths: list[str] = []
+    seeds = itertools.count(seed)
+
+    def replaced(layer: Any, prefix: str) -> Any:
+        if isinstance(layer, tf_keras.Model):
+            return inside(layer, f"{prefix}{layer.name}/")
+        if isinstance(layer, Random):
+            draws = {"seed": next(seeds), "rng_type": "stateful"}
+            return type(layer).from_config({**layer.get_config(), **draws})
+        if (other := wrap(layer)) is None:
+            return layer
+        paths.append(prefix + layer.name)
+        return other
+
+    def inside(container: Any, prefix: str) -> Any:
+        return tf_keras.models.clone_model(
+            container, clone_function=lambda layer: replaced(layer, prefix)
+        )
+
+    return inside(model, ""), paths
+
+
+def train(
+    twin: tf_keras.Model,
+    data: Batches,
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    settings: TrainingSettings,
+    folder: str | os.PathLike[str] | None,
+    source: keras.Model,
+    what: Mapping[str, Any],
+    callbacks: Iterable[Any] = (),
+) -> None:
+    """Train `twin` in place, from the last checkpoint in the folder on.
+
+    Args:
+        twin: what TFMOT has wrapped.
+        data: see `prune_magnitude`.
+        epochs: how many.
+        steps_per_epoch: batches in each.
+        settings: how to train.
+        folder: keeps a checkpoint after each epoch; None keeps none.
+        source: the Keras 3 model it came from, of which the weights tell trainings apart.
+        what: is done to it; another folder is asked for where it differs.
+        callbacks: of tf_keras, besides.
+    """
+    twin.compile(optimizer=_optimizer(settings))
+    twin.optimizer.build(twin.trainable_variables)
+    saver = Saver(twin, folder)
+    if folder is not None:
+        claim(Path(folder), description(source, what, epochs, steps_per_epoch, settings))
+    done = saver.restore() // steps_per_epoch
+    if done == epochs:
+        return
+    batches = data(done) if callable(data) else data.repeat().skip(done * steps_per_epoch)
+    twin.compile(optimizer=twin.optimizer, loss=_loss(batches, settings), metrics=["accuracy"])
+    twin.fit(
+        batches,
+        initial_epoch=done,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        class_weight=dict(settings.class_weight) if settings.class_weight else None,
+        callbacks=[*callbacks, _Watch(saver, settings.on_epoch, steps_per_epoch)],
+        verbose=0,
+    )
+
+
+class _Watch(tf_keras.callbacks.Callback):
+    """Stops at a loss that is not finite or data that ends; saves and reports each epoch."""
+
+    def __init__(
+        self,
+        saver: Saver,
+        on_epoch: Callable[[int, dict[str, float]], None] | None,
+        steps_per_epoch: int,
+    ) -> None:
+        super().__init__()
+        self._saver = saver
+        self._on_epoch = on_epoch
+        self._steps_per_epoch = steps_per_epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise SparsityError(
+                f"the loss became {loss} at step {int(self._saver.optimizer.iterations)}",
+                fix="lower learning_rate, and check that labels and images are right",
+            )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        steps, expected = int(self._saver.optimizer.iterations), (epoch + 1) * self._steps_per_epoch
+        if steps != expected:
+            raise SparsityError(
+                f"the data ended in epoch {epoch}",
+                expected=f"{self._steps_per_epoch} batches in each epoch",
+                received=f"{steps - expected + self._steps_per_epoch}",
+                fix="give a dataset that repeats without end",
+            )
+        self._saver.save()
+        if self._on_epoch is not None:
+            self._on_epoch(epoch, {name: float(value) for name, value in (logs or {}).items()})
+
+
+def _optimizer(settings: TrainingSettings) -> Any:
+    if settings.optimizer not in _OPTIMIZERS:
+        raise SparsityError(
+            f"unknown optimizer {settings.optimizer!r}",
+            fix=nearest(settings.optimizer, _OPTIMIZERS),
+        )
+    return _OPTIMIZERS[settings.optimizer](learning_rate=settings.learning_rate)
+
+
+def _loss(batches: tf.data.Dataset, settings: TrainingSettings) -> str:
+    """The cross-entropy that fits the labels."""
+    if not batches.element_spec[1].dtype.is_floating:
+        return "sparse_categorical_crossentropy"
+    if settings.class_weight:
+        raise SparsityError(
+            "class_weight is for whole labels, and these are shares of the classes",
+            fix="give each photo its weight, as the third item of the dataset",
+        )
+    return "categorical_crossentropy"
+
+
+def check_training(epochs: int, steps_per_epoch: int, settings: TrainingSettings) -> None:
+    """Refuse numbers with which nothing can be trained."""
+    refuse_wrong(
+        {
+            "epochs": (epochs, epochs >= 1),
+            "steps_per_epoch": (steps_per_epoch, steps_per_epoch >= 1),
+            "learning_rate": (settings.learning_rate, settings.learning_rate > 0),
+        },
+        "numbers above 0",
+    )
+
+
+def refuse_wrong(numbers: Mapping[str, tuple[Any, bool]], expected: str) -> None:
+    """An error that names every number that is said not to be right.
+
+    Args:
+        numbers: {name: (value, whether it is right)}.
+        expected: what all of them should be.
+    """
+    wrong = [f"{name}={value}" for name, (value, right) in numbers.items() if not right]
+    if wrong:
+        raise SparsityError(f"this cannot be done with {', '.join(wrong)}", expected=expected)

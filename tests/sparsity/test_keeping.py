@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from kpipe.sparsity import KeepZeros
+
+from .conftest import batches, small_classifier
+
+
+def sparse_classifier() -> keras.Model:
+    """Every second weight of two kernels is zero, none of the others."""
+    model = small_classifier()
+    for name in ("stem", "top"):
+        kernel = model.get_layer(name).kernel
+        value = kernel.numpy()
+        value.ravel()[::2] = 0
+        kernel.assign(value)
+    return model
+
+
+def zeros(model: keras.Model) -> dict[str, int]:
+    return {w.path: int((w.numpy() == 0).sum()) for w in model.trainable_weights}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("steps_per_execution", [1, 2])
+def test_zeros_stay_where_they_are_and_the_rest_learns(optimizer, steps_per_execution):
+    model = sparse_classifier()
+    model.compile(
+        optimizer, "sparse_categorical_crossentropy", steps_per_execution=steps_per_execution
+    )
+    before, counts = model.get_layer("stem").kernel.numpy(), zeros(model)
+    model.fit(
+        batches(0), steps_per_epoch=4, epochs=2, verbose=0, shuffle=False, callbacks=[KeepZeros()]
+    )
+    after = model.get_layer("stem").kernel.numpy()
+    assert zeros(model) == counts
+    np.testing.assert_array_equal(after == 0, before == 0)
+    assert not np.any((after == before) & (before != 0))
+
+
+def test_without_it_they_do_not():
+    model = sparse_classifier()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    before = zeros(model)
+    model.fit(batches(0), steps_per_epoch=4, verbose=0, shuffle=False)
+    assert zeros(model)["stem/kernel"] < before["stem/kernel"]
+
+
+def test_a_fit_before_and_a_fit_after_are_not_bound():
+    model = sparse_classifier()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.get_layer("stem").trainable = False
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(batches(0), steps_per_epoch=1, verbose=0, shuffle=False)
+    dense = model.get_layer("top").kernel
+    dense.assign(np.where(np.arange(16).reshape(8, 2) % 2, dense.numpy(), 0))
+    model.fit(batches(0), steps_per_epoch=4, verbose=0, shuffle=False, callbacks=[KeepZeros()])
+    assert (dense.numpy() == 0).sum() == 8
+    model.fit(batches(0), steps_per_epoch=4, verbose=0, shuffle=False)
+    assert (dense.numpy() == 0).sum() == 0
+
+
+def test_a_constraint_of_the_layer_still_holds():
+    model = sparse_classifier()
+    kernel = model.get_layer("top").kernel
+    kernel.constraint = own = keras.constraints.NonNeg()
+    kernel.assign(np.abs(kernel.numpy()))
+    model.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy")
+    model.fit(batches(0), steps_per_epoch=8, verbose=0, shuffle=False, callbacks=[KeepZeros()])
+    assert kernel.numpy().min() == 0
+    assert (kernel.numpy() == 0).sum() >= 8
+    assert kernel.constraint is own
