@@ -19,6 +19,7 @@ __all__ = [
     "sparsity_of",
     "to_keras",
     "to_tf_keras",
+    "train_quantized",
     "values_of",
 ]
 __getattr__, __dir__ = lazy(
@@ -34,6 +35,7 @@ __getattr__, __dir__ = lazy(
         "sparsity_of": "magnitude",
         "to_keras": "bridge",
         "to_tf_keras": "bridge",
+        "train_quantized": "quantization",
         "values_of": "clustering",
     },
 )

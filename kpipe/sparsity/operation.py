@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakValueDictionary
 
 import keras
 import tf_keras
 from tf_keras.src.engine.keras_tensor import KerasTensor
 
 __all__ = ["KerasOperation", "Slot"]
+
+_MADE: WeakValueDictionary[int, KerasOperation] = WeakValueDictionary()
 
 
 class KerasOperation(tf_keras.layers.Layer):
@@ -23,6 +26,19 @@ class KerasOperation(tf_keras.layers.Layer):
         super().__init__(**settings)
         self.operation = operation
         self.arguments = _Held(arguments)
+        _MADE[id(self)] = self
+
+    def get_config(self) -> dict[str, Any]:
+        """Where to find the original: enough for copies in this process, which TFMOT makes."""
+        return {**super().get_config(), "original": id(self)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> KerasOperation:
+        """A copy that calls the same operation."""
+        original = _MADE[config.pop("original")]
+        copy = cls(original.operation, None, **config)
+        copy.arguments = original.arguments
+        return copy
 
     @classmethod
     def called(cls, operation: Any, args: Any, kwargs: Any) -> Any:

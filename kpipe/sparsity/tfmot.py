@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import tensorflow as tf
 
-__all__ = ["tfmot"]
+__all__ = ["int8_registry", "tfmot"]
 
 
 @contextmanager
@@ -34,3 +34,6 @@ def _untouched_environment() -> Iterator[None]:
 
 with _untouched_environment():
     import tensorflow_model_optimization as tfmot
+    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
+        default_8bit_quantize_registry as int8_registry,
+    )

@@ -10,7 +10,7 @@ _AFTERWARDS = """
 import os, sys
 import tensorflow as tf
 import keras, keras_cv
-from kpipe.sparsity import prune_magnitude
+from kpipe.sparsity import cluster_weights, prune_magnitude, train_quantized
 assert os.environ.get("TF_USE_LEGACY_KERAS") == before, os.environ.get("TF_USE_LEGACY_KERAS")
 assert tf.keras.layers.Dense is keras.layers.Dense
 images = tf.zeros((2, 16, 16, 3))
@@ -19,7 +19,7 @@ assert keras_cv.layers.ChannelShuffle(3)(images, training=True).shape == (2, 16,
 """
 
 
-@pytest.mark.parametrize("first", ["import kpipe.sparsity.magnitude", "import keras_cv"])
+@pytest.mark.parametrize("first", ["import kpipe.sparsity.quantization", "import keras_cv"])
 def test_importing_sparsity_leaves_the_rest_as_it_was(first):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     environment.pop("TF_USE_LEGACY_KERAS", None)

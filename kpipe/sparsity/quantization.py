@@ -1,0 +1,142 @@
+"""Quantization-aware training by TFMOT: the network learns weights that survive int8.
+
+    forward   weights and activations rounded to 8 bits and back, ranges as they are met
+    backward  as if nothing had been rounded                     (Jacob et al. 2018,
+                                                                  arXiv:1712.05877, section 3)
+
+What comes back is an ordinary model with such weights, which is quantized like any other: the
+ranges of its activations are measured when it is converted, as for one trained without.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import keras
+import tf_keras
+
+from kpipe.errors import SparsityError
+from kpipe.sparsity.bridge import to_keras, to_tf_keras
+from kpipe.sparsity.mapping import CONTAINERS, leaves
+from kpipe.sparsity.operation import KerasOperation
+from kpipe.sparsity.tfmot import int8_registry, tfmot
+from kpipe.sparsity.training import Batches, TrainingSettings, check_training, train, wrapped
+
+__all__ = ["train_quantized"]
+
+_REGISTRY = int8_registry.Default8BitQuantizeRegistry()
+_DEFAULTS = TrainingSettings(learning_rate=1e-5)
+
+
+def train_quantized(
+    model: keras.Model,
+    data: Batches,
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    settings: TrainingSettings = _DEFAULTS,
+    folder: str | os.PathLike[str] | None = None,
+) -> keras.Model:
+    """Train a classifier that feels what int8 will do to it.
+
+    The rounding is emulated in the layers that TFMOT knows how to quantize: convolutions, depthwise
+    ones, Dense, the normalizations that follow them, common activations, pooling, Add and
+    Concatenate. The others compute as before.
+
+    Args:
+        model: a trained functional or Sequential Keras 3 classifier ending in softmax, without
+            models inside. It is not changed.
+        data: see `prune_magnitude`.
+        epochs: how many.
+        steps_per_epoch: batches in each.
+        settings: how to train; a small rate, since little has to move.
+        folder: keeps a checkpoint after each epoch, and continues from the last one there.
+
+    Returns:
+        A Keras 3 model with the same layers and names: `kpipe.lite.convert(model, "int8", ...)`.
+
+    Raises:
+        SparsityError: numbers out of range, models inside, nothing to quantize, layers that
+            tf_keras does not have, a loss that is not finite, data that ends too soon, or a folder
+            of another training.
+    """
+    check_training(epochs, steps_per_epoch, settings)
+    _refuse_models_inside(model)
+    plain = to_tf_keras(model)
+    known = {layer.name for layer in plain.layers if _is_known(layer)}
+    if not known:
+        raise SparsityError(
+            f"nothing in {model.name!r} that TFMOT quantizes",
+            expected="a convolution or a Dense layer used once",
+        )
+    annotate = tfmot.quantization.keras.quantize_annotate_layer
+    restorable, _ = wrapped(plain, lambda layer: None, settings.seed)
+    annotated = tf_keras.models.clone_model(
+        restorable, clone_function=lambda layer: annotate(layer) if layer.name in known else layer
+    )
+    with tfmot.quantization.keras.quantize_scope({"KerasOperation": KerasOperation}):
+        twin = tfmot.quantization.keras.quantize_apply(annotated)
+    train(
+        twin,
+        data,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        settings=settings,
+        folder=folder,
+        source=model,
+        what={"bits": 8},
+    )
+    return to_keras(_unwrapped(twin, to_tf_keras(model)), template=model)
+
+
+def _is_known(layer: Any) -> bool:
+    """Whether TFMOT can emulate the layer where it stands."""
+    if len(layer.inbound_nodes) != 1 or isinstance(layer, tf_keras.layers.InputLayer):
+        return False
+    if isinstance(layer, tf_keras.layers.BatchNormalization):
+        return _is_folded(layer)
+    if not _REGISTRY.supports(layer):
+        return False
+    try:
+        _REGISTRY.get_quantize_config(layer).get_output_quantizers(layer)
+    except ValueError:  # an activation that it has not looked at
+        return False
+    return True
+
+
+def _is_folded(normalization: Any) -> bool:
+    """Whether the converter merges it into the convolution before it, as TFMOT then supposes."""
+    before = normalization.inbound_nodes[0].inbound_layers
+    kinds = (tf_keras.layers.Conv2D, tf_keras.layers.DepthwiseConv2D, tf_keras.layers.Dense)
+    return (
+        type(before) in kinds
+        and len(before.inbound_nodes) == len(before.outbound_nodes) == 1
+        and before.activation is tf_keras.activations.linear
+    )
+
+
+def _unwrapped(twin: Any, plain: tf_keras.Model) -> tf_keras.Model:
+    """`plain` with the weights of `twin`; TFMOT has nothing that strips its wrappers."""
+    found = {}
+    for layer in twin.layers:
+        held = [*getattr(layer, "layer", layer).weights, *layer.trainable_weights]
+        name = getattr(layer, "layer", layer).name
+        found[name] = {_last(weight): weight for weight in held}
+    for name, layer in leaves(plain):
+        layer.set_weights([found[name][_last(weight)].numpy() for weight in layer.weights])
+    return plain
+
+
+def _last(weight: Any) -> str:
+    return weight.name.rpartition("/")[-1]
+
+
+def _refuse_models_inside(model: Any) -> None:
+    inside = [layer.name for layer in getattr(model, "layers", []) if isinstance(layer, CONTAINERS)]
+    if inside:
+        raise SparsityError(
+            f"{model.name!r} holds other models: {', '.join(inside)}",
+            expected="a model of layers, since TFMOT quantizes no models inside",
+            fix="open it with kpipe.prune: remove_filters(model, plan(model, {}))",
+        )

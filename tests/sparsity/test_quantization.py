@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kpipe.errors import SparsityError
+from kpipe.lite import LiteModel, convert
+from kpipe.sparsity import TrainingSettings, train_quantized
+
+from .conftest import Killed, batches, killed_after, pixels, seeded, small_classifier
+
+QUICK = {"epochs": 2, "steps_per_epoch": 4}
+FAST = {"settings": TrainingSettings(learning_rate=1e-3)}
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    return small_classifier()
+
+
+@pytest.fixture(scope="module")
+def trained(model: keras.Model) -> keras.Model:
+    return train_quantized(model, batches, **QUICK, **FAST)
+
+
+def test_every_weight_comes_back_where_it_was(model):
+    """At hardly any rate, what is trained stays, kernels and all."""
+    still = train_quantized(model, batches, **QUICK, settings=TrainingSettings(learning_rate=1e-9))
+    assert [layer.name for layer in still.layers] == [layer.name for layer in model.layers]
+    for before, after in zip(model.trainable_weights, still.trainable_weights, strict=True):
+        assert before.path == after.path
+        np.testing.assert_allclose(after, before, atol=1e-6)
+
+
+def test_every_layer_learns_and_the_original_is_left_alone(model, trained):
+    for before, after in zip(model.trainable_weights, trained.trainable_weights, strict=True):
+        assert not np.array_equal(before, after), before.path
+    for untouched, weight in zip(small_classifier().weights, model.weights, strict=True):
+        np.testing.assert_array_equal(untouched, weight)
+
+
+def tinted(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noisy patches of one tint, and whether they are more red and green than blue."""
+    rng = np.random.default_rng(seed)
+    tint = rng.uniform(60, 196, (count, 1, 1, 3))
+    images = np.clip(tint + rng.normal(0, 20, (count, 16, 16, 3)), 0, 255).astype("float32")
+    red, green, blue = tint[:, 0, 0].T
+    return images, (red + 0.3 * green > blue + 38).astype("int64")
+
+
+def with_coarse_steps(seed: int) -> keras.Model:
+    """A weight far from the others, of which nothing comes, leaves few steps for the rest."""
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="stem")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    outputs = keras.layers.Dense(2, activation="softmax", name="top")(x)
+    model = seeded(keras.Model(inputs, outputs), seed)
+    kernel, bias = model.get_layer("top").kernel.numpy(), model.get_layer("stem").bias.numpy()
+    kernel[0], bias[0] = 200.0, -60.0
+    model.get_layer("top").kernel.assign(kernel)
+    model.get_layer("stem").bias.assign(bias)
+    return model
+
+
+def loss_of_int8(model: keras.Model) -> float:
+    """Cross-entropy of the int8 file on images that no training has seen."""
+    file = LiteModel(convert(model, "int8", [tinted(7, 64)[0]]))
+    images, labels = tinted(99, 256)
+    right = file.predict(images)[np.arange(256), labels]
+    return float(-np.log(np.maximum(right, 1 / 256)).mean())
+
+
+def test_int8_of_what_was_trained_for_it_is_better():
+    """The same training with and without the rounding, then the same conversion; three seeds."""
+    data = tf.data.Dataset.from_tensor_slices(tinted(1, 256)).batch(32)
+    losses = []
+    for seed in range(3):
+        model = with_coarse_steps(seed)
+        settings = TrainingSettings(learning_rate=0.01)
+        aware = train_quantized(model, data, epochs=15, steps_per_epoch=8, settings=settings)
+        plain = keras.models.clone_model(model)
+        plain.set_weights(model.get_weights())
+        plain.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+        plain.fit(data, epochs=15, verbose=0, shuffle=False)
+        losses.append([loss_of_int8(aware), loss_of_int8(plain)])
+    with_rounding, without = np.mean(losses, axis=0)
+    assert with_rounding < 0.7 * without
+
+
+def test_killed_training_continues_and_ends_as_if_never_killed(tmp_path, model, trained):
+    settings = TrainingSettings(learning_rate=1e-3, on_epoch=killed_after(0))
+    with pytest.raises(Killed):
+        train_quantized(model, batches, **QUICK, settings=settings, folder=tmp_path)
+    resumed = train_quantized(model, batches, **QUICK, **FAST, folder=tmp_path)
+    for old, new in zip(trained.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_what_tfmot_does_not_know_computes_as_before():
+    """Raw operations, Multiply, nonlinearities of Keras 3, normalizations without a convolution."""
+
+    def outputs(x):
+        x = keras.layers.BatchNormalization(name="first")(keras.layers.Rescaling(1 / 255)(x))
+        y = keras.layers.Conv2D(4, 3, padding="same", name="conv")(x)
+        y = keras.layers.Activation("hard_sigmoid")(keras.layers.BatchNormalization()(y))
+        y = keras.layers.Multiply()([y, keras.layers.Dense(4, "gelu", name="dense")(x)])
+        y = keras.layers.SeparableConv2D(4, 3, name="separable")(y * 2.0 + x[:, :, :, :1])
+        return keras.layers.Dense(2, "softmax", name="top")(
+            keras.layers.GlobalMaxPooling2D()(keras.layers.LayerNormalization()(y))
+        )
+
+    inputs = keras.Input((16, 16, 3))
+    model = seeded(keras.Model(inputs, outputs(inputs)))
+    still = train_quantized(model, batches, **QUICK, settings=TrainingSettings(learning_rate=1e-9))
+    for before, after in zip(model.trainable_weights, still.trainable_weights, strict=True):
+        np.testing.assert_allclose(after, before, atol=1e-6)
+    assert still(pixels(2)).shape == (2, 2)
+
+
+def test_a_layer_that_stands_twice_is_trained_once():
+    inputs = keras.Input((16, 16, 3))
+    shared = keras.layers.Conv2D(3, 3, padding="same", name="shared")
+    x = shared(shared(keras.layers.Rescaling(1 / 255)(inputs)))
+    x = keras.layers.Dense(2, "softmax", name="top")(keras.layers.GlobalAveragePooling2D()(x))
+    model = seeded(keras.Model(inputs, x))
+    result = train_quantized(model, batches, **QUICK, **FAST)
+    assert not np.array_equal(model.get_layer("shared").kernel, result.get_layer("shared").kernel)
+
+
+def test_models_inside_are_refused_with_the_way_out():
+    inner = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Conv2D(3, 3)], name="inner")
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.GlobalAveragePooling2D()(inner(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2, "softmax")(x))
+    with pytest.raises(SparsityError, match="holds other models: inner") as caught:
+        train_quantized(model, batches, **QUICK)
+    assert "remove_filters" in str(caught.value)
+
+
+def test_nothing_to_quantize_is_refused():
+    inputs = keras.Input((16, 16, 3))
+    model = keras.Model(inputs, keras.layers.LayerNormalization()(inputs))
+    with pytest.raises(SparsityError, match="nothing in"):
+        train_quantized(model, batches, **QUICK)
