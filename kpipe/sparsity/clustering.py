@@ -17,7 +17,7 @@ import numpy as np
 from kpipe.errors import SparsityError, nearest
 from kpipe.sparsity.bridge import to_keras, to_tf_keras
 from kpipe.sparsity.mapping import leaves
-from kpipe.sparsity.tfmot import tfmot
+from kpipe.sparsity.tfmot import cluster_preserving_zeros, tfmot
 from kpipe.sparsity.training import (
     KERNELS,
     Batches,
@@ -53,6 +53,7 @@ def cluster_weights(
     """Train a classifier while the weights of each kernel share `clusters` values.
 
     Trainable Conv2D and Dense kernels with more weights than that are clustered, each on its own.
+    Zeros of a magnitude-pruned kernel stay zero, as one of the values, if there are 3 or more.
 
     Args:
         model: a trained functional or Sequential Keras 3 classifier ending in softmax. It is not
@@ -84,8 +85,11 @@ def cluster_weights(
             return None
         if int(np.prod(layer.kernel.shape)) <= clusters:
             return None
-        return tfmot.clustering.keras.cluster_weights(
-            layer, number_of_clusters=clusters, cluster_centroids_init=_STARTS[start]
+        return cluster_preserving_zeros(
+            layer,
+            number_of_clusters=clusters,
+            cluster_centroids_init=_STARTS[start],
+            preserve_sparsity=clusters > 2 and bool((layer.kernel.numpy() == 0).any()),
         )
 
     keras.utils.set_random_seed(settings.seed)  # k-means++ draws

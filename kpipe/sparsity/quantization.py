@@ -14,6 +14,7 @@ import os
 from typing import Any
 
 import keras
+import tensorflow as tf
 import tf_keras
 
 from kpipe.errors import SparsityError
@@ -42,7 +43,7 @@ def train_quantized(
 
     The rounding is emulated in the layers that TFMOT knows how to quantize: convolutions, depthwise
     ones, Dense, the normalizations that follow them, common activations, pooling, Add and
-    Concatenate. The others compute as before.
+    Concatenate. The others compute as before. Zeros of magnitude-pruned kernels stay zero.
 
     Args:
         model: a trained functional or Sequential Keras 3 classifier ending in softmax, without
@@ -86,8 +87,23 @@ def train_quantized(
         folder=folder,
         source=model,
         what={"bits": 8},
+        callbacks=[_KeepZeros(twin)],
     )
     return to_keras(_unwrapped(twin, to_tf_keras(model)), template=model)
+
+
+class _KeepZeros(tf_keras.callbacks.Callback):
+    """Sets back what the optimizer has moved, before the next step can see it."""
+
+    def __init__(self, model: tf_keras.Model) -> None:
+        super().__init__()
+        kernels = [weight for weight in model.trainable_variables if "kernel" in weight.name]
+        masks = [(kernel, tf.cast(kernel != 0, kernel.dtype)) for kernel in kernels]
+        self._masks = [(kernel, mask) for kernel, mask in masks if not tf.reduce_all(mask == 1)]
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        for kernel, mask in self._masks:
+            kernel.assign(kernel * mask)
 
 
 def _is_known(layer: Any) -> bool:

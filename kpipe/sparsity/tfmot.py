@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import tensorflow as tf
 
-__all__ = ["int8_registry", "tfmot"]
+__all__ = ["cluster_preserving_zeros", "int8_registry", "tfmot"]
 
 
 @contextmanager
@@ -34,6 +34,9 @@ def _untouched_environment() -> Iterator[None]:
 
 with _untouched_environment():
     import tensorflow_model_optimization as tfmot
+    from tensorflow_model_optimization.python.core.clustering.keras.experimental.cluster import (
+        cluster_weights as cluster_preserving_zeros,
+    )
     from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
         default_8bit_quantize_registry as int8_registry,
     )

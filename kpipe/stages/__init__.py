@@ -5,7 +5,8 @@ Balance -> "balance"                       class weights, or which photos an epo
 Augment -> "augmentation"                  what is drawn for each photo in each epoch
 FineTune -> "model"                        a pretrained network, its last layers retrained
 Ensemble -> "ensemble"                     several of them, combined in one graph
-FilterPrune, MagnitudePrune -> "model"     a smaller one
+FilterPrune -> "model"                     a smaller one
+MagnitudePrune, ClusterWeights, QuantizeAware -> "model"      one that compresses, or stands int8
 Export                                     the `.tflite` files, run and measured
 """
 
@@ -14,23 +15,27 @@ from kpipe._lazy import lazy
 __all__ = [
     "Augment",
     "Balance",
+    "ClusterWeights",
     "Data",
     "Ensemble",
     "Export",
     "FilterPrune",
     "FineTune",
     "MagnitudePrune",
+    "QuantizeAware",
 ]
 __getattr__, __dir__ = lazy(
     __name__,
     {
         "Augment": "augmenting",
         "Balance": "balancing",
+        "ClusterWeights": "sparsifying",
         "Data": "data",
         "Ensemble": "ensembling",
         "Export": "exporting",
         "FilterPrune": "pruning",
         "FineTune": "training",
         "MagnitudePrune": "sparsifying",
+        "QuantizeAware": "sparsifying",
     },
 )

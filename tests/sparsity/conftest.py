@@ -33,6 +33,17 @@ def small_classifier(size: int = 16) -> keras.Model:
     return seeded(keras.Model(inputs, outputs))
 
 
+def sparse_classifier() -> keras.Model:
+    """Every second weight of two kernels is zero, none of the others."""
+    model = small_classifier()
+    for name in ("stem", "top"):
+        kernel = model.get_layer(name).kernel
+        value = kernel.numpy()
+        value.ravel()[::2] = 0
+        kernel.assign(value)
+    return model
+
+
 def pixels(count: int, size: int = 16, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0, 255, (count, size, size, 3)).astype(np.float32)
 

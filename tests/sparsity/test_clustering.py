@@ -7,7 +7,7 @@ import pytest
 from kpipe.errors import SparsityError
 from kpipe.sparsity import TrainingSettings, cluster_weights, values_of
 
-from .conftest import Killed, batches, killed_after, seeded, small_classifier
+from .conftest import Killed, batches, killed_after, seeded, small_classifier, sparse_classifier
 
 QUICK = {"clusters": 8, "epochs": 2, "steps_per_epoch": 4}
 FAST = {"settings": TrainingSettings(learning_rate=1e-3)}
@@ -88,3 +88,12 @@ def test_frozen_layers_are_left_alone():
     result = cluster_weights(model, batches, **QUICK)
     np.testing.assert_array_equal(result.get_layer("stem").kernel, model.get_layer("stem").kernel)
     assert values_of(result)["project"] == 8
+
+
+def test_zeros_of_a_pruned_model_stay():
+    sparse = sparse_classifier()
+    result = cluster_weights(sparse, batches, **QUICK, **FAST)
+    for name in ("stem", "top"):
+        before, after = (m.get_layer(name).kernel.numpy() for m in (sparse, result))
+        assert not after[before == 0].any()
+    assert values_of(result)["stem"] == 8

@@ -6,18 +6,7 @@ import pytest
 
 from kpipe.sparsity import KeepZeros
 
-from .conftest import batches, small_classifier
-
-
-def sparse_classifier() -> keras.Model:
-    """Every second weight of two kernels is zero, none of the others."""
-    model = small_classifier()
-    for name in ("stem", "top"):
-        kernel = model.get_layer(name).kernel
-        value = kernel.numpy()
-        value.ravel()[::2] = 0
-        kernel.assign(value)
-    return model
+from .conftest import batches, sparse_classifier
 
 
 def zeros(model: keras.Model) -> dict[str, int]:

@@ -9,7 +9,15 @@ from kpipe.errors import SparsityError
 from kpipe.lite import LiteModel, convert
 from kpipe.sparsity import TrainingSettings, train_quantized
 
-from .conftest import Killed, batches, killed_after, pixels, seeded, small_classifier
+from .conftest import (
+    Killed,
+    batches,
+    killed_after,
+    pixels,
+    seeded,
+    small_classifier,
+    sparse_classifier,
+)
 
 QUICK = {"epochs": 2, "steps_per_epoch": 4}
 FAST = {"settings": TrainingSettings(learning_rate=1e-3)}
@@ -128,6 +136,15 @@ def test_a_layer_that_stands_twice_is_trained_once():
     model = seeded(keras.Model(inputs, x))
     result = train_quantized(model, batches, **QUICK, **FAST)
     assert not np.array_equal(model.get_layer("shared").kernel, result.get_layer("shared").kernel)
+
+
+def test_zeros_of_a_pruned_model_stay():
+    sparse = sparse_classifier()
+    result = train_quantized(sparse, batches, **QUICK, **FAST)
+    for name in ("stem", "top"):
+        before, after = (m.get_layer(name).kernel.numpy() for m in (sparse, result))
+        np.testing.assert_array_equal(after == 0, before == 0)
+        assert not np.any((after == before) & (before != 0))
 
 
 def test_models_inside_are_refused_with_the_way_out():
