@@ -12,11 +12,13 @@ __all__ = [
     "Evaluation",
     "LiteModel",
     "Prediction",
+    "Selective",
     "add_metadata",
     "benchmark",
     "convert",
     "evaluate",
     "latency",
+    "quantize_selectively",
 ]
 __getattr__, __dir__ = lazy(
     __name__,
@@ -26,10 +28,12 @@ __getattr__, __dir__ = lazy(
         "Evaluation": "evaluation",
         "LiteModel": "interpreter",
         "Prediction": "classification",
+        "Selective": "selective",
         "add_metadata": "metadata",
         "benchmark": "benchmarking",
         "convert": "conversion",
         "evaluate": "evaluation",
         "latency": "benchmarking",
+        "quantize_selectively": "selective",
     },
 )

@@ -3,8 +3,13 @@
     quantize    weights   arithmetic   file's input         file's output
     None        float32   float32      float32 [0, 255]     float32 probabilities
     "float16"   float16   float32      float32 [0, 255]     float32 probabilities
-    "dynamic"   int8      mixed        float32 [0, 255]     float32 probabilities
+    "dynamic"   int8      int8, mostly float32 [0, 255]     float32 probabilities
+    "mixed"     int8      int8, float  float32 [0, 255]     float32 probabilities
     "int8"      int8      int8         uint8 raw pixels     uint8 probabilities * 256
+
+"mixed" is for those without calibration images: weights of convolutions and dense layers meet
+activations that are quantized as they come, while depthwise layers, where that costs more time
+than it saves, get their weights back as floats (ai-edge-quantizer).
 
 The batch is fixed at 1: with a free batch the graph falls into many pieces that the XNNPACK
 delegate cannot join. An int8 file gives uint8, because its softmax knows no finer step than
@@ -26,16 +31,18 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.lite.python.convert import ConverterError
+from tensorflow.lite.python.convert import ConverterError, mlir_quantize
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from kpipe.errors import ExportError, nearest
+from kpipe.lite.calibration import calibration_images
 from kpipe.lite.chatter import quiet_stderr
 from kpipe.lite.interpreter import LiteModel
+from kpipe.lite.mixing import mixed
 
-__all__ = ["convert"]
+__all__ = ["calibrated", "convert", "fresh_names", "quantized", "refuse_other_than_raw_pixels"]
 
-_MODES = ("float16", "dynamic", "int8")
+_MODES = ("float16", "dynamic", "mixed", "int8")
 
 
 def convert(
@@ -48,7 +55,7 @@ def convert(
     Args:
         model: one input (batch, height, width, 3), float32 pixels in [0, 255], its preprocessing
             inside; one output (batch, classes).
-        quantize: None, "float16", "dynamic" or "int8"; see the table above.
+        quantize: None, "float16", "dynamic", "mixed" or "int8"; see the table above.
         calibration: for "int8": images (height, width, 3) or batches (n, height, width, 3) in
             [0, 255], a few hundred from the training split. Read once, kept in memory.
 
@@ -66,14 +73,24 @@ def convert(
             expected="None, " + ", ".join(map(repr, _MODES)),
             fix=nearest(str(quantize), _MODES),
         )
+    if quantize == "mixed":
+        return mixed(convert(model))
     shape = _input_shape(model)
     _refuse_unfinished_weights(model)
-    images = _calibration_images(calibration, shape) if quantize == "int8" else []
+    images = calibration_images(calibration, shape) if quantize == "int8" else []
+    content = _converted(model, quantize, images)
+    if quantize == "int8":
+        refuse_other_than_raw_pixels(content)
+    return content
 
+
+def _converted(
+    model: keras.Model, quantize: str | None, images: list[np.ndarray], **settings: Any
+) -> bytes:
     with quiet_stderr(), warnings.catch_warnings():
         # Said by the converter of every uint8 input, although the statistics follow later.
         warnings.filterwarnings("ignore", message="Statistics for quantized inputs")
-        converter = _converter(model, shape)
+        converter = _converter(model, _input_shape(model))
         if quantize is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantize == "float16":
@@ -83,13 +100,37 @@ def convert(
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type = tf.uint8
             converter.inference_output_type = tf.uint8
+        for name, value in settings.items():
+            setattr(converter, name, value)
         try:
-            content: bytes = converter.convert()
+            return bytes(converter.convert())
         except (ConverterError, RuntimeError, ValueError) as error:
             raise _translated(error, model) from error
-    if quantize == "int8":
-        _refuse_other_than_raw_pixels(content)
-    return content
+
+
+def calibrated(model: keras.Model, images: list[np.ndarray]) -> bytes:
+    """A float file with the ranges that the images gave, for `quantized`; not to be shipped.
+
+    Args:
+        model: as for `convert`.
+        images: of `calibration_images`.
+    """
+    return _converted(model, "int8", images, _experimental_calibrate_only=True)
+
+
+def quantized(ranges: bytes, keep: Iterable[str] = (), *, verify: bool = False) -> bytes:
+    """An int8 file of a calibrated one.
+
+    Args:
+        ranges: of `calibrated`.
+        keep: names of the tensors whose operations stay in float32.
+        verify: beside each operation, one that gives its error; for measuring only.
+    """
+    ends = {} if verify else {"input_data_type": tf.uint8, "output_data_type": tf.uint8}
+    with quiet_stderr():
+        return bytes(
+            mlir_quantize(ranges, denylisted_nodes=[*keep], enable_numeric_verify=verify, **ends)
+        )
 
 
 def _converter(model: keras.Model, shape: tuple[int, int, int]) -> tf.lite.TFLiteConverter:
@@ -122,20 +163,29 @@ def _traced(function: Callable[[tf.Tensor], Any], shape: tuple[int, int, int]) -
 
 @contextmanager
 def _fresh_names(model: keras.Model) -> Iterator[None]:
-    """Automatic layer names counted from the model's first layer, as in a fresh process."""
-    layers = list(dict.fromkeys(model._flatten_layers()))
-    names = [layer.name for layer in layers]
-    counts: dict[str, int] = {}
+    """The layers carry the names of a fresh process while the body runs."""
+    named = fresh_names(model)
+    own = [layer.name for layer, _ in named]
     try:
-        for layer in layers:
-            base = re.sub(r"_\d+$", "", layer.name)
-            if base.replace("_", "") == type(layer).__name__.lower():
-                number = counts[base] = counts.get(base, -1) + 1
-                layer.name = f"{base}_{number}" if number else base
+        for layer, name in named:
+            layer.name = name
         yield
     finally:
-        for layer, name in zip(layers, names, strict=True):
+        for (layer, _), name in zip(named, own, strict=True):
             layer.name = name
+
+
+def fresh_names(model: keras.Model) -> list[tuple[keras.Layer, str]]:
+    """Every layer with its name, automatic ones counted from the model's first layer."""
+    named = []
+    counts: dict[str, int] = {}
+    for layer in dict.fromkeys(model._flatten_layers()):
+        name, base = layer.name, re.sub(r"_\d+$", "", layer.name)
+        if base.replace("_", "") == type(layer).__name__.lower():
+            number = counts[base] = counts.get(base, -1) + 1
+            name = f"{base}_{number}" if number else base
+        named.append((layer, name))
+    return named
 
 
 def _input_shape(model: keras.Model) -> tuple[int, int, int]:
@@ -172,46 +222,8 @@ def _refuse_unfinished_weights(model: keras.Model) -> None:
         )
 
 
-def _calibration_images(
-    calibration: Iterable[Any] | None, shape: tuple[int, int, int]
-) -> list[np.ndarray]:
-    """Float32 (1, height, width, 3) each, the first one with a pixel at either end of the range."""
-    expected = f"images (height, width, 3) or (n, height, width, 3) of size {shape} in [0, 255]"
-    fix = "convert(model, 'int8', calibration=images) with a few hundred training images"
-    images: list[np.ndarray] = []
-    for position, item in enumerate(calibration if calibration is not None else ()):
-        if isinstance(item, (tuple, list, dict)):
-            raise ExportError(
-                f"calibration item {position} is a {type(item).__name__}, not an array",
-                expected=expected,
-                fix="leave out the labels: dataset.map(lambda image, label: image)",
-            )
-        batch = np.asarray(item, np.float32)
-        if batch.shape[-3:] != shape or batch.ndim not in (3, 4):
-            raise ExportError(
-                f"calibration item {position} does not have the model's input size",
-                expected=expected,
-                received=f"shape {batch.shape}",
-                fix="feed what the model was trained on, before any preprocessing of its own",
-            )
-        if batch.size and not (batch.min() >= 0 and batch.max() <= 255):  # NaN fails both
-            raise ExportError(
-                f"calibration item {position} leaves the range of pixels",
-                expected=expected,
-                received=f"values from {batch.min()} to {batch.max()}",
-                fix="give raw pixels; the model's own preprocessing scales them",
-            )
-        images.extend(image[None] for image in batch.reshape(-1, *shape))
-    if not images:
-        raise ExportError("int8 needs calibration images, and there are none", fix=fix)
-    # The range seen at the input becomes its scale. One black and one white pixel make it
-    # [0, 255], scale 1 and zero point 0: the phone passes camera bytes without touching them.
-    images[0] = images[0].copy()
-    images[0][0, 0, 0], images[0][0, -1, -1] = 0.0, 255.0
-    return images
-
-
-def _refuse_other_than_raw_pixels(content: bytes) -> None:
+def refuse_other_than_raw_pixels(content: bytes) -> None:
+    """Camera bytes go in untouched, so scale and zero point must be at rest."""
     scale, zero_point = LiteModel(content).input_quantization
     if (scale, zero_point) != (1.0, 0):
         raise ExportError(

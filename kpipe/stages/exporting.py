@@ -35,8 +35,9 @@ class Export(Stage):
     """Write the `.tflite` files, and prove each on the test split, which nothing before has seen.
 
     Args:
-        quantize: of the last model's file: "int8" (uint8 pixels in), "float16", "dynamic", or None
-            for float32. Every model is written in float32 too.
+        quantize: of the last model's file: "int8" (uint8 pixels in), "mixed" (int8 weights,
+            no calibration), "float16", "dynamic", or None for float32. Every model is written in
+            float32 too.
         tolerance: the accuracy that a file may lose against the Keras model it was made from, in
             [0, 1]; a greater loss fails the run.
         calibration: how many training photos, even over the classes, set the ranges of int8.
@@ -55,7 +56,7 @@ class Export(Stage):
     )
     distributions: ClassVar = ("keras", "tensorflow", "ai-edge-litert", "flatbuffers")
 
-    quantize: Literal["int8", "float16", "dynamic"] | None = "int8"
+    quantize: Literal["int8", "mixed", "float16", "dynamic"] | None = "int8"
     tolerance: Annotated[float, Between(0, 1)] = 0.02
     calibration: Annotated[int, Between(1)] = 200
     license: str = ""

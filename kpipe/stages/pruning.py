@@ -53,8 +53,8 @@ class FilterPrune(Stage):
         params: the share of parameters to keep, instead.
         latency_ms: the median milliseconds of one photo by LiteRT to reach, 1 thread, on this
             machine, instead.
-        latency_of: the form of file whose latency is meant and told: "int8", "float16", "dynamic",
-            or None for float32.
+        latency_of: the form of file whose latency is meant and told: "int8", "mixed", "float16",
+            "dynamic", or None for float32.
         rounds: how many times filters are removed and the rest retrained.
         tolerance: validation accuracy that may be lost, in [0, 1]; the first round that loses more
             ends the rounds, and the one before it is what is kept. None keeps the last.
@@ -91,7 +91,7 @@ class FilterPrune(Stage):
     macs: Share | None = None
     params: Share | None = None
     latency_ms: Annotated[float, Between(0, strict=True)] | None = None
-    latency_of: Literal["int8", "float16", "dynamic"] | None = "int8"
+    latency_of: Literal["int8", "mixed", "float16", "dynamic"] | None = "int8"
     rounds: Annotated[int, Between(1)] = 4
     tolerance: Part | None = None
     sensitivity: Part | None = None

@@ -47,7 +47,7 @@ def test_int8_computes_nothing_in_float(int8_file):
     assert kinds <= {"uint8", "int8", "int32"}
 
 
-@pytest.mark.parametrize("quantize", ["float16", "dynamic"])
+@pytest.mark.parametrize("quantize", ["float16", "dynamic", "mixed"])
 def test_light_modes_take_floats_and_stay_close(model, float_file, quantize):
     content = convert(model, quantize)
     images = photos(8, seed=2)

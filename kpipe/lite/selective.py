@@ -1,0 +1,188 @@
+"""Selective quantization: int8, but for the few layers that lose too much by it.
+
+errors of each operation on its own   -> the operations that may matter      (verification)
+each of these in float, the rest int8 -> how much nearer the answers come    (Kullback-Leibler)
+the first 1, 2, 4, ... in float       -> until the accuracy is within the tolerance
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from kpipe.errors import ExportError
+from kpipe.lite.calibration import calibration_images
+from kpipe.lite.chatter import quiet_stderr
+from kpipe.lite.conversion import (
+    calibrated,
+    convert,
+    fresh_names,
+    quantized,
+    refuse_other_than_raw_pixels,
+)
+from kpipe.lite.interpreter import LiteModel
+
+__all__ = ["Selective", "Trade", "quantize_selectively"]
+
+_IMAGES = 32  # on which the layers are compared
+_CANDIDATES = 64  # operations of which the effect on the answers is measured
+_LEAST = 1 / 512  # half a step of the answers
+
+
+@dataclass(frozen=True)
+class Trade:
+    """What a file with some layers in float is like."""
+
+    in_float: tuple[str, ...]
+    accuracy: float
+    size: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Selective:
+    """The file that was chosen, and those that were looked at on the way.
+
+    Attributes:
+        content: the `.tflite` file, uint8 in and out.
+        in_float: the layers that compute in float32 there, those that cost most first.
+        within: whether its accuracy is within the tolerance.
+        float_accuracy: of the float32 file.
+        trades: every file looked at, plain int8 first.
+    """
+
+    content: bytes
+    in_float: tuple[str, ...]
+    within: bool
+    float_accuracy: float
+    trades: tuple[Trade, ...]
+
+
+def quantize_selectively(
+    model: keras.Model,
+    calibration: Iterable[Any],
+    accuracy: Callable[[bytes], float],
+    *,
+    tolerance: float = 0.01,
+    most: int = 32,
+) -> Selective:
+    """Convert to int8, and keep in float32 what costs more accuracy than may be lost.
+
+    Args:
+        model: as for `convert`.
+        calibration: as for `convert`.
+        accuracy: of a `.tflite` file on data that choices may be made on, so not the test split.
+        tolerance: the accuracy that may be lost against the float32 file.
+        most: operations in float32 at most.
+
+    Returns:
+        The first file within the tolerance, of plain int8 and 1, 2, 4, ... operations in float32;
+        where there is none, the most accurate of them, `within` false.
+
+    Raises:
+        ExportError: as `convert`, or a tolerance that is no share.
+    """
+    if not 0 <= tolerance <= 1:
+        raise ExportError("the tolerance is no share", expected="0 to 1", received=f"{tolerance}")
+    float32 = convert(model)
+    images = calibration_images(calibration, model.input_shape[1:])
+    ranges = calibrated(model, images)
+    aim = accuracy(float32)
+    files = [quantized(ranges)]
+    refuse_other_than_raw_pixels(files[0])
+    trades = [Trade((), accuracy(files[0]), len(files[0]))]
+    if trades[0].accuracy < aim - tolerance:
+        costs = _costliest(ranges, float32, files[0], np.concatenate(images[:_IMAGES]))
+        for count in _doubled(min(most, len(costs))):
+            tensors = list(dict.fromkeys(tensor for group in costs[:count] for tensor in group))
+            files.append(quantized(ranges, tensors))
+            layers = dict.fromkeys(_layer(model, tensor) for tensor in tensors)
+            trades.append(Trade(tuple(layers), accuracy(files[-1]), len(files[-1])))
+            if trades[-1].accuracy >= aim - tolerance:
+                break
+    within = trades[-1].accuracy >= aim - tolerance
+    chosen = -1 if within else int(np.argmax([trade.accuracy for trade in trades]))
+    return Selective(files[chosen], trades[chosen].in_float, within, aim, tuple(trades))
+
+
+def _doubled(most: int) -> list[int]:
+    """1, 2, 4, ... and `most`."""
+    return sorted({min(2**power, most) for power in range(most.bit_length() + 1)} - {0})
+
+
+def _costliest(ranges: bytes, float32: bytes, int8: bytes, images: np.ndarray) -> list[list[str]]:
+    """Operations, each with its readers, that bring the answers nearer if they are in float.
+
+    They are named by the tensors of their results; those that do most come first.
+    """
+    exact = LiteModel(float32).predict(images)
+    before = _distance(exact, LiteModel(int8).predict(images))
+    readers = _readers(ranges)
+    gains = {}
+    known = [name for name in _noisiest(ranges, images) if name in readers]  # all but the answers
+    for name in known[:_CANDIDATES]:
+        found = LiteModel(quantized(ranges, [name, *readers[name]])).predict(images)
+        gains[name] = before - _distance(exact, found)
+    best = sorted((name for name in gains if gains[name] > 0), key=lambda name: -gains[name])
+    return [[name, *readers[name]] for name in best]
+
+
+def _readers(ranges: bytes) -> dict[str, list[str]]:
+    """Result of an operation -> the results of the operations that read it."""
+    with quiet_stderr():
+        interpreter = Interpreter(model_content=ranges)
+    names = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
+    operations = [o for o in interpreter._get_ops_details() if o["op_name"] != "DELEGATE"]
+    results = {int(index): names[index] for o in operations for index in o["outputs"]}
+    return {
+        name: [results[int(o["outputs"][0])] for o in operations if index in o["inputs"]]
+        for index, name in results.items()
+    }
+
+
+def _distance(exact: np.ndarray, found: np.ndarray) -> float:
+    """Mean Kullback-Leibler divergence of the answers from the exact ones."""
+    exact, found = np.maximum(exact, _LEAST), np.maximum(found, _LEAST)
+    return float((exact * np.log(exact / found)).sum(axis=1).mean())
+
+
+def _noisiest(ranges: bytes, images: np.ndarray) -> list[str]:
+    """The operations' tensors, that of the largest error over its spread first."""
+    with quiet_stderr(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
+        interpreter = Interpreter(
+            model_content=quantized(ranges, verify=True), experimental_preserve_all_tensors=True
+        )
+        interpreter.allocate_tensors()
+    (entry,) = interpreter.get_input_details()
+    checks = [o for o in interpreter._get_ops_details() if o["op_name"] == "NumericVerify"]
+    noise = np.zeros(len(checks))
+    for image in images:
+        interpreter.set_tensor(entry["index"], image[None])
+        interpreter.invoke()
+        for number, check in enumerate(checks):
+            error = interpreter.get_tensor(int(check["outputs"][0]))
+            values = interpreter.get_tensor(int(check["inputs"][1]))
+            noise[number] += np.mean(error**2) / (np.var(values) + 1e-12)
+    details = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
+    return [details[int(checks[number]["inputs"][1])] for number in np.argsort(-noise)]
+
+
+def _layer(model: keras.Model, tensor: str) -> str:
+    """The layer behind a tensor such as "net_1/relu_1/Relu6;net_1/conv_1/convolution": conv."""
+    named = {name: layer for layer, name in fresh_names(model)}
+    parts = [part for path in tensor.split(";") for part in path.split("/")[1:]]
+    words = [word for part in parts for word in (part, re.sub(r"_\d+$", "", part))]
+    found = [named[word] for word in words if word in named]
+    kernels = [layer for layer in found if any("kernel" in w.name for w in layer.weights)]
+    return [*found, *kernels][-1].name if found else tensor

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from kpipe.errors import ExportError
+from kpipe.lite import LiteModel, quantize_selectively
+from kpipe.lite.selective import _doubled
+
+from .conftest import photos, seeded, small_classifier
+
+
+def two_ranges() -> keras.Model:
+    """What tells the classes apart passes a layer with a channel a thousand times larger."""
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocessing")(inputs)
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="stem")(x)
+    wide = keras.layers.Conv2D(4, 1, name="wide")
+    narrow = keras.layers.Conv2D(4, 1, name="narrow")
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="last")(narrow(wide(x)))
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name="top")(x))
+    seeded(model, 3)
+    scales = np.array([3000.0, 1.0, 1.0, 1.0])
+    wide.kernel.assign(np.eye(4)[None, None] * scales)
+    wide.bias.assign(np.zeros(4))
+    narrow.kernel.assign(np.eye(4)[None, None] / scales[:, None])
+    narrow.bias.assign(np.zeros(4))
+    return model
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return photos(48, seed=4)
+
+
+class Agreement:
+    """How near a file is to the model, as a share; the calls are kept."""
+
+    def __init__(self, model: keras.Model, images: np.ndarray) -> None:
+        self.images = images
+        self.expected = model.predict(images.astype("float32"), verbose=0)
+        self.files: list[bytes] = []
+
+    def __call__(self, content: bytes) -> float:
+        self.files.append(content)
+        return 1 - float(np.abs(LiteModel(content).predict(self.images) - self.expected).max())
+
+
+def test_plain_int8_that_is_good_enough_is_taken(model, images):
+    accuracy = Agreement(model, images)
+    found = quantize_selectively(model, [images], accuracy, tolerance=0.2)
+    assert found.within and found.in_float == () and len(found.trades) == 1
+    assert found.content == accuracy.files[-1]
+    assert LiteModel(found.content).input_quantization == (1.0, 0)
+
+
+def test_the_layers_that_cost_most_stay_in_float(images):
+    model = two_ranges()
+    accuracy = Agreement(model, images)
+    found = quantize_selectively(model, [images], accuracy, tolerance=0.02)
+    assert found.trades[0].accuracy < 0.95
+    assert found.within and found.trades[-1].accuracy >= found.float_accuracy - 0.02
+    assert {"wide", "narrow"} <= set(found.in_float)
+    assert "top" not in found.in_float
+    opened = LiteModel(found.content)
+    assert opened.input_dtype == np.uint8 and opened.input_quantization == (1.0, 0)
+    assert found.content == accuracy.files[-1]
+
+
+def test_the_best_is_given_and_said_not_to_be_within(model, images):
+    scores = iter([0.9, 0.5, 0.6, 0.8, 0.7, 0.6, 0.5, 0.5, 0.5])
+    given: list[bytes] = []
+
+    def accuracy(content: bytes) -> float:
+        given.append(content)
+        return next(scores)
+
+    found = quantize_selectively(model, [images], accuracy, most=4)
+    assert not found.within
+    assert [trade.accuracy for trade in found.trades] == [0.5, 0.6, 0.8, 0.7][: len(found.trades)]
+    assert found.content == given[1 + np.argmax([trade.accuracy for trade in found.trades])]
+    assert found.in_float == max(found.trades, key=lambda trade: trade.accuracy).in_float
+
+
+def test_same_bytes_every_time(images):
+    model = two_ranges()
+    one, other = (
+        quantize_selectively(model, [images], Agreement(model, images), tolerance=0.02)
+        for _ in range(2)
+    )
+    assert one.content == other.content
+
+
+def test_a_tolerance_that_is_no_share_is_refused():
+    with pytest.raises(ExportError, match="tolerance"):
+        quantize_selectively(small_classifier(), [photos(2)], lambda content: 1.0, tolerance=2)
+
+
+@pytest.mark.parametrize(("most", "counts"), [(0, []), (1, [1]), (4, [1, 2, 4]), (6, [1, 2, 4, 6])])
+def test_counts_double(most, counts):
+    assert _doubled(most) == counts
