@@ -518,6 +518,22 @@ def test_predict_names_what_it_cannot_read_and_classifies_the_rest(
     refused(kpipe("predict", model, tmp_path / "none"), "no images in")
 
 
+def test_benchmark_times_files_in_turns_and_tells_ratios(kpipe: Command, walk) -> None:
+    dense, final = walk.folder / "mobilenet-0-25.tflite", walk.folder / "model.tflite"
+    outcome = kpipe("benchmark", dense, final, "--runs", "10")
+    assert outcome.code == 0, outcome
+    ratio = final.stat().st_size / dense.stat().st_size
+    assert f"over {dense}: time" in outcome.out and f"size {ratio:.2f}" in outcome.out
+    assert outcome.out.count("median") == 2 and "1 part(s)" in outcome.out
+    alone = kpipe("benchmark", dense, "--runs", "1")
+    assert alone.code == 0 and "over" not in alone.out
+
+
+def test_benchmark_refuses_what_is_no_model(kpipe: Command, tmp_path: Path) -> None:
+    refused(kpipe("benchmark", "absent.tflite"), "absent.tflite")
+    assert kpipe("benchmark").code == 2
+
+
 def test_predict_refuses_what_is_no_model(kpipe: Command, tmp_path: Path) -> None:
     refused(kpipe("predict", "absent.tflite", "a.png"), "absent.tflite")
     (tmp_path / "half.tflite").write_bytes(b"TFL3" * 10)

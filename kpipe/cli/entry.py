@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 
 from kpipe import __version__
+from kpipe.cli.benchmarking import benchmark
 from kpipe.cli.checking import check
 from kpipe.cli.lines import line
 from kpipe.cli.pipelines import plan, report, run
@@ -58,5 +59,5 @@ def commands() -> None:
     """From a folder of labelled photos to a small, fast, checked TFLite model."""
 
 
-for command in (run, plan, check, preview, report, predict):
+for command in (run, plan, check, preview, report, predict, benchmark):
     commands.add_command(command)

@@ -1,6 +1,7 @@
-"""How fast and how large an exported file is, on this machine.
+"""How fast and how large exported files are, on this machine.
 
 runs of one image, warmed up: 5th percentile <= median <= 95th percentile, in milliseconds
+several files: a few runs of each in turns, so that what else the machine does meets all of them
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import gzip
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,31 +17,54 @@ import numpy as np
 
 from kpipe.errors import ExportError
 from kpipe.lite.interpreter import LiteModel
+from kpipe.lite.memory import peak_memory
 
-__all__ = ["Benchmark", "benchmark", "latency"]
+__all__ = ["Benchmark", "benchmark", "compare", "latency"]
 
 _WARM_UP = 10
+_TURN = 5
+
+_File = str | os.PathLike[str] | bytes
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Latency in milliseconds for one image, sizes in bytes."""
+    """What a file costs.
+
+    Attributes:
+        threads: that LiteRT was allowed.
+        runs: single images that were timed.
+        median_ms: milliseconds for one image; half of the runs took longer.
+        p5_ms: 5 % of the runs took less.
+        p95_ms: 5 % of the runs took longer.
+        ratio: its time over that of the first file compared, in the same turn; median of the turns.
+        initialization_ms: from the file to a model that can answer.
+        peak_memory: bytes that a process grows by, at most, while it opens the file and runs it.
+        size: bytes of the file.
+        gzip_size: bytes of the file in a compressed download.
+        partitions: in how many pieces the XNNPACK delegate runs the graph; 1 is best.
+        outside: operations that are left to slower kernels, in the order of the graph.
+    """
 
     threads: int
     runs: int
     median_ms: float
     p5_ms: float
     p95_ms: float
+    ratio: float
     initialization_ms: float
+    peak_memory: int
     size: int
     gzip_size: int
+    partitions: int
+    outside: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self)
+        return {**asdict(self), "outside": list(self.outside)}
 
 
-def benchmark(path: str | os.PathLike[str] | bytes, threads: int = 1, runs: int = 100) -> Benchmark:
+def benchmark(path: _File, threads: int = 1, runs: int = 100) -> Benchmark:
     """Time a `.tflite` file on random pixels.
 
     Args:
@@ -47,29 +72,49 @@ def benchmark(path: str | os.PathLike[str] | bytes, threads: int = 1, runs: int 
         threads: processor threads that LiteRT may use.
         runs: how many single images to time, after ten that do not count.
     """
+    return compare([path], threads, runs)[0]
+
+
+def compare(paths: Sequence[_File], threads: int = 1, runs: int = 100) -> list[Benchmark]:
+    """Time several `.tflite` files in turns, five runs each, on random pixels.
+
+    Args:
+        paths: the files, or their contents.
+        threads: processor threads that LiteRT may use.
+        runs: how many single images to time of each file, after ten that do not count.
+
+    Raises:
+        ExportError: no runs, or a file that is not right.
+    """
     if runs < 1:
         raise ExportError("nothing to time", expected="runs >= 1", received=f"runs={runs}")
-    start = time.perf_counter()
-    model = LiteModel(path, threads)
-    initialization = time.perf_counter() - start
-    pixels = np.random.default_rng(0).integers(0, 256, (1, *model.image_size, 3))
-    image = pixels.astype(model.input_dtype)
-    durations = []
-    for _ in range(_WARM_UP + runs):
+    models, openings = [], []
+    for path in paths:
         start = time.perf_counter()
-        model.invoke(image)
-        durations.append(time.perf_counter() - start)
-    p5, median, p95 = np.percentile(durations[_WARM_UP:], [5, 50, 95]) * 1000
-    return Benchmark(
-        threads=threads,
-        runs=runs,
-        median_ms=float(median),
-        p5_ms=float(p5),
-        p95_ms=float(p95),
-        initialization_ms=initialization * 1000,
-        size=len(model.content),
-        gzip_size=len(gzip.compress(model.content, mtime=0)),
-    )
+        models.append(LiteModel(path, threads))
+        openings.append(time.perf_counter() - start)
+    durations = _durations(models, runs)
+    found = []
+    for model, opening, times in zip(models, openings, durations, strict=True):
+        p5, median, p95 = np.percentile(times, [5, 50, 95]) * 1000
+        partitions, outside = model.delegation()
+        found.append(
+            Benchmark(
+                threads=threads,
+                runs=runs,
+                median_ms=float(median),
+                p5_ms=float(p5),
+                p95_ms=float(p95),
+                ratio=float(np.median(_by_turn(times) / _by_turn(durations[0]))),
+                initialization_ms=opening * 1000,
+                peak_memory=peak_memory(model.content, threads),
+                size=len(model.content),
+                gzip_size=len(gzip.compress(model.content, mtime=0)),
+                partitions=partitions,
+                outside=outside,
+            )
+        )
+    return found
 
 
 def latency(model: Any, threads: int = 1, runs: int = 100, *, quantize: str | None = None) -> float:
@@ -91,4 +136,29 @@ def latency(model: Any, threads: int = 1, runs: int = 100, *, quantize: str | No
             shape = (2, *model.input_shape[1:])
             calibration = [np.random.default_rng(0).uniform(0, 255, shape).astype("float32")]
         model = convert(model, quantize, calibration)
-    return benchmark(model, threads, runs).median_ms
+    if runs < 1:
+        raise ExportError("nothing to time", expected="runs >= 1", received=f"runs={runs}")
+    return float(np.median(_durations([LiteModel(model, threads)], runs)[0])) * 1000
+
+
+def _durations(models: Sequence[LiteModel], runs: int) -> list[list[float]]:
+    """Seconds of `runs` single images by each model."""
+    pixels = [np.random.default_rng(0).integers(0, 256, (1, *m.image_size, 3)) for m in models]
+    images = [p.astype(m.input_dtype) for p, m in zip(pixels, models, strict=True)]
+    for model, image in zip(models, images, strict=True):
+        for _ in range(_WARM_UP):
+            model.invoke(image)
+    durations: list[list[float]] = [[] for _ in models]
+    while len(durations[-1]) < runs:
+        for model, image, times in zip(models, images, durations, strict=True):
+            for _ in range(min(_TURN, runs - len(times))):
+                start = time.perf_counter()
+                model.invoke(image)
+                times.append(time.perf_counter() - start)
+    return durations
+
+
+def _by_turn(times: Sequence[float]) -> np.ndarray:
+    """The median of each turn."""
+    turns = [times[start : start + _TURN] for start in range(0, len(times), _TURN)]
+    return np.array([np.median(turn) for turn in turns])

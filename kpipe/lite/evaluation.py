@@ -7,8 +7,11 @@ accuracy = trace / sum        balanced accuracy = mean over classes of diagonal 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,33 @@ import numpy as np
 from kpipe.errors import ExportError
 from kpipe.lite.interpreter import LiteModel
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Difference", "Evaluation", "evaluate"]
+
+
+@dataclass(frozen=True, eq=False)
+class Difference:
+    """An image on which a file is far from the Keras model that it was made from.
+
+    Attributes:
+        position: of the image in the data.
+        difference: largest absolute difference of a probability.
+        label: its class.
+        answer: the class that the file gives.
+        reference: the class that the Keras model gives.
+        image: (height, width, 3), as it was given.
+    """
+
+    position: int
+    difference: float
+    label: int
+    answer: int
+    reference: int
+    image: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, without the image."""
+        names = ("position", "difference", "label", "answer", "reference")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +60,7 @@ class Evaluation:
         worst_difference: largest absolute difference from the reference's probabilities.
         confusion: int64 (classes, classes), true class by answer.
         probabilities: float32 (images, classes), in the order of the data.
+        differences: the images farthest from the reference, the farthest first; none without one.
     """
 
     images: int
@@ -40,6 +70,7 @@ class Evaluation:
     worst_difference: float | None
     confusion: np.ndarray
     probabilities: np.ndarray
+    differences: tuple[Difference, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without the probabilities of single images."""
@@ -50,6 +81,7 @@ class Evaluation:
             "agreement": self.agreement,
             "worst_difference": self.worst_difference,
             "confusion": self.confusion.tolist(),
+            "differences": [difference.to_dict() for difference in self.differences],
         }
 
 
@@ -57,8 +89,9 @@ def evaluate(
     path: str | os.PathLike[str] | bytes,
     data: Iterable[tuple[Any, Any]] | tuple[np.ndarray, np.ndarray],
     *,
-    threads: int = 1,
+    workers: int | None = None,
     reference: np.ndarray | None = None,
+    differences: int = 8,
 ) -> Evaluation:
     """Run a `.tflite` file on labelled images and compare it with the Keras model it came from.
 
@@ -66,24 +99,28 @@ def evaluate(
         path: the file, or its content.
         data: batches of (images (n, height, width, 3) in [0, 255], integer labels (n,)), or one
             such pair of arrays. It must end.
-        threads: processor threads that LiteRT may use.
+        workers: how many copies of the model answer at once, a thread each; None for one for each
+            processor. The answers are the same.
         reference: the Keras model's probabilities (images, classes) of the same images in order.
+        differences: how many of the images farthest from it to keep.
 
     Raises:
         ExportError: no images, labels the file has no output for, or a reference of another shape.
     """
-    model = LiteModel(path, threads)
-    answers, truths = [], []
-    for images, labels in _batches(data):
-        images, labels = np.asarray(images), np.asarray(labels)
-        if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-            raise ExportError(
-                f"labels do not fit their images in the data for {model.name}",
-                expected=f"integers ({len(images)},)",
-                received=f"{labels.dtype} {labels.shape}",
-            )
-        answers.append(model.predict(images))
-        truths.append(labels)
+    workers = workers or os.cpu_count() or 1
+    with _answering(path, workers) as (model, answer):
+        answers, truths, farthest = [], [], _Farthest(reference, differences)
+        for images, labels in _batches(data):
+            images, labels = np.asarray(images), np.asarray(labels)
+            if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+                raise ExportError(
+                    f"labels do not fit their images in the data for {model.name}",
+                    expected=f"integers ({len(images)},)",
+                    received=f"{labels.dtype} {labels.shape}",
+                )
+            answers.append(answer(images))
+            truths.append(labels)
+            farthest.look(images, labels, answers[-1])
     truth = np.concatenate(truths) if truths else np.empty(0, np.int64)
     if not truth.size:
         raise ExportError(f"no images to evaluate {model.name} on", expected="at least one batch")
@@ -107,7 +144,63 @@ def evaluate(
         worst_difference=worst,
         confusion=confusion,
         probabilities=probabilities,
+        differences=tuple(farthest.found),
     )
+
+
+@contextmanager
+def _answering(
+    path: str | os.PathLike[str] | bytes, workers: int
+) -> Iterator[tuple[LiteModel, Callable[[np.ndarray], np.ndarray]]]:
+    """A model, and what answers a batch by several copies of it."""
+    models = [LiteModel(path)]
+    models += [LiteModel(models[0].content) for _ in range(workers - 1)]
+    free: SimpleQueue[LiteModel] = SimpleQueue()
+    for model in models:
+        free.put(model)
+
+    def one(part: np.ndarray) -> np.ndarray:
+        model = free.get()
+        try:
+            return model.predict(part)
+        finally:
+            free.put(model)
+
+    with ThreadPoolExecutor(workers) as pool:
+
+        def answer(images: np.ndarray) -> np.ndarray:
+            parts = np.array_split(images, max(1, min(len(images), 4 * workers)))
+            return np.concatenate(list(pool.map(one, parts)))
+
+        yield models[0], answer
+
+
+class _Farthest:
+    """The images on which the answers were farthest from the reference, so far."""
+
+    def __init__(self, reference: np.ndarray | None, count: int) -> None:
+        self.reference, self.count = reference, count
+        self.seen = 0
+        self.found: list[Difference] = []
+
+    def look(self, images: np.ndarray, labels: np.ndarray, answers: np.ndarray) -> None:
+        expected = None if self.reference is None else self.reference[self.seen :][: len(images)]
+        if expected is not None and expected.shape == answers.shape:  # refused later otherwise
+            distances = np.abs(answers - expected).max(axis=1)
+            for row in np.argsort(-distances, kind="stable")[: self.count]:
+                self.found.append(
+                    Difference(
+                        position=self.seen + int(row),
+                        difference=float(distances[row]),
+                        label=int(labels[row]),
+                        answer=int(answers[row].argmax()),
+                        reference=int(expected[row].argmax()),
+                        image=images[row].copy(),
+                    )
+                )
+            self.found.sort(key=lambda one: -one.difference)
+            del self.found[self.count :]
+        self.seen += len(images)
 
 
 def _batches(data: Any) -> Iterable[tuple[Any, Any]]:

@@ -127,6 +127,27 @@ class LiteModel:
         """uint8 for an int8 file, float32 for the others."""
         return np.dtype(self._input["dtype"])
 
+    def delegation(self) -> tuple[int, tuple[str, ...]]:
+        """(how many pieces of the graph the delegate runs, the operations that it leaves)."""
+        nodes = self._interpreter._get_ops_details()
+        pieces = [node for node in nodes if node["op_name"] == "DELEGATE"]
+        operations = [node for node in nodes if node["op_name"] != "DELEGATE"]
+        makers = {int(tensor): node for node in operations for tensor in node["outputs"]}
+        inside: set[int] = set()
+        for piece in pieces:
+            ends = {int(tensor) for tensor in piece["inputs"]}
+            waiting = [int(tensor) for tensor in piece["outputs"]]
+            while waiting:
+                tensor = waiting.pop()
+                if tensor in ends or tensor not in makers:
+                    continue
+                node = makers[tensor]
+                if node["index"] not in inside:
+                    inside.add(node["index"])
+                    waiting.extend(int(given) for given in node["inputs"])
+        left = (node["op_name"] for node in operations if node["index"] not in inside)
+        return len(pieces), tuple(left)
+
     def _answer(self, image: np.ndarray) -> np.ndarray:
         scale, zero_point = self.input_quantization
         if self.input_dtype == np.float32:

@@ -3,10 +3,12 @@ from __future__ import annotations
 import gzip
 import json
 
+import keras
+import numpy as np
 import pytest
 
 from kpipe.errors import ExportError
-from kpipe.lite import benchmark, latency
+from kpipe.lite import LiteModel, benchmark, compare, convert, latency
 
 
 def test_percentiles_are_in_order_and_sizes_are_those_of_the_file(float_file):
@@ -16,7 +18,42 @@ def test_percentiles_are_in_order_and_sizes_are_those_of_the_file(float_file):
     assert found.size == len(float_file)
     assert found.gzip_size == len(gzip.compress(float_file))
     assert (found.threads, found.runs) == (1, 5)
+    assert (found.partitions, found.outside) == (1, ())
     assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
+
+
+def test_memory_grows_with_the_file(float_file):
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Dense(400, activation="relu")(keras.layers.Flatten()(inputs))
+    large = convert(keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x)))
+    assert len(large) > 4_800_000
+    found = benchmark(large, runs=1).peak_memory
+    assert found > len(large)
+    assert 0 < benchmark(float_file, runs=1).peak_memory < found
+
+
+def test_what_the_delegate_leaves_is_named():
+    inputs = keras.Input((32, 32, 3))
+    x = keras.ops.flip(keras.layers.Conv2D(4, 3, name="before")(inputs), axis=1)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, name="after")(x))
+    found = benchmark(convert(keras.Model(inputs, keras.layers.Dense(3, "softmax")(x))), runs=1)
+    assert (found.partitions, found.outside) == (2, ("REVERSE_V2",))
+
+
+def test_files_are_timed_in_turns(float_file, int8_file, monkeypatch):
+    turns: list[int] = []
+    invoke = LiteModel.invoke
+
+    def noted(self: LiteModel, image: np.ndarray) -> np.ndarray:
+        turns.append(len(self.content))
+        return invoke(self, image)
+
+    monkeypatch.setattr(LiteModel, "invoke", noted)
+    first, second = compare([float_file, int8_file], runs=12)
+    assert (first.size, second.size) == (len(float_file), len(int8_file))
+    timed = turns[20:44]  # after ten runs of each that do not count
+    one, other = first.size, second.size
+    assert timed == [one] * 5 + [other] * 5 + [one] * 5 + [other] * 5 + [one] * 2 + [other] * 2
 
 
 def test_latency_takes_keras_models_paths_and_bytes(model, float_file, int8_file, tmp_path):

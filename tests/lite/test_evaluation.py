@@ -52,6 +52,30 @@ def test_agreement_and_worst_difference_against_a_reference(float_file):
     assert (alone.agreement, alone.worst_difference) == (None, None)
 
 
+@pytest.mark.parametrize("workers", [1, 2, 5, None])
+def test_any_number_of_workers_gives_the_same(float_file, workers):
+    expected = LiteModel(float_file).predict(IMAGES)
+    found = evaluate(float_file, (IMAGES, LABELS), workers=workers)
+    np.testing.assert_array_equal(found.probabilities, expected)
+
+
+def test_the_images_farthest_from_the_reference_are_kept(float_file):
+    probabilities = LiteModel(float_file).predict(IMAGES)
+    reference = probabilities.copy()
+    for position, distance in ((11, 0.3), (4, 0.2), (25, 0.25)):
+        least = probabilities[position].argmin()
+        reference[position, least] += distance
+    data = [(IMAGES[i : i + 7], LABELS[i : i + 7]) for i in range(0, 30, 7)]
+    found = evaluate(float_file, data, reference=reference, differences=2)
+    assert [one.position for one in found.differences] == [11, 25]
+    far = found.differences[0]
+    np.testing.assert_array_equal(far.image, IMAGES[11])
+    assert far.difference == pytest.approx(found.worst_difference, abs=1e-6)
+    assert (far.label, far.answer) == (LABELS[11], probabilities[11].argmax())
+    assert far.reference == reference[11].argmax()
+    assert evaluate(float_file, data).differences == ()
+
+
 def test_to_dict_survives_json(float_file):
     found = evaluate(float_file, (IMAGES, LABELS)).to_dict()
     assert json.loads(json.dumps(found)) == found

@@ -113,6 +113,44 @@ def test_the_table_shows_each_model_and_marks_the_final_one(page: str) -> None:
         assert text in page
 
 
+def test_the_trade_and_the_farthest_photos_are_shown(journal) -> None:
+    final = row(
+        "model.tflite",
+        "net, int8",
+        in_float=["conv<1>"],
+        validation_float32=0.912,
+        trades=[
+            {"in_float": [], "accuracy": 0.876, "size": 1_000_000},
+            {"in_float": ["conv<1>"], "accuracy": 0.909, "size": 1_300_000},
+        ],
+        differences=[
+            {
+                "path": "a<b>.jpg",
+                "label": 0,
+                "answer": 1,
+                "reference": 0,
+                "difference": 0.437,
+                "thumbnail": "data:image/jpeg;base64,AAAA",
+            }
+        ],
+    )
+    folder = journal((0, "run_started", {}))
+    metrics = {
+        "seed": 3,
+        "image_size": 32,
+        "classes": ["one", "two"],
+        "test_images": 16,
+        "final": "model.tflite",
+        "models": [final],
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "pipeline.py").write_text("")
+    text = write_report(folder).read_text()
+    assert "91.2 %" in text and "87.6 %" in text and "90.9 %" in text and "conv&lt;1&gt;" in text
+    assert "a&lt;b&gt;.jpg" in text and "0.44" in text
+    assert 'src="data:image/jpeg;base64,AAAA"' in text
+
+
 def test_one_epoch_is_told_and_not_drawn(page: str) -> None:
     assert "One epoch: loss 0.750, validation loss 0.500." in page
     assert page.count("<svg") == 2  # a training of several epochs, and where the file errs

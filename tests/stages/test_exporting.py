@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
+import json
 import os
 from pathlib import Path
 from typing import Any, ClassVar
@@ -98,6 +100,18 @@ def test_sizes_and_latencies_are_those_of_the_file(walk, file: str) -> None:
     assert row["gzip_size"] == len(gzip.compress(path.read_bytes(), mtime=0))
     assert 0 < row["p5_ms"] <= row["median_ms"] <= row["p95_ms"]
     assert row["threads"] == 1
+
+
+def test_the_photos_farthest_from_keras_are_named_and_shown(walk, test_split) -> None:
+    _, labels = test_split
+    row = row_of(walk, "model.tflite")
+    far = row["differences"][0]
+    assert len(row["differences"]) == min(8, len(labels))
+    assert far["difference"] == pytest.approx(row["worst_difference"], abs=1e-6)
+    paths = Manifest.load(walk.made_by("Data")).table["path"].astype(str)
+    assert far["path"] in set(paths)
+    assert far["thumbnail"].startswith("data:image/jpeg;base64,")
+    assert "differences" not in row_of(walk, "mobilenet-0-25.tflite")
 
 
 def test_the_single_model_costs_what_its_layers_cost(walk) -> None:
@@ -202,6 +216,34 @@ def test_a_file_that_loses_too_much_fails_the_run_and_publishes_nothing(
     result = run(pipeline, out)
     assert result.made == ("Export",)
     assert (result.folder / "model.tflite").exists() and (result.folder / "metrics.json").exists()
+
+
+def test_layers_kept_in_float_are_told_and_reach_the_metrics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.9, 0.7, 0.9])  # on validation: of float32, int8, one operation in float
+    asked: list[int] = []
+    evaluate = kpipe.lite.evaluate
+
+    def scored(path: Any, data: Any, **settings: Any) -> Any:
+        found = evaluate(path, data, **settings)
+        if "reference" in settings:  # the test split is measured as it is
+            return found
+        asked.append(found.images)
+        return dataclasses.replace(found, accuracy=next(scores))
+
+    monkeypatch.setattr(kpipe.lite, "evaluate", scored)
+    result = run(exporting(tmp_path, tolerance=0.1, calibration=6), tmp_path / "out")
+    metrics = json.loads((result.folder / "metrics.json").read_text())
+    row = next(row for row in metrics["models"] if row["file"] == "model.tflite")
+    assert row["validation_float32"] == 0.9
+    assert [trade["accuracy"] for trade in row["trades"]] == [0.7, 0.9]
+    assert row["in_float"] == row["trades"][1]["in_float"] != []
+    assert row["size"] > row["trades"][0]["size"]
+    journal = (result.folder / "journal.jsonl").read_text()
+    assert f"model.tflite keeps in float32: {', '.join(row['in_float'])}" in journal
+    validation = Manifest.load(next((tmp_path / "out").rglob("manifest.csv")).parent)
+    assert asked == [len(validation.rows("validation"))] * 3
 
 
 def test_a_loss_within_the_tolerance_passes() -> None:
