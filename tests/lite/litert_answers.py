@@ -1,4 +1,4 @@
-"""Answers of a `.tflite` file by LiteRT alone, wherever LiteRT runs: FILE IMAGES.npy ANSWERS.npy."""
+"""Answers of a `.tflite` file, wherever LiteRT runs: FILE IMAGES.npy ANSWERS.npy."""
 
 import platform
 import sys
