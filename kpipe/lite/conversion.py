@@ -42,6 +42,7 @@ from kpipe.lite.mixing import mixed
 
 __all__ = ["calibrated", "convert", "fresh_names", "quantized", "refuse_other_than_raw_pixels"]
 
+_LARGE = 30_000_000  # weights
 _MODES = ("float16", "dynamic", "mixed", "int8")
 
 
@@ -140,20 +141,20 @@ def _converter(model: keras.Model, shape: tuple[int, int, int]) -> tf.lite.TFLit
     def call(image: tf.Tensor) -> tf.Tensor:
         return model(keras.tree.pack_sequence_as(structure, [image]), training=False)
 
+    module = tf.Module()
     with _fresh_names(model):
         # Keras variables are not found through a bare tf.function, and the converter then writes
-        # a file without weights and says nothing: make them constants first.
-        frozen = convert_variables_to_constants_v2(_traced(call, shape).get_concrete_function())
-
-    def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        (probabilities,) = frozen(image)
-        return {"probabilities": probabilities}
-
-    module = tf.Module()
-    module.serve = _traced(serve, shape)
-    return tf.lite.TFLiteConverter.from_concrete_functions(
-        [module.serve.get_concrete_function()], module
-    )
+        # a file without weights and says nothing.
+        if sum(variable.value.shape.num_elements() for variable in model.weights) > _LARGE:
+            module.weights = [variable.value for variable in model.weights]
+            module.serve = _traced(lambda image: {"probabilities": call(image)}, shape)
+        else:
+            # Constants convert in half the time; of large ones there are too many copies.
+            function = _traced(call, shape).get_concrete_function()
+            frozen = convert_variables_to_constants_v2(function)
+            module.serve = _traced(lambda image: {"probabilities": frozen(image)[0]}, shape)
+        served = module.serve.get_concrete_function()
+    return tf.lite.TFLiteConverter.from_concrete_functions([served], module)
 
 
 def _traced(function: Callable[[tf.Tensor], Any], shape: tuple[int, int, int]) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from kpipe.errors import ExportError
-from kpipe.lite import LiteModel, convert
+from kpipe.lite import LiteModel, conversion, convert
 
 from .conftest import photos, seeded, small_classifier
 
@@ -216,3 +216,17 @@ def test_free_image_size_is_refused():
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
     with pytest.raises(ExportError, match="all sizes fixed"):
         convert(model)
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_large_models_convert_alike_by_another_way(model, monkeypatch, quantize):
+    calibration = photos(16) if quantize else None
+    expected = convert(model, quantize, calibration)
+    monkeypatch.setattr(conversion, "_LARGE", 0)
+    found = convert(model, quantize, calibration)
+    assert found != expected  # the other way was taken
+    images = photos(8, seed=3)
+    np.testing.assert_array_equal(
+        LiteModel(found).predict(images), LiteModel(expected).predict(images)
+    )
+    assert convert(model, quantize, calibration) == found
