@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kpipe.lite import Classifier
 from kpipe.prune import count_macs, registry
 from tests.prune import nets
 from tests.prune.masking import randomize
@@ -39,3 +40,20 @@ def test_pruning(
     assert re.search(r"^4 4\d\.\d% of the MACs", said, re.MULTILINE)
     assert keras.models.load_model("small.keras", compile=False).count_params() > 0
     assert scope["small"].count_params() < scope["model"].count_params()
+
+
+# Four lines leave a file to be closed with the process.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_the_four_lines_of_the_readme_read_what_a_run_wrote(
+    walk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (DOCS.parent / "README.md").read_text()
+    (lines,) = re.findall(r"```python\n(from ai_edge_litert[^`]*)```", readme)
+    monkeypatch.chdir(walk.folder)
+    pixels = np.load(walk.made_by("Data") / "images.npy")[3]
+    exec(compile(lines, "README.md", "exec"), {"pixels": pixels})
+    label, probability = capsys.readouterr().out.split()
+    expected = Classifier("model.tflite").predict(pixels)[0]
+    assert label == expected.label
+    assert float(probability) == pytest.approx(expected.probability)

@@ -1,0 +1,225 @@
+"""What the forms of a file cost and bring: accuracy, size and latency, each beside float32.
+
+    python benchmarks/export.py CLOTHING --weights FILE --work FOLDER [--seeds 0 1 2]
+                                [--pair DENSE.keras PRUNED.keras]
+
+CLOTHING holds train/, validation/ and test/ with a folder per class; FILE is weights of MobileNetV2
+0.35 without its top. 160 px, batches of 16, Adam along cosines, augmented. For each seed and each
+of three networks (MobileNetV2 0.35 and EfficientNet-Lite0 pretrained: the head for 10 epochs on the
+features of 3 views, then every layer for 6 epochs; MobileNetV3Small from random weights, every
+layer for 16 epochs):
+
+    float32    the file without quantization, which the other rows are held against
+    float16, mixed, int8      converted so; int8 on 200 training photos, even over the classes
+    selective  int8 with the costliest layers in float32, until within 1 point on validation
+    aware      2 epochs of quantization-aware training by TFMOT (rate 1e-5), then int8
+
+and for MobileNetV2 0.35:
+
+    sparse     75 % zeros by TFMOT (4 epochs, rate 1e-4), then int8
+    clustered  32 values a kernel by TFMOT (2 epochs, rate 1e-5), then int8
+
+The test split is looked at once per row. Latencies are medians of ratios, the files in turns, one
+thread. `--pair`: the int8 file of the second model over the float32 file of the first, such as
+those of benchmarks/pruning.py. MobileNetV2 1.0 at 224 px, untrained, gives latencies alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import keras
+import numpy as np
+from pruning import SIZE, Work
+from results import add_row, read_rows
+
+from kpipe.data import decode, from_folder, split
+from kpipe.lite import compare, convert, evaluate, quantize_selectively
+from kpipe.sparsity import TrainingSettings, cluster_weights, prune_magnitude, train_quantized
+from kpipe.train import FeaturePlan, FitPlan, Phase, backbone, classifier, fit_phases, unfreeze
+
+NETWORKS = ("MobileNetV2 0.35", "EfficientNetLite0", "MobileNetV3Small")
+TOLERANCE = 0.01
+
+
+def trained(work: Work, name: str, seed: int) -> keras.Model:
+    """Kept in the folder."""
+    path = work.folder / f"{name.replace(' ', '-')}-{seed}.keras"
+    if not path.exists():
+        keras.utils.set_random_seed(seed)
+        if name == "MobileNetV2 0.35":
+            base = backbone("MobileNetV2", alpha=0.35, image_size=SIZE, weights=work.weights)
+        elif name == "EfficientNetLite0":
+            base = backbone(name, image_size=SIZE)
+        else:
+            base = backbone(name, image_size=SIZE, weights=None)
+        model = classifier(base, len(work.manifest.classes), seed=seed)
+        if name == "MobileNetV3Small":
+            work.train(model, work.batches(seed), 16, 3e-3)
+        else:
+            head = Phase(
+                FitPlan(10, learning_rate=3e-3, schedule="cosine"), 0, FeaturePlan(3, seed)
+            )
+            with TemporaryDirectory() as folder:
+                fit_phases(
+                    model,
+                    partial(work.batches, seed),
+                    [head],
+                    steps_per_epoch=work.steps,
+                    folder=folder,
+                )
+            work.train(model, work.batches(seed), 6, 5e-4)
+        model.save(path)
+    return keras.models.load_model(path, compile=False)
+
+
+def calibration(work: Work, seed: int) -> Iterator[np.ndarray]:
+    """200 training photos, the first of every class, then the second, and so on."""
+    rows, labels = work.manifest.rows("train"), work.manifest.labels("train")
+    generator = np.random.default_rng(seed)
+    drawn = [generator.permutation(rows[labels == label]) for label in np.unique(labels)]
+    turns = [photos[turn] for turn in range(len(rows)) for photos in drawn if turn < len(photos)]
+    for row in turns[:200]:
+        yield work.images[row]
+
+
+def accuracy(work: Work, content: bytes, part: str) -> float:
+    rows, labels = work.manifest.rows(part), work.manifest.labels(part)
+    return evaluate(content, (work.images[rows], labels)).accuracy
+
+
+def file_of(work: Work, name: str, form: str, seed: int) -> tuple[bytes, str]:
+    """The file of a row, and what is to be said of it."""
+    model, photos = trained(work, name, seed), partial(calibration, work, seed)
+    training = {
+        "data": partial(work.batches, seed),
+        "steps_per_epoch": work.steps,
+        "folder": work.folder / f"{form}-{name.replace(' ', '-')}-{seed}",
+    }
+    if form in ("float16", "mixed"):
+        return convert(model, form), ""
+    if form == "float32":
+        return convert(model), ""
+    if form == "selective":
+        chosen = quantize_selectively(
+            model,
+            photos(),
+            lambda content: accuracy(work, content, "validation"),
+            tolerance=TOLERANCE,
+        )
+        return chosen.content, ", ".join(chosen.in_float) or "nothing in float32"
+    if form != "int8":
+        unfreeze(model)
+    if form == "aware":
+        settings = TrainingSettings(learning_rate=1e-5, seed=seed)
+        model = train_quantized(model, epochs=2, settings=settings, **training)
+    if form == "sparse":
+        settings = TrainingSettings(learning_rate=1e-4, seed=seed)
+        model = prune_magnitude(model, sparsity=0.75, epochs=4, settings=settings, **training)
+    if form == "clustered":
+        settings = TrainingSettings(learning_rate=1e-5, seed=seed)
+        model = cluster_weights(model, clusters=32, epochs=2, settings=settings, **training)
+    return convert(model, "int8", photos()), ""
+
+
+def measure(work: Work, name: str, seed: int) -> None:
+    results = work.folder / "rows.jsonl"
+    done = {(row["network"], row["form"], row["seed"]) for row in read_rows(results)}
+    forms = ["float32", "float16", "mixed", "int8", "selective", "aware"]
+    if name == NETWORKS[0]:
+        forms += ["sparse", "clustered"]
+    dense = convert(trained(work, name, seed))
+    for form in forms:
+        if (name, form, seed) in done:
+            continue
+        content, said = file_of(work, name, form, seed)
+        first, found = compare([dense, content], runs=300)
+        row: dict[str, Any] = {
+            "network": name,
+            "form": form,
+            "seed": seed,
+            "test": accuracy(work, content, "test"),
+            "validation": accuracy(work, content, "validation"),
+            "latency": found.ratio,
+            "size": found.size,
+            "gzip": found.gzip_size,
+            "over_float32": found.size / first.size,
+            "memory": found.peak_memory / first.peak_memory,
+            "said": said,
+        }
+        print(row, flush=True)
+        add_row(results, row)
+
+
+def report(work: Work) -> None:
+    """Prints a line for each network and form, the mean of its seeds."""
+    rows = read_rows(work.folder / "rows.jsonl")
+    print(
+        "| network | form | seeds | test accuracy | over float32, points | latency over float32 |"
+        " size over float32 | gzip over int8 |\n|---|---|---|---|---|---|---|---|"
+    )
+    for name, form in dict.fromkeys((row["network"], row["form"]) for row in rows):
+        mine = [row for row in rows if (row["network"], row["form"]) == (name, form)]
+        others = {(r["seed"], r["form"]): r for r in rows if r["network"] == name}
+        gains = [100 * (row["test"] - others[row["seed"], "float32"]["test"]) for row in mine]
+        gzip = [row["gzip"] / others[row["seed"], "int8"]["gzip"] for row in mine]
+        tests = ", ".join(f"{row['test']:.1%}" for row in mine)
+        print(
+            f"| {name} | {form} | {len(mine)} | {tests} |"
+            f" {np.mean(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f}) |"
+            f" {np.mean([row['latency'] for row in mine]):.2f} |"
+            f" {np.mean([row['over_float32'] for row in mine]):.2f} | {np.mean(gzip):.2f} |"
+        )
+
+
+def untrained(rounds: int) -> None:
+    """Latency alone, of MobileNetV2 1.0 at 224 px."""
+    model = classifier(backbone("MobileNetV2", alpha=1.0, image_size=224, weights=None), 10)
+    pixels = np.random.default_rng(0).uniform(0, 255, (4, 224, 224, 3)).astype("float32")
+    forms = ("float32", "mixed", "int8")
+    files = [convert(model), convert(model, "mixed"), convert(model, "int8", [pixels])]
+    for form, found in zip(forms, compare(files, runs=rounds), strict=True):
+        print(f"MobileNetV2 1.0, 224 px, {form}: latency over float32 {found.ratio:.2f}")
+
+
+def pair(work: Work, dense: Path, pruned: Path, rounds: int) -> None:
+    """A pruned network in int8 over the dense one in float32."""
+    first, second = (keras.models.load_model(path, compile=False) for path in (dense, pruned))
+    files = [convert(first), convert(second, "int8", calibration(work, 0))]
+    plain, found = compare(files, runs=rounds)
+    shares = [accuracy(work, content, "test") for content in files]
+    print(
+        f"{pruned.name}, int8, over {dense.name}, float32: latency {found.ratio:.2f}, "
+        f"size {found.size / plain.size:.2f}, test accuracy {shares[1]:.1%} against {shares[0]:.1%}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=NETWORKS)
+    parser.add_argument("--pair", type=Path, nargs=2)
+    parser.add_argument("--runs", type=int, default=300, help="of the latencies at the end")
+    asked = parser.parse_args()
+    manifest = split(from_folder(asked.folder))
+    asked.work.mkdir(parents=True, exist_ok=True)
+    work = Work(asked.work, manifest, decode(manifest, SIZE, asked.work / "images"), asked.weights)
+    for seed in asked.seeds:
+        for name in asked.networks:
+            measure(work, name, seed)
+    report(work)
+    untrained(asked.runs)
+    if asked.pair:
+        pair(work, *asked.pair, asked.runs)
+
+
+if __name__ == "__main__":
+    main()
