@@ -193,6 +193,18 @@ def float32(case: Case) -> str:
     return _within(np.abs(found - case.answers).max(), max(1e-4, 4 * case.rounding))
 
 
+def int8(case: Case) -> str:
+    """The int8 file, its ranges from the same images, against Keras; random weights suffer most."""
+    import numpy as np
+
+    from kpipe.lite import LiteModel, convert
+
+    model = LiteModel(convert(case.model, "int8", [case.images]))
+    error = np.abs(model.predict(case.images) - case.answers).max()
+    partitions, _ = model.delegation()
+    return f"{error:.2f}, {partitions} part{'s'[: partitions != 1]}"
+
+
 def rounding(case: Case) -> str:
     """The answers of Keras against those in double precision."""
     return f"{case.rounding:.0e}"
@@ -245,6 +257,7 @@ COLUMNS: dict[str, Callable[[Case], str]] = {
     "preprocessing": preprocessing,
     "Keras / double": rounding,
     "LiteRT / Keras": float32,
+    "int8 / Keras": int8,
     "reach": reachable,
     "filters removed": removal,
     "their file": cut_file,

@@ -27,6 +27,9 @@ those of benchmarks/pruning.py. MobileNetV2 1.0 at 224 px, untrained, gives late
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -133,23 +136,30 @@ def measure(work: Work, name: str, seed: int) -> None:
     forms = ["float32", "float16", "mixed", "int8", "selective", "aware"]
     if name == NETWORKS[0]:
         forms += ["sparse", "clustered"]
-    dense = convert(trained(work, name, seed))
+    network = trained(work, name, seed)
+    dense = convert(network)
+    rows, labels = work.manifest.rows("test"), work.manifest.labels("test")
+    images = work.images[rows]
+    reference = network.predict(images.astype("float32"), verbose=0)
     for form in forms:
         if (name, form, seed) in done:
             continue
         content, said = file_of(work, name, form, seed)
         first, found = compare([dense, content], runs=300)
+        against_keras = evaluate(content, (images, labels), reference=reference)
         row: dict[str, Any] = {
             "network": name,
             "form": form,
             "seed": seed,
-            "test": accuracy(work, content, "test"),
+            "test": against_keras.accuracy,
             "validation": accuracy(work, content, "validation"),
             "latency": found.ratio,
             "size": found.size,
             "gzip": found.gzip_size,
             "over_float32": found.size / first.size,
             "memory": found.peak_memory / first.peak_memory,
+            "agreement": against_keras.agreement,
+            "difference": against_keras.worst_difference,
             "said": said,
         }
         print(row, flush=True)
@@ -160,8 +170,8 @@ def report(work: Work) -> None:
     """Prints a line for each network and form, the mean of its seeds."""
     rows = read_rows(work.folder / "rows.jsonl")
     print(
-        "| network | form | seeds | test accuracy | over float32, points | latency over float32 |"
-        " size over float32 | gzip over int8 |\n|---|---|---|---|---|---|---|---|"
+        "| network | form | seeds | test accuracy | over float32, points | answers of Keras |"
+        " latency over float32 | size over float32 | gzip over int8 |\n" + "|---" * 9 + "|"
     )
     for name, form in dict.fromkeys((row["network"], row["form"]) for row in rows):
         mine = [row for row in rows if (row["network"], row["form"]) == (name, form)]
@@ -172,6 +182,8 @@ def report(work: Work) -> None:
         print(
             f"| {name} | {form} | {len(mine)} | {tests} |"
             f" {np.mean(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f}) |"
+            f" {min(row['agreement'] for row in mine):.1%}, within"
+            f" {max(row['difference'] for row in mine):.0e} |"
             f" {np.mean([row['latency'] for row in mine]):.2f} |"
             f" {np.mean([row['over_float32'] for row in mine]):.2f} | {np.mean(gzip):.2f} |"
         )
@@ -185,6 +197,32 @@ def untrained(rounds: int) -> None:
     files = [convert(model), convert(model, "mixed"), convert(model, "int8", [pixels])]
     for form, found in zip(forms, compare(files, runs=rounds), strict=True):
         print(f"MobileNetV2 1.0, 224 px, {form}: latency over float32 {found.ratio:.2f}")
+
+
+def first_answer(work: Work, runs: int = 5) -> None:
+    """A fresh process to its first answer, by kpipe and by TensorFlow; median of ratios."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        path.write_bytes(convert(trained(work, NETWORKS[0], 0), "int8", calibration(work, 0)))
+        photo = str(work.manifest.table["path"].iloc[0])
+        labels = [str(number) for number in range(len(work.manifest.classes))]
+        keras_file = str(work.folder / f"{NETWORKS[0].replace(' ', '-')}-0.keras")
+        ours = f"Classifier({str(path)!r}, {labels!r}).predict({photo!r})"
+        theirs = (
+            "import keras, numpy; from keras.utils import img_to_array, load_img; "
+            f"photo = img_to_array(load_img({photo!r}, target_size=({SIZE}, {SIZE}))); "
+            f"model = keras.models.load_model({keras_file!r}, compile=False); "
+            "model.predict(photo[None], verbose=0)"
+        )
+        ratios = []
+        for _ in range(runs):
+            times = []
+            for code in (f"from kpipe.lite import Classifier; {ours}", theirs):
+                start = time.perf_counter()
+                subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+                times.append(time.perf_counter() - start)
+            ratios.append(times[0] / times[1])
+    print(f"first answer of a fresh process, over Keras on TensorFlow: {np.median(ratios):.2f}")
 
 
 def pair(work: Work, dense: Path, pruned: Path, rounds: int) -> None:
@@ -217,6 +255,7 @@ def main() -> None:
             measure(work, name, seed)
     report(work)
     untrained(asked.runs)
+    first_answer(work)
     if asked.pair:
         pair(work, *asked.pair, asked.runs)
 

@@ -43,6 +43,7 @@ from kpipe.lite.mixing import mixed
 __all__ = ["calibrated", "convert", "fresh_names", "quantized", "refuse_other_than_raw_pixels"]
 
 _LARGE = 30_000_000  # weights
+_ENDS = ("uint8", "float32")
 _MODES = ("float16", "dynamic", "mixed", "int8")
 
 
@@ -50,6 +51,8 @@ def convert(
     model: keras.Model,
     quantize: str | None = None,
     calibration: Iterable[Any] | None = None,
+    *,
+    ends: str = "uint8",
 ) -> bytes:
     """Convert an image classifier to TFLite, with builtin operations only.
 
@@ -59,6 +62,8 @@ def convert(
         quantize: None, "float16", "dynamic", "mixed" or "int8"; see the table above.
         calibration: for "int8": images (height, width, 3) or batches (n, height, width, 3) in
             [0, 255], a few hundred from the training split. Read once, kept in memory.
+        ends: of an "int8" file: "uint8" pixels in and probabilities out, or "float32" for an app
+            that has floats; the arithmetic between is the same.
 
     Returns:
         The content of a `.tflite` file with one signature, "serving_default": image ->
@@ -74,19 +79,30 @@ def convert(
             expected="None, " + ", ".join(map(repr, _MODES)),
             fix=nearest(str(quantize), _MODES),
         )
+    if ends not in _ENDS:
+        raise ExportError(
+            f"unknown ends {ends!r}",
+            expected=", ".join(map(repr, _ENDS)),
+            fix=nearest(str(ends), _ENDS),
+        )
     if quantize == "mixed":
         return mixed(convert(model))
     shape = _input_shape(model)
     _refuse_unfinished_weights(model)
     images = calibration_images(calibration, shape) if quantize == "int8" else []
-    content = _converted(model, quantize, images)
-    if quantize == "int8":
+    content = _converted(model, quantize, images, ends=ends)
+    if quantize == "int8" and ends == "uint8":
         refuse_other_than_raw_pixels(content)
     return content
 
 
 def _converted(
-    model: keras.Model, quantize: str | None, images: list[np.ndarray], **settings: Any
+    model: keras.Model,
+    quantize: str | None,
+    images: list[np.ndarray],
+    *,
+    ends: str = "uint8",
+    calibrate_only: bool = False,
 ) -> bytes:
     with quiet_stderr(), warnings.catch_warnings():
         # Said by the converter of every uint8 input, although the statistics follow later.
@@ -99,10 +115,9 @@ def _converted(
         if quantize == "int8":
             converter.representative_dataset = lambda: ([image] for image in images)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.inference_input_type = tf.uint8
-            converter.inference_output_type = tf.uint8
-        for name, value in settings.items():
-            setattr(converter, name, value)
+            converter.inference_input_type = tf.as_dtype(ends)
+            converter.inference_output_type = tf.as_dtype(ends)
+            converter._experimental_calibrate_only = calibrate_only
         try:
             return bytes(converter.convert())
         except (ConverterError, RuntimeError, ValueError) as error:
@@ -116,7 +131,7 @@ def calibrated(model: keras.Model, images: list[np.ndarray]) -> bytes:
         model: as for `convert`.
         images: of `calibration_images`.
     """
-    return _converted(model, "int8", images, _experimental_calibrate_only=True)
+    return _converted(model, "int8", images, calibrate_only=True)
 
 
 def quantized(ranges: bytes, keep: Iterable[str] = (), *, verify: bool = False) -> bytes:

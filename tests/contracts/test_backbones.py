@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from kpipe.errors import WeightsError
+from kpipe.lite import LiteModel, convert
 from kpipe.sparsity import layer_mapping, to_keras, to_tf_keras
 from kpipe.train import backbone, backbone_names, classifier
 from kpipe.train.backbones import _constructors
+from tests.prune.masking import colored, settle
 
 SIZE = 32
 FAMILIES = {
@@ -97,6 +99,23 @@ def test_it_crosses_to_tf_keras_and_back(name: str) -> None:
     outcomes = layer_mapping(model)
     assert set(outcomes["outcome"]) <= {"mapped", "called"}
     assert sum(outcomes["outcome"] == "mapped") > 20
+
+
+def test_its_int8_file_takes_raw_bytes_and_tells_photos_apart(name: str) -> None:
+    """How near it is to Keras says little of random weights; benchmarks/export.py trains some."""
+    model = classifier(build(name), 3, seed=1)
+    pixels = colored(6, model.input_shape[1])
+    assert np.ptp(settle(model, pixels), axis=0).max() > 0.1
+    file = LiteModel(convert(model, "int8", [pixels]))
+    assert (file.input_dtype, file.input_quantization) == (np.uint8, (1.0, 0))
+    found = file.predict(pixels)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=3 / 256)
+    assert np.ptp(found, axis=0).max() > 0.05
+    # XNNPACK runs the network as a whole; outside of it types change, colors are put into the
+    # order of Caffe, and probabilities come out.
+    partitions, outside = file.delegation()
+    assert partitions == 1
+    assert set(outside) <= {"QUANTIZE", "REVERSE_V2", "SOFTMAX"}
 
 
 def test_the_names_are_those_that_keras_has() -> None:

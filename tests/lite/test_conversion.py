@@ -41,6 +41,24 @@ def test_int8_output_is_uint8_with_256_steps(int8_file):
     assert output["quantization"] == (1 / 256, 0)
 
 
+def test_int8_with_float_ends_gives_the_same_answers(model, int8_file):
+    content = convert(model, "int8", photos(16), ends="float32")
+    interpreter = Interpreter(model_content=content)
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert taken["dtype"] is given["dtype"] is np.float32
+    kinds = {np.dtype(d["dtype"]).name for d in interpreter.get_tensor_details()}
+    assert "int8" in kinds
+    images = photos(8, seed=6)
+    np.testing.assert_allclose(
+        LiteModel(content).predict(images), LiteModel(int8_file).predict(images), atol=1e-6
+    )
+
+
+def test_other_ends_are_refused(model):
+    with pytest.raises(ExportError, match="unknown ends 'int8'"):
+        convert(model, "int8", photos(2), ends="int8")
+
+
 def test_int8_computes_nothing_in_float(int8_file):
     interpreter = Interpreter(model_content=int8_file)
     kinds = {np.dtype(detail["dtype"]).name for detail in interpreter.get_tensor_details()}
