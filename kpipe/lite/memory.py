@@ -1,10 +1,13 @@
-"""How much memory a file needs, in a process that does nothing else."""
+"""How much memory a file needs, in a process that does nothing else.
+
+python -m kpipe.lite.memory THREADS < FILE
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import resource
-from multiprocessing.connection import Connection
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,32 +24,24 @@ def peak_memory(content: bytes, threads: int = 1) -> int:
     Args:
         content: of a `.tflite` file; its own bytes count.
         threads: processor threads that LiteRT may use.
+
+    Raises:
+        ExportError: the process died.
     """
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    # Daemonic, so that it does not outlive a caller that is killed.
-    process = context.Process(target=_measure, args=(theirs, threads), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        ours.send_bytes(content)
-        return int(ours.recv())
-    except (EOFError, BrokenPipeError) as error:
-        process.join()
+    # Not by multiprocessing, which would run a caller's script anew.
+    done = subprocess.run(
+        [sys.executable, "-m", "kpipe.lite.memory", str(threads)],
+        input=content,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )
+    if done.returncode:
         raise ExportError(
             "the process that measures memory died",
-            received=f"exit code {process.exitcode}",
+            received=f"exit code {done.returncode}: {done.stderr.decode(errors='replace')[-500:]}",
             fix="see whether there is memory enough to run the file",
-        ) from error
-    finally:
-        process.join()
-
-
-def _measure(pipe: Connection, threads: int) -> None:
-    before = _peak()
-    model = LiteModel(pipe.recv_bytes(), threads)
-    model.invoke(np.zeros((1, *model.image_size, 3), model.input_dtype))
-    pipe.send(_peak() - before)
+        )
+    return int(done.stdout)
 
 
 def _peak() -> int:
@@ -55,4 +50,13 @@ def _peak() -> int:
     if status.exists():  # Linux, where ru_maxrss is inherited from the process that started it
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
+    import resource  # not on Windows
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    before = _peak()
+    model = LiteModel(sys.stdin.buffer.read(), int(sys.argv[1]))
+    model.invoke(np.zeros((1, *model.image_size, 3), model.input_dtype))
+    print(_peak() - before)
