@@ -11,6 +11,8 @@ ranges of its activations are measured when it is converted, as for one trained 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -21,13 +23,14 @@ from kpipe.errors import SparsityError
 from kpipe.sparsity.bridge import to_keras, to_tf_keras
 from kpipe.sparsity.mapping import CONTAINERS, leaves
 from kpipe.sparsity.operation import KerasOperation
-from kpipe.sparsity.tfmot import int8_registry, tfmot
+from kpipe.sparsity.tfmot import int8_registry, quant_ops, tfmot
 from kpipe.sparsity.training import Batches, TrainingSettings, check_training, train, wrapped
 
 __all__ = ["train_quantized"]
 
 _REGISTRY = int8_registry.Default8BitQuantizeRegistry()
 _DEFAULTS = TrainingSettings(learning_rate=1e-5)
+_RANGE_BATCHES = 8
 
 
 def train_quantized(
@@ -78,6 +81,7 @@ def train_quantized(
     )
     with tfmot.quantization.keras.quantize_scope({"KerasOperation": KerasOperation}):
         twin = tfmot.quantization.keras.quantize_apply(annotated)
+    _measure_ranges(twin, (data(0) if callable(data) else data).take(_RANGE_BATCHES))
     train(
         twin,
         data,
@@ -90,6 +94,42 @@ def train_quantized(
         callbacks=[_KeepZeros(twin)],
     )
     return to_keras(_unwrapped(twin, to_tf_keras(model)), template=model)
+
+
+def _measure_ranges(twin: tf_keras.Model, batches: tf.data.Dataset) -> None:
+    """Set the ranges of activations to the means of what some batches give.
+
+    TFMOT begins with -6 to 6 and moves them by a thousandth a step, so that a short training would
+    see nothing but clipped activations, and learn statistics of those.
+    """
+    normalizations = [
+        layer
+        for layer in twin._flatten_layers()
+        if isinstance(layer, tf_keras.layers.BatchNormalization) and layer.trainable
+    ]
+    for layer in normalizations:
+        layer.trainable = False  # their statistics stay as they are
+    with _ranges_moved() as move:
+        for number, (images, *_) in enumerate(batches):
+            move(number / (number + 1))
+            twin(images, training=True)
+    for layer in normalizations:
+        layer.trainable = True
+
+
+@contextmanager
+def _ranges_moved() -> Iterator[Callable[[float], None]]:
+    """Gives a function that sets how much of the old range each call keeps."""
+    kept, given = [0.999], quant_ops.MovingAvgQuantize
+
+    def moved(*args: Any, **settings: Any) -> Any:
+        return given(*args, **{**settings, "ema_decay": kept[0]})
+
+    quant_ops.MovingAvgQuantize = moved
+    try:
+        yield lambda share: kept.__setitem__(0, share)
+    finally:
+        quant_ops.MovingAvgQuantize = given
 
 
 class _KeepZeros(tf_keras.callbacks.Callback):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import tensorflow as tf
 
-__all__ = ["cluster_preserving_zeros", "int8_registry", "tfmot"]
+__all__ = ["cluster_preserving_zeros", "int8_registry", "quant_ops", "tfmot"]
 
 
 @contextmanager
@@ -37,6 +37,7 @@ with _untouched_environment():
     from tensorflow_model_optimization.python.core.clustering.keras.experimental.cluster import (
         cluster_weights as cluster_preserving_zeros,
     )
+    from tensorflow_model_optimization.python.core.quantization.keras import quant_ops
     from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
         default_8bit_quantize_registry as int8_registry,
     )
