@@ -47,6 +47,8 @@ _OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "sgd": partial(tf_keras.optimizers.SGD, momentum=0.9),
 }
 
+_SCHEDULES = ("constant", "cosine")
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -54,7 +56,8 @@ class TrainingSettings:
 
     Attributes:
         optimizer: "adam", "adamw", "sgd" (momentum 0.9), "rmsprop" or "adadelta".
-        learning_rate: kept constant.
+        learning_rate: at the beginning.
+        schedule: "constant", or "cosine" for a rate that falls to zero along half a wave.
         class_weight: weight of each class index in the loss.
         seed: of the dropout draws.
         on_epoch: called with (epoch from 0, {"loss", "accuracy"}) after each epoch's checkpoint.
@@ -62,6 +65,7 @@ class TrainingSettings:
 
     optimizer: str = "adam"
     learning_rate: float = 1e-3
+    schedule: str = "constant"
     class_weight: Mapping[int, float] | None = None
     seed: int = 0
     on_epoch: Callable[[int, dict[str, float]], None] | None = field(
@@ -129,7 +133,7 @@ def train(
         what: is done to it; another folder is asked for where it differs.
         callbacks: of tf_keras, besides.
     """
-    twin.compile(optimizer=_optimizer(settings))
+    twin.compile(optimizer=_optimizer(settings, epochs * steps_per_epoch))
     twin.optimizer.build(twin.trainable_variables)
     saver = Saver(twin, folder)
     if folder is not None:
@@ -186,13 +190,15 @@ class _Watch(tf_keras.callbacks.Callback):
             self._on_epoch(epoch, {name: float(value) for name, value in (logs or {}).items()})
 
 
-def _optimizer(settings: TrainingSettings) -> Any:
-    if settings.optimizer not in _OPTIMIZERS:
-        raise SparsityError(
-            f"unknown optimizer {settings.optimizer!r}",
-            fix=nearest(settings.optimizer, _OPTIMIZERS),
-        )
-    return _OPTIMIZERS[settings.optimizer](learning_rate=settings.learning_rate)
+def _optimizer(settings: TrainingSettings, steps: int) -> Any:
+    for value, known in ((settings.optimizer, _OPTIMIZERS), (settings.schedule, _SCHEDULES)):
+        if value not in known:
+            word = "optimizer" if known is _OPTIMIZERS else "schedule"
+            raise SparsityError(f"unknown {word} {value!r}", fix=nearest(value, known))
+    rate: Any = settings.learning_rate
+    if settings.schedule == "cosine":
+        rate = tf_keras.optimizers.schedules.CosineDecay(rate, steps)
+    return _OPTIMIZERS[settings.optimizer](learning_rate=rate)
 
 
 def _loss(batches: tf.data.Dataset, settings: TrainingSettings) -> str:

@@ -33,7 +33,7 @@ class MagnitudePrune(Stage):
         schedule: how the zeros come: more and more of them ("polynomial") or all at once
             ("constant").
         epochs: of training while they do.
-        learning_rate: of the training.
+        learning_rate: of the training, at its beginning; it falls along a cosine.
         batch_size: photos in a step.
     """
 
@@ -44,8 +44,8 @@ class MagnitudePrune(Stage):
 
     sparsity: Annotated[float, Between(0, 1, strict=True)] | Literal["2 by 4"] = 0.5
     schedule: Literal["polynomial", "constant"] = "polynomial"
-    epochs: Annotated[int, Between(1)] = 2
-    learning_rate: Rate = 1e-4
+    epochs: Annotated[int, Between(1)] = 5
+    learning_rate: Rate = 5e-4
     batch_size: Annotated[int, Between(1)] = 32
 
     def run(self, context: Context) -> None:
@@ -71,7 +71,7 @@ class ClusterWeights(Stage):
     Args:
         clusters: how many values.
         epochs: of training while they move.
-        learning_rate: of the training.
+        learning_rate: of the training, at its beginning; it falls along a cosine.
         batch_size: photos in a step.
     """
 
@@ -104,7 +104,7 @@ class QuantizeAware(Stage):
 
     Args:
         epochs: of training.
-        learning_rate: of the training.
+        learning_rate: of the training, at its beginning; it falls along a cosine.
         batch_size: photos in a step.
     """
 
@@ -154,6 +154,7 @@ def _by_tfmot(
         steps_per_epoch=photos.steps,
         settings=TrainingSettings(
             learning_rate=stage.learning_rate,
+            schedule="cosine",
             class_weight=photos.fit_weight,
             seed=context.seed,
             on_epoch=tell,

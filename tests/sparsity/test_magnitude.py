@@ -225,6 +225,28 @@ def test_the_share_of_zeros_is_said_once(model, share):
         prune_magnitude(model, batches, epochs=1, steps_per_epoch=4, **share)
 
 
+def test_a_rate_may_fall_along_a_cosine_and_survives_a_cut(tmp_path, model):
+    def falling(**more):
+        return TrainingSettings(schedule="cosine", learning_rate=0.01, **more)
+
+    whole = prune_magnitude(model, batches, **QUICK, settings=falling())
+    constant = prune_magnitude(
+        model, batches, **QUICK, settings=TrainingSettings(learning_rate=0.01)
+    )
+    moved, far = (
+        np.abs(m.get_layer("top").bias.numpy() - model.get_layer("top").bias.numpy()).mean()
+        for m in (whole, constant)
+    )
+    assert 0 < moved < far
+    with pytest.raises(Killed):
+        prune_magnitude(
+            model, batches, **QUICK, settings=falling(on_epoch=killed_after(1)), folder=tmp_path
+        )
+    resumed = prune_magnitude(model, batches, **QUICK, settings=falling(), folder=tmp_path)
+    for old, new in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
 def test_other_patterns_are_other_trainings(tmp_path, model):
     settings = TrainingSettings(on_epoch=killed_after(0))
     with pytest.raises(Killed):
@@ -246,6 +268,7 @@ def test_other_patterns_are_other_trainings(tmp_path, model):
         ({"epochs": 0, "steps_per_epoch": 0}, "epochs=0, steps_per_epoch=0"),
         ({"schedule": PolynomialSparsity(ramp=1.5, updates=0)}, "ramp=1.5, updates=0"),
         ({"settings": TrainingSettings(optimizer="adamm")}, "adamm"),
+        ({"settings": TrainingSettings(schedule="cosin")}, "unknown schedule 'cosin'"),
     ],
 )
 def test_numbers_out_of_range_are_refused_by_name(model, change, named):
