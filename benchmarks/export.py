@@ -12,14 +12,14 @@ layer for 16 epochs):
     float32    the file without quantization, which the other rows are held against
     float16, mixed, int8      converted so; int8 on 200 training photos, even over the classes
     selective  int8 with the costliest layers in float32, until within 1 point on validation
-    aware      2 epochs of quantization-aware training by TFMOT (rate 1e-4), then int8
+    aware      2 epochs of quantization-aware training by TFMOT (rate 1e-5, constant), then int8
 
 and for MobileNetV2 0.35:
 
     sparse     75 % zeros by TFMOT (10 epochs, rate 1e-3), then int8
     clustered  32 values a kernel by TFMOT (2 epochs, rate 1e-5), then int8
 
-with rates that fall along a cosine.
+these two with rates that fall along a cosine.
 
 The test split is looked at once per row. Latencies are medians of ratios, the files in turns, one
 thread. `--pair`: the int8 file of the second model over the float32 file of the first, such as
@@ -121,7 +121,7 @@ def file_of(work: Work, name: str, form: str, seed: int) -> tuple[bytes, str]:
     if form != "int8":
         unfreeze(model)
     if form == "aware":
-        settings = TrainingSettings(learning_rate=1e-4, schedule="cosine", seed=seed)
+        settings = TrainingSettings(learning_rate=1e-5, seed=seed)
         model = train_quantized(model, epochs=2, settings=settings, **training)
     if form == "sparse":
         settings = TrainingSettings(learning_rate=1e-3, schedule="cosine", seed=seed)
