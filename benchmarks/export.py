@@ -124,10 +124,10 @@ def file_of(work: Work, name: str, form: str, seed: int) -> tuple[bytes, str]:
         settings = TrainingSettings(learning_rate=1e-5, seed=seed)
         model = train_quantized(model, epochs=2, settings=settings, **training)
     if form == "sparse":
-        settings = TrainingSettings(learning_rate=1e-3, schedule="cosine", seed=seed)
+        settings = TrainingSettings(learning_rate=1e-3, rate_schedule="cosine", seed=seed)
         model = prune_magnitude(model, sparsity=0.75, epochs=10, settings=settings, **training)
     if form == "clustered":
-        settings = TrainingSettings(learning_rate=1e-5, schedule="cosine", seed=seed)
+        settings = TrainingSettings(learning_rate=1e-5, rate_schedule="cosine", seed=seed)
         model = cluster_weights(model, clusters=32, epochs=2, settings=settings, **training)
     return convert(model, "int8", photos()), ""
 

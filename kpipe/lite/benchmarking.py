@@ -86,8 +86,12 @@ def compare(paths: Sequence[_File], threads: int = 1, runs: int = 100) -> list[B
     Raises:
         ExportError: no runs, or a file that is not right.
     """
-    if runs < 1:
-        raise ExportError("nothing to time", expected="runs >= 1", received=f"runs={runs}")
+    if runs < 1 or not paths:
+        raise ExportError(
+            "nothing to time",
+            expected="a file, and runs >= 1",
+            received=f"{len(paths)} files, runs={runs}",
+        )
     models, openings = [], []
     for path in paths:
         start = time.perf_counter()

@@ -206,6 +206,24 @@ def fresh_names(model: keras.Model) -> list[tuple[keras.Layer, str]]:
 
 def _input_shape(model: keras.Model) -> tuple[int, int, int]:
     """(height, width, 3) of a model with one image input and one row of class scores."""
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+        raise ExportError(
+            "only a built Keras 3 model with a graph converts",
+            expected="a functional or Sequential model",
+            received=type(model).__name__,
+            fix="build it with keras.Input, or call it once",
+        )
+    half = [
+        layer.name
+        for layer in model._flatten_layers(include_self=False)
+        if layer.compute_dtype in ("float16", "bfloat16")
+    ]
+    if half:
+        raise ExportError(
+            f"layers of {model.name!r} compute in half precision: {', '.join(half)}",
+            expected="layers of float32",
+            fix="build it under the dtype policy float32, give it the weights, and convert that",
+        )
     inputs, outputs = model.inputs, model.outputs
     shapes = [tuple(tensor.shape) for tensor in [*(inputs or []), *(outputs or [])]]
     if (

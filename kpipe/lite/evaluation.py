@@ -107,7 +107,10 @@ def evaluate(
     Raises:
         ExportError: no images, labels the file has no output for, or a reference of another shape.
     """
+    if workers is not None and workers < 1:
+        raise ExportError("nobody evaluates", expected="workers >= 1", received=f"{workers}")
     workers = workers or os.cpu_count() or 1
+    reference = None if reference is None else np.asarray(reference, np.float32)
     with _answering(path, workers) as (model, answer):
         answers, truths, farthest = [], [], _Farthest(reference, differences)
         for images, labels in _batches(data):
@@ -213,7 +216,6 @@ def _compared(
 ) -> tuple[float | None, float | None]:
     if reference is None:
         return None, None
-    reference = np.asarray(reference, np.float32)
     if reference.shape != probabilities.shape:
         raise ExportError(
             f"the reference is not about the images that {name} was run on",

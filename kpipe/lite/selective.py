@@ -83,7 +83,7 @@ def quantize_selectively(
         calibration: as for `convert`.
         accuracy: of a `.tflite` file on data that choices may be made on, so not the test split.
         tolerance: the accuracy that may be lost against the float32 file.
-        most: operations in float32 at most.
+        most: operations, each with those that read its result, in float32 at most.
 
     Returns:
         The first file within the tolerance, of plain int8 and 1, 2, 4, ... operations in float32;
@@ -92,8 +92,12 @@ def quantize_selectively(
     Raises:
         ExportError: as `convert`, or a tolerance that is no share.
     """
-    if not 0 <= tolerance <= 1:
-        raise ExportError("the tolerance is no share", expected="0 to 1", received=f"{tolerance}")
+    if not 0 <= tolerance <= 1 or most < 0:
+        raise ExportError(
+            "the tolerance is no share, or most no count",
+            expected="tolerance from 0 to 1, most 0 or more",
+            received=f"tolerance={tolerance}, most={most}",
+        )
     float32 = convert(model)
     images = calibration_images(calibration, model.input_shape[1:])
     ranges = calibrated(model, images)
@@ -185,4 +189,6 @@ def _layer(model: keras.Model, tensor: str) -> str:
     words = [word for part in parts for word in (part, re.sub(r"_\d+$", "", part))]
     found = [named[word] for word in words if word in named]
     kernels = [layer for layer in found if any("kernel" in w.name for w in layer.weights)]
-    return [*found, *kernels][-1].name if found else tensor
+    if found:
+        return [*found, *kernels][-1].name
+    return model.layers[-1].name if tensor.startswith("PartitionedCall") else tensor

@@ -131,6 +131,8 @@ class _Rebuild:
         if id(source) not in self._made:
             if isinstance(source, CONTAINERS):
                 made = self.model(source)
+            elif isinstance(source, KerasOperation):
+                made = type(source.operation).from_config(source.operation.get_config())
             elif isinstance(source, keras.Operation) and is_raw(source):
                 made = KerasOperation(source, ((Slot(),), {}), name=source.name)
             else:

@@ -22,6 +22,7 @@ from kpipe.sparsity.training import (
     KERNELS,
     Batches,
     TrainingSettings,
+    ZerosStay,
     check_training,
     refuse_wrong,
     train,
@@ -53,7 +54,8 @@ def cluster_weights(
     """Train a classifier while the weights of each kernel share `clusters` values.
 
     Trainable Conv2D and Dense kernels with more weights than that are clustered, each on its own.
-    Zeros of a magnitude-pruned kernel stay zero, as one of the values, if there are 3 or more.
+    Zeros of a magnitude-pruned kernel stay zero, as one of the values, if there are 3 or more;
+    a kernel with fewer weights than values above zero, or below, is trained and not clustered.
 
     Args:
         model: a trained functional or Sequential Keras 3 classifier ending in softmax. It is not
@@ -83,13 +85,18 @@ def cluster_weights(
     def clustered(layer: Any) -> Any | None:
         if type(layer) not in KERNELS or not layer.trainable:
             return None
-        if int(np.prod(layer.kernel.shape)) <= clusters:
+        kernel = layer.kernel.numpy()
+        sparse = clusters > 2 and bool((kernel == 0).any())
+        # With zeros apart, TFMOT clusters what is above and what is below them on their own.
+        if kernel.size <= clusters or (
+            sparse and min((kernel > 0).sum(), (kernel < 0).sum()) < clusters
+        ):
             return None
         return cluster_preserving_zeros(
             layer,
             number_of_clusters=clusters,
             cluster_centroids_init=_STARTS[start],
-            preserve_sparsity=clusters > 2 and bool((layer.kernel.numpy() == 0).any()),
+            preserve_sparsity=sparse,
         )
 
     keras.utils.set_random_seed(settings.seed)  # k-means++ draws
@@ -109,6 +116,7 @@ def cluster_weights(
         folder=folder,
         source=model,
         what={"clusters": clusters, "start": start},
+        callbacks=[ZerosStay(twin)],
     )
     result = to_keras(tfmot.clustering.keras.strip_clustering(twin), template=model)
     many = {path: count for path, count in values_of(result).items() if path in paths}

@@ -16,31 +16,34 @@ class KeepZeros(keras.callbacks.Callback):
 
     The optimizer would move them at once. Each kernel that holds zeros when the fit begins gets a
     constraint, after its own, that sets them back with every update, inside the compiled step; it
-    is gone when the fit ends.
+    is gone when the fit ends, and with the next fit where it was interrupted.
 
     >>> model.fit(data, callbacks=[KeepZeros()])  # doctest: +SKIP
     """
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        self._before = []
+        self._masked = []
         for variable in self.model.trainable_variables:
-            if "kernel" not in variable.name:
-                continue
+            own = variable.constraint
+            if isinstance(own, _Masked):  # left by a fit that was interrupted
+                own = variable.constraint = own.own
             mask = ops.cast(ops.not_equal(variable.value, 0), variable.dtype)
-            if bool(ops.all(mask)):
-                continue
-            self._before.append((variable, variable.constraint))
-            variable.constraint = _masked(mask, variable.constraint)
+            if "kernel" in variable.name and not bool(ops.all(mask)):
+                variable.constraint = _Masked(mask, own)
+                self._masked.append(variable)
         self.model.make_train_function(force=True)  # a step traced before knows nothing of them
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        for variable, constraint in self._before:
-            variable.constraint = constraint
+        for variable in self._masked:
+            # Averages of the weights, written over them at the end, know of no constraint.
+            variable.assign(variable.constraint.mask * variable.value)
+            variable.constraint = variable.constraint.own
         self.model.make_train_function(force=True)
 
 
-def _masked(mask: Any, own: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
-    def constraint(value: Any) -> Any:
-        return mask * (value if own is None else own(value))
+class _Masked:
+    def __init__(self, mask: Any, own: Callable[[Any], Any] | None) -> None:
+        self.mask, self.own = mask, own
 
-    return constraint
+    def __call__(self, value: Any) -> Any:
+        return self.mask * (value if self.own is None else self.own(value))

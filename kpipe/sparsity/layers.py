@@ -152,8 +152,8 @@ def is_raw(operation: Any) -> bool:
         return True
     if type(operation) in _CALLED:
         return True
-    return isinstance(operation, keras.layers.Activation) and (
-        operation.get_config()["activation"] not in _SHARED_ACTIVATIONS
+    return isinstance(operation, keras.layers.Activation) and not _is_shared(
+        operation.get_config()["activation"]
     )
 
 
@@ -196,11 +196,13 @@ def settings_of(layer: Any) -> dict[str, Any]:
         if name not in FIELDS[kind] and not inert and (name, value) not in _AT_REST:
             raise ValueError(f"{name}={value!r} has no equal in the other library")
     activation = settings.get("activation", "linear")
-    if activation not in _SHARED_ACTIVATIONS:
+    if not _is_shared(activation):
         raise ValueError(f"the activation {activation!r} means something else, or nothing, there")
     for name, value in settings.items():
         if isinstance(value, dict) and value.get("class_name") == "__numpy__":
             settings[name] = np.array(value["config"]["value"], value["config"]["dtype"])
+        elif isinstance(value, dict) and value["class_name"] == "__lambda__":
+            raise ValueError(f"{name} is a function of its own")
         elif isinstance(value, dict) and value.get("registered_name") not in (
             None,
             value["class_name"],
@@ -209,6 +211,10 @@ def settings_of(layer: Any) -> dict[str, Any]:
     if kind == "BatchNormalization" and isinstance(settings["axis"], (list, tuple)):
         (settings["axis"],) = settings["axis"]
     return settings
+
+
+def _is_shared(activation: Any) -> bool:
+    return isinstance(activation, str) and activation in _SHARED_ACTIVATIONS
 
 
 def _homes(kind: str) -> tuple[Any, Any]:

@@ -118,7 +118,7 @@ def prune_magnitude(
         schedule: "polynomial", "constant", or one of these with settings of its own.
         m_by_n: (2, 4) for two zeros in every four weights along the input channels, a pattern
             that some hardware makes use of; None for zeros anywhere. Masks are chosen once, after
-            the first step, whatever the schedule.
+            the first step, whatever the schedule. Kernels of n - m inputs or fewer stay dense.
         block_size: (inputs, outputs) of the rectangles that become zero as a whole. TFMOT has
             blocks for Dense kernels of at least two blocks along either side only: with other
             than (1, 1), convolutions and narrower kernels stay dense.
@@ -141,6 +141,8 @@ def prune_magnitude(
     def masked(layer: Any) -> Any | None:
         if type(layer) not in kinds or not layer.trainable:
             return None
+        if m_by_n is not None and layer.kernel.shape[-2] <= m_by_n[1] - m_by_n[0]:
+            return None  # too few inputs for a row of n to hold a zero
         if block_size != (1, 1) and not all(np.greater(layer.kernel.shape, block_size)):
             return None
         return tfmot.sparsity.keras.prune_low_magnitude(
@@ -249,7 +251,7 @@ def _refuse_too_dense(
         if path in pruned:
             zero = layer.kernel.numpy() == 0
             found = _blocks(zero, m_by_n, block_size)
-            if found < (1.0 if m_by_n else share - 0.1):
+            if found < (1.0 if m_by_n else share - max(0.1, 1 / zero.size)):
                 dense.append(f"{path} ({zero.mean():.3f})")
     if dense:
         raise SparsityError(

@@ -7,6 +7,7 @@ refused    no equal is known, for the reason that stands beside it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from kpipe.sparsity.operation import KerasOperation
 
 __all__ = ["CONTAINERS", "layer_mapping", "leaves", "refuse_unequal"]
 
+_SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_./\\>-]*")
 CONTAINERS = (Functional, keras.Sequential, tf_keras.Sequential, tf_keras.Model)
 
 
@@ -72,6 +74,11 @@ def leaves(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _parts(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(model, keras.Sequential) and len({*map(id, model.layers)}) < len(model.layers):
+        raise SparsityError(
+            f"the Sequential {model.name!r} uses a layer twice, of which tf_keras keeps one",
+            fix="build it by the functional API",
+        )
     for part in model.operations if isinstance(model, Functional) else model.layers:
         path = f"{prefix}{part.name}"
         if isinstance(part, CONTAINERS):
@@ -85,6 +92,8 @@ def _kind(part: Any) -> str:
 
 
 def _outcome(part: Any) -> tuple[str, str]:
+    if not _SCOPE.fullmatch(part.name):
+        return "refused", "its name is none for TensorFlow: letters, digits, _ . - and no _ first"
     if isinstance(part, KerasOperation) or (isinstance(part, keras.Operation) and is_raw(part)):
         return "called", ""
     try:

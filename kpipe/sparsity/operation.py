@@ -23,7 +23,7 @@ class KerasOperation(tf_keras.layers.Layer):
     """
 
     def __init__(self, operation: Any, arguments: Any, **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(autocast=False, **settings)
         self.operation = operation
         self.arguments = _Held(arguments)
         _MADE[id(self)] = self

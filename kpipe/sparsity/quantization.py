@@ -24,7 +24,15 @@ from kpipe.sparsity.bridge import to_keras, to_tf_keras
 from kpipe.sparsity.mapping import CONTAINERS, leaves
 from kpipe.sparsity.operation import KerasOperation
 from kpipe.sparsity.tfmot import int8_registry, quant_ops, tfmot
-from kpipe.sparsity.training import Batches, TrainingSettings, check_training, train, wrapped
+from kpipe.sparsity.training import (
+    Batches,
+    TrainingSettings,
+    ZerosStay,
+    check_training,
+    first_batches,
+    train,
+    wrapped,
+)
 
 __all__ = ["train_quantized"]
 
@@ -81,7 +89,7 @@ def train_quantized(
     )
     with tfmot.quantization.keras.quantize_scope({"KerasOperation": KerasOperation}):
         twin = tfmot.quantization.keras.quantize_apply(annotated)
-    _measure_ranges(twin, (data(0) if callable(data) else data).take(_RANGE_BATCHES))
+    _measure_ranges(twin, first_batches(data, _RANGE_BATCHES))
     train(
         twin,
         data,
@@ -91,7 +99,7 @@ def train_quantized(
         folder=folder,
         source=model,
         what={"bits": 8},
-        callbacks=[_KeepZeros(twin)],
+        callbacks=[ZerosStay(twin)],
     )
     return to_keras(_unwrapped(twin, to_tf_keras(model)), template=model)
 
@@ -132,20 +140,6 @@ def _ranges_moved() -> Iterator[Callable[[float], None]]:
         quant_ops.MovingAvgQuantize = given
 
 
-class _KeepZeros(tf_keras.callbacks.Callback):
-    """Sets back what the optimizer has moved, before the next step can see it."""
-
-    def __init__(self, model: tf_keras.Model) -> None:
-        super().__init__()
-        kernels = [weight for weight in model.trainable_variables if "kernel" in weight.name]
-        masks = [(kernel, tf.cast(kernel != 0, kernel.dtype)) for kernel in kernels]
-        self._masks = [(kernel, mask) for kernel, mask in masks if not tf.reduce_all(mask == 1)]
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        for kernel, mask in self._masks:
-            kernel.assign(kernel * mask)
-
-
 def _is_known(layer: Any) -> bool:
     """Whether TFMOT can emulate the layer where it stands."""
     if len(layer.inbound_nodes) != 1 or isinstance(layer, tf_keras.layers.InputLayer):
@@ -174,13 +168,19 @@ def _is_folded(normalization: Any) -> bool:
 
 def _unwrapped(twin: Any, plain: tf_keras.Model) -> tf_keras.Model:
     """`plain` with the weights of `twin`; TFMOT has nothing that strips its wrappers."""
-    found = {}
+    found: dict[str, Any] = {}
     for layer in twin.layers:
-        held = [*getattr(layer, "layer", layer).weights, *layer.trainable_weights]
-        name = getattr(layer, "layer", layer).name
-        found[name] = {_last(weight): weight for weight in held}
+        inner = getattr(layer, "layer", None)
+        if inner is None:
+            found[layer.name] = layer.get_weights()
+        else:  # the wrapper has taken the kernel out of its layer
+            held = {_last(weight): weight for weight in [*inner.weights, *layer.trainable_weights]}
+            found[inner.name] = held
     for name, layer in leaves(plain):
-        layer.set_weights([found[name][_last(weight)].numpy() for weight in layer.weights])
+        values = found[name]
+        if isinstance(values, dict):
+            values = [values[_last(weight)].numpy() for weight in layer.weights]
+        layer.set_weights(values)
     return plain
 
 

@@ -23,6 +23,8 @@ import tf_keras
 from tf_keras.src.engine.base_layer import BaseRandomLayer as Random
 
 from kpipe.errors import SparsityError
+from kpipe.sparsity.layers import is_raw, settings_of
+from kpipe.sparsity.mapping import leaves
 
 __all__ = ["Random", "Saver", "claim", "description"]
 
@@ -63,7 +65,7 @@ class Saver:
 def description(
     model: keras.Model, what: Mapping[str, Any], epochs: int, steps: int, settings: Any
 ) -> dict[str, Any]:
-    """What makes one training differ from another, down to the weights it starts from.
+    """What makes one training differ from another, down to the layers and weights it starts from.
 
     Args:
         model: the Keras 3 model to be trained.
@@ -73,12 +75,18 @@ def description(
         settings: a dataclass; its fields that are not compared do not count.
     """
     weights = hashlib.sha256()
+    for _, layer in leaves(model):
+        kind = type(layer).__name__
+        config = {} if is_raw(layer) else settings_of(layer)
+        said = json.dumps([kind, config, layer.trainable], default=repr, sort_keys=True)
+        weights.update(said.encode())
     for weight in model.weights:
         weights.update(f"{tuple(weight.shape)}".encode())
         weights.update(np.ascontiguousarray(weight.numpy()).tobytes())
     told = {item.name: getattr(settings, item.name) for item in fields(settings) if item.compare}
     if settings.class_weight is not None:
         told["class_weight"] = {str(k): float(v) for k, v in settings.class_weight.items()}
+    assert not told.keys() & what.keys()
     return {
         **what,
         "epochs": epochs,
@@ -94,7 +102,8 @@ def claim(folder: Path, description: dict[str, Any]) -> None:
     path = folder / "training.json"
     if not path.exists():
         aside = path.with_suffix(".part")
-        aside.write_text(json.dumps(description, sort_keys=True, indent=1))
+        plain = json.dumps(description, sort_keys=True, indent=1, default=lambda x: x.item())
+        aside.write_text(plain)
         os.replace(aside, path)
     there = json.loads(path.read_text())
     names = there.keys() | description.keys()

@@ -27,7 +27,9 @@ __all__ = [
     "KERNELS",
     "Batches",
     "TrainingSettings",
+    "ZerosStay",
     "check_training",
+    "first_batches",
     "refuse_wrong",
     "train",
     "wrapped",
@@ -57,7 +59,7 @@ class TrainingSettings:
     Attributes:
         optimizer: "adam", "adamw", "sgd" (momentum 0.9), "rmsprop" or "adadelta".
         learning_rate: at the beginning.
-        schedule: "constant", or "cosine" for a rate that falls to zero along half a wave.
+        rate_schedule: "constant", or "cosine" for a rate that falls to zero along half a wave.
         class_weight: weight of each class index in the loss.
         seed: of the dropout draws.
         on_epoch: called with (epoch from 0, {"loss", "accuracy"}) after each epoch's checkpoint.
@@ -65,7 +67,7 @@ class TrainingSettings:
 
     optimizer: str = "adam"
     learning_rate: float = 1e-3
-    schedule: str = "constant"
+    rate_schedule: str = "constant"
     class_weight: Mapping[int, float] | None = None
     seed: int = 0
     on_epoch: Callable[[int, dict[str, float]], None] | None = field(
@@ -95,6 +97,14 @@ def wrapped(
         if isinstance(layer, Random):
             draws = {"seed": next(seeds), "rng_type": "stateful"}
             return type(layer).from_config({**layer.get_config(), **draws})
+        if any(
+            isinstance(part, Random) and getattr(part, "rate", 1)
+            for part in layer._flatten_layers()
+        ):
+            raise SparsityError(
+                f"{prefix}{layer.name} drops out inside, from draws that no checkpoint can hold",
+                fix="build it without dropout, and put a Dropout layer behind it",
+            )
         if (other := wrap(layer)) is None:
             return layer
         paths.append(prefix + layer.name)
@@ -141,7 +151,7 @@ def train(
     done = saver.restore() // steps_per_epoch
     if done == epochs:
         return
-    batches = data(done) if callable(data) else data.repeat().skip(done * steps_per_epoch)
+    batches = _from(data, done, steps_per_epoch)
     twin.compile(optimizer=twin.optimizer, loss=_loss(batches, settings), metrics=["accuracy"])
     twin.fit(
         batches,
@@ -152,6 +162,40 @@ def train(
         callbacks=[*callbacks, _Watch(saver, settings.on_epoch, steps_per_epoch)],
         verbose=0,
     )
+
+
+def first_batches(data: Batches, count: int) -> tf.data.Dataset:
+    """Some batches of the first epoch."""
+    return _from(data, 0, 1).take(count)
+
+
+def _from(data: Batches, epoch: int, steps_per_epoch: int) -> tf.data.Dataset:
+    """Batches from an epoch on, without end."""
+    batches = data(epoch) if callable(data) else data
+    spec = getattr(batches, "element_spec", None)
+    if not isinstance(spec, tuple) or len(spec) not in (2, 3):
+        raise SparsityError(
+            "the data are no dataset of images and labels",
+            expected="a tf.data.Dataset of (images, labels) or (images, labels, weights), or a "
+            "function of the epoch that gives one",
+            received=type(batches).__name__ if spec is None else f"batches of {spec}",
+            fix="tf.data.Dataset.from_tensor_slices((images, labels)).batch(32)",
+        )
+    return batches if callable(data) else batches.repeat().skip(epoch * steps_per_epoch)
+
+
+class ZerosStay(tf_keras.callbacks.Callback):
+    """Sets zeros back that the optimizer has moved, before the next step can see it."""
+
+    def __init__(self, model: tf_keras.Model) -> None:
+        super().__init__()
+        kernels = [weight for weight in model.trainable_variables if "kernel" in weight.name]
+        masks = [(kernel, tf.cast(kernel != 0, kernel.dtype)) for kernel in kernels]
+        self._masks = [(kernel, mask) for kernel, mask in masks if not tf.reduce_all(mask == 1)]
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        for kernel, mask in self._masks:
+            kernel.assign(kernel * mask)
 
 
 class _Watch(tf_keras.callbacks.Callback):
@@ -167,8 +211,13 @@ class _Watch(tf_keras.callbacks.Callback):
         self._saver = saver
         self._on_epoch = on_epoch
         self._steps_per_epoch = steps_per_epoch
+        self._batches = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._batches = 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._batches += 1
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
             raise SparsityError(
@@ -177,12 +226,12 @@ class _Watch(tf_keras.callbacks.Callback):
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        steps, expected = int(self._saver.optimizer.iterations), (epoch + 1) * self._steps_per_epoch
-        if steps != expected:
+        # Not the optimizer's count, which also counts the step that found no batch.
+        if self._batches != self._steps_per_epoch:
             raise SparsityError(
                 f"the data ended in epoch {epoch}",
                 expected=f"{self._steps_per_epoch} batches in each epoch",
-                received=f"{steps - expected + self._steps_per_epoch}",
+                received=f"{self._batches}",
                 fix="give a dataset that repeats without end",
             )
         self._saver.save()
@@ -191,12 +240,12 @@ class _Watch(tf_keras.callbacks.Callback):
 
 
 def _optimizer(settings: TrainingSettings, steps: int) -> Any:
-    for value, known in ((settings.optimizer, _OPTIMIZERS), (settings.schedule, _SCHEDULES)):
+    for value, known in ((settings.optimizer, _OPTIMIZERS), (settings.rate_schedule, _SCHEDULES)):
         if value not in known:
-            word = "optimizer" if known is _OPTIMIZERS else "schedule"
+            word = "optimizer" if known is _OPTIMIZERS else "rate_schedule"
             raise SparsityError(f"unknown {word} {value!r}", fix=nearest(value, known))
     rate: Any = settings.learning_rate
-    if settings.schedule == "cosine":
+    if settings.rate_schedule == "cosine":
         rate = tf_keras.optimizers.schedules.CosineDecay(rate, steps)
     return _OPTIMIZERS[settings.optimizer](learning_rate=rate)
 

@@ -154,7 +154,7 @@ def _by_tfmot(
         steps_per_epoch=photos.steps,
         settings=TrainingSettings(
             learning_rate=stage.learning_rate,
-            schedule="cosine",
+            rate_schedule="cosine",
             class_weight=photos.fit_weight,
             seed=context.seed,
             on_epoch=tell,

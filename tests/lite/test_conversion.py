@@ -248,3 +248,19 @@ def test_large_models_convert_alike_by_another_way(model, monkeypatch, quantize)
         LiteModel(found).predict(images), LiteModel(expected).predict(images)
     )
     assert convert(model, quantize, calibration) == found
+
+
+def test_half_precision_is_refused_by_its_layers():
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(2, 3, dtype="mixed_float16", name="half")(inputs)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name="top")(x))
+    with pytest.raises(ExportError, match="half precision: half") as caught:
+        convert(model)
+    assert "top" not in str(caught.value)
+
+
+@pytest.mark.parametrize("thing", ["model.keras", keras.Sequential([keras.layers.Dense(2)])])
+def test_what_is_no_built_model_is_refused(thing):
+    with pytest.raises(ExportError, match="only a built Keras 3 model"):
+        convert(thing)

@@ -94,3 +94,14 @@ def test_to_dict_survives_json(float_file):
 def test_data_that_does_not_fit_is_refused(float_file, data, reference, message):
     with pytest.raises(ExportError, match=message):
         evaluate(float_file, data, reference=reference)
+
+
+def test_nobody_to_evaluate_is_refused(float_file):
+    with pytest.raises(ExportError, match="workers"):
+        evaluate(float_file, (IMAGES, LABELS), workers=-1)
+
+
+def test_a_reference_may_be_a_list(float_file):
+    reference = LiteModel(float_file).predict(IMAGES)
+    found = evaluate(float_file, (IMAGES, LABELS), reference=reference.tolist())
+    assert found.agreement == 1

@@ -321,3 +321,44 @@ def test_template_with_other_layers_is_refused_by_their_names():
     two = image_model(lambda x: keras.layers.Conv2D(2, 1, name="two")(x))
     with pytest.raises(SparsityError, match="one is only in the one; two is only in the one"):
         to_keras(to_tf_keras(one), two)
+
+
+def test_a_raw_operation_in_a_sequential_comes_back():
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            keras.layers.Activation("hard_sigmoid"),
+            keras.layers.Conv2D(3, 3),
+        ]
+    )
+    outputs_agree(seeded(model))
+
+
+def test_raw_operations_in_other_float_types_compute_the_same():
+    def outputs(x):
+        half = keras.ops.cast(keras.layers.Rescaling(1 / 255)(x), "float16") * 3
+        return keras.layers.Conv2D(2, 1)(keras.ops.cast(half, "float32"))
+
+    outputs_agree(image_model(outputs))
+
+
+def test_a_sequential_that_uses_a_layer_twice_is_refused():
+    twice = keras.layers.Conv2D(3, 3, padding="same")
+    model = keras.Sequential([keras.Input((16, 16, 3)), twice, keras.layers.ReLU(), twice])
+    with pytest.raises(SparsityError, match="uses a layer twice"):
+        to_tf_keras(model)
+
+
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+def test_settings_that_only_keras_3_knows_are_refused_by_their_layers():
+    def outputs(x):
+        x = keras.layers.Conv2D(2, 1, name="conv 1")(x)
+        x = keras.layers.Conv2D(2, 1, activation=keras.layers.ReLU(6.0), name="object")(x)
+        weigh = keras.layers.Dense(2, kernel_regularizer=lambda w: keras.ops.sum(w), name="lambda")
+        return weigh(keras.layers.Activation(keras.ops.sin, name="sine")(x))
+
+    with pytest.raises(SparsityError) as caught:
+        to_tf_keras(image_model(outputs))
+    for said in ("conv 1 (Conv2D): its name", "object (Conv2D): the activation", "lambda (Dense):"):
+        assert said in str(caught.value)
+    assert "sine" not in str(caught.value)

@@ -97,3 +97,10 @@ def test_zeros_of_a_pruned_model_stay():
         before, after = (m.get_layer(name).kernel.numpy() for m in (sparse, result))
         assert not after[before == 0].any()
     assert values_of(result)["stem"] == 8
+
+
+def test_sparse_kernels_with_few_weights_left_stay_as_they_are():
+    sparse = sparse_classifier()  # "top" has eight weights left, of either sign
+    result = cluster_weights(sparse, batches, **{**QUICK, "clusters": 16}, **FAST)
+    assert values_of(result)["stem"] == 16
+    assert values_of(result)["top"] == values_of(sparse)["top"] == 9

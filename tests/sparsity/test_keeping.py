@@ -62,3 +62,33 @@ def test_a_constraint_of_the_layer_still_holds():
     assert kernel.numpy().min() == 0
     assert (kernel.numpy() == 0).sum() >= 8
     assert kernel.constraint is own
+
+
+def test_averages_of_the_weights_keep_the_zeros():
+    model = sparse_classifier()
+    before = zeros(model)
+    optimizer = keras.optimizers.Adam(0.01, use_ema=True)
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    model.fit(batches(0), steps_per_epoch=4, verbose=0, shuffle=False, callbacks=[KeepZeros()])
+    assert zeros(model) == before
+
+
+def test_a_fit_that_was_interrupted_leaves_nothing_to_the_next_with_it():
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    model = sparse_classifier()
+    kernel = model.get_layer("top").kernel
+    kernel.constraint = own = keras.constraints.NonNeg()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(
+            batches(0),
+            steps_per_epoch=2,
+            verbose=0,
+            shuffle=False,
+            callbacks=[KeepZeros(), Interrupt()],
+        )
+    model.fit(batches(0), steps_per_epoch=2, verbose=0, shuffle=False, callbacks=[KeepZeros()])
+    assert kernel.constraint is own

@@ -227,7 +227,7 @@ def test_the_share_of_zeros_is_said_once(model, share):
 
 def test_a_rate_may_fall_along_a_cosine_and_survives_a_cut(tmp_path, model):
     def falling(**more):
-        return TrainingSettings(schedule="cosine", learning_rate=0.01, **more)
+        return TrainingSettings(rate_schedule="cosine", learning_rate=0.01, **more)
 
     whole = prune_magnitude(model, batches, **QUICK, settings=falling())
     constant = prune_magnitude(
@@ -268,7 +268,7 @@ def test_other_patterns_are_other_trainings(tmp_path, model):
         ({"epochs": 0, "steps_per_epoch": 0}, "epochs=0, steps_per_epoch=0"),
         ({"schedule": PolynomialSparsity(ramp=1.5, updates=0)}, "ramp=1.5, updates=0"),
         ({"settings": TrainingSettings(optimizer="adamm")}, "adamm"),
-        ({"settings": TrainingSettings(schedule="cosin")}, "unknown schedule 'cosin'"),
+        ({"settings": TrainingSettings(rate_schedule="cosin")}, "unknown rate_schedule 'cosin'"),
     ],
 )
 def test_numbers_out_of_range_are_refused_by_name(model, change, named):
@@ -295,3 +295,53 @@ def test_nothing_to_prune_is_refused():
     model.trainable = False
     with pytest.raises(SparsityError, match="nothing to prune"):
         prune_magnitude(model, batches, **QUICK)
+
+
+def activated(kind: str) -> keras.Model:
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, activation=kind)(keras.layers.Rescaling(1 / 255)(inputs))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return seeded(keras.Model(inputs, keras.layers.Dense(2, "softmax", name="top")(x)))
+
+
+def test_a_folder_is_refused_to_other_layers_with_weights_of_the_same_shapes(tmp_path):
+    prune_magnitude(activated("relu"), batches, **QUICK, folder=tmp_path)
+    prune_magnitude(activated("relu"), batches, **QUICK, folder=tmp_path)
+    with pytest.raises(SparsityError, match="another training"):
+        prune_magnitude(activated("tanh"), batches, **QUICK, folder=tmp_path)
+    frozen = activated("relu")
+    frozen.layers[2].trainable = False
+    with pytest.raises(SparsityError, match="another training"):
+        prune_magnitude(frozen, batches, **QUICK, folder=tmp_path)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path, model):
+    settings = TrainingSettings(learning_rate=np.float32(0.5), seed=np.int64(2))
+    quick = {"sparsity": np.float32(0.5), "epochs": np.int64(1), "steps_per_epoch": np.int64(2)}
+    for _ in range(2):
+        prune_magnitude(model, batches, **quick, settings=settings, folder=tmp_path)
+
+
+def test_kernels_too_narrow_for_a_pattern_stay_dense_and_alone_are_refused(model):
+    pruned = prune_magnitude(model, batches, m_by_n=(2, 8), epochs=1, steps_per_epoch=4)
+    assert sparsity_of(pruned)["stem"] == 0  # three inputs, of which six of eight might stay
+    assert sparsity_of(pruned)["project"] == pytest.approx(0.25, abs=0.01)
+    with pytest.raises(SparsityError, match="nothing to prune"):
+        prune_magnitude(model, batches, m_by_n=(2, 16), epochs=1, steps_per_epoch=4)
+
+
+def test_kernels_of_a_few_weights_are_pruned_as_far_as_they_can_be():
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(1, 1, name="gray")(keras.layers.Rescaling(1 / 255)(inputs))
+    x = keras.layers.Dense(2, "softmax", name="top")(keras.layers.Flatten()(x))
+    shares = sparsity_of(prune_magnitude(seeded(keras.Model(inputs, x)), batches, **QUICK))
+    assert shares["gray"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
+def test_data_a_batch_short_are_noticed(model):
+    quick = {"sparsity": 0.5, "epochs": 2, "steps_per_epoch": 2}
+    for count, received in ((3, "received: 1"), (2, "received: 0")):
+        with pytest.raises(SparsityError, match="data ended in epoch 1") as caught:
+            prune_magnitude(model, lambda epoch, count=count: batches(epoch).take(count), **quick)
+        assert received in str(caught.value)

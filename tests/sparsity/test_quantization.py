@@ -176,3 +176,30 @@ def test_nothing_to_quantize_is_refused():
     model = keras.Model(inputs, keras.layers.LayerNormalization()(inputs))
     with pytest.raises(SparsityError, match="nothing in"):
         train_quantized(model, batches, **QUICK)
+
+
+def attention(dropout: float = 0.0) -> keras.Model:
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same")(keras.layers.Rescaling(1 / 255)(inputs))
+    x = keras.layers.Reshape((-1, 4))(x)
+    x = keras.layers.MultiHeadAttention(4, 4, use_bias=False, dropout=dropout, name="mha")(x, x)
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    return seeded(keras.Model(inputs, keras.layers.Dense(2, "softmax", name="top")(x)))
+
+
+def test_weights_of_one_name_in_a_layer_are_told_apart():
+    model = attention()
+    still = train_quantized(model, batches, **QUICK, settings=TrainingSettings(learning_rate=1e-9))
+    for before, after in zip(model.get_weights(), still.get_weights(), strict=True):
+        np.testing.assert_allclose(after, before, atol=1e-6)
+
+
+def test_draws_that_no_checkpoint_holds_are_refused():
+    with pytest.raises(SparsityError, match="mha drops out inside"):
+        train_quantized(attention(0.5), batches, **QUICK)
+
+
+@pytest.mark.parametrize("data", [(pixels(8), np.zeros(8)), [1, 2], lambda epoch: [pixels(8)]])
+def test_data_that_are_no_dataset_are_refused(model, data):
+    with pytest.raises(SparsityError, match=r"from_tensor_slices"):
+        train_quantized(model, data, **QUICK)
