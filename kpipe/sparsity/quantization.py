@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import keras
@@ -29,7 +30,6 @@ from kpipe.sparsity.training import (
     TrainingSettings,
     ZerosStay,
     check_training,
-    first_batches,
     train,
     wrapped,
 )
@@ -89,7 +89,6 @@ def train_quantized(
     )
     with tfmot.quantization.keras.quantize_scope({"KerasOperation": KerasOperation}):
         twin = tfmot.quantization.keras.quantize_apply(annotated)
-    _measure_ranges(twin, first_batches(data, _RANGE_BATCHES))
     train(
         twin,
         data,
@@ -100,6 +99,7 @@ def train_quantized(
         source=model,
         what={"bits": 8},
         callbacks=[ZerosStay(twin)],
+        prepare=partial(_measure_ranges, twin),
     )
     return to_keras(_unwrapped(twin, to_tf_keras(model)), template=model)
 
@@ -118,7 +118,7 @@ def _measure_ranges(twin: tf_keras.Model, batches: tf.data.Dataset) -> None:
     for layer in normalizations:
         layer.trainable = False  # their statistics stay as they are
     with _ranges_moved() as move:
-        for number, (images, *_) in enumerate(batches):
+        for number, (images, *_) in enumerate(batches.take(_RANGE_BATCHES)):
             move(number / (number + 1))
             twin(images, training=True)
     for layer in normalizations:

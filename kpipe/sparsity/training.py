@@ -29,7 +29,6 @@ __all__ = [
     "TrainingSettings",
     "ZerosStay",
     "check_training",
-    "first_batches",
     "refuse_wrong",
     "train",
     "wrapped",
@@ -129,6 +128,7 @@ def train(
     source: keras.Model,
     what: Mapping[str, Any],
     callbacks: Iterable[Any] = (),
+    prepare: Callable[[tf.data.Dataset], None] | None = None,
 ) -> None:
     """Train `twin` in place, from the last checkpoint in the folder on.
 
@@ -142,6 +142,8 @@ def train(
         source: the Keras 3 model it came from, of which the weights tell trainings apart.
         what: is done to it; another folder is asked for where it differs.
         callbacks: of tf_keras, besides.
+        prepare: called with the batches before the first step; a training that goes on has been
+            prepared.
     """
     twin.compile(optimizer=_optimizer(settings, epochs * steps_per_epoch))
     twin.optimizer.build(twin.trainable_variables)
@@ -151,6 +153,8 @@ def train(
     done = saver.restore() // steps_per_epoch
     if done == epochs:
         return
+    if done == 0 and prepare is not None:
+        prepare(_from(data, 0, steps_per_epoch))
     batches = _from(data, done, steps_per_epoch)
     twin.compile(optimizer=twin.optimizer, loss=_loss(batches, settings), metrics=["accuracy"])
     twin.fit(
@@ -162,11 +166,6 @@ def train(
         callbacks=[*callbacks, _Watch(saver, settings.on_epoch, steps_per_epoch)],
         verbose=0,
     )
-
-
-def first_batches(data: Batches, count: int) -> tf.data.Dataset:
-    """Some batches of the first epoch."""
-    return _from(data, 0, 1).take(count)
 
 
 def _from(data: Batches, epoch: int, steps_per_epoch: int) -> tf.data.Dataset:
