@@ -40,13 +40,13 @@ from typing import Any
 
 import keras
 import numpy as np
-from pruning import SIZE, Work
+from pruning import SIZE, Work, train_head
 from results import add_row, read_rows
 
 from kpipe.data import decode, from_folder, split
 from kpipe.lite import compare, convert, evaluate, quantize_selectively
 from kpipe.sparsity import TrainingSettings, cluster_weights, prune_magnitude, train_quantized
-from kpipe.train import FeaturePlan, FitPlan, Phase, backbone, classifier, fit_phases, unfreeze
+from kpipe.train import backbone, classifier, unfreeze
 
 NETWORKS = ("MobileNetV2 0.35", "EfficientNetLite0", "MobileNetV3Small")
 TOLERANCE = 0.01
@@ -67,17 +67,7 @@ def trained(work: Work, name: str, seed: int) -> keras.Model:
         if name == "MobileNetV3Small":
             work.train(model, work.batches(seed), 16, 3e-3)
         else:
-            head = Phase(
-                FitPlan(10, learning_rate=3e-3, schedule="cosine"), 0, FeaturePlan(3, seed)
-            )
-            with TemporaryDirectory() as folder:
-                fit_phases(
-                    model,
-                    partial(work.batches, seed),
-                    [head],
-                    steps_per_epoch=work.steps,
-                    folder=folder,
-                )
+            train_head(work, model, seed)
             work.train(model, work.batches(seed), 6, 5e-4)
         model.save(path)
     return keras.models.load_model(path, compile=False)

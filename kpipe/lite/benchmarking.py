@@ -86,12 +86,6 @@ def compare(paths: Sequence[_File], threads: int = 1, runs: int = 100) -> list[B
     Raises:
         ExportError: no runs, or a file that is not right.
     """
-    if runs < 1 or not paths:
-        raise ExportError(
-            "nothing to time",
-            expected="a file, and runs >= 1",
-            received=f"{len(paths)} files, runs={runs}",
-        )
     models, openings = [], []
     for path in paths:
         start = time.perf_counter()
@@ -140,13 +134,17 @@ def latency(model: Any, threads: int = 1, runs: int = 100, *, quantize: str | No
             shape = (2, *model.input_shape[1:])
             calibration = [np.random.default_rng(0).uniform(0, 255, shape).astype("float32")]
         model = convert(model, quantize, calibration)
-    if runs < 1:
-        raise ExportError("nothing to time", expected="runs >= 1", received=f"runs={runs}")
     return float(np.median(_durations([LiteModel(model, threads)], runs)[0])) * 1000
 
 
 def _durations(models: Sequence[LiteModel], runs: int) -> list[list[float]]:
     """Seconds of `runs` single images by each model."""
+    if runs < 1 or not models:
+        raise ExportError(
+            "nothing to time",
+            expected="a file, and runs >= 1",
+            received=f"{len(models)} files, runs={runs}",
+        )
     pixels = [np.random.default_rng(0).integers(0, 256, (1, *m.image_size, 3)) for m in models]
     images = [p.astype(m.input_dtype) for p, m in zip(pixels, models, strict=True)]
     for model, image in zip(models, images, strict=True):

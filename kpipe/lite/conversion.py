@@ -225,7 +225,7 @@ def _input_shape(model: keras.Model) -> tuple[int, int, int]:
             fix="build it under the dtype policy float32, give it the weights, and convert that",
         )
     inputs, outputs = model.inputs, model.outputs
-    shapes = [tuple(tensor.shape) for tensor in [*(inputs or []), *(outputs or [])]]
+    shapes = [tuple(tensor.shape) for tensor in [*inputs, *outputs]]
     if (
         len(shapes) != 2
         or len(shapes[0]) != 4
@@ -237,8 +237,8 @@ def _input_shape(model: keras.Model) -> tuple[int, int, int]:
         raise ExportError(
             f"the model {model.name!r} is not an image classifier of one input and one output",
             expected="float32 (None, height, width, 3) -> (None, classes), all sizes fixed",
-            received=f"{[(t.dtype, tuple(t.shape)) for t in inputs or []]} -> "
-            f"{[tuple(t.shape) for t in outputs or []]}",
+            received=f"{[(t.dtype, tuple(t.shape)) for t in inputs]} -> "
+            f"{[tuple(t.shape) for t in outputs]}",
             fix="build it with keras.Input((height, width, 3)) and one output",
         )
     return shapes[0][1:]

@@ -102,19 +102,20 @@ def quantize_selectively(
     images = calibration_images(calibration, model.input_shape[1:])
     ranges = calibrated(model, images)
     aim = accuracy(float32)
+    least = aim - tolerance
     files = [quantized(ranges)]
     refuse_other_than_raw_pixels(files[0])
     trades = [Trade((), accuracy(files[0]), len(files[0]))]
-    if trades[0].accuracy < aim - tolerance:
+    if trades[0].accuracy < least:
         costs = _costliest(ranges, float32, files[0], np.concatenate(images[:_IMAGES]))
         for count in _doubled(min(most, len(costs))):
             tensors = list(dict.fromkeys(tensor for group in costs[:count] for tensor in group))
             files.append(quantized(ranges, tensors))
             layers = dict.fromkeys(_layer(model, tensor) for tensor in tensors)
             trades.append(Trade(tuple(layers), accuracy(files[-1]), len(files[-1])))
-            if trades[-1].accuracy >= aim - tolerance:
+            if trades[-1].accuracy >= least:
                 break
-    within = trades[-1].accuracy >= aim - tolerance
+    within = trades[-1].accuracy >= least
     chosen = -1 if within else int(np.argmax([trade.accuracy for trade in trades]))
     return Selective(files[chosen], trades[chosen].in_float, within, aim, tuple(trades))
 
