@@ -46,7 +46,7 @@ def answers(command: list[str], content: bytes, folder: Path) -> tuple[str, np.n
 def test_aarch64_answers_as_this_machine_does(model, form: str | None, tmp_path: Path) -> None:
     calibration = photos(16) if form == "int8" else None
     content = add_metadata(convert(model, form, calibration), ["a", "b", "c"], name="toy")
-    emulated = ["qemu-aarch64", "-cpu", "cortex-a76", "-L", ROOT, f"{ROOT}/python"]
+    emulated = ["qemu-aarch64", "-cpu", "cortex-a76", "-L", ROOT, f"{ROOT}/usr/bin/python3"]
     machine, found = answers(emulated, content, tmp_path)
     assert machine == "aarch64"
     _, expected = answers([sys.executable], content, tmp_path)
