@@ -20,6 +20,7 @@ from kpipe.errors import TrainingError
 from kpipe.train import checkpoint
 from kpipe.train.averaging import AveragedWeights
 from kpipe.train.finiteness import Batches, Finite
+from kpipe.train.fusing import fused_normalization
 from kpipe.train.keeping import Keeper
 from kpipe.train.planning import FitPlan
 from kpipe.train.switching import SwitchOptimizer
@@ -123,17 +124,18 @@ def fit(
         checkpoint.restore(model.optimizer.variables, found.optimizer, "optimizer")
     if start < plan.epochs and not keeper.stopped:
         finite = Finite(Batches(data, describe, keeper.folder), steps_per_epoch)
-        model.fit(
-            batches,
-            initial_epoch=start,
-            epochs=plan.epochs,
-            steps_per_epoch=steps_per_epoch,
-            validation_data=validation,
-            class_weight=dict(plan.class_weight) if plan.class_weight else None,
-            callbacks=[finite, *watched, keeper],
-            shuffle=False,  # the order is that of `data`
-            verbose=0,
-        )
+        with fused_normalization(model):
+            model.fit(
+                batches,
+                initial_epoch=start,
+                epochs=plan.epochs,
+                steps_per_epoch=steps_per_epoch,
+                validation_data=validation,
+                class_weight=dict(plan.class_weight) if plan.class_weight else None,
+                callbacks=[finite, *watched, keeper],
+                shuffle=False,  # the order is that of `data`
+                verbose=0,
+            )
     keeper.restore_best(model)
     return FitResult(
         history=keeper.history,
