@@ -14,6 +14,7 @@ CLOTHING holds train/, validation/ and test/ with a folder per class; FILE is we
     fit         `kpipe.train.fit` over `model.fit` of the same model, data and number of epochs
                 (two of a third of the photos each), without and with a checkpoint each epoch; the
                 last 30 layers train
+    fused       `model.fit` with `fused_normalization` over `model.fit`, every layer trained
     checkpoints what a checkpoint takes over what an epoch takes
     features    an epoch of the head on features over one through the frozen network, without
                 augmentation
@@ -49,6 +50,7 @@ from kpipe.train import (
     cut,
     extract_features,
     fit_phases,
+    fused_normalization,
     unfreeze,
 )
 from kpipe.train import fit as kpipe_fit
@@ -240,6 +242,24 @@ def fit(asked: argparse.Namespace) -> None:
         measure("2 short epochs", sides, asked.rounds, "1.03; checkpoints 1.02 of fit")
 
 
+def fused(asked: argparse.Namespace) -> None:
+    """The same epochs, the normalizations in a dozen operations each and in one."""
+    with tempfile.TemporaryDirectory() as scratch:
+        manifest, images, model = prepared(asked, scratch)
+        unfreeze(model)
+        data, each = batches(manifest, images, 0, None), steps(manifest, "train", BATCH) // 3
+
+        def bare() -> None:
+            model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+            model.fit(data(0), epochs=2, steps_per_epoch=each, verbose=0, shuffle=False)
+
+        def faster() -> None:
+            with fused_normalization(model):
+                bare()
+
+        measure("2 short epochs", {"model.fit": bare, "fused": faster}, asked.rounds, "below 1")
+
+
 def checkpoints(asked: argparse.Namespace) -> None:
     """A checkpoint's share of an epoch, each timed by itself: the difference of fits is noise."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -304,7 +324,13 @@ def features(asked: argparse.Namespace) -> None:
         measure("an epoch of the head", sides, asked.rounds, "at least 20")
 
 
-ROWS = {"recipe": recipe, "fit": fit, "checkpoints": checkpoints, "features": features}
+ROWS = {
+    "recipe": recipe,
+    "fit": fit,
+    "fused": fused,
+    "checkpoints": checkpoints,
+    "features": features,
+}
 
 
 def main() -> None:

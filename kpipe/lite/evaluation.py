@@ -113,8 +113,8 @@ def evaluate(
     reference = None if reference is None else np.asarray(reference, np.float32)
     with _answering(path, workers) as (model, answer):
         answers, truths, farthest = [], [], _Farthest(reference, differences)
-        for images, labels in _batches(data):
-            images, labels = np.asarray(images), np.asarray(labels)
+        for batch in _batches(data):
+            images, labels = _pair(batch, model.name)
             if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
                 raise ExportError(
                     f"labels do not fit their images in the data for {model.name}",
@@ -209,6 +209,17 @@ class _Farthest:
 def _batches(data: Any) -> Iterable[tuple[Any, Any]]:
     is_pair = isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], tuple)
     return [data] if is_pair else data
+
+
+def _pair(batch: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        count = f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
+        raise ExportError(
+            f"{name} is evaluated on batches of another kind",
+            expected="(images (n, height, width, 3), integer labels (n,))",
+            received=f"{type(batch).__name__}{count}",
+        )
+    return np.asarray(batch[0]), np.asarray(batch[1])
 
 
 def _compared(

@@ -42,6 +42,8 @@ class LiteModel:
             raise ExportError(
                 "a model needs a thread", expected="threads >= 1", received=f"{threads}"
             )
+        if isinstance(source, bytearray | memoryview):
+            source = bytes(source)
         self.name = "the model" if isinstance(source, bytes) else os.fspath(source)
         self.content = source if isinstance(source, bytes) else _read(Path(source))
         if not self.content:

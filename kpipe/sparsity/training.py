@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ import tensorflow as tf
 import tf_keras
 
 from kpipe.errors import SparsityError, nearest
+from kpipe.labels import all_class_weights, labels_in_range
 from kpipe.sparsity.resuming import Random, Saver, claim, description
 
 __all__ = [
@@ -59,7 +61,7 @@ class TrainingSettings:
         optimizer: "adam", "adamw", "sgd" (momentum 0.9), "rmsprop" or "adadelta".
         learning_rate: at the beginning.
         rate_schedule: "constant", or "cosine" for a rate that falls to zero along half a wave.
-        class_weight: weight of each class index in the loss.
+        class_weight: class index -> factor of its examples in the loss, 1 for those not named.
         seed: of the dropout draws.
         on_epoch: called with (epoch from 0, {"loss", "accuracy"}) after each epoch's checkpoint.
     """
@@ -145,6 +147,8 @@ def train(
         prepare: called with the batches before the first step; a training that goes on has been
             prepared.
     """
+    classes = twin.output_shape[-1]
+    class_weight = all_class_weights(settings.class_weight, classes, SparsityError)
     twin.compile(optimizer=_optimizer(settings, epochs * steps_per_epoch))
     twin.optimizer.build(twin.trainable_variables)
     saver = Saver(twin, folder)
@@ -157,15 +161,16 @@ def train(
         prepare(_from(data, 0, steps_per_epoch))
     batches = _from(data, done, steps_per_epoch)
     twin.compile(optimizer=twin.optimizer, loss=_loss(batches, settings), metrics=["accuracy"])
-    twin.fit(
-        batches,
-        initial_epoch=done,
-        epochs=epochs,
-        steps_per_epoch=steps_per_epoch,
-        class_weight=dict(settings.class_weight) if settings.class_weight else None,
-        callbacks=[*callbacks, _Watch(saver, settings.on_epoch, steps_per_epoch)],
-        verbose=0,
-    )
+    with labels_in_range(classes, SparsityError):
+        twin.fit(
+            batches,
+            initial_epoch=done,
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch,
+            class_weight=class_weight,
+            callbacks=[*callbacks, _Watch(saver, settings.on_epoch, steps_per_epoch)],
+            verbose=0,
+        )
 
 
 def _from(data: Batches, epoch: int, steps_per_epoch: int) -> tf.data.Dataset:
@@ -265,12 +270,19 @@ def check_training(epochs: int, steps_per_epoch: int, settings: TrainingSettings
     """Refuse numbers with which nothing can be trained."""
     refuse_wrong(
         {
-            "epochs": (epochs, epochs >= 1),
-            "steps_per_epoch": (steps_per_epoch, steps_per_epoch >= 1),
+            "epochs": (epochs, _counts(epochs)),
+            "steps_per_epoch": (steps_per_epoch, _counts(steps_per_epoch)),
             "learning_rate": (settings.learning_rate, settings.learning_rate > 0),
         },
-        "numbers above 0",
+        "numbers above 0, epochs and steps whole",
     )
+
+
+def _counts(number: Any) -> bool:
+    try:
+        return operator.index(number) >= 1
+    except TypeError:
+        return False
 
 
 def refuse_wrong(numbers: Mapping[str, tuple[Any, bool]], expected: str) -> None:
@@ -280,6 +292,6 @@ def refuse_wrong(numbers: Mapping[str, tuple[Any, bool]], expected: str) -> None
         numbers: {name: (value, whether it is right)}.
         expected: what all of them should be.
     """
-    wrong = [f"{name}={value}" for name, (value, right) in numbers.items() if not right]
+    wrong = [f"{name}={value!r}" for name, (value, right) in numbers.items() if not right]
     if wrong:
         raise SparsityError(f"this cannot be done with {', '.join(wrong)}", expected=expected)

@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 
 from kpipe.errors import TrainingError
+from kpipe.labels import all_class_weights, labels_in_range
 from kpipe.train import checkpoint
 from kpipe.train.averaging import AveragedWeights
 from kpipe.train.finiteness import Batches, Finite
@@ -82,9 +83,9 @@ def fit(
         describe: epoch, batch -> the names of its photos, for an error about that batch.
 
     Raises:
-        TrainingError: labels of another kind, the folder belongs to another training, or the loss
-            is no longer a number: the last checkpoint is kept, and the batch that made it so as
-            `refused-batch.npz`.
+        TrainingError: labels of another kind, labels or class weights that the model has no answer
+            for, the folder belongs to another training, or the loss is no longer a number: the last
+            checkpoint is kept, and the batch that made it so as `refused-batch.npz`.
         OSError: a checkpoint could not be written; the previous one is kept.
     """
     if steps_per_epoch < 1:
@@ -96,6 +97,8 @@ def fit(
             fix='give validation data, or OnPlateau("loss")',
         )
     switch = _switch(plan, steps_per_epoch)
+    classes = model.output_shape[-1]
+    class_weight = all_class_weights(plan.class_weight, classes, TrainingError)
     watched = [*([switch] if switch else []), *_declared(plan, validation), *callbacks]
     keeper = Keeper(_identity(model, plan, steps_per_epoch), folder, watched)
     found = keeper.resume()
@@ -124,14 +127,14 @@ def fit(
         checkpoint.restore(model.optimizer.variables, found.optimizer, "optimizer")
     if start < plan.epochs and not keeper.stopped:
         finite = Finite(Batches(data, describe, keeper.folder), steps_per_epoch)
-        with fused_normalization(model):
+        with fused_normalization(model), labels_in_range(classes, TrainingError):
             model.fit(
                 batches,
                 initial_epoch=start,
                 epochs=plan.epochs,
                 steps_per_epoch=steps_per_epoch,
                 validation_data=validation,
-                class_weight=dict(plan.class_weight) if plan.class_weight else None,
+                class_weight=class_weight,
                 callbacks=[finite, *watched, keeper],
                 shuffle=False,  # the order is that of `data`
                 verbose=0,

@@ -38,7 +38,7 @@ class FitPlan:
             own. SGD bears more than Adam when training from scratch, but pretrained weights may be
             lost at ten times the rate. SWATS chooses the rate itself.
         switch_when: the moment of the switch; needed with `switch_to`.
-        class_weight: class index -> factor of its examples in the loss.
+        class_weight: class index -> factor of its examples in the loss, 1 for those not named.
         label_smoothing: the share of each label that goes to all classes evenly, in [0, 1).
         ema: the momentum of a running average of the weights, in (0, 1), which is then what is
             validated and kept; None for the weights themselves.

@@ -89,6 +89,8 @@ def test_to_dict_survives_json(float_file):
         ((IMAGES, LABELS.astype(float)), None, "labels do not fit"),
         ((IMAGES, LABELS + 2), None, "no output for: 3"),
         ([], None, "no images"),
+        ([(IMAGES, LABELS, LABELS)], None, r"another kind\n(.|\n)*received: tuple of 3"),
+        ([IMAGES], None, r"another kind\n(.|\n)*received: ndarray"),
     ],
 )
 def test_data_that_does_not_fit_is_refused(float_file, data, reference, message):

@@ -16,6 +16,8 @@ def test_file_and_bytes_answer_the_same(float_file, tmp_path):
     np.testing.assert_array_equal(
         LiteModel(path, threads=2).predict(images), LiteModel(float_file).predict(images)
     )
+    for held in (bytearray(float_file), memoryview(float_file)):
+        assert LiteModel(held).content == float_file
     assert LiteModel(str(path)).image_size == (32, 32)
     assert LiteModel(path).classes == 3
 

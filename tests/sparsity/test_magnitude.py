@@ -267,6 +267,7 @@ def test_other_patterns_are_other_trainings(tmp_path, model):
         ({"sparsity": float("nan")}, "sparsity=nan"),
         ({"epochs": 0, "steps_per_epoch": 0}, "epochs=0, steps_per_epoch=0"),
         ({"schedule": PolynomialSparsity(ramp=1.5, updates=0)}, "ramp=1.5, updates=0"),
+        ({"epochs": 1.5}, "epochs=1.5"),
         ({"settings": TrainingSettings(optimizer="adamm")}, "adamm"),
         ({"settings": TrainingSettings(rate_schedule="cosin")}, "unknown rate_schedule 'cosin'"),
     ],
@@ -282,6 +283,26 @@ def test_loss_that_is_not_finite_is_refused(model):
 
     with pytest.raises(SparsityError, match="loss became nan at step 1"):
         prune_magnitude(model, broken, **QUICK)
+
+
+def test_a_label_without_an_answer_is_named(model):
+    def shifted(first_epoch: int) -> tf.data.Dataset:
+        return batches(first_epoch).map(lambda images, labels: (images, labels - 1))
+
+    with pytest.raises(SparsityError, match=r"no answer for label -1"):
+        prune_magnitude(model, shifted, **QUICK)
+
+
+def test_classes_that_class_weight_does_not_name_count_once(model):
+    weights = ({0: 3.0}, {0: 3.0, 1: 1.0}, {9: 1.0})
+    one, other = (
+        prune_magnitude(model, batches, **QUICK, settings=TrainingSettings(class_weight=factors))
+        for factors in weights[:2]
+    )
+    for got, expected in zip(one.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(got, expected)
+    with pytest.raises(SparsityError, match="without an answer: 9"):
+        prune_magnitude(model, batches, **QUICK, settings=TrainingSettings(class_weight=weights[2]))
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")

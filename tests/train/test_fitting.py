@@ -353,6 +353,31 @@ def test_labels_that_do_not_fit_are_refused(change, plan: FitPlan, said: str) ->
         run_on(change, tiny.validation(), plan=plan)
 
 
+@pytest.mark.parametrize("beyond", ["training", "validation"])
+def test_a_label_without_an_answer_is_named(beyond: str) -> None:
+    def shifted(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return images, labels + 1
+
+    def same(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return images, labels
+
+    training, held = (shifted, same) if beyond == "training" else (same, shifted)
+    with pytest.raises(TrainingError, match=r"no answer for label 3\n *expected: .* 0 to 2"):
+        run_on(training, tiny.validation().map(held))
+
+
+def test_classes_that_class_weight_does_not_name_count_once() -> None:
+    plans = [
+        FitPlan(1, class_weight=weights)
+        for weights in ({0: 3.0}, {0: 3.0, 1: 1.0, 2: 1.0}, {0: 3.0, 3: 1.0})
+    ]
+    _, values, _ = run_on(lambda *batch: batch, None, plan=plans[0])
+    _, expected, _ = run_on(lambda *batch: batch, None, plan=plans[1])
+    assert tiny.same(values, expected)
+    with pytest.raises(TrainingError, match="without an answer: 3"):
+        run_on(lambda *batch: batch, None, plan=plans[2])
+
+
 AVERAGED = dataclasses.replace(PLAN, ema=0.8, label_smoothing=0.2, patience=4, class_weight=None)
 
 
