@@ -1,7 +1,7 @@
 """What the forms of a file cost and bring: accuracy, size and latency, each beside float32.
 
     python benchmarks/export.py CLOTHING --weights FILE --work FOLDER [--seeds 0 1 2]
-                                [--pair DENSE.keras PRUNED.keras]
+                                [--pair DENSE.keras PRUNED.keras] [--larger FOLDER]
 
 CLOTHING holds train/, validation/ and test/ with a folder per class; FILE is weights of MobileNetV2
 0.35 without its top. 160 px, batches of 16, Adam along cosines, augmented. For each seed and each
@@ -23,7 +23,10 @@ these two with rates that fall along a cosine.
 
 The test split is looked at once per row. Latencies are medians of ratios, the files in turns, one
 thread. `--pair`: the int8 file of the second model over the float32 file of the first, such as
-those of benchmarks/pruning.py. MobileNetV2 1.0 at 224 px, untrained, gives latencies alone.
+those of benchmarks/pruning.py. `--larger`: MobileNetV2 1.0 as FOLDER of that benchmark holds it:
+`base` with 75 % zeros by TFMOT, trained for as many epochs more as `control` (soft labels, rate and
+schedule as `pruned` there, the last half with all zeros), both in int8. MobileNetV2 1.0 at 224 px,
+untrained, gives latencies alone, and so do stacks of one kind of layer.
 """
 
 from __future__ import annotations
@@ -40,13 +43,19 @@ from typing import Any
 
 import keras
 import numpy as np
-from pruning import SIZE, Work, train_head
+from pruning import BASE_EPOCHS, MORE, RATE, SIZE, Work, train_head
 from results import add_row, read_rows
 
 from kpipe.data import decode, from_folder, split
 from kpipe.lite import compare, convert, evaluate, quantize_selectively
-from kpipe.sparsity import TrainingSettings, cluster_weights, prune_magnitude, train_quantized
-from kpipe.train import backbone, classifier, unfreeze
+from kpipe.sparsity import (
+    PolynomialSparsity,
+    TrainingSettings,
+    cluster_weights,
+    prune_magnitude,
+    train_quantized,
+)
+from kpipe.train import backbone, classifier, soft_labels, unfreeze
 
 NETWORKS = ("MobileNetV2 0.35", "EfficientNetLite0", "MobileNetV3Small")
 TOLERANCE = 0.01
@@ -130,30 +139,69 @@ def measure(work: Work, name: str, seed: int) -> None:
         forms += ["sparse", "clustered"]
     network = trained(work, name, seed)
     dense = convert(network)
-    rows, labels = work.manifest.rows("test"), work.manifest.labels("test")
-    images = work.images[rows]
+    images = work.images[work.manifest.rows("test")]
     reference = network.predict(images.astype("float32"), verbose=0)
     for form in forms:
         if (name, form, seed) in done:
             continue
         content, said = file_of(work, name, form, seed)
-        first, found = compare([dense, content], runs=300)
-        against_keras = evaluate(content, (images, labels), reference=reference)
-        row: dict[str, Any] = {
-            "network": name,
-            "form": form,
-            "seed": seed,
-            "test": against_keras.accuracy,
-            "validation": accuracy(work, content, "validation"),
-            "latency": found.ratio,
-            "size": found.size,
-            "gzip": found.gzip_size,
-            "over_float32": found.size / first.size,
-            "memory": found.peak_memory / first.peak_memory,
-            "agreement": against_keras.agreement,
-            "difference": against_keras.worst_difference,
-            "said": said,
-        }
+        row = row_of(work, dense, content, reference)
+        row |= {"network": name, "form": form, "seed": seed, "said": said}
+        print(row, flush=True)
+        add_row(results, row)
+
+
+def row_of(work: Work, dense: bytes, content: bytes, reference: np.ndarray) -> dict[str, Any]:
+    """A file beside the dense one in float32, and Keras' answers for the test split."""
+    rows, labels = work.manifest.rows("test"), work.manifest.labels("test")
+    first, found = compare([dense, content], runs=300)
+    against_keras = evaluate(content, (work.images[rows], labels), reference=reference)
+    return {
+        "test": against_keras.accuracy,
+        "validation": accuracy(work, content, "validation"),
+        "latency": found.ratio,
+        "size": found.size,
+        "gzip": found.gzip_size,
+        "over_float32": found.size / first.size,
+        "memory": found.peak_memory / first.peak_memory,
+        "agreement": against_keras.agreement,
+        "difference": against_keras.worst_difference,
+    }
+
+
+def larger(work: Work, folder: Path, seed: int) -> None:
+    """The dense and the sparse file of a network trained by benchmarks/pruning.py."""
+    results, name = work.folder / "rows.jsonl", "MobileNetV2 1.0"
+    done = {(row["network"], row["seed"]) for row in read_rows(results)}
+    if (name, seed) in done:
+        return
+    base, control = (
+        keras.models.load_model(folder / f"{which}-{seed}.keras", compile=False)
+        for which in ("base", "control")
+    )
+    unfreeze(base)
+    settings = TrainingSettings(learning_rate=RATE, rate_schedule="cosine", seed=seed)
+    sparse = prune_magnitude(
+        base,
+        lambda epoch: soft_labels(work.batches(seed, BASE_EPOCHS + epoch), base, 0.5),
+        sparsity=0.75,
+        epochs=MORE,
+        steps_per_epoch=work.steps,
+        schedule=PolynomialSparsity(ramp=0.5),
+        settings=settings,
+        folder=work.folder / f"sparse-larger-{seed}",
+    )
+    images = work.images[work.manifest.rows("test")].astype("float32")
+    reference, dense = control.predict(images, verbose=0), convert(control)
+    photos = partial(calibration, work, seed)
+    files = {
+        "float32": dense,
+        "int8": convert(control, "int8", photos()),
+        "sparse": convert(sparse, "int8", photos()),
+    }
+    for form, content in files.items():
+        row = row_of(work, dense, content, reference)
+        row |= {"network": name, "form": form, "seed": seed, "said": ""}
         print(row, flush=True)
         add_row(results, row)
 
@@ -189,6 +237,25 @@ def untrained(rounds: int) -> None:
     files = [convert(model), convert(model, "mixed"), convert(model, "int8", [pixels])]
     for form, found in zip(forms, compare(files, runs=rounds), strict=True):
         print(f"MobileNetV2 1.0, 224 px, {form}: latency over float32 {found.ratio:.2f}")
+
+
+def layers(rounds: int) -> None:
+    """Latency alone, of 20 layers of one kind on 20 x 20 pixels: which of them int8 is good for."""
+    kinds = {
+        "1 x 1 convolutions": partial(keras.layers.Conv2D, kernel_size=1),
+        "depthwise 3 x 3": lambda channels: keras.layers.DepthwiseConv2D(3, padding="same"),
+    }
+    pixels = np.random.default_rng(0).uniform(0, 255, (4, 20, 20, 3)).astype("float32")
+    for kind, layer in kinds.items():
+        for channels in (48, 64, 72, 128):
+            model = keras.Sequential([keras.Input((20, 20, 3)), keras.layers.Conv2D(channels, 1)])
+            for _ in range(20):
+                model.add(layer(channels))
+                model.add(keras.layers.ReLU())
+            model.add(keras.layers.GlobalAveragePooling2D())
+            model.add(keras.layers.Dense(3, activation="softmax"))
+            _, found = compare([convert(model), convert(model, "int8", [pixels])], runs=rounds)
+            print(f"{kind}, {channels} channels, int8: latency over float32 {found.ratio:.2f}")
 
 
 def first_answer(work: Work, runs: int = 5) -> None:
@@ -237,6 +304,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--pair", type=Path, nargs=2)
+    parser.add_argument("--larger", type=Path)
     parser.add_argument("--runs", type=int, default=300, help="of the latencies at the end")
     asked = parser.parse_args()
     manifest = split(from_folder(asked.folder))
@@ -245,8 +313,12 @@ def main() -> None:
     for seed in asked.seeds:
         for name in asked.networks:
             measure(work, name, seed)
+    if asked.larger:
+        for seed in asked.seeds:
+            larger(work, asked.larger, seed)
     report(work)
     untrained(asked.runs)
+    layers(asked.runs)
     first_answer(work)
     if asked.pair:
         pair(work, *asked.pair, asked.runs)

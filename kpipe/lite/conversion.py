@@ -7,6 +7,8 @@
     "mixed"     int8      int8, float  float32 [0, 255]     float32 probabilities
     "int8"      int8      int8         uint8 raw pixels     uint8 probabilities * 256
 
+Some activations of an int8 file are written otherwise than in the model; see `activations`.
+
 "mixed" is for those without calibration images: weights of convolutions and dense layers meet
 activations that are quantized as they come, while depthwise layers, where that costs more time
 than it saves, get their weights back as floats (ai-edge-quantizer).
@@ -25,7 +27,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import keras
@@ -35,6 +37,7 @@ from tensorflow.lite.python.convert import ConverterError, mlir_quantize
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from kpipe.errors import ExportError, nearest
+from kpipe.lite.activations import delegable_activations
 from kpipe.lite.calibration import calibration_images
 from kpipe.lite.chatter import quiet_stderr
 from kpipe.lite.interpreter import LiteModel
@@ -107,7 +110,7 @@ def _converted(
     with quiet_stderr(), warnings.catch_warnings():
         # Said by the converter of every uint8 input, although the statistics follow later.
         warnings.filterwarnings("ignore", message="Statistics for quantized inputs")
-        converter = _converter(model, _input_shape(model))
+        converter = _converter(model, _input_shape(model), delegable=quantize == "int8")
         if quantize is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantize == "float16":
@@ -149,7 +152,9 @@ def quantized(ranges: bytes, keep: Iterable[str] = (), *, verify: bool = False) 
         )
 
 
-def _converter(model: keras.Model, shape: tuple[int, int, int]) -> tf.lite.TFLiteConverter:
+def _converter(
+    model: keras.Model, shape: tuple[int, int, int], *, delegable: bool
+) -> tf.lite.TFLiteConverter:
     # A functional model may have been built on a tensor, a list or a dict of one.
     structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
@@ -157,7 +162,10 @@ def _converter(model: keras.Model, shape: tuple[int, int, int]) -> tf.lite.TFLit
         return model(keras.tree.pack_sequence_as(structure, [image]), training=False)
 
     module = tf.Module()
-    with _fresh_names(model):
+    with ExitStack() as traced:
+        traced.enter_context(_fresh_names(model))
+        if delegable:
+            traced.enter_context(delegable_activations(model))
         # Keras variables are not found through a bare tf.function, and the converter then writes
         # a file without weights and says nothing.
         if sum(variable.value.shape.num_elements() for variable in model.weights) > _LARGE:
