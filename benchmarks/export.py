@@ -26,7 +26,8 @@ thread. `--pair`: the int8 file of the second model over the float32 file of the
 those of benchmarks/pruning.py. `--larger`: MobileNetV2 1.0 as FOLDER of that benchmark holds it:
 `base` with 75 % zeros by TFMOT, trained for as many epochs more as `control` (soft labels, rate and
 schedule as `pruned` there, the last half with all zeros), both in int8. MobileNetV2 1.0 at 224 px,
-untrained, gives latencies alone, and so do stacks of one kind of layer.
+untrained, gives latencies alone, and so do stacks of one kind of layer, and networks whose int8
+files have other activations than the model.
 """
 
 from __future__ import annotations
@@ -36,10 +37,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
@@ -258,6 +261,21 @@ def layers(rounds: int) -> None:
             print(f"{kind}, {channels} channels, int8: latency over float32 {found.ratio:.2f}")
 
 
+def activations(rounds: int) -> None:
+    """Latency alone, of int8 files with the model's activations and with those for the delegate."""
+    pixels = np.random.default_rng(0).uniform(0, 255, (8, SIZE, SIZE, 3)).astype("float32")
+    for name in ("MobileNetV3Small", "MobileNetV3Large", "Xception", "NASNetMobile"):
+        model = classifier(backbone(name, image_size=SIZE, weights=None), 10)
+        with mock.patch("kpipe.lite.conversion.delegable_activations", nullcontext):
+            plain = convert(model, "int8", [pixels])
+        files = [convert(model), plain, convert(model, "int8", [pixels])]
+        _, before, after = compare(files, runs=rounds)
+        print(
+            f"{name}, {SIZE} px, int8: latency over float32 {before.ratio:.2f} in"
+            f" {before.partitions} pieces, {after.ratio:.2f} in {after.partitions}"
+        )
+
+
 def first_answer(work: Work, runs: int = 5) -> None:
     """A fresh process to its first answer, by kpipe and by TensorFlow; median of ratios."""
     with TemporaryDirectory() as folder:
@@ -319,6 +337,7 @@ def main() -> None:
     report(work)
     untrained(asked.runs)
     layers(asked.runs)
+    activations(asked.runs)
     first_answer(work)
     if asked.pair:
         pair(work, *asked.pair, asked.runs)
