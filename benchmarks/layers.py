@@ -24,6 +24,7 @@ from cifar import BATCH, Arrays, Steps, batches, splits
 from results import add_row, read_rows
 
 from kpipe.prune import rank_blocks, remove_blocks, residual_blocks
+from kpipe.train import fused_normalization
 
 PAIRS, TOGETHER = 3, 6
 
@@ -72,13 +73,14 @@ def trained(seed: int, data: dict[str, Arrays], epochs: int, *, residual: bool) 
         keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True), "sparse_categorical_crossentropy"
     )
     photos, labels = data["train"]
-    model.fit(
-        batches(photos, labels, seed),
-        epochs=epochs,
-        steps_per_epoch=len(photos) // BATCH,
-        callbacks=[Steps(epochs)],
-        verbose=0,
-    )
+    with fused_normalization(model):
+        model.fit(
+            batches(photos, labels, seed),
+            epochs=epochs,
+            steps_per_epoch=len(photos) // BATCH,
+            callbacks=[Steps(epochs)],
+            verbose=0,
+        )
     return model
 
 
