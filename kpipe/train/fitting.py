@@ -66,6 +66,7 @@ def fit(
     built in the same way, a training goes on after its last finished epoch, with its optimizer,
     its random seeds and its callbacks as they were, and ends with the same weights, bit for bit,
     as one that was never interrupted. Called again when finished, it restores the result at once.
+    Normalizations train as one operation each (`fused_normalization`).
     Callbacks with a state of their own resume if they are `StatefulCallback`s, or Keras'
     EarlyStopping or ReduceLROnPlateau.
 
