@@ -207,8 +207,8 @@ class _Farthest:
 
 
 def _batches(data: Any) -> Iterable[tuple[Any, Any]]:
-    is_pair = isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], tuple)
-    return [data] if is_pair else data
+    is_batch = isinstance(data, tuple) and not any(isinstance(part, tuple) for part in data)
+    return [data] if is_batch else data
 
 
 def _pair(batch: Any, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -98,7 +98,8 @@ def fit(
             fix='give validation data, or OnPlateau("loss")',
         )
     switch = _switch(plan, steps_per_epoch)
-    classes = model.output_shape[-1]
+    shape = getattr(model, "output_shape", None)  # a subclassed model has none
+    classes = shape[-1] if shape else None
     class_weight = all_class_weights(plan.class_weight, classes, TrainingError)
     watched = [*([switch] if switch else []), *_declared(plan, validation), *callbacks]
     keeper = Keeper(_identity(model, plan, steps_per_epoch), folder, watched)
@@ -115,8 +116,8 @@ def fit(
     loss = _loss(batches, validation, plan)
     if plan.label_smoothing and loss == "sparse_categorical_crossentropy":
         # Only labels that are shares can be smoothed.
-        batches = _as_shares(batches, model)
-        validation = _as_shares(validation, model) if validation is not None else None
+        batches = _as_shares(batches, classes)
+        validation = _as_shares(validation, classes) if validation is not None else None
         loss = "categorical_crossentropy"
     if plan.label_smoothing:
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=plan.label_smoothing)
@@ -160,10 +161,18 @@ def _declared(plan: FitPlan, validation: tf.data.Dataset | None) -> list[keras.c
     return declared
 
 
-def _as_shares(batches: tf.data.Dataset, model: keras.Model) -> tf.data.Dataset:
+def _as_shares(batches: tf.data.Dataset, classes: int | None) -> tf.data.Dataset:
     """The same batches, labels as float32 (batch, classes)."""
-    classes = model.output_shape[-1]
-    return batches.map(lambda images, labels, *rest: (images, tf.one_hot(labels, classes), *rest))
+    if classes is None:
+        raise TrainingError(
+            "label_smoothing needs to know how many classes there are",
+            expected="a functional or Sequential model",
+            fix="give labels that are shares of the classes, (batch, classes)",
+        )
+    whole = tf.eye(classes)  # looked up, since one_hot makes zeros of a label that is none
+    return batches.map(
+        lambda images, labels, *rest: (images, tf.gather(whole, tf.cast(labels, "int32")), *rest)
+    )
 
 
 def _switch(plan: FitPlan, steps_per_epoch: int) -> SwitchOptimizer | None:

@@ -43,6 +43,7 @@ def fused_normalization(model: keras.Model) -> Iterator[None]:
         and not layer.renorm
         and not layer.synchronized
         and layer.variable_dtype == "float32"
+        and "call" not in vars(layer)  # as within another such context
     ]
     for layer in layers:
         # Of the object, beside the class: past Keras, which would track it as a part of the layer.
@@ -61,12 +62,11 @@ def _call(
     mask: Any = None,
 ) -> tf.Tensor:
     """As BatchNormalization.call; statistics and half precision as there."""
-    rank = len(inputs.shape)
-    fits = rank == 4 and layer.axis in (-1, 3) and mask is None
+    known = inputs.shape.rank == 4 and inputs.shape[-1] is not None
+    fits = known and layer.axis in (-1, 3) and mask is None
     if not (training and layer.trainable and fits):
         return type(layer).call(layer, inputs, training=training, mask=mask)
-    inputs = tf.cast(inputs, "float32")
-    channels = inputs.shape[-1]
+    inputs, channels = tf.cast(inputs, "float32"), inputs.shape[-1]
     outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=inputs,
         scale=layer.gamma if layer.scale else tf.ones(channels),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from kpipe.lite import LiteModel, convert
 from kpipe.lite.activations import delegable_activations
+from kpipe.train import cut, unfreeze
 from tests.lite.conftest import photos, seeded
 
 ENDS = {"QUANTIZE", "SOFTMAX"}  # of every int8 file
@@ -107,14 +109,87 @@ def test_the_answers_are_the_same_in_float_and_the_model_as_it_was(name: str) ->
         lambda x: keras.layers.Multiply()([x, keras.layers.Conv2D(8, 1)(x)]),
         lambda x: keras.layers.MaxPooling2D()(x),
         lambda x: keras.layers.AveragePooling2D(2)(x),
+        lambda x: x + keras.layers.Conv2D(8, 1)(x),
+        lambda x: keras.layers.Dropout(0.1)(x - keras.layers.Conv2D(8, 1)(x)),
     ],
-    ids=["convolution", "normalization", "sum", "product", "largest", "mean"],
+    ids=["convolution", "normalization", "sum", "product", "largest", "mean", "raw sum", "dropout"],
 )
 def test_what_the_converter_merges_stays_without_an_operation(before) -> None:
     model = classifier(lambda x: keras.layers.ReLU()(before(x)))
     plain = classifier(before)
     images = [photos(8)]
     assert operations(convert(model, "int8", images)) == operations(convert(plain, "int8", images))
+
+
+def residual(x: keras.KerasTensor) -> keras.KerasTensor:
+    for _ in range(2):
+        y = keras.layers.Conv2D(8, 3, padding="same")(keras.layers.ReLU()(x))
+        x = keras.layers.ReLU()(keras.layers.Add()([x, keras.layers.BatchNormalization()(y)]))
+    return x
+
+
+def test_bytes_do_not_depend_on_what_else_was_built_of_the_layers(tmp_path: Path) -> None:
+    model = classifier(residual)
+    images = [photos(8)]
+    content = convert(model, "int8", images)
+    assert operations(content).count("MUL") == 2  # preprocessing, and the first relu
+    unfreeze(model, 3)
+    cut(model)
+    keras.Model(model.input, keras.layers.GlobalMaxPooling2D()(model.layers[-4].output))
+    assert convert(model, "int8", images) == content
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    assert convert(again, "int8", images) == content
+
+
+def test_a_sequential_model_may_grow_layer_by_layer() -> None:
+    layers = [keras.Input((32, 32, 3)), keras.layers.Rescaling(1 / 127.5, offset=-1.0)]
+    layers += [keras.layers.Conv2D(8, 3), keras.layers.MaxPooling2D(), keras.layers.ReLU()]
+    layers += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, activation="softmax")]
+    grown = keras.Sequential()
+    for layer in layers:
+        grown.add(layer)
+    assert "MUL" not in operations(convert(grown, "int8", [photos(8)]))[2:]
+
+
+def of_another_activation(x: keras.KerasTensor) -> keras.KerasTensor:
+    return keras.layers.ReLU()(keras.layers.Conv2D(8, 3, activation="tanh")(x))
+
+
+class Owned(keras.layers.Layer):
+    """Its activation is a property, as that of a GRU."""
+
+    @property
+    def activation(self):
+        return keras.activations.hard_silu
+
+    def call(self, inputs):
+        return self.activation(inputs)
+
+
+class Unhashable:
+    __hash__ = None
+
+    def __call__(self, x):
+        return keras.ops.relu(x)
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        of_another_activation,
+        lambda x: Owned()(x),
+        lambda x: keras.layers.Activation(Unhashable())(x),
+        lambda x: keras.layers.ReLU()(inputs=keras.layers.Concatenate()([x, x])),
+    ],
+    ids=["of a convolution", "property", "unhashable", "by keyword"],
+)
+def test_unusual_layers_convert(middle) -> None:
+    model = classifier(middle)
+    images = photos(24)
+    expected = model.predict(images.astype("float32"), verbose=0)
+    file = LiteModel(convert(model, "int8", [images]))
+    assert np.abs(file.predict(images) - expected).max() < 0.08
 
 
 def test_other_activations_and_other_forms_stay() -> None:

@@ -90,6 +90,7 @@ def test_to_dict_survives_json(float_file):
         ((IMAGES, LABELS + 2), None, "no output for: 3"),
         ([], None, "no images"),
         ([(IMAGES, LABELS, LABELS)], None, r"another kind\n(.|\n)*received: tuple of 3"),
+        ((IMAGES, LABELS, LABELS), None, r"another kind\n(.|\n)*received: tuple of 3"),
         ([IMAGES], None, r"another kind\n(.|\n)*received: ndarray"),
     ],
 )

@@ -289,8 +289,10 @@ def test_a_label_without_an_answer_is_named(model):
     def shifted(first_epoch: int) -> tf.data.Dataset:
         return batches(first_epoch).map(lambda images, labels: (images, labels - 1))
 
-    with pytest.raises(SparsityError, match=r"no answer for label -1"):
-        prune_magnitude(model, shifted, **QUICK)
+    for weights in (None, {0: 2.0, 1: 1.0}):
+        settings = TrainingSettings(class_weight=weights)
+        with pytest.raises(SparsityError, match=r"no answer for label -1"):
+            prune_magnitude(model, shifted, **QUICK, settings=settings)
 
 
 def test_classes_that_class_weight_does_not_name_count_once(model):

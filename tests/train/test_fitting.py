@@ -354,7 +354,12 @@ def test_labels_that_do_not_fit_are_refused(change, plan: FitPlan, said: str) ->
 
 
 @pytest.mark.parametrize("beyond", ["training", "validation"])
-def test_a_label_without_an_answer_is_named(beyond: str) -> None:
+@pytest.mark.parametrize(
+    "plan",
+    [PLAIN, FitPlan(2, class_weight={0: 2.0}), FitPlan(2, label_smoothing=0.1)],
+    ids=["plain", "weights", "smoothed"],
+)
+def test_a_label_without_an_answer_is_named(beyond: str, plan: FitPlan) -> None:
     def shifted(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return images, labels + 1
 
@@ -363,7 +368,26 @@ def test_a_label_without_an_answer_is_named(beyond: str) -> None:
 
     training, held = (shifted, same) if beyond == "training" else (same, shifted)
     with pytest.raises(TrainingError, match=r"no answer for label 3\n *expected: .* 0 to 2"):
-        run_on(training, tiny.validation().map(held))
+        run_on(training, tiny.validation().map(held), plan=plan)
+
+
+class Subclassed(keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = tiny.model()
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        return self.inside(inputs, training=training)
+
+
+def test_a_subclassed_model_trains_and_cannot_be_smoothed() -> None:
+    model = Subclassed()
+    model(tiny.IMAGES[:1])
+    plan = FitPlan(1, class_weight={0: 2.0, 1: 1.0, 2: 1.0})
+    result = fit(model, tiny.data, steps_per_epoch=tiny.STEPS, plan=plan)
+    assert np.isfinite(result.history["loss"]).all()
+    with pytest.raises(TrainingError, match="how many classes"):
+        fit(model, tiny.data, steps_per_epoch=tiny.STEPS, plan=FitPlan(1, label_smoothing=0.1))
 
 
 def test_classes_that_class_weight_does_not_name_count_once() -> None:

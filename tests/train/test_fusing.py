@@ -160,6 +160,38 @@ def test_layers_are_as_they_were_after_an_error() -> None:
     assert all("call" not in vars(layer) for layer in model._flatten_layers())
 
 
+def test_within_another_such_context_all_is_well() -> None:
+    model = nested()
+    x = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype("float32")
+    with fused_normalization(model):
+        with fused_normalization(model):
+            pass
+        assert "FusedBatchNormV3" in operations(model, x)
+    assert all("call" not in vars(layer) for layer in model._flatten_layers())
+
+
+def test_a_call_of_the_users_stays() -> None:
+    model = one_layer((4, 4, 3))
+    layer = model.get_layer("n")
+    object.__setattr__(layer, "call", own := lambda inputs, training=None, mask=None: inputs)
+    with fused_normalization(model):
+        assert layer.call is own
+    assert layer.call is own
+
+
+def test_channels_may_be_unknown_until_a_batch_comes() -> None:
+    x = np.random.default_rng(2).normal(size=(3, 4, 4, 3)).astype("float32")
+    expected, layer = one_layer((4, 4, 3)), one_layer((4, 4, 3)).get_layer("n")
+    model = keras.Sequential([keras.Input((4, 4, 3)), layer])
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, None), tf.float32)])
+    def step(x: tf.Tensor) -> tf.Tensor:
+        return layer(x, training=True)
+
+    with fused_normalization(model):
+        np.testing.assert_allclose(step(x), expected(x, training=True), atol=1e-5)
+
+
 def test_a_layer_of_a_class_of_the_users_is_left_to_it() -> None:
     class Louder(keras.layers.BatchNormalization):
         def call(self, inputs, training=None, mask=None):
