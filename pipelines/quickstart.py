@@ -5,10 +5,10 @@
 Measured with seed 7 on 343 test photos by LiteRT, 1 thread of a 2-core x86-64 machine:
 
     model                      accuracy   balanced   M MACs   M params      MB     ms
-    EfficientNetLite0             86.0%      84.1%    125.4       3.42   13.46   3.57
-    ensemble of 2 (average)       87.2%      84.7%    250.7       6.83   24.11   4.95
-    EfficientNetLite0, pruned     85.4%      83.2%     62.5       1.56    6.16   1.61
-    the same in int8              83.1%      81.2%     62.5       1.56    1.87   0.85
+    EfficientNetLite0             85.7%      83.6%    125.4       3.42   13.46   2.51
+    ensemble of 2 (average)       88.3%      85.8%    250.7       6.83   24.11   3.69
+    EfficientNetLite0, pruned     86.3%      85.0%     62.7       1.60    6.33   1.38
+    the same in int8              85.1%      84.4%     62.7       1.60    1.91   0.94
 
 Look-alikes among the cells (neighbors cut from one block of silicon) stand in one split.
 

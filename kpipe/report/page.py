@@ -13,7 +13,7 @@ from kpipe.report.templates import write_page
 __all__ = ["write_report"]
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: str | Path) -> Path:
     """Write `report.html` into a run's folder.
 
     Args:
@@ -25,6 +25,7 @@ def write_report(folder: Path) -> Path:
     Raises:
         StoreError: there is no run in the folder.
     """
+    folder = Path(folder)
     facts = collect(folder)
     for training in facts["trainings"]:
         once = len(next(iter(training["history"].values()))) == 1

@@ -125,7 +125,7 @@ def test_the_trade_and_the_farthest_photos_are_shown(journal) -> None:
         ],
         differences=[
             {
-                "path": "a<b>.jpg",
+                "path": "/photos/one/a<b>.jpg",
                 "label": 0,
                 "answer": 1,
                 "reference": 0,
@@ -145,9 +145,10 @@ def test_the_trade_and_the_farthest_photos_are_shown(journal) -> None:
     }
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "pipeline.py").write_text("")
-    text = write_report(folder).read_text()
+    text = write_report(str(folder)).read_text()
     assert "91.2 %" in text and "87.6 %" in text and "90.9 %" in text and "conv&lt;1&gt;" in text
-    assert "a&lt;b&gt;.jpg" in text and "0.44" in text
+    assert ">a&lt;b&gt;.jpg<" in text and 'title="/photos/one/a&lt;b&gt;.jpg"' in text
+    assert "0.44 apart" in text
     assert 'src="data:image/jpeg;base64,AAAA"' in text
 
 
