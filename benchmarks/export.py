@@ -135,8 +135,8 @@ def file_of(work: Work, name: str, form: str, seed: int) -> tuple[bytes, str]:
 
 
 def measure(work: Work, name: str, seed: int) -> None:
-    results = work.folder / "rows.jsonl"
-    done = {(row["network"], row["form"], row["seed"]) for row in read_rows(results)}
+    rows = read_rows(work.folder / "rows.jsonl")
+    done = {(row["network"], row["form"], row["seed"]) for row in rows}
     forms = ["float32", "float16", "mixed", "int8", "selective", "aware"]
     if name == NETWORKS[0]:
         forms += ["sparse", "clustered"]
@@ -148,18 +148,18 @@ def measure(work: Work, name: str, seed: int) -> None:
         if (name, form, seed) in done:
             continue
         content, said = file_of(work, name, form, seed)
-        row = row_of(work, dense, content, reference)
-        row |= {"network": name, "form": form, "seed": seed, "said": said}
-        print(row, flush=True)
-        add_row(results, row)
+        about = {"network": name, "form": form, "seed": seed, "said": said}
+        add(work, about, dense, content, reference)
 
 
-def row_of(work: Work, dense: bytes, content: bytes, reference: np.ndarray) -> dict[str, Any]:
-    """A file beside the dense one in float32, and Keras' answers for the test split."""
+def add(
+    work: Work, about: dict[str, Any], dense: bytes, content: bytes, reference: np.ndarray
+) -> None:
+    """A row: a file beside the dense one in float32, and Keras' answers for the test split."""
     rows, labels = work.manifest.rows("test"), work.manifest.labels("test")
     first, found = compare([dense, content], runs=300)
     against_keras = evaluate(content, (work.images[rows], labels), reference=reference)
-    return {
+    row = about | {
         "test": against_keras.accuracy,
         "validation": accuracy(work, content, "validation"),
         "latency": found.ratio,
@@ -170,13 +170,16 @@ def row_of(work: Work, dense: bytes, content: bytes, reference: np.ndarray) -> d
         "agreement": against_keras.agreement,
         "difference": against_keras.worst_difference,
     }
+    print(row, flush=True)
+    add_row(work.folder / "rows.jsonl", row)
 
 
 def larger(work: Work, folder: Path, seed: int) -> None:
     """The dense and the sparse file of a network trained by benchmarks/pruning.py."""
-    results, name = work.folder / "rows.jsonl", "MobileNetV2 1.0"
-    done = {(row["network"], row["seed"]) for row in read_rows(results)}
-    if (name, seed) in done:
+    name = "MobileNetV2 1.0"
+    rows = [row for row in read_rows(work.folder / "rows.jsonl") if row["seed"] == seed]
+    done = {row["form"] for row in rows if row["network"] == name}
+    if "sparse" in done:  # the last
         return
     base, control = (
         keras.models.load_model(folder / f"{which}-{seed}.keras", compile=False)
@@ -203,10 +206,10 @@ def larger(work: Work, folder: Path, seed: int) -> None:
         "sparse": convert(sparse, "int8", photos()),
     }
     for form, content in files.items():
-        row = row_of(work, dense, content, reference)
-        row |= {"network": name, "form": form, "seed": seed, "said": ""}
-        print(row, flush=True)
-        add_row(results, row)
+        if form in done:
+            continue
+        about = {"network": name, "form": form, "seed": seed, "said": ""}
+        add(work, about, dense, content, reference)
 
 
 def report(work: Work) -> None:

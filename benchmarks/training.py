@@ -217,6 +217,12 @@ def prepared(asked: argparse.Namespace, scratch: str) -> tuple[Manifest, np.ndar
     return manifest, decode(manifest, SIZE, scratch), network(manifest, asked.weights, 0)
 
 
+def by_keras(model: keras.Model, data: Callable[[int], tf.data.Dataset], each: int) -> None:
+    """Two epochs of so many batches each, by Keras' own loop."""
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(data(0), epochs=2, steps_per_epoch=each, verbose=0, shuffle=False)
+
+
 def fit(asked: argparse.Namespace) -> None:
     """The same epochs by Keras' loop, by ours, and by ours with checkpoints."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -226,9 +232,7 @@ def fit(asked: argparse.Namespace) -> None:
         data, each = batches(manifest, images, 0, None), steps(manifest, "train", BATCH) // 3
         plan, number = FitPlan(2), iter(range(1000))
 
-        def bare() -> None:
-            model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-            model.fit(data(0), epochs=2, steps_per_epoch=each, verbose=0, shuffle=False)
+        bare = partial(by_keras, model, data, each)
 
         def ours(keep: bool) -> None:
             folder = Path(scratch) / str(next(number)) if keep else None
@@ -249,9 +253,7 @@ def fused(asked: argparse.Namespace) -> None:
         unfreeze(model)
         data, each = batches(manifest, images, 0, None), steps(manifest, "train", BATCH) // 3
 
-        def bare() -> None:
-            model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-            model.fit(data(0), epochs=2, steps_per_epoch=each, verbose=0, shuffle=False)
+        bare = partial(by_keras, model, data, each)
 
         def faster() -> None:
             with fused_normalization(model):

@@ -11,7 +11,30 @@ from typing import Any
 
 from kpipe.errors import KpipeError
 
-__all__ = ["all_class_weights", "labels_in_range"]
+__all__ = ["all_class_weights", "labels_in_range", "refuse_class_weights"]
+
+
+def refuse_class_weights(weights: Any, error: type[KpipeError]) -> None:
+    """Raises `error` for what is no mapping of class indices to factors; None is none."""
+    if weights is None:
+        return
+    if not isinstance(weights, Mapping):
+        raise error(
+            "class_weight names classes",
+            expected="{class index: factor}",
+            received=repr(weights),
+        )
+    wrong = [
+        f"the weight of class {label!r}: {factor!r}"
+        for label, factor in weights.items()
+        if not _is_factor(factor)
+    ]
+    wrong += [f"class {label!r}" for label in weights if not _is_class(label)]
+    if wrong:
+        raise error(
+            f"class_weight is not right about {', '.join(wrong)}",
+            expected="{class index: finite factor of 0 or more}",
+        )
 
 
 def all_class_weights(
@@ -24,25 +47,9 @@ def all_class_weights(
         classes: how many answers the model has; None where that is not known.
         error: what to raise for what is no class of the model, and for what is no factor.
     """
-    if weights is None:
-        return None
-    if not isinstance(weights, Mapping):
-        raise error(
-            "class_weight names classes",
-            expected="{class index: factor}",
-            received=repr(weights),
-        )
+    refuse_class_weights(weights, error)
     if not weights:
         return None
-    wrong = [
-        f"{label!r}: {factor!r}" for label, factor in weights.items() if not _is_factor(factor)
-    ]
-    wrong += [repr(label) for label in weights if not _is_class(label)]
-    if wrong:
-        raise error(
-            f"class_weight is not right about {', '.join(wrong)}",
-            expected="{class index: finite factor of 0 or more}",
-        )
     if classes is None:
         return {int(label): float(factor) for label, factor in weights.items()}
     if unknown := sorted(int(label) for label in weights if label >= classes):

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from kpipe.errors import TrainingError
+from kpipe.labels import refuse_class_weights
 from kpipe.train.moments import AtEpoch, Moment, WatchingMoment, refuse_other
 from kpipe.train.numbers import refuse_fraction, refuse_number
 from kpipe.train.optimizers import Kind, optimizer
@@ -142,16 +143,7 @@ class FitPlan:
         for name in ("learning_rate", "switch_learning_rate"):
             if getattr(self, name) is not None:
                 refuse_number(name, getattr(self, name), 0)
-        if self.class_weight is not None:
-            if not isinstance(self.class_weight, Mapping):
-                raise TrainingError(
-                    "class_weight names classes",
-                    expected="{class index: factor}",
-                    received=repr(self.class_weight),
-                )
-            for label, factor in self.class_weight.items():
-                refuse_fraction("a class of class_weight", label, 0)
-                refuse_number(f"the weight of class {label}", factor, 0)
+        refuse_class_weights(self.class_weight, TrainingError)
 
     def _refuse_switch(self, first: Any, second: Any) -> None:
         if not isinstance(self.switch_when, WatchingMoment):
