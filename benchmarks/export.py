@@ -7,7 +7,7 @@ CLOTHING holds train/, validation/ and test/ with a folder per class; FILE is we
 0.35 without its top. 160 px, batches of 16, Adam along cosines, augmented. For each seed and each
 of three networks (MobileNetV2 0.35 and EfficientNet-Lite0 pretrained: the head for 10 epochs on the
 features of 3 views, then every layer for 6 epochs; MobileNetV3Small from random weights, every
-layer for 16 epochs):
+layer for 60 epochs):
 
     float32    the file without quantization, which the other rows are held against
     float16, mixed, int8      converted so; int8 on 200 training photos, even over the classes
@@ -27,7 +27,8 @@ those of benchmarks/pruning.py. `--larger`: MobileNetV2 1.0 as FOLDER of that be
 `base` with 75 % zeros by TFMOT, trained for as many epochs more as `control` (soft labels, rate and
 schedule as `pruned` there, the last half with all zeros), both in int8. MobileNetV2 1.0 at 224 px,
 untrained, gives latencies alone, and so do stacks of one kind of layer, and networks whose int8
-files have other activations than the model.
+files have other activations than the model. `--jax`: as for benchmarks/pruning.py; what TFMOT
+trains stays with TensorFlow.
 """
 
 from __future__ import annotations
@@ -46,10 +47,9 @@ from unittest import mock
 
 import keras
 import numpy as np
-from pruning import BASE_EPOCHS, MORE, RATE, SIZE, Work, train_head
+from pruning import BASE_EPOCHS, MORE, RATE, SIZE, Lesson, Work, train_head
 from results import add_row, read_rows
 
-from kpipe.data import decode, from_folder, split
 from kpipe.lite import compare, convert, evaluate, quantize_selectively
 from kpipe.sparsity import (
     PolynomialSparsity,
@@ -77,10 +77,10 @@ def trained(work: Work, name: str, seed: int) -> keras.Model:
             base = backbone(name, image_size=SIZE, weights=None)
         model = classifier(base, len(work.manifest.classes), seed=seed)
         if name == "MobileNetV3Small":
-            work.train(model, work.batches(seed), 16, 3e-3)
+            work.train(model, Lesson(seed, 0, 60, 3e-3))
         else:
             train_head(work, model, seed)
-            work.train(model, work.batches(seed), 6, 5e-4)
+            work.train(model, Lesson(seed, 0, 6, 5e-4))
         model.save(path)
     return keras.models.load_model(path, compile=False)
 
@@ -327,10 +327,9 @@ def main() -> None:
     parser.add_argument("--pair", type=Path, nargs=2)
     parser.add_argument("--larger", type=Path)
     parser.add_argument("--runs", type=int, default=300, help="of the latencies at the end")
+    parser.add_argument("--jax", action="store_true", help="train by Keras on JAX")
     asked = parser.parse_args()
-    manifest = split(from_folder(asked.folder))
-    asked.work.mkdir(parents=True, exist_ok=True)
-    work = Work(asked.work, manifest, decode(manifest, SIZE, asked.work / "images"), asked.weights)
+    work = Work.of(asked.folder, asked.work, asked.weights, asked.jax)
     for seed in asked.seeds:
         for name in asked.networks:
             measure(work, name, seed)

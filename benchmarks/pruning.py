@@ -21,22 +21,33 @@ Rows that prune retrain on labels that are half the answers of `base` (`kpipe.tr
 The last epoch of each row is what counts. Validation chose the settings, on
 seed 100; the test split is looked at once per row, at its end. Finished rows stay in FOLDER and
 none is repeated. The table of latencies is measured at the end, file by file in turns.
+
+With --jax every layer is trained by `benchmarks/by_jax.py`, a process where Keras runs on JAX, on
+whatever accelerator JAX finds (`pip install "jax[cuda13]"`): same photos, rates and epochs, another
+rounding. Removal, accuracy and latency stay with TensorFlow and LiteRT on the processor. Calls that
+each train other rows may share a FOLDER; `base` must stand before the rows that need it begin.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from filelock import FileLock
 from results import add_row, read_rows
 
 from kpipe.data import Augmenter, Manifest, Training, dataset, decode, from_folder, split, steps
@@ -60,8 +71,23 @@ SIZE, BATCH = 160, 16
 BASE_EPOCHS, EPOCHS = 12, (1, 1, 1, 12)  # of the latter, one number for each round
 MORE = sum(EPOCHS)
 BASE_RATE, RATE = 5e-4, 5e-4
+SHARE = 0.5  # of the answers of `base` in the labels of what is pruned
 AUGMENTER = Augmenter(flip="horizontal", rotate=0.05, brightness=0.2, contrast=0.2, crop=0.8)
 METHODS = ("control", "pruned", "random", "latency", "narrow", "l1", "scratch")
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Epochs that train every layer, on photos drawn from a seed, after so many that are over.
+
+    With a teacher, the file of a model, its answers are a share of each label.
+    """
+
+    seed: int
+    begun: int
+    epochs: int
+    rate: float
+    teacher: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +98,15 @@ class Work:
     manifest: Manifest
     images: np.ndarray
     weights: str
+    jax: bool = False
+
+    @classmethod
+    def of(cls, photos: Path, folder: Path, weights: str, jax: bool = False) -> Work:
+        manifest = split(from_folder(photos))
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "images.lock"):
+            images = decode(manifest, SIZE, folder / "images")
+        return cls(folder, manifest, images, weights, jax)
 
     @property
     def steps(self) -> int:
@@ -93,16 +128,49 @@ class Work:
         """A few hundred training photos (batch, height, width, 3), and their labels (batch,)."""
         return [(np.asarray(x), np.asarray(y)) for x, y in self.batches(seed).take(20)]
 
-    def train(self, model: keras.Model, batches: tf.data.Dataset, epochs: int, rate: float) -> None:
-        """Trains every layer; the last epoch is what counts."""
+    def train(self, model: keras.Model, lesson: Lesson) -> None:
+        """The last epoch is what counts."""
         unfreeze(model)
         quicken(model, self.steps)
-        soft = not batches.element_spec[1].dtype.is_integer
-        loss = "categorical_crossentropy" if soft else "sparse_categorical_crossentropy"
-        schedule = optimizer("adam", rate, schedule="cosine", steps=epochs * self.steps)
-        model.compile(schedule, loss)
+        batches, loss = self.batches(lesson.seed, lesson.begun), "sparse_categorical_crossentropy"
+        if lesson.teacher:
+            loss = "categorical_crossentropy"
+        adam = optimizer("adam", lesson.rate, schedule="cosine", steps=lesson.epochs * self.steps)
+        model.compile(adam, loss)
+        if self.jax:
+            by_jax(model, batches, lesson, self.steps)
+            return
+        if lesson.teacher:
+            batches = soft_labels(batches, load(lesson.teacher), SHARE)
         with fused_normalization(model):
-            model.fit(batches, epochs=epochs, steps_per_epoch=self.steps, shuffle=False, verbose=0)
+            model.fit(
+                batches, epochs=lesson.epochs, steps_per_epoch=self.steps, shuffle=False, verbose=0
+            )
+
+
+def by_jax(model: keras.Model, batches: tf.data.Dataset, lesson: Lesson, steps: int) -> None:
+    """Batches go to the process as they are drawn; weights come back."""
+    with TemporaryDirectory() as place:
+        before, after = Path(place, "before.keras"), Path(place, "after.weights.h5")
+        model.save(before)
+        script = Path(__file__).with_name("by_jax.py")
+        asked = asdict(lesson) | {"steps": steps, "share": SHARE}
+        with subprocess.Popen(
+            [sys.executable, script, before, after, json.dumps(asked)],
+            env=os.environ | {"KERAS_BACKEND": "jax"},
+            stdin=subprocess.PIPE,
+        ) as process:
+            pipe = SimpleNamespace(write=process.stdin.write)  # no file: it has no position
+            for batch in batches.take(lesson.epochs * steps).as_numpy_iterator():
+                for array in batch:
+                    np.lib.format.write_array(pipe, array)
+        if process.returncode:
+            raise SystemExit(f"by_jax.py ended with {process.returncode}")
+        model.load_weights(after)
+
+
+def load(path: str | Path) -> keras.Model:
+    return keras.models.load_model(path, compile=False)
 
 
 def network(work: Work, seed: int, *, pretrained: bool = True) -> keras.Model:
@@ -119,36 +187,35 @@ def train_head(work: Work, model: keras.Model, seed: int) -> None:
         fit_phases(model, batches, [head], steps_per_epoch=work.steps, folder=folder)
 
 
-def base(work: Work, seed: int) -> keras.Model:
+def base(work: Work, seed: int) -> Path:
     """The fine-tuned network that the rows begin with; kept in the folder."""
     path = work.folder / f"base-{seed}.keras"
     if not path.exists():
         keras.utils.set_random_seed(seed)
         model = network(work, seed)
         train_head(work, model, seed)
-        work.train(model, work.batches(seed), BASE_EPOCHS, BASE_RATE)
+        work.train(model, Lesson(seed, 0, BASE_EPOCHS, BASE_RATE))
         model.save(path)
-    return keras.models.load_model(path, compile=False)
+    return path
 
 
 def control(work: Work, seed: int) -> keras.Model:
-    model = base(work, seed)
+    model = load(base(work, seed))
     keras.utils.set_random_seed(seed)
-    work.train(model, work.batches(seed, BASE_EPOCHS), MORE, RATE)
+    work.train(model, Lesson(seed, BASE_EPOCHS, MORE, RATE))
     return model
 
 
 def pruned(work: Work, seed: int, criterion: str = "reconstruction", **target: Any) -> keras.Model:
-    teacher = base(work, seed)
+    whole = base(work, seed)
 
     def finetune(model: keras.Model, number: int) -> None:
         begun = BASE_EPOCHS + sum(EPOCHS[: number - 1])
-        batches = soft_labels(work.batches(seed, begun), teacher, 0.5)
-        work.train(model, batches, EPOCHS[number - 1], RATE)
+        work.train(model, Lesson(seed, begun, EPOCHS[number - 1], RATE, teacher=str(whole)))
 
     sample = work.sample(seed)
     result = prune_filters(
-        base(work, seed),
+        load(whole),
         **(target or {"macs": 0.5}),
         criterion=criterion,
         rounds=len(EPOCHS),
@@ -167,7 +234,7 @@ def by_latency(work: Work, seed: int) -> keras.Model:
 
     Of the runs the quick ones count: what else a machine does makes some slower and none quicker.
     """
-    whole = keras.models.load_model(work.folder / f"control-{seed}.keras", compile=False)
+    whole = load(work.folder / f"control-{seed}.keras")
     reference = LiteModel(as_int8(whole))
 
     def quick(times: list[float]) -> float:
@@ -200,7 +267,7 @@ def narrowed(work: Work, seed: int, *, pretrained: bool) -> keras.Model:
     model = next(m for m in map(thinner, shares) if count_macs(m) <= limit)
     if pretrained:
         train_head(work, model, seed)
-    work.train(model, work.batches(seed), BASE_EPOCHS + MORE, BASE_RATE)
+    work.train(model, Lesson(seed, 0, BASE_EPOCHS + MORE, BASE_RATE))
     return model
 
 
@@ -286,13 +353,7 @@ def report(work: Work, rounds: int) -> None:
             ratios = []
             for change in (convert, as_int8):
                 models = {
-                    name: LiteModel(
-                        change(
-                            keras.models.load_model(
-                                work.folder / f"{name}-{seed}.keras", compile=False
-                            )
-                        )
-                    )
+                    name: LiteModel(change(load(work.folder / f"{name}-{seed}.keras")))
                     for name in ("control", method)
                 }
                 times = take_turns(models, rounds)
@@ -308,11 +369,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
     parser.add_argument("--rounds", type=int, default=200, help="of the table of latencies")
+    parser.add_argument("--jax", action="store_true", help="train by Keras on JAX")
     asked = parser.parse_args()
-    manifest = split(from_folder(asked.folder))
-    asked.work.mkdir(parents=True, exist_ok=True)
-    images = decode(manifest, SIZE, asked.work / "images")
-    work = Work(asked.work, manifest, images, asked.weights)
+    work = Work.of(asked.folder, asked.work, asked.weights, asked.jax)
     train_rows(work, asked.seeds, asked.methods)
     report(work, asked.rounds)
 
