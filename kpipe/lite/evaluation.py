@@ -219,7 +219,14 @@ def _pair(batch: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
             expected="(images (n, height, width, 3), integer labels (n,))",
             received=f"{type(batch).__name__}{count}",
         )
-    return np.asarray(batch[0]), np.asarray(batch[1])
+    try:
+        return np.asarray(batch[0]), np.asarray(batch[1])
+    except ValueError as error:  # NumPy's: the parts have no shape in common
+        raise ExportError(
+            f"images or labels for {name} are no array: {error}",
+            expected="images (n, height, width, 3) of one size, integer labels (n,)",
+            fix="give several batches as a list, not as a tuple",
+        ) from error
 
 
 def _compared(

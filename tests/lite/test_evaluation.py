@@ -91,6 +91,11 @@ def test_to_dict_survives_json(float_file):
         ([], None, "no images"),
         ([(IMAGES, LABELS, LABELS)], None, r"another kind\n(.|\n)*received: tuple of 3"),
         ((IMAGES, LABELS, LABELS), None, r"another kind\n(.|\n)*received: tuple of 3"),
+        (
+            ([IMAGES, LABELS], [IMAGES, LABELS]),
+            None,
+            r"are no array(.|\n)*several batches as a list",
+        ),
         ([IMAGES], None, r"another kind\n(.|\n)*received: ndarray"),
     ],
 )
