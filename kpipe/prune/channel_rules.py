@@ -3,6 +3,7 @@
     hands channels on     normalization per channel, activations, pooling, padding, dropout
     joins channels        Add and its like, elementwise over inputs that broadcast
     lays out channels     Concatenate, Flatten, Reshape
+    leaves them last      raw operations that pad, slice, resize, add or drop other axes
     joins groups of them  GroupNormalization
     must keep channels    what mixes or normalizes over all: Softmax, LayerNormalization, ...
 
@@ -138,6 +139,56 @@ def _link_divide(site: Site) -> Ids:
     return _link_merge(site)
 
 
+def _link_power(site: Site) -> Ids:
+    if len(site.inputs) > 1 or not isinstance(site.call.arguments[0][0], Tensor):
+        return freeze("a removed channel of an exponent cannot be masked by zero")(site)
+    return _link_merge(site)
+
+
+def _link_pad(site: Site) -> Ids:
+    width = site.operation.config["pad_width"]  # one number or pair for all axes, or one per axis
+    if np.any(width if np.ndim(width) < 2 else width[-1]):
+        return freeze("it pads the channels")(site)
+    return follow(site)
+
+
+def _link_expand(site: Site) -> Ids:
+    last = len(site.output_shape) - 1
+    if {axis % (last + 1) for axis in np.atleast_1d(site.operation.config["axis"])} & {0, last}:
+        return freeze("it moves the channels or the batch to another axis")(site)
+    return follow(site)
+
+
+def _link_squeeze(site: Site) -> Ids:
+    axis, rank = site.operation.config["axis"], len(site.input_shapes[0])
+    if axis is None:
+        return freeze("without an axis, it would drop the channels if a single one were left")(site)
+    if {a % rank for a in np.atleast_1d(axis)} & {0, rank - 1}:
+        return freeze("it drops the axis of the channels or the batch")(site)
+    return follow(site)
+
+
+def _link_slice(site: Site) -> Ids:
+    """What is taken of the positions; of the channels all, or they stay."""
+    (_, key), rank = site.call.arguments[0], len(site.input_shapes[0])
+    parts = list(key) if isinstance(key, tuple | list) else [key]
+    if not all(part is Ellipsis or isinstance(part, slice | int) for part in parts):
+        return freeze("it takes channels or positions by more than numbers and slices")(site)
+    if Ellipsis in parts:
+        place = parts.index(Ellipsis)
+        parts[place : place + 1] = [slice(None)] * (rank - len(parts) + 1)
+    parts += [slice(None)] * (rank - len(parts))
+    if not isinstance(parts[0], slice) or parts[-1] != slice(None):
+        return freeze("it takes some of the channels, or of the batch")(site)
+    return follow(site)
+
+
+def _link_resize(site: Site) -> Ids:
+    if site.operation.config["data_format"] == "channels_first":
+        return freeze("it takes the first axis for the channels")(site)
+    return follow(site)
+
+
 def _link_concatenate(site: Site) -> Ids:
     rank = len(site.output_shape)
     if site.operation.config["axis"] in (-1, rank - 1):
@@ -194,6 +245,12 @@ CHANNEL_RULES: dict[str, Rule] = {
     "layers.Reshape": Rule(_link_layout, _cut_shape("target_shape")),
     "ops.Concatenate": _CONCATENATE,
     "ops.Divide": _DIVIDE,
+    "ops.ExpandDims": Rule(_link_expand),
+    "ops.GetItem": Rule(_link_slice),
+    "ops.Pad": Rule(_link_pad),
+    "ops.Power": Rule(_link_power),
+    "ops.Resize": Rule(_link_resize),
+    "ops.Squeeze": Rule(_link_squeeze),
     "ops.TrueDivide": _DIVIDE,
     "ops.Reshape": Rule(_link_layout, _cut_shape("newshape")),
     "applications.CustomScaleLayer": _MERGE,

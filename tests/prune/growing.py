@@ -104,11 +104,15 @@ def _elementwise(draw: Draw, x: Tensor) -> Tensor:
 
 
 def _space(draw: Draw, x: Tensor) -> Tensor:
-    functions: list[Any] = [layers.ZeroPadding2D(((1, 0), (0, 1)))]
+    functions: list[Any] = [
+        layers.ZeroPadding2D(((1, 0), (0, 1))),
+        lambda t: ops.pad(t, ((0, 0), (0, 1), (1, 0), (0, 0)), constant_values=0.5),
+    ]
     if min(_spatial(x)) >= 4:
         functions += [
             layers.MaxPooling2D(2), layers.AveragePooling2D(3, 1, padding="same"),
             layers.Cropping2D(((0, 1), (1, 0))), layers.MaxPooling2D(3, 2, padding="same"),
+            lambda t: t[:, 1:, ::2], lambda t: ops.image.resize(t, (3, 4)),
         ]  # fmt: skip
     if max(_spatial(x)) <= nets.SIZE:
         functions += [layers.UpSampling2D(2), layers.Resizing(5, 7)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -15,6 +16,7 @@ from kpipe.prune.channel_rules import CHANNEL_RULES
 from kpipe.prune.filter_rules import FILTER_RULES
 from kpipe.prune.rules import CHANNELWISE_ACTIVATIONS
 from tests.prune import nets
+from tests.prune.masking import colored, randomize, worst_difference
 
 
 @pytest.mark.parametrize("kind", sorted(k for k in CHANNEL_RULES | FILTER_RULES if "layers." in k))
@@ -48,6 +50,12 @@ def test_operation_kinds_are_what_keras_operations_are() -> None:
         keras.ops.max_pool(x, 2),
         keras.ops.average_pool(x, 2),
         keras.ops.softmax(x),
+        keras.ops.pad(x, 1),
+        keras.ops.expand_dims(x, 1),
+        keras.ops.squeeze(keras.ops.expand_dims(x, 1), 1),
+        keras.ops.image.resize(x, (2, 2)),
+        x**2,
+        x[:, 0],
     ]
     names = "relu relu6 leaky_relu elu selu celu gelu silu hard_silu sigmoid hard_sigmoid"
     names += " log_sigmoid softplus softsign squareplus tanh hard_tanh"
@@ -108,6 +116,48 @@ def test_a_layer_used_on_different_numbers_of_tensors_is_protected() -> None:
     once, _ = attention(x, x, return_attention_scores=True)
     model = keras.Model(pixels, layers.Dense(3)(attention(once, x, x)))
     assert "first" in plan(model, {}).protected
+
+
+LEFT_LAST: dict[str, Callable[[Any], Any]] = {
+    "padded": lambda x: keras.ops.pad(x, ((0, 0), (1, 2), (0, 1), (0, 0)), constant_values=-3.0),
+    "another axis": lambda x: keras.ops.expand_dims(x, 1)[:, 0],
+    "squeezed": lambda x: keras.ops.squeeze(keras.ops.expand_dims(x, (1, -3)), (1, -3)),
+    "every other": lambda x: x[:, ::2, 1:],
+    "a crop": lambda x: x[..., 1:4, 2:5, :],
+    "a row": lambda x: x[:, -1],
+    "resized": lambda x: keras.ops.image.resize(x, (5, 4)),
+    "cubed": lambda x: x**3,
+}
+MOVED: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "channels padded": (lambda x: keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, 1))), "pads"),
+    "all padded": (lambda x: keras.ops.pad(x, 1), "pads"),
+    "a last axis": (lambda x: keras.ops.expand_dims(x, -1)[..., 0], "to another axis"),
+    "half of them": (lambda x: x[..., :4], "some of the channels"),
+    "one of them": (lambda x: x[..., 3:4], "some of the channels"),
+    "a new axis": (lambda x: x[:, None, ..., 0], "more than numbers"),
+    "any axis of one": (lambda x: keras.ops.squeeze(x), "without an axis"),
+    "an exponent": (lambda x: 2.0**x, "exponent"),
+}
+
+
+@pytest.mark.parametrize("change", LEFT_LAST.values(), ids=LEFT_LAST)
+def test_raw_operations_that_leave_channels_last_are_cut_exactly(change: Any) -> None:
+    pixels = nets.image()
+    x = change(layers.Conv2D(8, 3, name="first")(pixels))
+    x = layers.Conv2D(6, 3, padding="same")(x) if len(x.shape) == 4 else layers.Dense(6)(x)
+    model = randomize(nets.classifier(pixels, x))
+    made = plan(model, {"first": [0, 3, 7]})
+    small = remove_filters(model, made)
+    assert small.get_layer("first").filters == 5
+    assert worst_difference(model, small, made.kept, colored(2, nets.SIZE)) < 1e-5
+
+
+@pytest.mark.parametrize(("change", "reason"), MOVED.values(), ids=MOVED)
+def test_raw_operations_that_move_channels_keep_them(change: Any, reason: str) -> None:
+    pixels = nets.image()
+    x = change(layers.Conv2D(8, 3, name="first")(pixels))
+    model = keras.Model(pixels, layers.Dense(3)(layers.Flatten()(x)))
+    assert reason in plan(model, {}).protected["first"]
 
 
 def test_a_constant_beside_the_channels_keeps_them() -> None:
