@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -184,12 +184,35 @@ def _noisiest(ranges: bytes, images: np.ndarray) -> list[str]:
 
 
 def _layer(model: keras.Model, tensor: str) -> str:
-    """The layer behind a tensor such as "net_1/relu_1/Relu6;net_1/conv_1/convolution": conv."""
-    named = {name: layer for layer, name in fresh_names(model)}
-    parts = [part for path in tensor.split(";") for part in path.split("/")[1:]]
-    words = [word for part in parts for word in (part, re.sub(r"_\d+$", "", part))]
-    found = [named[word] for word in words if word in named]
-    kernels = [layer for layer in found if any("kernel" in w.name for w in layer.weights)]
-    if found:
-        return [*found, *kernels][-1].name
-    return model.layers[-1].name if tensor.startswith("PartitionedCall") else tensor
+    """The layer behind a tensor such as "net_1/relu_1/Relu6;net_1/conv_1/convolution": conv.
+
+    Of several layers of that name in nested models, the one that is meant: member_2/conv.
+    """
+    fresh = {id(layer): name for layer, name in fresh_names(model)}
+    places = list(_places(model))
+    found = []
+    for path in tensor.split(";"):
+        parts = path.split("/")[1:]
+        words = [word for part in parts for word in (part, re.sub(r"_\d+$", "", part))]
+        for word in words:
+            found += [
+                (layer, inside)
+                for layer, inside in places
+                if fresh[id(layer)] == word and all(fresh[id(one)] in words for one in inside)
+            ]
+    if not found:
+        return model.layers[-1].name if tensor.startswith("PartitionedCall") else tensor
+    kernels = [f for f in found if any("kernel" in weight.name for weight in f[0].weights)]
+    layer, inside = [*found, *kernels][-1]
+    alone = sum(other.name == layer.name for other, _ in places) == 1
+    return layer.name if alone else "/".join(one.name for one in (*inside, layer))
+
+
+def _places(
+    model: keras.Model, inside: tuple[keras.Model, ...] = ()
+) -> Iterator[tuple[keras.Layer, tuple[keras.Model, ...]]]:
+    """Each layer, and the nested models that it is in, the outermost first."""
+    for layer in model.layers:
+        yield layer, inside
+        if isinstance(layer, keras.Model):
+            yield from _places(layer, (*inside, layer))

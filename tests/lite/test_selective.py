@@ -69,6 +69,17 @@ def test_the_layers_that_cost_most_stay_in_float(images):
     assert found.content == accuracy.files[-1]
 
 
+def test_layers_of_one_name_in_nested_models_are_told_apart(images):
+    good, bad = (keras.models.clone_model(two_ranges()) for _ in range(2))
+    seeded(good, 5)
+    bad.set_weights(two_ranges().get_weights())
+    good.name, bad.name = "good", "bad"
+    inputs = keras.Input((32, 32, 3))
+    model = keras.Model(inputs, keras.layers.Average(name="mean")([good(inputs), bad(inputs)]))
+    found = quantize_selectively(model, [images], Agreement(model, images), tolerance=0.005)
+    assert {"bad/wide", "bad/narrow"} <= set(found.in_float)
+
+
 def test_the_best_is_given_and_said_not_to_be_within(model, images):
     scores = iter([0.9, 0.5, 0.6, 0.8, 0.7, 0.6, 0.5, 0.5, 0.5])
     given: list[bytes] = []
