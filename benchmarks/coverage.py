@@ -152,11 +152,7 @@ def preprocessing(case: Case) -> str:
 
 
 def crossing(case: Case) -> str:
-    """The answers of the tf_keras twin, and of the model that comes back from it.
-
-    They may differ by 1e-5, or by twice what rounding does to Keras' own answers, as two roundings
-    of the same network do; what rounding does then stands beside it.
-    """
+    """The answers of the tf_keras twin, and of the model that comes back from it."""
     import numpy as np
 
     from kpipe.sparsity import to_keras, to_tf_keras
@@ -165,9 +161,7 @@ def crossing(case: Case) -> str:
     others = (twin, to_keras(twin))
     found = [other(case.images, training=False).numpy() for other in others]
     error = max(np.abs(answers - case.answers).max() for answers in found)
-    if error <= 1e-5:
-        return f"{error:.0e}"
-    return f"{_within(error, 2 * case.rounding)} (rounding {case.rounding:.0e})"
+    return _within(error, 1e-5)
 
 
 def step(case: Case) -> str:

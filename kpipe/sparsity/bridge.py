@@ -24,11 +24,14 @@ from kpipe.sparsity.layers import equal, is_raw
 from kpipe.sparsity.mapping import CONTAINERS, leaves, refuse_unequal
 from kpipe.sparsity.operation import KerasOperation, Slot
 
-__all__ = ["to_keras", "to_tf_keras"]
+__all__ = ["fuse_normalizations", "to_keras", "to_tf_keras"]
 
 
 def to_tf_keras(model: keras.Model) -> tf_keras.Model:
     """The tf_keras twin of a Keras 3 model: same layer names, same weights, same outputs.
+
+    Outputs are equal but for the rounding of operations that the two libraries compose differently;
+    those of most networks of images are the same bits.
 
     Args:
         model: a functional or Sequential model; nested and shared layers are kept.
@@ -39,7 +42,20 @@ def to_tf_keras(model: keras.Model) -> tf_keras.Model:
     refuse_unequal(model)
     twin = _Rebuild(tf_keras).model(model)
     _copy_weights(model, twin)
+    fuse_normalizations(twin, False)
     return twin
+
+
+def fuse_normalizations(twin: tf_keras.Model, fused: bool) -> None:
+    """Whether the BatchNormalizations of images are one operation each, where they can be.
+
+    One operation trains faster. In several they compute what Keras 3 does, to the last bit; the one
+    rounds otherwise, and its moving variance is that of a population (count / (count - 1)).
+    """
+    for layer in twin._flatten_layers():
+        # tf_keras decides in build(), and leaves the format behind where it may fuse.
+        if isinstance(layer, tf_keras.layers.BatchNormalization) and hasattr(layer, "_data_format"):
+            layer.fused = fused
 
 
 def to_keras(model: tf_keras.Model, template: keras.Model | None = None) -> keras.Model:

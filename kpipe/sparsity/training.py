@@ -23,6 +23,7 @@ import tf_keras
 
 from kpipe.errors import SparsityError, nearest
 from kpipe.labels import all_class_weights, labels_in_range
+from kpipe.sparsity.bridge import fuse_normalizations
 from kpipe.sparsity.resuming import Random, Saver, claim, description
 
 __all__ = [
@@ -147,6 +148,7 @@ def train(
         prepare: called with the batches before the first step; a training that goes on has been
             prepared.
     """
+    fuse_normalizations(twin, True)
     classes = twin.output_shape[-1]
     class_weight = all_class_weights(settings.class_weight, classes, SparsityError)
     twin.compile(optimizer=_optimizer(settings, epochs * steps_per_epoch))

@@ -9,6 +9,7 @@ from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from kpipe.errors import SparsityError
 from kpipe.sparsity import layer_mapping, to_keras, to_tf_keras
+from kpipe.sparsity.bridge import fuse_normalizations
 
 from .conftest import pixels, seeded, small_classifier
 
@@ -25,6 +26,34 @@ def outputs_agree(model: keras.Model, size: int = 16) -> tf_keras.Model:
         assert [layer.name for layer in back.layers] == [layer.name for layer in model.layers]
         assert back.name == model.name
     return twin
+
+
+def normalized() -> keras.Model:
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(8, 3)(inputs)
+    x = keras.layers.BatchNormalization(momentum=0.9, name="of_images")(x)
+    x = keras.layers.Conv2D(8, 3)(keras.layers.ReLU()(x))
+    x = keras.layers.BatchNormalization(momentum=0.9)(x)
+    x = keras.layers.Dense(6)(keras.layers.GlobalAveragePooling2D()(x))
+    return seeded(keras.Model(inputs, keras.layers.BatchNormalization(name="of_rows")(x)))
+
+
+def test_normalizations_compute_the_same_bits_and_learn_the_same_statistics() -> None:
+    model, images = normalized(), pixels(6)
+    twin = to_tf_keras(model)
+    np.testing.assert_array_equal(twin(images, training=False), model(images, training=False))
+    np.testing.assert_array_equal(twin(images, training=True), model(images, training=True))
+    for ours, theirs in zip(model.weights, twin.weights, strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-6, atol=1e-7)
+
+
+def test_fused_normalizations_answer_alike() -> None:
+    model, images = normalized(), pixels(6)
+    twin = to_tf_keras(model)
+    fuse_normalizations(twin, True)
+    assert twin.get_layer("of_images").fused and not twin.get_layer("of_rows").fused
+    found, expected = twin(images, training=False), model(images, training=False)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def image_model(outputs) -> keras.Model:
