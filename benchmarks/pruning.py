@@ -37,6 +37,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -161,9 +162,10 @@ def by_jax(model: keras.Model, batches: tf.data.Dataset, lesson: Lesson, steps: 
             stdin=subprocess.PIPE,
         ) as process:
             pipe = SimpleNamespace(write=process.stdin.write)  # no file: it has no position
-            for batch in batches.take(lesson.epochs * steps).as_numpy_iterator():
-                for array in batch:
-                    np.lib.format.write_array(pipe, array)
+            with suppress(BrokenPipeError):  # it ended early, and said why
+                for batch in batches.take(lesson.epochs * steps).as_numpy_iterator():
+                    for array in batch:
+                        np.lib.format.write_array(pipe, array)
         if process.returncode:
             raise SystemExit(f"by_jax.py ended with {process.returncode}")
         model.load_weights(after)

@@ -120,6 +120,7 @@ def evaluate(
                     f"labels do not fit their images in the data for {model.name}",
                     expected=f"integers ({len(images)},)",
                     received=f"{labels.dtype} {labels.shape}",
+                    fix="give several batches as a list of pairs, not as a tuple",
                 )
             answers.append(answer(images))
             truths.append(labels)
@@ -219,14 +220,20 @@ def _pair(batch: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
             expected="(images (n, height, width, 3), integer labels (n,))",
             received=f"{type(batch).__name__}{count}",
         )
-    try:
-        return np.asarray(batch[0]), np.asarray(batch[1])
-    except ValueError as error:  # NumPy's: the parts have no shape in common
+    found = []
+    for part in batch:
+        try:
+            found.append(np.asarray(part))
+        except (TypeError, ValueError):  # what it holds has no shape in common
+            found.append(np.asarray(None))
+    if any(array.ndim == 0 or array.dtype == object for array in found):
         raise ExportError(
-            f"images or labels for {name} are no array: {error}",
+            f"images or labels for {name} are no array",
             expected="images (n, height, width, 3) of one size, integer labels (n,)",
-            fix="give several batches as a list, not as a tuple",
-        ) from error
+            received=f"({', '.join(type(part).__name__ for part in batch)})",
+            fix="give arrays; several batches as a list of such pairs, not as a tuple",
+        )
+    return found[0], found[1]
 
 
 def _compared(

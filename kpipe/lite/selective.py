@@ -34,6 +34,7 @@ __all__ = ["Selective", "Trade", "quantize_selectively"]
 _IMAGES = 32  # on which the layers are compared
 _CANDIDATES = 64  # operations of which the effect on the answers is measured
 _LEAST = 1 / 512  # half a step of the answers
+_Place = tuple[keras.Layer, tuple[keras.Model, ...]]  # a layer, and the nested models it is in
 
 
 @dataclass(frozen=True)
@@ -193,24 +194,34 @@ def _layer(model: keras.Model, tensor: str) -> str:
     found = []
     for path in tensor.split(";"):
         parts = path.split("/")[1:]
-        words = [word for part in parts for word in (part, re.sub(r"_\d+$", "", part))]
-        for word in words:
-            found += [
-                (layer, inside)
-                for layer, inside in places
-                if fresh[id(layer)] == word and all(fresh[id(one)] in words for one in inside)
-            ]
+        # TensorFlow counts the scopes of a name that is taken, as those of layers in a model are.
+        for words in ([re.sub(r"_\d+$", "", part) for part in parts], parts):
+            found += (matches := _named(words, places, fresh))
+            if matches:
+                break
     if not found:
         return model.layers[-1].name if tensor.startswith("PartitionedCall") else tensor
-    kernels = [f for f in found if any("kernel" in weight.name for weight in f[0].weights)]
+    kernels = [
+        (layer, inside)
+        for layer, inside in found
+        if not isinstance(layer, keras.Model) and any("kernel" in w.name for w in layer.weights)
+    ]
     layer, inside = [*found, *kernels][-1]
     alone = sum(other.name == layer.name for other, _ in places) == 1
     return layer.name if alone else "/".join(one.name for one in (*inside, layer))
 
 
-def _places(
-    model: keras.Model, inside: tuple[keras.Model, ...] = ()
-) -> Iterator[tuple[keras.Layer, tuple[keras.Model, ...]]]:
+def _named(words: list[str], places: list[_Place], fresh: dict[int, str]) -> list[_Place]:
+    """The layers of these names, in their order, whose nested models are named, too."""
+    return [
+        (layer, inside)
+        for word in words
+        for layer, inside in places
+        if fresh[id(layer)] == word and all(fresh[id(one)] in words for one in inside)
+    ]
+
+
+def _places(model: keras.Model, inside: tuple[keras.Model, ...] = ()) -> Iterator[_Place]:
     """Each layer, and the nested models that it is in, the outermost first."""
     for layer in model.layers:
         yield layer, inside

@@ -142,6 +142,8 @@ def _link_divide(site: Site) -> Ids:
 def _link_power(site: Site) -> Ids:
     if len(site.inputs) > 1 or not isinstance(site.call.arguments[0][0], Tensor):
         return freeze("a removed channel of an exponent cannot be masked by zero")(site)
+    if any(np.any(np.asarray(constant) < 0) for constant in site.call.constants()):
+        return freeze("a removed channel of a divisor cannot be masked by zero")(site)
     return _link_merge(site)
 
 
@@ -171,6 +173,8 @@ def _link_squeeze(site: Site) -> Ids:
 def _link_slice(site: Site) -> Ids:
     """What is taken of the positions; of the channels all, or they stay."""
     (_, key), rank = site.call.arguments[0], len(site.input_shapes[0])
+    if rank < 2:
+        return freeze("it takes some of the batch")(site)
     parts = list(key) if isinstance(key, tuple | list) else [key]
     if not all(part is Ellipsis or isinstance(part, slice | int) for part in parts):
         return freeze("it takes channels or positions by more than numbers and slices")(site)
@@ -186,6 +190,8 @@ def _link_slice(site: Site) -> Ids:
 def _link_resize(site: Site) -> Ids:
     if site.operation.config["data_format"] == "channels_first":
         return freeze("it takes the first axis for the channels")(site)
+    if np.ndim(site.operation.config["fill_value"]):
+        return freeze("it has a constant per channel")(site)
     return follow(site)
 
 

@@ -49,8 +49,10 @@ def to_tf_keras(model: keras.Model) -> tf_keras.Model:
 def fuse_normalizations(twin: tf_keras.Model, fused: bool) -> None:
     """Whether the BatchNormalizations of images are one operation each, where they can be.
 
-    One operation trains faster. In several they compute what Keras 3 does, to the last bit; the one
-    rounds otherwise, and its moving variance is that of a population (count / (count - 1)).
+    One operation trains faster. In several they compute what Keras 3 does: outputs are the same
+    bits, and moving statistics equal but for rounding. The one rounds outputs otherwise, and its
+    moving variance is that of a population (count / (count - 1)). tf_keras neither saves nor clones
+    the choice: what it makes of a twin is fused.
     """
     for layer in twin._flatten_layers():
         # tf_keras decides in build(), and leaves the format behind where it may fuse.

@@ -96,6 +96,8 @@ def test_to_dict_survives_json(float_file):
             None,
             r"are no array(.|\n)*several batches as a list",
         ),
+        (({"image": IMAGES}, LABELS), None, r"are no array(.|\n)*received: \(dict, ndarray\)"),
+        (([IMAGES, IMAGES], [LABELS, LABELS]), None, "several batches as a list"),
         ([IMAGES], None, r"another kind\n(.|\n)*received: ndarray"),
     ],
 )

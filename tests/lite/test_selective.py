@@ -6,7 +6,7 @@ import pytest
 
 from kpipe.errors import ExportError
 from kpipe.lite import LiteModel, quantize_selectively
-from kpipe.lite.selective import _doubled
+from kpipe.lite.selective import _doubled, _layer
 
 from .conftest import photos, seeded, small_classifier
 
@@ -69,15 +69,26 @@ def test_the_layers_that_cost_most_stay_in_float(images):
     assert found.content == accuracy.files[-1]
 
 
-def test_layers_of_one_name_in_nested_models_are_told_apart(images):
+@pytest.mark.parametrize("names", [("good", "bad"), ("net", "net_1"), ("net_1", "net")])
+def test_layers_of_one_name_in_nested_models_are_told_apart(images, names):
     good, bad = (keras.models.clone_model(two_ranges()) for _ in range(2))
     seeded(good, 5)
     bad.set_weights(two_ranges().get_weights())
-    good.name, bad.name = "good", "bad"
+    good.name, bad.name = names
     inputs = keras.Input((32, 32, 3))
     model = keras.Model(inputs, keras.layers.Average(name="mean")([good(inputs), bad(inputs)]))
     found = quantize_selectively(model, [images], Agreement(model, images), tolerance=0.005)
-    assert {"bad/wide", "bad/narrow"} <= set(found.in_float)
+    assert {f"{bad.name}/wide", f"{bad.name}/narrow"} <= set(found.in_float)
+    assert not any(name.startswith(f"{good.name}/") for name in found.in_float)
+
+
+def test_a_layer_without_a_kernel_in_a_nested_model_is_named_itself():
+    members = [two_ranges(), two_ranges()]
+    members[0].name, members[1].name = "one", "two"
+    inputs = keras.Input((32, 32, 3))
+    answers = [member(inputs) for member in members]
+    model = keras.Model(inputs, keras.layers.Average(name="mean")(answers))
+    assert _layer(model, "net_1/two_1/pool_1/Mean") == "two/pool"
 
 
 def test_the_best_is_given_and_said_not_to_be_within(model, images):

@@ -136,6 +136,14 @@ MOVED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "one of them": (lambda x: x[..., 3:4], "some of the channels"),
     "a new axis": (lambda x: x[:, None, ..., 0], "more than numbers"),
     "any axis of one": (lambda x: keras.ops.squeeze(x), "without an axis"),
+    "a divisor": (lambda x: (1 + x**2) ** -0.5, "divisor"),
+    "the largest of all": (lambda x: x + keras.ops.max(x)[()], "over the channels"),
+    "filled by channel": (
+        lambda x: keras.ops.image.resize(
+            x, (9, 4), pad_to_aspect_ratio=True, fill_value=[float(n) for n in range(8)]
+        ),
+        "per channel",
+    ),
     "an exponent": (lambda x: 2.0**x, "exponent"),
 }
 
