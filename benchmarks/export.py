@@ -47,7 +47,7 @@ from unittest import mock
 
 import keras
 import numpy as np
-from pruning import BASE_EPOCHS, MORE, RATE, SIZE, Lesson, Work, train_head
+from pruning import BASE_EPOCHS, MORE, RATE, SIZE, Lesson, Work, load, train_head
 from results import add_row, read_rows
 
 from kpipe.lite import compare, convert, evaluate, quantize_selectively
@@ -82,7 +82,7 @@ def trained(work: Work, name: str, seed: int) -> keras.Model:
             train_head(work, model, seed)
             work.train(model, Lesson(seed, 0, 6, 5e-4))
         model.save(path)
-    return keras.models.load_model(path, compile=False)
+    return load(path)
 
 
 def calibration(work: Work, seed: int) -> Iterator[np.ndarray]:
@@ -181,10 +181,7 @@ def larger(work: Work, folder: Path, seed: int) -> None:
     done = {row["form"] for row in rows if row["network"] == name}
     if "sparse" in done:  # the last
         return
-    base, control = (
-        keras.models.load_model(folder / f"{which}-{seed}.keras", compile=False)
-        for which in ("base", "control")
-    )
+    base, control = (load(folder / f"{which}-{seed}.keras") for which in ("base", "control"))
     unfreeze(base)
     settings = TrainingSettings(learning_rate=RATE, rate_schedule="cosine", seed=seed)
     sparse = prune_magnitude(
@@ -307,7 +304,7 @@ def first_answer(work: Work, runs: int = 5) -> None:
 
 def pair(work: Work, dense: Path, pruned: Path, rounds: int) -> None:
     """A pruned network in int8 over the dense one in float32."""
-    first, second = (keras.models.load_model(path, compile=False) for path in (dense, pruned))
+    first, second = load(dense), load(pruned)
     files = [convert(first), convert(second, "int8", calibration(work, 0))]
     plain, found = compare(files, runs=rounds)
     shares = [accuracy(work, content, "test") for content in files]

@@ -133,9 +133,8 @@ class Work:
         """The last epoch is what counts."""
         unfreeze(model)
         quicken(model, self.steps)
-        batches, loss = self.batches(lesson.seed, lesson.begun), "sparse_categorical_crossentropy"
-        if lesson.teacher:
-            loss = "categorical_crossentropy"
+        batches = self.batches(lesson.seed, lesson.begun)
+        loss = "categorical_crossentropy" if lesson.teacher else "sparse_categorical_crossentropy"
         adam = optimizer("adam", lesson.rate, schedule="cosine", steps=lesson.epochs * self.steps)
         model.compile(adam, loss)
         if self.jax:

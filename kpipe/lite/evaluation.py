@@ -220,20 +220,18 @@ def _pair(batch: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
             expected="(images (n, height, width, 3), integer labels (n,))",
             received=f"{type(batch).__name__}{count}",
         )
-    found = []
-    for part in batch:
-        try:
-            found.append(np.asarray(part))
-        except (TypeError, ValueError):  # what it holds has no shape in common
-            found.append(np.asarray(None))
-    if any(array.ndim == 0 or array.dtype == object for array in found):
+    try:
+        images, labels = (np.asarray(part) for part in batch)
+    except (TypeError, ValueError):  # what a part holds has no shape in common
+        images = labels = np.asarray(None)
+    if any(array.ndim == 0 or array.dtype == object for array in (images, labels)):
         raise ExportError(
             f"images or labels for {name} are no array",
             expected="images (n, height, width, 3) of one size, integer labels (n,)",
             received=f"({', '.join(type(part).__name__ for part in batch)})",
             fix="give arrays; several batches as a list of such pairs, not as a tuple",
         )
-    return found[0], found[1]
+    return images, labels
 
 
 def _compared(
