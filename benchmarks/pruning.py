@@ -125,6 +125,15 @@ class Work:
         answers = model.predict(photos, verbose=0).argmax(axis=1)
         return float((answers == self.manifest.labels(part)).mean())
 
+    def loss(self, model: keras.Model) -> float:
+        """Cross-entropy on the validation photos."""
+        photos = dataset(self.manifest, "validation", images=self.images, batch_size=64)
+        losses = [
+            keras.losses.sparse_categorical_crossentropy(y, model(x, training=False))
+            for x, y in photos
+        ]
+        return float(np.mean(np.concatenate(losses)))
+
     def sample(self, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """A few hundred training photos (batch, height, width, 3), and their labels (batch,)."""
         return [(np.asarray(x), np.asarray(y)) for x, y in self.batches(seed).take(20)]
@@ -222,6 +231,7 @@ def pruned(work: Work, seed: int, criterion: str = "reconstruction", **target: A
         rounds=len(EPOCHS),
         finetune=finetune,
         evaluate=work.accuracy,
+        loss=work.loss,
         calibration=sample,
         selection=Selection(seed=seed, data=sample),
     )

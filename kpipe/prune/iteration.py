@@ -4,6 +4,8 @@
     round n   cost at most  share ** (n / rounds)  of the model's own; remove, evaluate, finetune,
               evaluate, store; stop where the score fell by more than the tolerance
 
+A share of multiply-accumulates or parameters is met by `select`, milliseconds by a `Trade`.
+
 Every round starts from the stored file of the one before, so a loop that was killed and called
 again goes through the same files as one that never was, and ends with the same weights.
 """
@@ -24,15 +26,17 @@ import keras
 import numpy as np
 
 from kpipe.errors import PruneError
-from kpipe.prune.criteria import Criterion, find_criterion, score
-from kpipe.prune.groups import couple
+from kpipe.prune.blocks import Loss
+from kpipe.prune.criteria import Criterion, Ranking, find_criterion, score
+from kpipe.prune.groups import Coupling, couple
 from kpipe.prune.macs import count_macs, count_params
 from kpipe.prune.rounds import Round, Store
 from kpipe.prune.selection import Selection, at_floors, floors, select
-from kpipe.prune.statistics import shift_statistics
+from kpipe.prune.statistics import Reference, shift_statistics
 from kpipe.prune.surgery import plan_units, remove_filters
 from kpipe.prune.targets import Latency, Target, find_target
 from kpipe.prune.tracing import read
+from kpipe.prune.trading import Trade, smallest
 
 __all__ = ["PruneResult", "prune_filters"]
 
@@ -70,6 +74,7 @@ class _Request:
         request = [self.target.argument, float(self.target.value), int(self.rounds), name]
         request += [self.tolerance, chosen.multiple, chosen.floor, chosen.normalize]
         request += [sorted(chosen.ceilings.items()), sorted(chosen.protect), chosen.seed]
+        request += [chosen.blocks]
         total = hashlib.sha256(json.dumps(request).encode())
         for operation in read(model).operations:
             total.update(f"{operation.name} {operation.kind}".encode())
@@ -97,12 +102,14 @@ def prune_filters(
     latency: Latency | None = None,
     finetune: Finetune,
     evaluate: Evaluate,
+    loss: Loss | None = None,
     criterion: str | Criterion = "l1",
     rounds: int = 3,
     tolerance: float | None = None,
     selection: Selection | None = None,
     calibration: Iterable[Any] | None = None,
     on_round: Callable[[Round], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> PruneResult:
     """Removes the filters that matter least and retrains, in rounds, down to what is asked.
@@ -110,8 +117,13 @@ def prune_filters(
     One of `macs`, `params` and `latency_ms` is the target. The cost falls geometrically over the
     rounds. Each round ranks all groups globally, removes the lowest, and goes through a stored
     file, without compile state. Keras' random state is set from the seed and the round before each
-    retraining, so with `macs` or `params` the result is a function of the arguments. Times differ
-    from one measurement to the next, and with them the choice.
+    retraining, so with `macs` or `params` the result is a function of the arguments.
+
+    For `latency_ms`, each round tries removals alone, each group of filters at its next two widths
+    and each residual block, and measures the loss they add and the milliseconds they save; then
+    those go that add least for each millisecond (see `kpipe.prune.trading`). The criterion says
+    which filters of a group go. That takes a conversion and a measurement for each, some minutes a
+    round. Times differ from one measurement to the next, and with them the choice.
 
     Args:
         model: a built Functional or Sequential model of fixed image size; left as it is.
@@ -123,6 +135,8 @@ def prune_filters(
         finetune: (uncompiled model, round from 1) -> the trained model, or None if trained in
             place.
         evaluate: (uncompiled model) -> a score on validation data, higher is better.
+        loss: (uncompiled model) -> a loss on validation data, by which removals are tried for
+            `latency_ms`; None for what `evaluate` loses, which tells less where it is an accuracy.
         criterion: see `rank`.
         rounds: removals, each followed by a retraining.
         tolerance: how far the score may fall below that of the model as it was; the loop stops at
@@ -133,6 +147,8 @@ def prune_filters(
             `shift_statistics`. A few hundred are enough. None leaves the statistics as they were.
         on_round: called with each row of the history once it is stored, and with those that were
             stored before the loop was taken up again.
+        progress: called as `progress(done, total)` after each removal that is tried for
+            `latency_ms`, in each round anew.
         folder: where finished rounds are kept. Called again with the same arguments, the loop goes
             on after the last of them. A criterion of one's own is known by its name only, data,
             `latency` and `finetune` not at all: after a change of these, give another folder.
@@ -147,6 +163,12 @@ def prune_filters(
     if isinstance(calibration, Iterator):  # every round reads it from the start
         calibration = list(calibration)
     start = _feasible(model, request)
+
+    def lost(smaller: keras.Model) -> float:
+        if loss is None:
+            return -_scored(smaller, evaluate)
+        return _finite(loss(smaller), "loss gave no number", "a finite one, less is better")
+
     with tempfile.TemporaryDirectory() as passing:
         store = Store(Path(passing if folder is None else folder), request.digest(model), model)
         tell = on_round or (lambda row: None)
@@ -161,7 +183,8 @@ def prune_filters(
             number = len(history)
             # Before the surgery: dropout layers draw their seeds when they are made.
             keras.utils.set_random_seed(request.selection.seed + number)
-            small = _removed(store.model(number - 1), request, start, number, calibration)
+            whole = store.model(number - 1)
+            small = _removed(whole, request, start, number, calibration, lost, progress)
             before = _scored(small, evaluate)
             answer = finetune(small, number)
             trained = small if answer is None else answer
@@ -179,17 +202,16 @@ def _scored(model: keras.Model, evaluate: Evaluate) -> float:
         raise PruneError(
             "finetune gave no model", expected="a keras.Model, or None", received=repr(model)
         )
-    answer = evaluate(model)
+    return _finite(evaluate(model), "evaluate gave no score", "a finite number, more is better")
+
+
+def _finite(answer: Any, what: str, expected: str) -> float:
     try:
         value = float(answer)
     except (TypeError, ValueError):
         value = math.nan
     if not math.isfinite(value):
-        raise PruneError(
-            "evaluate gave no score",
-            expected="a finite number, more is better",
-            received=repr(answer),
-        )
+        raise PruneError(what, expected=expected, received=repr(answer))
     return value
 
 
@@ -219,6 +241,9 @@ def _feasible(model: keras.Model, request: _Request) -> _Start:
     chosen, target = request.selection, request.target
     coupling = couple(read(model), chosen.protect)
     least = floors(coupling.groups, chosen.floor, chosen.multiple, chosen.ceilings)
+    for group in coupling.groups:  # which is named by another of them where its first one goes
+        for layer in group.members:
+            least.setdefault(layer, least[group.name])
     whole = target.cost(model)
     limit = target.limit(whole)
     if limit >= whole:
@@ -227,7 +252,10 @@ def _feasible(model: keras.Model, request: _Request) -> _Start:
             expected=f"{target.argument} below {whole:.4g}",
             received=f"{target.argument}={target.value}",
         )
-    lowest = target.price(model, coupling)(at_floors(coupling, least))
+    if target.latency is None:
+        lowest = target.price(coupling)(at_floors(coupling, least))
+    else:
+        lowest = target.cost(smallest(model, chosen, least))
     if lowest > limit:
         raise PruneError(
             f"the model cannot be cut to {target.argument}={target.value:.4g}",
@@ -246,28 +274,43 @@ def _removed(
     start: _Start,
     number: int,
     calibration: Iterable[Any] | None,
+    loss: Loss,
+    progress: Callable[[int, int], None] | None,
 ) -> keras.Model:
     chosen, target = request.selection, request.target
-    coupling = couple(read(model), chosen.protect)
-    rankings = score(
-        coupling,
-        model,
-        request.criterion,
-        calibration if chosen.data is None else chosen.data,
-        normalize=chosen.normalize,
-        seed=chosen.seed + number,
-    )
     limit = target.limit(start.cost)
     if number < request.rounds:  # the last one is met to the last bit
         limit = start.cost * (limit / start.cost) ** (number / request.rounds)
-    price = target.price(model, coupling)
-    returns = 0 if target.argument == "latency_ms" else 16  # a measurement for each
-    marks = select(coupling, rankings, price, limit, start.least, chosen.multiple, returns=returns)
-    plan = plan_units(coupling, marks)
-    smaller = remove_filters(model, plan)
-    if calibration is not None:
-        shift_statistics(model, smaller, plan, calibration)
-    return smaller
+
+    def ranked(model: keras.Model, coupling: Coupling) -> dict[str, Ranking]:
+        data = calibration if chosen.data is None else chosen.data
+        seed, normalize = chosen.seed + number, chosen.normalize
+        return score(coupling, model, request.criterion, data, normalize=normalize, seed=seed)
+
+    coupling = couple(read(model), chosen.protect)
+    if target.latency is None:
+        price, rankings = target.price(coupling), ranked(model, coupling)
+        marks = select(coupling, rankings, price, limit, start.least, chosen.multiple)
+        plan = plan_units(coupling, marks)
+        smaller = remove_filters(model, plan)
+        if calibration is not None:
+            shift_statistics(model, smaller, plan, calibration)
+        return smaller
+    met = False
+    while not met:
+        trade = Trade(
+            model,
+            ranked(model, coupling),
+            chosen,
+            start.least,
+            latency=target.latency,
+            loss=loss,
+            reference=None if calibration is None else Reference(model, calibration),
+            progress=progress,
+        )
+        model, met = trade.down(limit)
+        coupling = couple(read(model), chosen.protect)
+    return model
 
 
 def _row(

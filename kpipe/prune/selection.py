@@ -5,8 +5,8 @@
     answer    the shortest beginning of that order that meets the target, without those of its
               blocks that fit into what the last one saved too much
 
-For multiply-accumulates and parameters this is integer arithmetic on the graph. For a latency, the
-model is cut and measured about ten times, as the order is halved again and again.
+This is integer arithmetic on the graph, for multiply-accumulates and parameters. What goes for a
+target in milliseconds is chosen by `kpipe.prune.trading`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from kpipe.prune.targets import Price
 __all__ = ["Selection", "at_floors", "floors", "select"]
 
 
+_RETURNS = 16  # blocks that are tried for whether they can stay after all
+
+
 @dataclass(frozen=True)
 class Selection:
     """How the filters that go are chosen.
@@ -40,6 +43,8 @@ class Selection:
         ceilings: name of a group of filters (see `rank`) -> the largest share of them that may
             go, in [0, 1]; a sensitivity scan gives them.
         protect: layers whose filters must stay.
+        blocks: whether residual blocks may go as a whole for a target in milliseconds; those of
+            layers in `protect` or `ceilings` stay.
         data: handed to the criterion; None for the images of the calibration.
         seed: of the criterion and of Keras' random state at the start of each round.
     """
@@ -49,6 +54,7 @@ class Selection:
     normalize: str | None = None
     ceilings: Mapping[str, float] = field(default_factory=dict)
     protect: tuple[str, ...] = ()
+    blocks: bool = True
     data: Any = None
     seed: int = 0
 
@@ -125,8 +131,6 @@ def select(
     limit: float,
     least: Mapping[str, int],
     multiple: int,
-    *,
-    returns: int = 16,
 ) -> np.ndarray:
     """The units to remove.
 
@@ -137,8 +141,6 @@ def select(
         limit: what it may cost.
         least: name of a group -> units it keeps at least, see `floors`.
         multiple: kept counts are multiples of it where the floor allows.
-        returns: how many of the highest blocks are tried for whether they can stay after all; each
-            costs a call of `price`.
 
     Returns:
         Marks over all units, (units of the coupling,) bool.
@@ -172,7 +174,7 @@ def select(
         else:
             low = middle + 1
     marks, settled = removed(low), set[str]()
-    for block in reversed(blocks[max(0, low - returns) : low]):
+    for block in reversed(blocks[max(0, low - _RETURNS) : low]):
         without = marks.copy()
         without[block.units] = False
         if block.group not in settled and price(without) <= limit:

@@ -72,11 +72,20 @@ class Reference:
                 fix="give a list of batches, or a finite tf.data.Dataset",
             )
 
-    def shift(self, smaller: keras.Model, plan: Plan) -> None:
-        """Shifts the statistics of what `remove_filters(model, plan)` gave."""
+    def shift(self, smaller: keras.Model, plan: Plan, images: int | None = None) -> None:
+        """Shifts the statistics of what `remove_filters(model, plan)` gave.
+
+        Args:
+            smaller: changed in place; residual blocks may be missing.
+            plan: of the model, or of the model without these blocks.
+            images: how many are enough, the first batches; None for all.
+        """
         graph = read(smaller)
         sizes = [len(batch) for batch, _ in self._batches]
-        found = [_shifted(graph, batch, moments, plan) for batch, moments in self._batches]
+        if images is not None:
+            sizes = sizes[: int(np.searchsorted(np.cumsum(sizes), images)) + 1]
+        looked_at = self._batches[: len(sizes)]
+        found = [_shifted(graph, batch, moments, plan) for batch, moments in looked_at]
         for operation in graph.operations:
             if operation.name in found[0]:
                 mean, variance = np.average([f[operation.name] for f in found], 0, sizes)

@@ -3,7 +3,7 @@
 asked          limit               price of removing units
 macs=0.5       half of its own     arithmetic on the graph
 params=0.5     half of its own     arithmetic on the graph
-latency_ms=3   3 milliseconds      the model is cut, and `latency` asked how fast it is
+latency_ms=3   3 milliseconds      measured: see `kpipe.prune.trading`
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from kpipe.errors import PruneError
 from kpipe.prune.groups import Coupling
 from kpipe.prune.macs import count_macs, count_params, kept_width, terms
-from kpipe.prune.surgery import count_kept_params, plan_units, remove_filters
+from kpipe.prune.surgery import count_kept_params
 
 __all__ = ["Latency", "Price", "Target", "find_target"]
 
@@ -50,18 +50,8 @@ class Target:
         """What the smallest model may cost, where the model as it is costs `whole`."""
         return self.value if self.latency is not None else self.value * whole
 
-    def price(self, model: keras.Model, coupling: Coupling) -> Price:
-        """(units to remove, a mark for each) -> what the model then costs.
-
-        Args:
-            model: as it is.
-            coupling: of this model.
-        """
-        if self.latency is not None:
-            latency = self.latency
-            return lambda removed: float(
-                latency(remove_filters(model, plan_units(coupling, removed)))
-            )
+    def price(self, coupling: Coupling) -> Price:
+        """(units to remove, a mark for each) -> what the model then costs; not for a latency."""
         if self.argument == "params":
             return lambda removed: count_kept_params(coupling, removed)
         costs = terms(coupling.graph)

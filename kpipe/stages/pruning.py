@@ -52,7 +52,8 @@ class FilterPrune(Stage):
         macs: the share of multiply-accumulates to keep; 0.5 where nothing else is asked for.
         params: the share of parameters to keep, instead.
         latency_ms: the median milliseconds of one photo by LiteRT to reach, 1 thread, on this
-            machine, instead.
+            machine, instead. Each round then tries what it could remove and measures it, see
+            `kpipe.prune.prune_filters`: keep the machine quiet.
         latency_of: the form of file whose latency is meant and told: "int8", "mixed", "float16",
             "dynamic", or None for float32.
         rounds: how many times filters are removed and the rest retrained.
@@ -63,6 +64,7 @@ class FilterPrune(Stage):
             limits no group.
         multiple: filters left in a group are a multiple of it.
         floor: the share of each group's filters that stay in any case.
+        blocks: whether residual blocks may go as a whole for `latency_ms`.
         epochs: of retraining after each round but the last.
         last_epochs: of retraining after the last round. Of each retraining, the epoch of the lowest
             validation loss is kept.
@@ -97,6 +99,7 @@ class FilterPrune(Stage):
     sensitivity: Part | None = None
     multiple: Annotated[int, Between(1)] = 8
     floor: Part = 0.1
+    blocks: bool = True
     epochs: Annotated[int, Between(1)] = 1
     last_epochs: Annotated[int, Between(1)] = 6
     distill: Part = 0.5
@@ -120,6 +123,9 @@ class FilterPrune(Stage):
     def run(self, context: Context) -> None:
         if is_saved(context.folder):
             return
+        import keras
+        import numpy as np
+
         begin(context.seed)
         source = context.newest("model")
         model = load_model(source)
@@ -129,6 +135,11 @@ class FilterPrune(Stage):
         def evaluate(net: keras.Model) -> float:
             answers = net.predict(photos.finite("validation"), verbose=0)
             return float((answers.argmax(axis=1) == labels).mean())
+
+        def loss(net: keras.Model) -> float:
+            answers = net.predict(photos.finite("validation"), verbose=0)
+            of_photo = keras.losses.sparse_categorical_crossentropy(labels, answers)
+            return float(np.mean(of_photo))
 
         scan, ceilings = None, {}
         if self.sensitivity is not None:
@@ -141,7 +152,7 @@ class FilterPrune(Stage):
                 f"lose more than {self.sensitivity:.1%} of accuracy with the smallest share and "
                 "stay whole",
             )
-        result = self._prune(model, photos, evaluate, ceilings, context)
+        result = self._prune(model, photos, evaluate, loss, ceilings, context)
         if result.stopped:
             context.journal.record("note", text=f"stopped: {result.stopped}; kept the round before")
         (context.folder / "pruning.json").write_text(
@@ -198,6 +209,7 @@ class FilterPrune(Stage):
         model: keras.Model,
         photos: Photos,
         evaluate: Evaluate,
+        loss: Evaluate,
         ceilings: dict[str, float],
         context: Context,
     ) -> PruneResult:
@@ -224,6 +236,9 @@ class FilterPrune(Stage):
             chosen = last if number == self.rounds else plan
             fit_on(smaller, varied, chosen, folder, context.journal, title)
 
+        def tried(done: int, total: int) -> None:
+            context.journal.progress("step", what="removals tried", done=done, total=total)
+
         def tell(row: Round) -> None:
             found = f"{row.after:.1%} on validation"
             if row.round:
@@ -243,6 +258,7 @@ class FilterPrune(Stage):
             tolerance=self.tolerance,
             finetune=finetune,
             evaluate=evaluate,
+            loss=loss,
             calibration=_sample(photos),
             selection=Selection(
                 seed=context.seed,
@@ -250,8 +266,10 @@ class FilterPrune(Stage):
                 multiple=self.multiple,
                 floor=self.floor,
                 ceilings=ceilings,
+                blocks=self.blocks,
             ),
             on_round=tell,
+            progress=tried,
             folder=context.folder / "training",
         )
 

@@ -25,7 +25,7 @@ def coupling() -> Coupling:
 
 @pytest.fixture(scope="module")
 def price(coupling: Coupling) -> Price:
-    return Target("macs", 0.5, None).price(nets.lite(), coupling)
+    return Target("macs", 0.5, None).price(coupling)
 
 
 def scored(coupling: Coupling, seed: int) -> dict[str, Ranking]:
@@ -87,7 +87,7 @@ def test_blocks_go_in_the_order_of_their_mean_score(coupling: Coupling, price: P
 
 
 def test_a_block_stays_where_it_fits_into_what_was_saved_too_much(
-    coupling: Coupling, price: Price
+    coupling: Coupling, price: Price, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In order, a small block and a large one, which is enough alone."""
     rankings = scored(coupling, 0)
@@ -99,8 +99,9 @@ def test_a_block_stays_where_it_fits_into_what_was_saved_too_much(
         whole - price(select(coupling, {n: ranks[n]}, price, whole - 1, least, 8)) for n in order
     )
     assert small < large
-    both = select(coupling, ranks, price, whole - large, least, 8, returns=0)
     one = select(coupling, ranks, price, whole - large, least, 8)
+    monkeypatch.setattr("kpipe.prune.selection._RETURNS", 0)
+    both = select(coupling, ranks, price, whole - large, least, 8)
     assert set(plan_units(coupling, both).kept) > set(plan_units(coupling, one).kept)
     assert price(one) == whole - large
 
@@ -117,7 +118,7 @@ def test_a_group_without_scores_stays_whole(coupling: Coupling, price: Price) ->
 
 def test_the_price_of_parameters_is_what_is_left_of_them(coupling: Coupling) -> None:
     model = nets.lite()
-    of = Target("params", 0.5, None).price(model, coupling)
+    of = Target("params", 0.5, None).price(coupling)
     least = floors(coupling.groups, 0.1, 1)
     removed = at_floors(coupling, least)
     assert of(np.zeros_like(removed)) == count_params(model)

@@ -113,6 +113,25 @@ def test_a_latency_can_be_the_target(perform, data_folder: Path, tmp_path: Path)
         perform(FilterPrune(latency_ms=1e6, **QUICK), data=data_folder, model=source)
 
 
+def test_a_latency_is_reached_by_trying_removals(
+    perform, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arithmetic stands for the measurement, so that the test does not depend on the machine."""
+
+    def latency(net: Any, quantize: str | None = None) -> float:
+        assert quantize == "int8"
+        return net.get_layer("conv2d").filters / 10
+
+    monkeypatch.setattr("kpipe.lite.latency", latency)
+    source = toy_folder(tmp_path / "toy", 1)
+    whole = load_model(source).get_layer("conv2d").filters
+    stage = FilterPrune(latency_ms=0.06 * whole, **QUICK)
+    folder, _ = perform(stage, data=data_folder, model=source)
+    left = load_model(folder).get_layer("conv2d").filters
+    assert [row["latency_ms"] for row in rounds_of(folder)] == [whole / 10, left / 10]
+    assert left == whole // 2
+
+
 def test_a_scan_sets_ceilings_which_the_rounds_keep(
     perform, data_folder: Path, tmp_path: Path
 ) -> None:
