@@ -29,6 +29,7 @@ from kpipe.errors import PruneError
 from kpipe.prune.blocks import Loss
 from kpipe.prune.criteria import Criterion, Ranking, find_criterion, score
 from kpipe.prune.groups import Coupling, couple
+from kpipe.prune.limits import Limits
 from kpipe.prune.macs import count_macs, count_params
 from kpipe.prune.rounds import Round, Store
 from kpipe.prune.selection import Selection, at_floors, floors, select
@@ -36,7 +37,7 @@ from kpipe.prune.statistics import Reference, shift_statistics
 from kpipe.prune.surgery import plan_units, remove_filters
 from kpipe.prune.targets import Latency, Target, find_target
 from kpipe.prune.tracing import read
-from kpipe.prune.trading import Trade, smallest
+from kpipe.prune.trading import Trade
 
 __all__ = ["PruneResult", "prune_filters"]
 
@@ -74,7 +75,7 @@ class _Request:
         request = [self.target.argument, float(self.target.value), int(self.rounds), name]
         request += [self.tolerance, chosen.multiple, chosen.floor, chosen.normalize]
         request += [sorted(chosen.ceilings.items()), sorted(chosen.protect), chosen.seed]
-        request += [chosen.blocks]
+        request += [chosen.blocks] * (self.target.latency is not None)
         total = hashlib.sha256(json.dumps(request).encode())
         for operation in read(model).operations:
             total.update(f"{operation.name} {operation.kind}".encode())
@@ -119,9 +120,9 @@ def prune_filters(
     file, without compile state. Keras' random state is set from the seed and the round before each
     retraining, so with `macs` or `params` the result is a function of the arguments.
 
-    For `latency_ms`, each round tries removals alone, each group of filters at its next two widths
-    and each residual block, and measures the loss they add and the milliseconds they save; then
-    those go that add least for each millisecond (see `kpipe.prune.trading`). The criterion says
+    For `latency_ms`, each round tries removals alone, each group of filters at its next width and
+    each residual block, and measures the loss they add and the milliseconds they save; then those
+    go that add least for each millisecond (see `kpipe.prune.trading`). The criterion says
     which filters of a group go. That takes a conversion and a measurement for each, some minutes a
     round. Times differ from one measurement to the next, and with them the choice.
 
@@ -148,10 +149,11 @@ def prune_filters(
         on_round: called with each row of the history once it is stored, and with those that were
             stored before the loop was taken up again.
         progress: called as `progress(done, total)` after each removal that is tried for
-            `latency_ms`, in each round anew.
+            `latency_ms`; anew in each pass, of which a round has one or more.
         folder: where finished rounds are kept. Called again with the same arguments, the loop goes
             on after the last of them. A criterion of one's own is known by its name only, data,
-            `latency` and `finetune` not at all: after a change of these, give another folder.
+            `latency`, `loss`, `evaluate` and `finetune` not at all: after a change of these, give
+            another folder.
 
     Raises:
         PruneError: before anything is trained, a target that cannot be reached (naming the nearest
@@ -223,11 +225,13 @@ class _Start:
         macs: its multiply-accumulates.
         cost: what it costs, in the unit of the target.
         least: name of a group -> units it keeps at least.
+        limits: the same, and more, for a target in milliseconds.
     """
 
     macs: int
     cost: float
     least: dict[str, int]
+    limits: Limits
 
 
 def _feasible(model: keras.Model, request: _Request) -> _Start:
@@ -241,9 +245,6 @@ def _feasible(model: keras.Model, request: _Request) -> _Start:
     chosen, target = request.selection, request.target
     coupling = couple(read(model), chosen.protect)
     least = floors(coupling.groups, chosen.floor, chosen.multiple, chosen.ceilings)
-    for group in coupling.groups:  # which is named by another of them where its first one goes
-        for layer in group.members:
-            least.setdefault(layer, least[group.name])
     whole = target.cost(model)
     limit = target.limit(whole)
     if limit >= whole:
@@ -252,10 +253,11 @@ def _feasible(model: keras.Model, request: _Request) -> _Start:
             expected=f"{target.argument} below {whole:.4g}",
             received=f"{target.argument}={target.value}",
         )
+    limits = Limits(model, chosen)
     if target.latency is None:
         lowest = target.price(coupling)(at_floors(coupling, least))
     else:
-        lowest = target.cost(smallest(model, chosen, least))
+        lowest = target.cost(limits.smallest())
     if lowest > limit:
         raise PruneError(
             f"the model cannot be cut to {target.argument}={target.value:.4g}",
@@ -265,7 +267,7 @@ def _feasible(model: keras.Model, request: _Request) -> _Start:
             fix="ask for more, or lower the floor or the multiple"
             + (f"; {len(coupling.protected)} layers are protected" if coupling.protected else ""),
         )
-    return _Start(count_macs(model), whole, least)
+    return _Start(count_macs(model), whole, least, limits)
 
 
 def _removed(
@@ -302,7 +304,7 @@ def _removed(
             model,
             ranked(model, coupling),
             chosen,
-            start.least,
+            start.limits,
             latency=target.latency,
             loss=loss,
             reference=None if calibration is None else Reference(model, calibration),

@@ -17,7 +17,33 @@ from kpipe.errors import PruneError
 from kpipe.prune.graph import Graph, Operation, Tensor
 from kpipe.prune.rules import Cut
 
-__all__ = ["rebuild"]
+__all__ = ["needed_calls", "rebuild"]
+
+
+def needed_calls(graph: Graph, instead: Mapping[int, int]) -> list[tuple[int, int]]:
+    """The calls that the outputs depend on, and the inputs, in order.
+
+    Args:
+        graph: of the old model.
+        instead: see `rebuild`.
+
+    Returns:
+        (place of the operation, number of its call), as in `Graph.order`.
+    """
+    needed = {_given(tensor, instead) for tensor in graph.outputs} | set(graph.inputs)
+    order = []
+    for place, use in reversed(graph.order):
+        call = graph.operations[place].calls[use]
+        if needed & set(call.outputs):
+            order.append((place, use))
+            needed |= {_given(tensor, instead) for tensor in call.inputs}
+    return order[::-1]
+
+
+def _given(tensor: int, instead: Mapping[int, int]) -> int:
+    while tensor in instead:
+        tensor = instead[tensor]
+    return tensor
 
 
 def rebuild(
@@ -32,19 +58,9 @@ def rebuild(
         instead: tensor number -> that of the tensor that its readers get. Operations that nothing
             reads any more are left out.
     """
-
-    def given(tensor: int) -> int:
-        while tensor in instead:
-            tensor = instead[tensor]
-        return tensor
-
-    needed = {given(tensor) for tensor in graph.outputs} | set(graph.inputs)
-    order = []
-    for place, use in reversed(graph.order):
-        call = graph.operations[place].calls[use]
-        if needed & set(call.outputs):
-            order.append((place, call))
-            needed |= {given(tensor) for tensor in call.inputs}
+    order = [
+        (place, graph.operations[place].calls[use]) for place, use in needed_calls(graph, instead)
+    ]
     built = {
         place: _rebuilt(graph.operations[place], cuts.get(graph.operations[place].name, Cut()))
         for place in sorted({place for place, _ in order})
@@ -52,9 +68,9 @@ def rebuild(
     tensors: dict[int, Any] = {}
 
     def fill(x: Any) -> Any:
-        return tensors[given(x.number)] if isinstance(x, Tensor) else x
+        return tensors[_given(x.number, instead)] if isinstance(x, Tensor) else x
 
-    for place, call in reversed(order):
+    for place, call in order:
         if not call.inputs:  # an InputLayer is called by being made
             tensors[call.outputs[0]] = built[place].output
             continue
@@ -66,7 +82,7 @@ def rebuild(
         _copy_weights(operation, layer, cuts.get(operation.name, Cut()))
 
     inputs, outputs = (
-        keras.tree.pack_sequence_as(nested, [tensors[given(t)] for t in numbers])
+        keras.tree.pack_sequence_as(nested, [tensors[_given(t, instead)] for t in numbers])
         for nested, numbers in zip(graph.structure, (graph.inputs, graph.outputs), strict=True)
     )
     return keras.Model(inputs, outputs, name=name)

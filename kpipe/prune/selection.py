@@ -43,8 +43,8 @@ class Selection:
         ceilings: name of a group of filters (see `rank`) -> the largest share of them that may
             go, in [0, 1]; a sensitivity scan gives them.
         protect: layers whose filters must stay.
-        blocks: whether residual blocks may go as a whole for a target in milliseconds; those of
-            layers in `protect` or `ceilings` stay.
+        blocks: whether residual blocks may go as a whole for a target in milliseconds. Those that
+            hold a layer of `protect`, or a whole group of `ceilings` below 1, stay.
         data: handed to the criterion; None for the images of the calibration.
         seed: of the criterion and of Keras' random state at the start of each round.
     """

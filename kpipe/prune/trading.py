@@ -25,17 +25,17 @@ import numpy as np
 from kpipe.errors import PruneError
 from kpipe.prune.blocks import Loss, remove_blocks
 from kpipe.prune.criteria import Ranking
-from kpipe.prune.groups import Group, couple
-from kpipe.prune.residuals import ResidualBlock, find_blocks
-from kpipe.prune.selection import Selection, at_floors
+from kpipe.prune.limits import Limits
+from kpipe.prune.selection import Selection
 from kpipe.prune.statistics import Reference
-from kpipe.prune.surgery import plan, plan_units, remove_filters
+from kpipe.prune.surgery import plan, remove_filters
 from kpipe.prune.targets import Latency
 from kpipe.prune.tracing import read
 
-__all__ = ["Trade", "smallest"]
+__all__ = ["Trade"]
 
 _RETURNS = 3  # steps that are tried for whether they can stay after all, each a measurement
+_BASELINES = 3  # measurements of the model as it is, of which the median counts
 _IMAGES = 64  # on which statistics are shifted in a trial
 
 
@@ -52,18 +52,7 @@ class _Step:
     kept: int
 
 
-def smallest(model: keras.Model, selection: Selection, least: Mapping[str, int]) -> keras.Model:
-    """All blocks gone that may go, and every group at its floor."""
-    blocks = _removable(find_blocks(read(model)), selection)
-    model = remove_blocks(model, [block.name for block in blocks])
-    coupling = couple(read(model), selection.protect)
-    return remove_filters(model, plan_units(coupling, at_floors(coupling, least)))
-
-
-def _removable(blocks: Iterable[ResidualBlock], selection: Selection) -> list[ResidualBlock]:
-    """Without those that hold a layer whose filters must stay, all or some."""
-    held = {*selection.protect, *(name.split("#")[0] for name in selection.ceilings)}
-    return [b for b in blocks if selection.blocks and not held & {b.name, *b.branch}]
+_Edge = tuple[float, float, _Step]  # milliseconds saved, loss added for each of them, by what
 
 
 class Trade:
@@ -73,7 +62,7 @@ class Trade:
         model: left as it is.
         rankings: name of a group -> its scores, for this model; other groups stay whole.
         selection: how filters are chosen.
-        least: name of a group -> units that it keeps at least, see `floors`.
+        limits: what must stay.
         latency: (uncompiled model) -> milliseconds.
         loss: (uncompiled model) -> a loss on validation data.
         reference: by which the statistics of normalizations are shifted; None leaves them.
@@ -85,17 +74,18 @@ class Trade:
         model: keras.Model,
         rankings: Mapping[str, Ranking],
         selection: Selection,
-        least: Mapping[str, int],
+        limits: Limits,
         *,
         latency: Latency,
         loss: Loss,
         reference: Reference | None,
         progress: Callable[[int, int], None] | None,
     ) -> None:
+        graph = read(model)
         self._model, self._rankings, self._selection = model, rankings, selection
-        self._least, self._latency, self._loss = least, latency, loss
+        self._least, self._blocks = limits.least(graph), limits.blocks(graph)
+        self._latency, self._loss = latency, loss
         self._reference, self._progress = reference, progress
-        self._blocks = _removable(find_blocks(read(model)), selection)
 
     def down(self, limit: float) -> tuple[keras.Model, bool]:
         """The model without the shortest beginning of the order that meets the limit.
@@ -105,68 +95,77 @@ class Trade:
         Raises:
             PruneError: no step saves time.
         """
-        order = self._order()
+        time = float(np.median([self._latency(self._model) for _ in range(_BASELINES)]))
+        if time <= limit:  # the round before saved more than it had to
+            return self._without([]), True
+        trials = self._trials(time)
+        order = self._order(trials)
         if not order:
             raise PruneError(
                 f"the model cannot be cut to {limit:.4g} ms",
                 expected="a removal that saves time",
-                received="none of those that are left does, as latency measures them",
+                received=f"none of the {len(trials)} that are left does, as latency measures them"
+                if trials
+                else "nothing is left that may go",
             )
 
-        def meets(steps: Sequence[_Step]) -> bool:
-            return self._latency(self._without(steps, 0)) <= limit
+        def meets(count: int) -> bool:
+            return self._latency(self._without(order[:count], 0)) <= limit
 
-        shortest = bisect.bisect_left(
-            range(len(order) + 1), True, key=lambda count: meets(order[:count])
-        )
+        shortest = bisect.bisect_left(range(len(order) + 1), True, key=meets)
         if shortest > len(order):
             return self._without(order[: (len(order) + 1) // 2]), False
         taken = order[:shortest]
         for step in taken[-2 : -2 - _RETURNS : -1]:
             fewer = [other for other in taken if other is not step]
-            if meets(fewer):
+            if self._latency(self._without(fewer, 0)) <= limit:
                 taken = fewer
         return self._without(taken), True
 
-    def _order(self) -> list[_Step]:
-        """Where several add the same for each millisecond, what saves most comes first."""
-        trials = self._trials()
-        chains: dict[str, list[_Point]] = defaultdict(list)
-        for name, ranking in self._rankings.items():
-            if name in trials:
-                chains[self._owner(ranking.group)] += _hull([trials[name]])
-        for block in self._blocks:
-            chains[block.name] = _hull([*_summed(chains[block.name]), trials[block.name]])
-        edges = [edge for chain in chains.values() for edge in chain]
-        return [step for _, _, step in sorted(edges, key=lambda edge: (edge[1], -edge[0]))]
-
-    def _trials(self) -> dict[str, _Point]:
-        """Name of a group or block -> what its step saves, and adds to the loss."""
-        steps = [
-            _Step(name, width)
-            for name, ranking in self._rankings.items()
-            for width in self._next(ranking.group)
-        ]
-        steps += [_Step(block.name, 0) for block in self._blocks]
-        time, loss = self._latency(self._model), self._loss(self._model)
-        trials = {}
+    def _trials(self, time: float) -> dict[str, _Edge]:
+        """Name of a group or block -> its step alone, those that save no time too."""
+        steps = [_Step(name, width) for name, width in self._widths().items()]
+        steps += [_Step(name, 0) for name in self._blocks]
+        loss, trials = self._loss(self._model), {}
         for done, step in enumerate(steps, 1):
             small = self._without([step], _IMAGES)
-            trials[step.name] = (time - self._latency(small), self._loss(small) - loss, step)
+            saved, added = time - self._latency(small), self._loss(small) - loss
+            # A loss that falls counts as none: else what saves least would come first.
+            trials[step.name] = (saved, max(added, 0.0) / saved if saved > 0 else 0.0, step)
             if self._progress is not None:
                 self._progress(done, len(steps))
         return trials
 
-    def _owner(self, group: Group) -> str:
-        """The smallest block that the group goes with; its own name where there is none."""
-        holding = [b for b in self._blocks if set(group.members) <= set(b.branch)]
-        return min(holding, key=lambda b: len(b.branch)).name if holding else group.name
+    def _widths(self) -> dict[str, int]:
+        """Name of each group that can be narrower -> the next width."""
+        found = {}
+        for name, ranking in self._rankings.items():
+            size, least = len(ranking.scores), self._least[name]
+            powers = (self._selection.multiple * 2**n for n in range(size.bit_length()))
+            narrower = [width for width in (least, *powers) if least <= width < size]
+            if narrower:
+                found[name] = max(narrower)
+        return found
 
-    def _next(self, group: Group) -> list[int]:
-        """The next width, if there is one."""
-        size, least = len(group.units), self._least[group.name]
-        powers = (self._selection.multiple * 2**n for n in range(size.bit_length()))
-        return sorted({w for w in (least, *powers) if least <= w < size})[-1:]
+    def _order(self, trials: Mapping[str, _Edge]) -> list[_Step]:
+        """Where several add the same for each millisecond, what saves most comes first."""
+        useful = {name: edge for name, edge in trials.items() if edge[0] > 0}
+        chains: dict[str, list[_Edge]] = defaultdict(list)
+        for name, ranking in self._rankings.items():
+            if name in useful:
+                chains[self._holder(set(ranking.group.members))].append(useful[name])
+        for name, gone in sorted(self._blocks.items(), key=lambda block: len(block[1])):
+            chain = chains.pop(name, [])
+            if name in useful:
+                chain = _before(chain, useful[name])
+            chains[self._holder(gone)] += chain
+        (edges,) = chains.values() or [[]]
+        return [step for _, _, step in sorted(edges, key=_cheapest)]
+
+    def _holder(self, names: set[str]) -> str:
+        """The smallest block that these operations go with, but are not all of; "" for none."""
+        holding = {name: len(gone) for name, gone in self._blocks.items() if names < gone}
+        return min(holding, key=holding.__getitem__) if holding else ""
 
     def _without(self, steps: Sequence[_Step], images: int | None = None) -> keras.Model:
         """The statistics shifted on all images, or the first batches of so many, or not at 0."""
@@ -188,31 +187,24 @@ class Trade:
         return smaller
 
 
-_Point = tuple[float, float, _Step]
+def _cheapest(edge: _Edge) -> tuple[float, float]:
+    return edge[1], -edge[0]
 
 
-def _hull(points: Iterable[_Point]) -> list[_Point]:
-    """Steps along the lower convex hull from (0, 0), (saved, loss) -> (saved, slope) of each edge.
+def _before(inside: Iterable[_Edge], block: _Edge) -> list[_Edge]:
+    """The steps inside of a block that go before the block as a whole, and then the block.
 
-    A point that saves no more than one before it is left out.
+    Along the lower convex hull of (saved, added): as long as the next step adds less for each
+    millisecond than all that the block takes with it.
     """
-    found: list[_Point] = []
-    at, left = (0.0, 0.0), list(points)
-    while left := [point for point in left if point[0] > at[0]]:
-
-        def slope(point: _Point, at: tuple[float, float] = at) -> float:
-            return (point[1] - at[1]) / (point[0] - at[0])
-
-        nearest = min(left, key=lambda point: (slope(point), -point[0]))
-        found.append((nearest[0] - at[0], slope(nearest), nearest[2]))
-        at = nearest[:2]
-    return found
-
-
-def _summed(edges: Iterable[_Point]) -> list[_Point]:
-    """Edges of several groups, one after the other by slope -> what they save and add together."""
-    points, saved, loss = [], 0.0, 0.0
-    for more, slope, step in sorted(edges, key=lambda edge: edge[1]):
-        saved, loss = saved + more, loss + more * slope
-        points.append((saved, loss, step))
-    return points
+    chain, saved, added = [], 0.0, 0.0
+    for edge in sorted(inside, key=_cheapest):
+        rest = block[0] - saved
+        if rest > 0 and (block[0] * block[1] - added) / rest < edge[1]:
+            break
+        chain.append(edge)
+        saved, added = saved + edge[0], added + edge[0] * edge[1]
+    if block[0] > saved:
+        slope = max(block[0] * block[1] - added, 0.0) / (block[0] - saved)
+        chain.append((block[0] - saved, slope, block[2]))
+    return chain

@@ -64,7 +64,8 @@ class FilterPrune(Stage):
             limits no group.
         multiple: filters left in a group are a multiple of it.
         floor: the share of each group's filters that stay in any case.
-        blocks: whether residual blocks may go as a whole for `latency_ms`.
+        blocks: whether residual blocks may go as a whole for `latency_ms`; with `sensitivity`,
+            which limits the groups in them, those that it scanned stay.
         epochs: of retraining after each round but the last.
         last_epochs: of retraining after the last round. Of each retraining, the epoch of the lowest
             validation loss is kept.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import keras
@@ -14,10 +13,10 @@ from hypothesis import strategies as st
 from keras import layers
 
 from kpipe.errors import PruneError
-from kpipe.prune import PruneResult, Selection, prune_filters, residual_blocks
+from kpipe.prune import PruneResult, Selection, prune_filters, rank, residual_blocks
 from kpipe.prune.statistics import Reference
 from kpipe.prune.surgery import plan, remove_filters
-from kpipe.prune.trading import _hull, _Step, _summed
+from kpipe.prune.trading import _before, _Step
 from tests.prune import nets
 from tests.prune.masking import randomize
 
@@ -67,7 +66,7 @@ def test_what_adds_least_loss_for_each_millisecond_goes() -> None:
 
 
 def test_what_saves_no_time_stays() -> None:
-    """Of 48 filters, 32 and 16 are the next widths; other groups cost nothing and stay whole."""
+    """48 filters, then 32, then 16; other groups cost nothing and stay whole."""
     chosen = Selection(floor=0, blocks=False)
     result = traded(by_width(b_expand=1.0), lambda model: 0.0, 0.5, selection=chosen)
     assert widths(result) == {"b_expand": (48, 16)}
@@ -232,23 +231,158 @@ def test_a_few_images_are_whole_batches() -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
-POINTS = st.lists(
-    st.tuples(st.floats(-1, 10).map(lambda x: round(x, 3)), st.floats(-5, 5)), max_size=8
+def with_branch(branch: Callable[[Any], Any]) -> keras.Model:
+    """stem -> (a shortcut + the branch) -> head."""
+    inputs = nets.image()
+    x = nets.conv(inputs, 16, "stem")
+    x = layers.Add(name="sum")([x, branch(x)])
+    return randomize(nets.classifier(inputs, nets.conv(x, 32, "head")))
+
+
+def layer_count(model: keras.Model) -> float:
+    return float(len(model.layers))
+
+
+def free(model: keras.Model) -> float:
+    return 0.0
+
+
+def test_filters_that_only_a_branch_protected_are_free_without_it() -> None:
+    """What reads the stem in the branch has no channels to lose, until it goes."""
+
+    def branch(x: Any) -> Any:
+        y = layers.Dense(16, name="dense")(layers.LayerNormalization(name="norm")(x))
+        return layers.Conv2D(16, 1, name="last")(y)
+
+    latency = by_width(last=10.0, stem=1.0)
+    result = traded(latency, free, 0.05, with_branch(branch), rounds=2)
+    assert "stem" not in result.history[0].filters
+    assert result.history[-1].filters["stem"] == 8
+    assert "last" not in {layer.name for layer in result.model.layers}
+
+
+@pytest.mark.parametrize(
+    ("limits", "left"),
+    [({"floor": 0.9}, 16), ({"ceilings": {"stem": 0.5}}, 8), ({"ceilings": {"stem#2": 0.0}}, 16)],
 )
+def test_limits_hold_where_groups_are_joined(limits: dict[str, Any], left: int) -> None:
+    """The branch tells 4 channels of the stem from 12, and without it nothing does."""
+
+    def branch(x: Any) -> Any:
+        parts = [layers.Conv2D(n, 3, padding="same", name=f"part{n}")(x) for n in (4, 12)]
+        return layers.Concatenate(name="parts")(parts)
+
+    def latency(model: keras.Model) -> float:
+        gone = not any(layer.name == "part4" for layer in model.layers)
+        return by_width(stem=1.0)(model) + (0 if gone else 100)
+
+    model, chosen = with_branch(branch), Selection(multiple=4, **limits)
+    assert {"stem", "stem#2"} <= rank(model).keys()
+    result = traded(latency, free, (left + 0.5) / latency(model), model, rounds=2, selection=chosen)
+    assert result.model.get_layer("stem").filters == left
+    with pytest.raises(PruneError, match="cannot be cut to latency_ms"):
+        traded(latency, free, (left - 0.5) / latency(model), model, selection=chosen)
 
 
-@given(points=POINTS)
-def test_the_hull_lies_below_all_points(points: list[tuple[float, float]]) -> None:
-    steps = [(*point, _Step(str(number), 1)) for number, point in enumerate(points)]
-    edges = _hull(steps)
-    slopes = [slope for _, slope, _ in edges]
-    assert all(first <= second + 1e-9 for first, second in pairwise(slopes))
-    corners = [(0.0, 0.0), *((saved, loss) for saved, loss, _ in _summed(edges))]
-    useful = [point for point in points if point[0] > 0]
-    assert bool(edges) == bool(useful)
-    for saved, loss in useful:
-        assert saved <= corners[-1][0] + 1e-9
-        line = np.interp(saved, *zip(*corners, strict=True))
-        assert loss >= line - 1e-6 * (1 + abs(loss))
-    for saved, loss, step in _summed(edges):
-        np.testing.assert_allclose((saved, loss), points[int(step.name)], rtol=1e-6, atol=1e-6)
+def test_a_round_whose_limit_is_met_removes_nothing() -> None:
+    def latency(model: keras.Model) -> float:
+        return 10.0 if any(layer.name == "b_dw" for layer in model.layers) else 4.0
+
+    result = traded(latency, free, 0.5, rounds=2)
+    assert result.history[1].latency_ms == result.history[2].latency_ms == 4.0
+    assert result.history[1].filters == result.history[2].filters
+
+
+def test_layers_of_several_calls_hold_a_block() -> None:
+    twice = layers.Conv2D(16, 3, padding="same", activation="relu", name="twice")
+    model = with_branch(lambda x: layers.Conv2D(16, 1, name="last")(twice(twice(x))))
+    gone = traded(layer_count, free, 0.8, model).model
+    assert "twice" not in {layer.name for layer in gone.layers}
+    with pytest.raises(PruneError, match="cannot be cut to latency_ms"):
+        traded(layer_count, free, 0.8, model, selection=Selection(protect=("twice",)))
+
+
+def test_a_block_stays_that_shares_a_layer_with_what_stays() -> None:
+    """The statistics of one call cannot be told from those of two."""
+    norm = layers.BatchNormalization(name="norm")
+    inputs = nets.image()
+    x = layers.Conv2D(16, 3, padding="same", name="stem")(inputs)
+    x = layers.Add(name="sum")([x, layers.Conv2D(16, 1, name="last")(norm(x))])
+    model = randomize(nets.classifier(inputs, nets.conv(norm(x), 32, "head")))
+    assert residual_blocks(model)
+    with pytest.raises(PruneError, match="cannot be cut to latency_ms"):
+        traded(layer_count, free, 0.9, model, calibration=[IMAGES])
+
+
+@pytest.mark.parametrize("score", [False, True])
+def test_steps_that_add_nothing_all_go_before_the_block(score: bool) -> None:
+    model = with_branch(
+        lambda x: layers.Conv2D(16, 1, name="c")(nets.conv(nets.conv(x, 32, "a"), 32, "b"))
+    )
+
+    def loss(model: keras.Model) -> float:
+        return 0.0 if any(layer.name == "c" for layer in model.layers) else 1.0
+
+    latency, scored = by_width(a=1.0, b=1.0), {"evaluate": lambda model: -loss(model)}
+    result = traded(latency, None if score else loss, 0.5, model, **scored)
+    assert widths(result) == {"a": (32, 16), "b": (32, 16)}
+
+
+def test_of_blocks_inside_each_other_the_cheaper_goes_first() -> None:
+    def branch(x: Any) -> Any:
+        x = nets.conv(x, 16, "outer")
+        x = layers.Add(name="inner_sum")([x, nets.conv(x, 16, "inner")])
+        return layers.Conv2D(16, 1, name="last")(x)
+
+    def parts(model: keras.Model) -> list[bool]:
+        names = {layer.name for layer in model.layers}
+        return ["inner" in names, "outer" in names, model.get_layer("head").filters == 32]
+
+    def latency(model: keras.Model) -> float:
+        return 1 + float(np.dot(parts(model), (4.0, 1.0, 1.0)))
+
+    def loss(model: keras.Model) -> float:
+        return -float(np.dot(parts(model), (0.1, 0.9, 0.3)))
+
+    result = traded(latency, loss, 2.5 / 7, with_branch(branch))
+    assert parts(result.model) == [False, True, False]
+
+
+def test_a_loss_that_falls_puts_nothing_before_what_saves_more() -> None:
+    """By loss for each millisecond alone, the stem would gain most."""
+    latency = by_width(stem=0.001, head=1.0)
+    result = traded(latency, by_width(stem=1.0, head=0.1), 0.7)
+    assert widths(result) == {"head": (32, 16)}
+
+
+def test_one_slow_measurement_of_the_whole_decides_nothing() -> None:
+    asked = []
+
+    def latency(model: keras.Model) -> float:
+        asked.append(model.get_layer("head").filters)
+        return asked[-1] * (0.4 if asked.count(32) == 4 and asked[-1] == 32 else 1.0)
+
+    assert widths(traded(latency, free, 0.7)) == {"head": (32, 16)}
+
+
+EDGES = st.lists(st.tuples(st.floats(0.1, 9), st.sampled_from([0.0, 0.5, 1.0, 2.0])), max_size=6)
+
+
+@given(inside=EDGES, more=st.floats(0.1, 30), added=st.sampled_from([0.0, 1.0, 3.0, 20.0]))
+def test_what_goes_of_a_block_is_best_at_every_price_of_a_millisecond(
+    inside: list[tuple[float, float]], more: float, added: float
+) -> None:
+    """Loss minus price times saved, against all that can go: the cheapest steps, or the block."""
+    saved = sum(edge[0] for edge in inside) + more
+    steps = [(*edge, _Step(str(number), 8)) for number, edge in enumerate(inside)]
+    chain = _before(steps, (saved, added / saved, _Step("block", 0)))
+    slopes = [slope for _, slope, _ in chain]
+    assert slopes == sorted(slopes)
+    inside = sorted(inside, key=lambda edge: edge[1])
+    sums = [np.array([m, m * slope]) for m, slope in inside]
+    able = [sum(sums[:n], np.zeros(2)) for n in range(len(sums) + 1)] + [np.array([saved, added])]
+    for price in (0.0, 0.2, 0.7, 1.5, 5.0, 1000.0):
+        gone = [step for _, slope, step in chain if slope <= price]
+        found = able[-1] if any(not step.kept for step in gone) else able[len(gone)]
+        best = min(loss - price * ms for ms, loss in able)
+        assert found[1] - price * found[0] <= best + 1e-6 * (1 + abs(best))
