@@ -34,7 +34,6 @@ class Limits:
         self._model, self._selection = model, selection
         self._blocks = [block.name for block in find_blocks(read(model))]
         groups = couple(read(model), selection.protect).groups
-        floors(groups, selection.floor, selection.multiple, selection.ceilings)  # known names
         self._ceilings = [
             (set(group.members), selection.ceilings[group.name])
             for group in groups

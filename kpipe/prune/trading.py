@@ -15,6 +15,7 @@ Operations Research 11(3), theorem 1.
 from __future__ import annotations
 
 import bisect
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,18 @@ class _Step:
     kept: int
 
 
-_Edge = tuple[float, float, _Step]  # milliseconds saved, loss added for each of them, by what
+@dataclass(frozen=True)
+class _Edge:
+    """What a step saves, in milliseconds, and adds to the loss, after those before it."""
+
+    saved: float
+    added: float
+    step: _Step
+
+    @property
+    def order(self) -> tuple[float, float]:
+        """Loss for each millisecond; where that is the same, what saves most comes first."""
+        return self.added / self.saved, -self.saved
 
 
 class Trade:
@@ -97,7 +109,7 @@ class Trade:
         """
         time = float(np.median([self._latency(self._model) for _ in range(_BASELINES)]))
         if time <= limit:  # the round before saved more than it had to
-            return self._without([]), True
+            return self._without([], 0), True
         trials = self._trials(time)
         order = self._order(trials)
         if not order:
@@ -131,7 +143,7 @@ class Trade:
             small = self._without([step], _IMAGES)
             saved, added = time - self._latency(small), self._loss(small) - loss
             # A loss that falls counts as none: else what saves least would come first.
-            trials[step.name] = (saved, max(added, 0.0) / saved if saved > 0 else 0.0, step)
+            trials[step.name] = _Edge(saved, max(added, 0.0), step)
             if self._progress is not None:
                 self._progress(done, len(steps))
         return trials
@@ -148,8 +160,8 @@ class Trade:
         return found
 
     def _order(self, trials: Mapping[str, _Edge]) -> list[_Step]:
-        """Where several add the same for each millisecond, what saves most comes first."""
-        useful = {name: edge for name, edge in trials.items() if edge[0] > 0}
+        """All steps that save time."""
+        useful = {name: edge for name, edge in trials.items() if edge.saved > 0}
         chains: dict[str, list[_Edge]] = defaultdict(list)
         for name, ranking in self._rankings.items():
             if name in useful:
@@ -160,7 +172,7 @@ class Trade:
                 chain = _before(chain, useful[name])
             chains[self._holder(gone)] += chain
         (edges,) = chains.values() or [[]]
-        return [step for _, _, step in sorted(edges, key=_cheapest)]
+        return [edge.step for edge in sorted(edges, key=_by_order)]
 
     def _holder(self, names: set[str]) -> str:
         """The smallest block that these operations go with, but are not all of; "" for none."""
@@ -187,8 +199,7 @@ class Trade:
         return smaller
 
 
-def _cheapest(edge: _Edge) -> tuple[float, float]:
-    return edge[1], -edge[0]
+_by_order = operator.attrgetter("order")
 
 
 def _before(inside: Iterable[_Edge], block: _Edge) -> list[_Edge]:
@@ -197,14 +208,12 @@ def _before(inside: Iterable[_Edge], block: _Edge) -> list[_Edge]:
     Along the lower convex hull of (saved, added): as long as the next step adds less for each
     millisecond than all that the block takes with it.
     """
-    chain, saved, added = [], 0.0, 0.0
-    for edge in sorted(inside, key=_cheapest):
-        rest = block[0] - saved
-        if rest > 0 and (block[0] * block[1] - added) / rest < edge[1]:
+    chain, rest = [], block
+    for edge in sorted(inside, key=_by_order):
+        if rest.saved > 0 and rest.order[0] < edge.order[0]:
             break
         chain.append(edge)
-        saved, added = saved + edge[0], added + edge[0] * edge[1]
-    if block[0] > saved:
-        slope = max(block[0] * block[1] - added, 0.0) / (block[0] - saved)
-        chain.append((block[0] - saved, slope, block[2]))
+        rest = _Edge(rest.saved - edge.saved, rest.added - edge.added, block.step)
+    if rest.saved > 0:
+        chain.append(_Edge(rest.saved, max(rest.added, 0.0), block.step))
     return chain

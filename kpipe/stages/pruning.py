@@ -133,13 +133,14 @@ class FilterPrune(Stage):
         photos = Photos.read(context, batch_size=self.batch_size)
         labels = photos.manifest.labels("validation")
 
+        def answers(net: keras.Model) -> np.ndarray:
+            return net.predict(photos.finite("validation"), verbose=0)
+
         def evaluate(net: keras.Model) -> float:
-            answers = net.predict(photos.finite("validation"), verbose=0)
-            return float((answers.argmax(axis=1) == labels).mean())
+            return float((answers(net).argmax(axis=1) == labels).mean())
 
         def loss(net: keras.Model) -> float:
-            answers = net.predict(photos.finite("validation"), verbose=0)
-            of_photo = keras.losses.sparse_categorical_crossentropy(labels, answers)
+            of_photo = keras.losses.sparse_categorical_crossentropy(labels, answers(net))
             return float(np.mean(of_photo))
 
         scan, ceilings = None, {}

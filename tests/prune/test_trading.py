@@ -16,7 +16,7 @@ from kpipe.errors import PruneError
 from kpipe.prune import PruneResult, Selection, prune_filters, rank, residual_blocks
 from kpipe.prune.statistics import Reference
 from kpipe.prune.surgery import plan, remove_filters
-from kpipe.prune.trading import _before, _Step
+from kpipe.prune.trading import _before, _Edge, _Step
 from tests.prune import nets
 from tests.prune.masking import randomize
 
@@ -374,15 +374,15 @@ def test_what_goes_of_a_block_is_best_at_every_price_of_a_millisecond(
 ) -> None:
     """Loss minus price times saved, against all that can go: the cheapest steps, or the block."""
     saved = sum(edge[0] for edge in inside) + more
-    steps = [(*edge, _Step(str(number), 8)) for number, edge in enumerate(inside)]
-    chain = _before(steps, (saved, added / saved, _Step("block", 0)))
-    slopes = [slope for _, slope, _ in chain]
+    steps = [_Edge(ms, ms * slope, _Step(str(n), 8)) for n, (ms, slope) in enumerate(inside)]
+    chain = _before(steps, _Edge(saved, added, _Step("block", 0)))
+    slopes = [edge.added / edge.saved for edge in chain]
     assert slopes == sorted(slopes)
     inside = sorted(inside, key=lambda edge: edge[1])
     sums = [np.array([m, m * slope]) for m, slope in inside]
     able = [sum(sums[:n], np.zeros(2)) for n in range(len(sums) + 1)] + [np.array([saved, added])]
     for price in (0.0, 0.2, 0.7, 1.5, 5.0, 1000.0):
-        gone = [step for _, slope, step in chain if slope <= price]
+        gone = [edge.step for edge in chain if edge.added / edge.saved <= price]
         found = able[-1] if any(not step.kept for step in gone) else able[len(gone)]
         best = min(loss - price * ms for ms, loss in able)
         assert found[1] - price * found[0] <= best + 1e-6 * (1 + abs(best))
