@@ -4,7 +4,7 @@
     round n   cost at most  share ** (n / rounds)  of the model's own; remove, evaluate, finetune,
               evaluate, store; stop where the score fell by more than the tolerance
 
-A share of multiply-accumulates or parameters is met by `select`, milliseconds by a `Trade`.
+What is removed to meet the cost of a round is chosen by `kpipe.prune.removals`.
 
 Every round starts from the stored file of the one before, so a loop that was killed and called
 again goes through the same files as one that never was, and ends with the same weights.
@@ -27,17 +27,14 @@ import numpy as np
 
 from kpipe.errors import PruneError
 from kpipe.prune.blocks import Loss
-from kpipe.prune.criteria import Criterion, Ranking, find_criterion, score
-from kpipe.prune.groups import Coupling, couple
-from kpipe.prune.limits import Limits
+from kpipe.prune.criteria import Criterion, find_criterion
+from kpipe.prune.groups import couple
 from kpipe.prune.macs import count_macs, count_params
+from kpipe.prune.removals import RankedRemoval, Removal, TriedRemoval
 from kpipe.prune.rounds import Round, Store
-from kpipe.prune.selection import Selection, at_floors, floors, select
-from kpipe.prune.statistics import Reference, shift_statistics
-from kpipe.prune.surgery import plan_units, remove_filters
+from kpipe.prune.selection import Selection
 from kpipe.prune.targets import Latency, Target, find_target
 from kpipe.prune.tracing import read
-from kpipe.prune.trading import Trade
 
 __all__ = ["PruneResult", "prune_filters"]
 
@@ -67,6 +64,15 @@ class _Request:
     criterion: str | Criterion
     tolerance: float | None
     selection: Selection
+
+    def __post_init__(self) -> None:
+        find_criterion(self.criterion)
+        if self.rounds < 1 or not (self.tolerance is None or self.tolerance >= 0):
+            raise PruneError(
+                "the loop has no target it could reach",
+                expected="at least one round, and a tolerance of 0 or more",
+                received=f"rounds={self.rounds}, tolerance={self.tolerance}",
+            )
 
     def digest(self, model: keras.Model) -> str:
         """What a stored loop must have been asked for, to be continued."""
@@ -164,20 +170,25 @@ def prune_filters(
     request = _Request(asked, rounds, criterion, tolerance, selection or Selection())
     if isinstance(calibration, Iterator):  # every round reads it from the start
         calibration = list(calibration)
-    start = _feasible(model, request)
 
     def lost(smaller: keras.Model) -> float:
         if loss is None:
             return -_scored(smaller, evaluate)
         return _finite(loss(smaller), "loss gave no number", "a finite one, less is better")
 
+    chosen = (model, asked, request.selection, criterion, calibration)
+    removal = (
+        RankedRemoval(*chosen) if asked.latency is None else TriedRemoval(*chosen, lost, progress)
+    )
+    original, cost = count_macs(model), asked.cost(model)
+    _check(request, cost, removal)
     with tempfile.TemporaryDirectory() as passing:
         store = Store(Path(passing if folder is None else folder), request.digest(model), model)
         tell = on_round or (lambda row: None)
         history = store.history()
         if not history:
             value = _scored(model, evaluate)
-            row = _row(0, model, start.macs, (value, value), request, latency)
+            row = _row(0, model, original, (value, value), request, latency)
             history = store.keep([row], None)
         for row in history:
             tell(row)
@@ -186,12 +197,13 @@ def prune_filters(
             # Before the surgery: dropout layers draw their seeds when they are made.
             keras.utils.set_random_seed(request.selection.seed + number)
             whole = store.model(number - 1)
-            small = _removed(whole, request, start, number, calibration, lost, progress)
+            limit = asked.limit(cost, number / rounds)
+            small = removal.down(whole, limit, request.selection.seed + number)
             before = _scored(small, evaluate)
             answer = finetune(small, number)
             trained = small if answer is None else answer
             scores = (before, _scored(trained, evaluate))
-            row = _row(number, trained, start.macs, scores, request, latency)
+            row = _row(number, trained, original, scores, request, latency)
             history = store.keep([*history, row], trained)
             tell(row)
         stopped = request.fallen(history)
@@ -217,102 +229,25 @@ def _finite(answer: Any, what: str, expected: str) -> float:
     return value
 
 
-@dataclass(frozen=True)
-class _Start:
-    """The model as it was.
-
-    Args:
-        macs: its multiply-accumulates.
-        cost: what it costs, in the unit of the target.
-        least: name of a group -> units it keeps at least.
-        limits: the same, and more, for a target in milliseconds.
-    """
-
-    macs: int
-    cost: float
-    least: dict[str, int]
-    limits: Limits
-
-
-def _feasible(model: keras.Model, request: _Request) -> _Start:
-    find_criterion(request.criterion)
-    if request.rounds < 1 or not (request.tolerance is None or request.tolerance >= 0):
-        raise PruneError(
-            "the loop has no target it could reach",
-            expected="at least one round, and a tolerance of 0 or more",
-            received=f"rounds={request.rounds}, tolerance={request.tolerance}",
-        )
-    chosen, target = request.selection, request.target
-    coupling = couple(read(model), chosen.protect)
-    least = floors(coupling.groups, chosen.floor, chosen.multiple, chosen.ceilings)
-    whole = target.cost(model)
-    limit = target.limit(whole)
-    if limit >= whole:
+def _check(request: _Request, cost: float, removal: Removal) -> None:
+    """Refuses a target that the model meets as it is, or that no removal reaches."""
+    target, chosen = request.target, request.selection
+    if target.limit(cost) >= cost:
         raise PruneError(
             "the model costs no more than that as it is",
-            expected=f"{target.argument} below {whole:.4g}",
+            expected=f"{target.argument} below {cost:.4g}",
             received=f"{target.argument}={target.value}",
         )
-    limits = Limits(model, chosen)
-    if target.latency is None:
-        lowest = target.price(coupling)(at_floors(coupling, least))
-    else:
-        lowest = target.cost(limits.smallest())
-    if lowest > limit:
+    lowest, protected = removal.lowest(), len(removal.protected)
+    if lowest > target.limit(cost):
         raise PruneError(
             f"the model cannot be cut to {target.argument}={target.value:.4g}",
-            expected=f"{target.told(lowest, whole)}, the nearest that can be reached with "
+            expected=f"{target.told(lowest, cost)}, the nearest that can be reached with "
             f"multiple={chosen.multiple} and floor={chosen.floor}",
             received=f"{target.argument}={target.value}",
             fix="ask for more, or lower the floor or the multiple"
-            + (f"; {len(coupling.protected)} layers are protected" if coupling.protected else ""),
+            + (f"; {protected} layers are protected" if protected else ""),
         )
-    return _Start(count_macs(model), whole, least, limits)
-
-
-def _removed(
-    model: keras.Model,
-    request: _Request,
-    start: _Start,
-    number: int,
-    calibration: Iterable[Any] | None,
-    loss: Loss,
-    progress: Callable[[int, int], None] | None,
-) -> keras.Model:
-    chosen, target = request.selection, request.target
-    limit = target.limit(start.cost)
-    if number < request.rounds:  # the last one is met to the last bit
-        limit = start.cost * (limit / start.cost) ** (number / request.rounds)
-
-    def ranked(model: keras.Model, coupling: Coupling) -> dict[str, Ranking]:
-        data = calibration if chosen.data is None else chosen.data
-        seed, normalize = chosen.seed + number, chosen.normalize
-        return score(coupling, model, request.criterion, data, normalize=normalize, seed=seed)
-
-    coupling = couple(read(model), chosen.protect)
-    if target.latency is None:
-        price, rankings = target.price(coupling), ranked(model, coupling)
-        marks = select(coupling, rankings, price, limit, start.least, chosen.multiple)
-        plan = plan_units(coupling, marks)
-        smaller = remove_filters(model, plan)
-        if calibration is not None:
-            shift_statistics(model, smaller, plan, calibration)
-        return smaller
-    met = False
-    while not met:
-        trade = Trade(
-            model,
-            ranked(model, coupling),
-            chosen,
-            start.limits,
-            latency=target.latency,
-            loss=loss,
-            reference=None if calibration is None else Reference(model, calibration),
-            progress=progress,
-        )
-        model, met = trade.down(limit)
-        coupling = couple(read(model), chosen.protect)
-    return model
 
 
 def _row(

@@ -15,7 +15,7 @@ from kpipe.prune.graph import Graph
 from kpipe.prune.groups import Coupling, couple
 from kpipe.prune.rebuilding import needed_calls
 from kpipe.prune.residuals import find_blocks
-from kpipe.prune.selection import Selection, at_floors, floors
+from kpipe.prune.selection import Selection, at_floors, check_ceilings, floors
 from kpipe.prune.surgery import plan_units, remove_filters
 from kpipe.prune.tracing import read
 
@@ -34,6 +34,7 @@ class Limits:
         self._model, self._selection = model, selection
         self._blocks = [block.name for block in find_blocks(read(model))]
         groups = couple(read(model), selection.protect).groups
+        check_ceilings(groups, selection.ceilings)
         self._ceilings = [
             (set(group.members), selection.ceilings[group.name])
             for group in groups

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,8 +24,7 @@ from kpipe.prune.criteria import Ranking
 from kpipe.prune.groups import Coupling, Group
 from kpipe.prune.targets import Price
 
-__all__ = ["Selection", "at_floors", "floors", "select"]
-
+__all__ = ["Selection", "at_floors", "check_ceilings", "floors", "select"]
 
 _RETURNS = 16  # blocks that are tried for whether they can stay after all
 
@@ -81,6 +80,17 @@ class _Block:
     units: np.ndarray
 
 
+def check_ceilings(groups: Iterable[Group], ceilings: Iterable[str]) -> None:
+    """Refuses ceilings of groups that there are not."""
+    names = [group.name for group in groups]
+    unknown = [name for name in ceilings if name not in names]
+    if unknown:
+        raise PruneError(
+            f"ceilings name no group of filters: {', '.join(map(repr, unknown))}",
+            fix="; ".join(nearest(name, names) for name in unknown),
+        )
+
+
 def floors(
     groups: tuple[Group, ...],
     floor: float,
@@ -99,13 +109,7 @@ def floors(
         PruneError: ceilings of groups that the model does not have.
     """
     limits = dict(ceilings or {})
-    unknown = [name for name in limits if name not in {group.name for group in groups}]
-    if unknown:
-        names = [group.name for group in groups]
-        raise PruneError(
-            f"ceilings name no group of filters: {', '.join(map(repr, unknown))}",
-            fix="; ".join(nearest(name, names) for name in unknown),
-        )
+    check_ceilings(groups, limits)
     least = {}
     for group in groups:
         size = len(group.units)

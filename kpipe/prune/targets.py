@@ -46,9 +46,16 @@ class Target:
             return count_macs(model)
         return count_params(model) if self.latency is None else float(self.latency(model))
 
-    def limit(self, whole: float) -> float:
-        """What the smallest model may cost, where the model as it is costs `whole`."""
-        return self.value if self.latency is not None else self.value * whole
+    def limit(self, whole: float, done: float = 1.0) -> float:
+        """What a model may cost, where the model as it was costs `whole`.
+
+        Args:
+            whole: in the unit of the target.
+            done: the share of the rounds that is over, in (0, 1]; the cost falls geometrically.
+        """
+        limit = self.value if self.latency is not None else self.value * whole
+        # The last one is met to the last bit.
+        return limit if done == 1 else whole * (limit / whole) ** done
 
     def price(self, coupling: Coupling) -> Price:
         """(units to remove, a mark for each) -> what the model then costs; not for a latency."""

@@ -36,7 +36,6 @@ from kpipe.prune.tracing import read
 __all__ = ["Trade"]
 
 _RETURNS = 3  # steps that are tried for whether they can stay after all, each a measurement
-_BASELINES = 3  # measurements of the model as it is, of which the median counts
 _IMAGES = 64  # on which statistics are shifted in a trial
 
 
@@ -99,17 +98,18 @@ class Trade:
         self._latency, self._loss = latency, loss
         self._reference, self._progress = reference, progress
 
-    def down(self, limit: float) -> tuple[keras.Model, bool]:
+    def down(self, limit: float, time: float) -> tuple[keras.Model, bool]:
         """The model without the shortest beginning of the order that meets the limit.
 
         Without the first half of it, and False, where no beginning does.
 
+        Args:
+            limit: milliseconds.
+            time: milliseconds that the model takes as it is.
+
         Raises:
             PruneError: no step saves time.
         """
-        time = float(np.median([self._latency(self._model) for _ in range(_BASELINES)]))
-        if time <= limit:  # the round before saved more than it had to
-            return self._without([], 0), True
         trials = self._trials(time)
         order = self._order(trials)
         if not order:

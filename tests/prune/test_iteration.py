@@ -237,6 +237,12 @@ def test_ceilings_hold_over_all_rounds() -> None:
         Selection(ceilings={"head": 1.5})
 
 
+@pytest.mark.parametrize("asked", [{}, {"macs": None, "latency_ms": 1.0, "latency": count_macs}])
+def test_ceilings_of_groups_that_there_are_not_are_refused(asked: dict[str, Any]) -> None:
+    with pytest.raises(PruneError, match="'heat'.*\n.*'head'"):
+        pruned(**asked, selection=Selection(ceilings={"heat": 0.5}))
+
+
 def test_what_looks_at_images_sees_those_of_the_calibration() -> None:
     asked = {"rounds": 1, "criterion": "mean_activation", "calibration": [IMAGES]}
     seen = pruned(**asked)
