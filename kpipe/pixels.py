@@ -84,7 +84,8 @@ class Header:
         mode: of the pixels in the file, in Pillow's words, such as "RGB", "L", "CMYK", "I;16".
         width: in pixels, of the photo upright.
         height: in pixels, of the photo upright.
-        orientation: of EXIF, 1 (upright) to 8; from 5 on, the file holds it lying on its side.
+        orientation: of EXIF, 1 (upright) to 8; from 5 on, the file holds it lying on its side. 1 of
+            a TIFF, which the decoder turns.
     """
 
     format: str
@@ -252,6 +253,8 @@ def _header(image: Image.Image) -> Header:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise Unreadable("too many pixels", f"{image.width} x {image.height}")
+    if image.format == "TIFF":  # Pillow turns these upright when it loads them
+        image.load()
     orientation = image.getexif().get(_ORIENTATION, 1)
     orientation = orientation if orientation in _TURNS else 1
     width, height = image.size[::-1] if orientation >= 5 else image.size

@@ -73,23 +73,38 @@ def _lying(upright: np.ndarray, orientation: int) -> tuple[np.ndarray, Image.Exi
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_comes_upright(orientation: int) -> None:
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_every_orientation_comes_upright(orientation: int, format: str) -> None:
     upright = _random(6, 9, 3)
     stored, exif = _lying(upright, orientation)
-    header, image = read_photo(_file(stored, exif=exif), ".png")
+    header, image = read_photo(_file(stored, format, exif=exif), ".png")
     np.testing.assert_array_equal(np.asarray(image), upright)
-    assert (header.width, header.height, header.orientation) == (9, 6, orientation)
+    left = 1 if format == "TIFF" else orientation  # Pillow turns a TIFF itself
+    assert (header.width, header.height, header.orientation) == (9, 6, left)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_an_image_of_pillow_is_turned_once(orientation: int, loaded: bool) -> None:
+    upright = _scene(160, 240)
+    stored, exif = _lying(upright, orientation)
+    expected = fit_image(Image.fromarray(upright), (20, 28))
+    image = Image.open(_file(stored, "TIFF", exif=exif))
+    if loaded:
+        image.load()
+    assert _difference(fit_image(image, (20, 28)), expected) <= 1
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF"])
 def test_every_orientation_is_fitted_upright(orientation: int, format: str) -> None:
     upright = _scene(160, 240)
     stored, exif = _lying(upright, orientation)
-    expected = _fit(_file(upright, format, quality=95), 20, 28)
-    found = _fit(_file(stored, format, quality=95, exif=exif), 20, 28)
+    options = {"quality": 95} if format == "JPEG" else {}
+    expected = _fit(_file(upright, format, **options), 20, 28)
+    found = _fit(_file(stored, format, **options, exif=exif), 20, 28)
     # Mirrored interpolation is truncated at other places; JPEG blocks are transformed turned.
-    assert _difference(found, expected) <= (1 if format == "PNG" else 4)
+    assert _difference(found, expected) <= (4 if format == "JPEG" else 1)
     assert _difference(_fit(_file(stored, format), 20, 28), expected) > 20 or orientation == 1
 
 
