@@ -97,7 +97,7 @@ class StoreError(KpipeError):
     """Results that cannot be kept or read back."""
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
+def nearest(name: object, names: Iterable[str]) -> str:
     """A hint such as "did you mean 'shear'?" for a misspelt name, or the list of names.
 
     >>> nearest("sheer", ["shear", "flip"])
@@ -105,7 +105,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """
     known = sorted(names)
     folded = {candidate.casefold(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.casefold(), folded, n=1)
+    close = difflib.get_close_matches(str(name).casefold(), folded, n=1)
     if close:
         return f"did you mean {folded[close[0]]!r}?"
     return "use one of: " + ", ".join(known)

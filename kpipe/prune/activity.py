@@ -117,9 +117,8 @@ class Watched:
         with tf.GradientTape() as tape:
             tape.watch(images)  # so that frozen layers are followed too
             *outputs, answer = self.probe(images, training=False)
-            kind = "sparse_categorical" if truth.dtype.is_integer else "categorical"
             # A sum: each image has the gradient of its own loss.
-            loss = tf.reduce_sum(keras.losses.get(f"{kind}_crossentropy")(truth, answer))
+            loss = tf.reduce_sum(_crossentropy(truth, answer))
         gradients = tape.gradient(loss, outputs, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return _statistics(outputs, gradients)
 
@@ -129,11 +128,31 @@ def _statistics(
 ) -> list[list[tf.Tensor]]:
     """For each output, means over the batch of what `Activity` holds."""
     found = []
-    for output, gradient in zip(outputs, gradients, strict=True):
+    for given, gradient in zip(outputs, gradients, strict=True):
+        output = tf.cast(given, "float32")  # sums of half precision overflow
         inner = list(range(1, output.shape.rank - 1))
-        kinds = (tf.abs(output), tf.cast(output <= 0, output.dtype), output * gradient)
+        effect = output * tf.cast(gradient, "float32")
+        kinds = (tf.abs(output), tf.cast(output <= 0, "float32"), effect)
         found.append([tf.reduce_mean(tf.abs(tf.reduce_mean(x, inner)), 0) for x in kinds])
     return found
+
+
+def _crossentropy(truth: tf.Tensor, answer: tf.Tensor) -> tf.Tensor:
+    """Of each image; of one output, which is the probability of the second of two classes, too."""
+    classes = max(2, answer.shape[-1])
+    if truth.dtype.is_integer:
+        if tf.reduce_any((truth < 0) | (truth >= classes)):
+            raise PruneError(
+                "the labels are not those of the model's answers",
+                expected=f"integers from 0 to {classes - 1}, or shares of {classes} classes",
+                received=f"from {int(tf.reduce_min(truth))} to {int(tf.reduce_max(truth))}",
+            )
+        if answer.shape[-1] > 1:
+            return keras.losses.sparse_categorical_crossentropy(truth, answer)
+    if answer.shape[-1] == 1:
+        truth = tf.reshape(tf.cast(truth, answer.dtype), tf.shape(answer))
+        return keras.losses.binary_crossentropy(truth, answer)
+    return keras.losses.categorical_crossentropy(truth, answer)
 
 
 def refuse_several_inputs(model: keras.Model, what: str, fix: str) -> None:
@@ -161,7 +180,14 @@ def image_batches(data: Iterable[Any] | None) -> Iterable[tf.Tensor]:
 
 
 def _batches(data: Iterable[Any] | None, labels: bool) -> Iterable[tuple[tf.Tensor, tf.Tensor]]:
-    for item in [data] if isinstance(data, np.ndarray) else data if data is not None else ():
+    data = [data] if isinstance(data, np.ndarray | tf.Tensor) else data
+    if not isinstance(data, Iterable | None):
+        raise PruneError(
+            "there are no images to measure activations on",
+            expected="batches of images, (batch, height, width, channels)",
+            received=repr(data),
+        )
+    for item in data or ():
         images, *rest = item if isinstance(item, tuple | list) else (item,)
         if isinstance(images, dict) and len(images) == 1:  # a model of one input, by its name
             (images,) = images.values()
@@ -172,7 +198,7 @@ def _batches(data: Iterable[Any] | None, labels: bool) -> Iterable[tuple[tf.Tens
                 received="images alone",
             )
         truth = tf.convert_to_tensor(rest[0]) if labels else tf.constant(0)
-        yield tf.convert_to_tensor(images, "float32"), truth
+        yield tf.cast(images, "float32"), truth
 
 
 def watch(model: keras.Model, names: Iterable[str]) -> Watched:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 import keras
 
 from kpipe.errors import PruneError, nearest
+from kpipe.prune.answers import finite
 from kpipe.prune.rebuilding import rebuild
 from kpipe.prune.residuals import ResidualBlock, find_blocks
 from kpipe.prune.tracing import read
@@ -40,7 +41,11 @@ def rank_blocks(model: keras.Model, loss: Loss) -> dict[str, float]:
         loss: (uncompiled model) -> a loss on validation data.
     """
     losses = {
-        block.name: float(loss(remove_blocks(model, [block.name])))
+        block.name: finite(
+            loss(remove_blocks(model, [block.name])),
+            "loss gave no number",
+            "a finite one, less is better",
+        )
         for block in residual_blocks(model)
     }
     return dict(sorted(losses.items(), key=lambda item: item[1]))

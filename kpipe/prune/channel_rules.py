@@ -13,7 +13,7 @@ depends on its own input channel alone, so that removing a channel equals maskin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from kpipe.prune.rules import Cut, Ids, Rule, Site, activated, follow, freeze
 __all__ = ["CHANNEL_RULES"]
 
 _FOLLOWING_LAYERS = """
-    ReLU LeakyReLU ELU Identity ActivityRegularization Resizing
+    ReLU LeakyReLU ELU Identity ActivityRegularization
     SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianDropout GaussianNoise
     MaxPooling1D MaxPooling2D MaxPooling3D AveragePooling1D AveragePooling2D AveragePooling3D
     GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D
@@ -36,7 +36,7 @@ _FOLLOWING_LAYERS = """
 """
 _FOLLOWING_OPERATIONS = """
     Relu Relu6 LeakyRelu Elu Selu Celu Gelu Silu HardSilu Sigmoid HardSigmoid LogSigmoid Softplus
-    Softsign Squareplus Tanh HardTanh Absolute Negative Square Sqrt Exp Clip Cast
+    Softsign Squareplus Tanh HardTanh Absolute Negative Square Sqrt Exp Cast
     MaxPool AveragePool
 """
 _ELEMENTWISE = ("Add", "Subtract", "Multiply", "Maximum", "Minimum")
@@ -96,8 +96,8 @@ def _cut_dropout(operation: Operation, inputs: Sequence[Ids], output: Ids) -> Cu
 
 
 def _cut_prelu(operation: Operation, inputs: Sequence[Ids], output: Ids) -> Cut:
-    axes = operation.config["shared_axes"] or ()
-    shared = len(operation.weights["alpha"]) in axes
+    axes, rank = operation.config["shared_axes"] or (), len(operation.weights["alpha"])
+    shared = any((axis - 1) % rank == rank - 1 for axis in axes)  # as Keras counts them
     return Cut({}, {"alpha": {} if shared else {-1: output}})
 
 
@@ -190,9 +190,21 @@ def _link_slice(site: Site) -> Ids:
 def _link_resize(site: Site) -> Ids:
     if site.operation.config["data_format"] == "channels_first":
         return freeze("it takes the first axis for the channels")(site)
-    if np.ndim(site.operation.config["fill_value"]):
-        return freeze("it has a constant per channel")(site)
-    return follow(site)
+    return _link_filled(site)
+
+
+def _link_with(*names: str) -> Callable[[Site], Ids]:
+    """Follows, where these settings are one number for all channels."""
+
+    def link(site: Site) -> Ids:
+        if any(np.size(site.operation.config[name]) > 1 for name in names):
+            return freeze("it has a constant per channel")(site)
+        return follow(site)
+
+    return link
+
+
+_link_filled = _link_with("fill_value")
 
 
 def _link_concatenate(site: Site) -> Ids:
@@ -245,10 +257,12 @@ CHANNEL_RULES: dict[str, Rule] = {
     "layers.Dropout": Rule(follow, _cut_dropout),
     "layers.PReLU": Rule(follow, _cut_prelu),
     "layers.Rescaling": Rule(_link_rescaling),
+    "layers.Resizing": Rule(_link_filled),
     "layers.Activation": Rule(_link_activation),
     "layers.Concatenate": _CONCATENATE,
     "layers.Flatten": Rule(_link_layout),
     "layers.Reshape": Rule(_link_layout, _cut_shape("target_shape")),
+    "ops.Clip": Rule(_link_with("x_min", "x_max")),
     "ops.Concatenate": _CONCATENATE,
     "ops.Divide": _DIVIDE,
     "ops.ExpandDims": Rule(_link_expand),

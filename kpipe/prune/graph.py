@@ -20,7 +20,7 @@ from typing import Any
 
 import keras
 
-__all__ = ["Call", "Graph", "Operation", "Tensor", "kind_of"]
+__all__ = ["Call", "Graph", "Operation", "Tensor", "kind_of", "needed_calls", "substituted"]
 
 Shape = tuple[int | None, ...]
 
@@ -96,6 +96,33 @@ class Graph:
         """The operations of these names, which the caller knows to exist."""
         known = {operation.name: operation for operation in self.operations}
         return [known[name] for name in names]
+
+
+def needed_calls(graph: Graph, instead: Mapping[int, int]) -> list[tuple[int, int]]:
+    """The calls that the outputs depend on, and the inputs, in order.
+
+    Args:
+        graph: of a model.
+        instead: tensor number -> that of the tensor that its readers get in its place.
+
+    Returns:
+        (place of the operation, number of its call), as in `Graph.order`.
+    """
+    needed = {substituted(tensor, instead) for tensor in graph.outputs} | set(graph.inputs)
+    order = []
+    for place, use in reversed(graph.order):
+        call = graph.operations[place].calls[use]
+        if needed & set(call.outputs):
+            order.append((place, use))
+            needed |= {substituted(tensor, instead) for tensor in call.inputs}
+    return order[::-1]
+
+
+def substituted(tensor: int, instead: Mapping[int, int]) -> int:
+    """The tensor that readers of `tensor` get."""
+    while tensor in instead:
+        tensor = instead[tensor]
+    return tensor
 
 
 def kind_of(thing: Any) -> str:

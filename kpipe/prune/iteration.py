@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import numbers
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +26,7 @@ import keras
 import numpy as np
 
 from kpipe.errors import PruneError
+from kpipe.prune.answers import finite
 from kpipe.prune.blocks import Loss
 from kpipe.prune.criteria import Criterion, find_criterion
 from kpipe.prune.groups import couple
@@ -33,6 +34,7 @@ from kpipe.prune.macs import count_macs, count_params
 from kpipe.prune.removals import RankedRemoval, Removal, TriedRemoval
 from kpipe.prune.rounds import Round, Store
 from kpipe.prune.selection import Selection
+from kpipe.prune.surgery import plan, remove_filters
 from kpipe.prune.targets import Latency, Target, find_target
 from kpipe.prune.tracing import read
 
@@ -67,11 +69,13 @@ class _Request:
 
     def __post_init__(self) -> None:
         find_criterion(self.criterion)
-        if self.rounds < 1 or not (self.tolerance is None or self.tolerance >= 0):
+        counted = isinstance(self.rounds, numbers.Integral) and self.rounds >= 1
+        tolerance = 0 if self.tolerance is None else self.tolerance
+        if not counted or not isinstance(tolerance, numbers.Real) or not tolerance >= 0:
             raise PruneError(
                 "the loop has no target it could reach",
-                expected="at least one round, and a tolerance of 0 or more",
-                received=f"rounds={self.rounds}, tolerance={self.tolerance}",
+                expected="a whole number of rounds, at least one, and a tolerance of 0 or more",
+                received=f"rounds={self.rounds!r}, tolerance={self.tolerance!r}",
             )
 
     def digest(self, model: keras.Model) -> str:
@@ -166,6 +170,12 @@ def prune_filters(
             that can), or a folder that holds another loop; later, an `evaluate` that gives no
             finite number, or a `finetune` that gives no model.
     """
+    if not isinstance(selection, Selection | None):
+        raise PruneError(
+            "how filters are chosen is said by a Selection",
+            expected="kpipe.prune.Selection(floor=0.1)",
+            received=repr(selection),
+        )
     asked = find_target(macs, params, latency_ms, latency)
     request = _Request(asked, rounds, criterion, tolerance, selection or Selection())
     if isinstance(calibration, Iterator):  # every round reads it from the start
@@ -174,8 +184,11 @@ def prune_filters(
     def lost(smaller: keras.Model) -> float:
         if loss is None:
             return -_scored(smaller, evaluate)
-        return _finite(loss(smaller), "loss gave no number", "a finite one, less is better")
+        return finite(loss(smaller), "loss gave no number", "a finite one, less is better")
 
+    digest = request.digest(model)
+    # `evaluate` and `latency` may compile what they are given.
+    model = remove_filters(model, plan(model, {}))
     chosen = (model, asked, request.selection, criterion, calibration)
     removal = (
         RankedRemoval(*chosen) if asked.latency is None else TriedRemoval(*chosen, lost, progress)
@@ -183,7 +196,7 @@ def prune_filters(
     original, cost = count_macs(model), asked.cost(model)
     _check(request, cost, removal)
     with tempfile.TemporaryDirectory() as passing:
-        store = Store(Path(passing if folder is None else folder), request.digest(model), model)
+        store = Store(Path(passing if folder is None else folder), digest, model)
         tell = on_round or (lambda row: None)
         history = store.history()
         if not history:
@@ -216,17 +229,7 @@ def _scored(model: keras.Model, evaluate: Evaluate) -> float:
         raise PruneError(
             "finetune gave no model", expected="a keras.Model, or None", received=repr(model)
         )
-    return _finite(evaluate(model), "evaluate gave no score", "a finite number, more is better")
-
-
-def _finite(answer: Any, what: str, expected: str) -> float:
-    try:
-        value = float(answer)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise PruneError(what, expected=expected, received=repr(answer))
-    return value
+    return finite(evaluate(model), "evaluate gave no score", "a finite number, more is better")
 
 
 def _check(request: _Request, cost: float, removal: Removal) -> None:

@@ -11,9 +11,8 @@ from collections import Counter
 import keras
 
 from kpipe.prune.blocks import remove_blocks
-from kpipe.prune.graph import Graph
+from kpipe.prune.graph import Graph, needed_calls
 from kpipe.prune.groups import Coupling, couple
-from kpipe.prune.rebuilding import needed_calls
 from kpipe.prune.residuals import find_blocks
 from kpipe.prune.selection import Selection, at_floors, check_ceilings, floors
 from kpipe.prune.surgery import plan_units, remove_filters

@@ -8,42 +8,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import keras
 import numpy as np
 
 from kpipe.errors import PruneError
-from kpipe.prune.graph import Graph, Operation, Tensor
+from kpipe.prune.graph import Graph, Operation, Tensor, needed_calls, substituted
 from kpipe.prune.rules import Cut
 
-__all__ = ["needed_calls", "rebuild"]
-
-
-def needed_calls(graph: Graph, instead: Mapping[int, int]) -> list[tuple[int, int]]:
-    """The calls that the outputs depend on, and the inputs, in order.
-
-    Args:
-        graph: of the old model.
-        instead: see `rebuild`.
-
-    Returns:
-        (place of the operation, number of its call), as in `Graph.order`.
-    """
-    needed = {_given(tensor, instead) for tensor in graph.outputs} | set(graph.inputs)
-    order = []
-    for place, use in reversed(graph.order):
-        call = graph.operations[place].calls[use]
-        if needed & set(call.outputs):
-            order.append((place, use))
-            needed |= {_given(tensor, instead) for tensor in call.inputs}
-    return order[::-1]
-
-
-def _given(tensor: int, instead: Mapping[int, int]) -> int:
-    while tensor in instead:
-        tensor = instead[tensor]
-    return tensor
+__all__ = ["rebuild"]
 
 
 def rebuild(
@@ -68,7 +43,7 @@ def rebuild(
     tensors: dict[int, Any] = {}
 
     def fill(x: Any) -> Any:
-        return tensors[_given(x.number, instead)] if isinstance(x, Tensor) else x
+        return tensors[substituted(x.number, instead)] if isinstance(x, Tensor) else x
 
     for place, call in order:
         if not call.inputs:  # an InputLayer is called by being made
@@ -79,10 +54,10 @@ def rebuild(
         tensors |= dict(zip(call.outputs, made, strict=True))
     for place, layer in built.items():
         operation = graph.operations[place]
-        _copy_weights(operation, layer, cuts.get(operation.name, Cut()))
+        _copy_state(operation, layer, cuts.get(operation.name, Cut()))
 
     inputs, outputs = (
-        keras.tree.pack_sequence_as(nested, [tensors[_given(t, instead)] for t in numbers])
+        keras.tree.pack_sequence_as(nested, [tensors[substituted(t, instead)] for t in numbers])
         for nested, numbers in zip(graph.structure, (graph.inputs, graph.outputs), strict=True)
     )
     return keras.Model(inputs, outputs, name=name)
@@ -90,8 +65,11 @@ def rebuild(
 
 def _rebuilt(operation: Operation, cut: Cut) -> Any:
     source = operation.source
+    config = {**operation.config, **cut.config}
+    if cut.weights:  # every weight is copied, and one value for each channel would not fit
+        config |= {name: "zeros" for name, value in config.items() if _is_per_channel(value)}
     try:
-        new = type(source).from_config({**operation.config, **cut.config})
+        new = type(source).from_config(config)
     except (TypeError, ValueError) as error:
         raise PruneError(
             f"{operation.name!r} ({operation.kind}) cannot be built again",
@@ -106,10 +84,37 @@ def _rebuilt(operation: Operation, cut: Cut) -> Any:
             f"{operation.name!r} ({operation.kind}) cannot be built again",
             expected=f"its own activation function {old.__name__!r}",
             received="the one that Keras has of that name",
-            fix="decorate yours with keras.saving.register_keras_serializable()",
+            fix=f"give Keras' own as the text {old.__name__!r}, or decorate yours with "
+            "keras.saving.register_keras_serializable()",
         )
     new.name = operation.name  # raw operations do not all keep it in their configuration
     return new
+
+
+def _is_per_channel(value: Any) -> bool:
+    """Whether a setting is an initializer of a value for each channel."""
+    constant = isinstance(value, dict) and value.get("class_name") == "Constant"
+    return constant and np.ndim(value["config"]["value"]) > 0
+
+
+def _copy_state(operation: Operation, layer: Any, cut: Cut) -> None:
+    """What a layer has learned, and what of it trains."""
+    _copy_weights(operation, layer, cut)
+    source = operation.source
+    if not isinstance(source, keras.layers.Layer):
+        return
+    for old, new in zip(source._flatten_layers(), layer._flatten_layers(), strict=True):
+        new.trainable = old.trainable
+        if hasattr(old, "lora_alpha"):  # built anew, it is the rank
+            new.lora_alpha = old.lora_alpha
+    for old, new in zip(source.weights, layer.weights, strict=True):
+        new.trainable = old.trainable
+    if hasattr(source, "save_assets"):  # vocabularies
+        with TemporaryDirectory() as folder:
+            source.save_assets(folder)
+            layer.load_assets(folder)
+    if isinstance(layer, keras.layers.Normalization) and layer.built:
+        layer.finalize_state()  # what it computes with is derived from its weights
 
 
 def _copy_weights(operation: Operation, layer: Any, cut: Cut) -> None:
@@ -130,5 +135,3 @@ def _copy_weights(operation: Operation, layer: Any, cut: Cut) -> None:
                 fix=f"mend the rule registered for {operation.kind}",
             )
         new.assign(value)
-    if isinstance(layer, keras.layers.Normalization) and layer.built:
-        layer.finalize_state()  # what it computes with is derived from its weights

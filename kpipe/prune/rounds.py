@@ -106,9 +106,9 @@ class Store:
         return rows
 
     def model(self, number: int) -> keras.Model:
-        """The model after a round; the one the loop began with for round 0."""
+        """The model after a round, not compiled; of round 0, a copy of that at first."""
         if number == 0:
-            return self.original
+            return remove_filters(self.original, plan(self.original, {}))
         own = {type(op.source).__name__: type(op.source) for op in read(self.original).operations}
         return keras.models.load_model(self._path(number), custom_objects=own, compile=False)
 

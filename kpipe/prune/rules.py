@@ -131,7 +131,9 @@ class Rule:
 
 
 def follow(site: Site) -> Ids:
-    """The output has the channels of the (only) input."""
+    """The output has the channels of the input; what is read beside it, such as a mask, stays."""
+    for ids in site.inputs[1:]:
+        site.channels.freeze(ids, site.operation.name, "it is read beside the channels")
     return site.inputs[0]
 
 
@@ -164,7 +166,8 @@ _ACTIVATION_LAYERS = frozenset({"ReLU", "LeakyReLU", "ELU"})
 def _mixing(activation: Any) -> str:
     """The name of an activation that is not known to treat each channel alone, else ""."""
     if isinstance(activation, dict):
-        known = activation.get("class_name") in _ACTIVATION_LAYERS
+        own = str(activation.get("module")).partition(".")[0] != "keras"
+        known = activation.get("class_name") in _ACTIVATION_LAYERS and not own
         named = activation.get("config"), activation.get("class_name")  # a function, a layer
         return "" if known else next(str(name) for name in named if not isinstance(name, dict))
     known = activation is None or activation in CHANNELWISE_ACTIVATIONS

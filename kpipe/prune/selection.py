@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,11 +59,13 @@ class Selection:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.multiple < 1 or not 0 <= self.floor <= 1:
+        counted = isinstance(self.multiple, numbers.Integral) and self.multiple >= 1
+        shared = isinstance(self.floor, numbers.Real) and 0 <= self.floor <= 1
+        if not counted or not shared:
             raise PruneError(
                 "the selection cannot be made",
-                expected="multiple at least 1 and floor in [0, 1]",
-                received=f"multiple={self.multiple}, floor={self.floor}",
+                expected="multiple, a whole number of at least 1, and floor in [0, 1]",
+                received=f"multiple={self.multiple!r}, floor={self.floor!r}",
             )
         wrong = {name: share for name, share in self.ceilings.items() if not 0 <= share <= 1}
         if wrong:

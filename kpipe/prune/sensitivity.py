@@ -9,6 +9,7 @@ Read as ceilings for `prune_filters`: the largest share that costs no more than 
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ import keras
 import numpy as np
 
 from kpipe.errors import PruneError
+from kpipe.prune.answers import finite
 from kpipe.prune.criteria import Criterion, score
 from kpipe.prune.groups import couple
 from kpipe.prune.statistics import Reference
@@ -81,12 +83,23 @@ def scan_sensitivity(
     Raises:
         PruneError: shares out of range or order.
     """
-    if not shares or list(shares) != sorted(set(shares)) or not 0 < shares[0] <= shares[-1] < 1:
+    listed = list(shares) if isinstance(shares, Iterable) else []
+    numbered = bool(listed) and all(isinstance(share, numbers.Real) for share in listed)
+    if not numbered or listed != sorted(set(listed)) or not 0 < listed[0] <= listed[-1] < 1:
         raise PruneError(
             "shares cannot be scanned like this",
             expected="ascending numbers in (0, 1)",
-            received=str(list(shares)),
+            received=repr(shares),
         )
+
+    def scored(removal: np.ndarray) -> float:
+        chosen = plan_units(coupling, removal)
+        small = remove_filters(model, chosen)  # where nothing goes a copy, which may be compiled
+        if reference is not None and removal.any():
+            reference.shift(small, chosen)
+        expected = "a finite number, more is better"
+        return finite(evaluate(small), "evaluate gave no score", expected)
+
     coupling = couple(read(model), protect)
     if isinstance(calibration, Iterator):  # it is read more than once
         calibration = list(calibration)
@@ -100,12 +113,8 @@ def scan_sensitivity(
         for share in shares:
             removed = np.zeros(len(coupling.frozen), bool)
             removed[order[: min(round(share * len(order)), len(order) - 1)]] = True
-            chosen = plan_units(coupling, removed)
-            small = remove_filters(model, chosen)
-            if reference is not None:
-                reference.shift(small, chosen)
-            scores[name][float(share)] = float(evaluate(small))
+            scores[name][float(share)] = scored(removed)
             done += 1
             if progress is not None:
                 progress(done, total)
-    return Sensitivity(float(evaluate(model)), scores)
+    return Sensitivity(scored(np.zeros(len(coupling.frozen), bool)), scores)

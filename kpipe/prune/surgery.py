@@ -97,6 +97,12 @@ def plan_units(coupling: Coupling, removed: np.ndarray) -> Plan:
 
 def _requested(coupling: Coupling, remove: Mapping[str, Channels]) -> np.ndarray:
     known = {operation.name: operation for operation in coupling.graph.operations}
+    if not isinstance(remove, Mapping):
+        raise PruneError(
+            "a request names layers, and the channels of each",
+            expected='a dictionary such as {"conv_1": [0, 3]}',
+            received=repr(remove)[:200],
+        )
     removed = np.zeros(len(coupling.frozen), bool)
     faults: list[str] = []
     for name, channels in remove.items():
@@ -104,7 +110,10 @@ def _requested(coupling: Coupling, remove: Mapping[str, Channels]) -> np.ndarray
             faults.append(f"there is no layer {name!r} ({nearest(name, known)})")
             continue
         units = coupling.output_units(known[name])
-        asked = np.asarray(channels)
+        try:
+            asked = np.asarray(channels)
+        except ValueError:  # lists of several lengths
+            asked = np.asarray(None)
         if asked.size and (asked.ndim != 1 or asked.dtype.kind not in "iu"):
             faults.append(f"the channels of {name!r} are not a list of integers")
             continue
@@ -191,6 +200,12 @@ def remove_filters(model: keras.Model, plan: Plan) -> keras.Model:
     Raises:
         PruneError: the plan is of another model, or a layer cannot be built again.
     """
+    if not isinstance(plan, Plan):
+        raise PruneError(
+            "filters are removed by a plan",
+            expected="what kpipe.prune.plan(model, {layer: channels}) gives",
+            received=repr(plan)[:200],
+        )
     graph = read(model)
     _check_fits(graph, plan)
     _, cuts = _positions(graph, plan.kept)

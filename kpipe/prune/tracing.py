@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import keras
 
 from kpipe.errors import PruneError
-from kpipe.prune.graph import Call, Graph, Operation, Shape, Tensor, kind_of
+from kpipe.prune.graph import Call, Graph, Operation, Shape, Tensor, kind_of, needed_calls
 
 __all__ = ["read"]
 
@@ -41,13 +42,15 @@ def read(model: keras.Model) -> Graph:
         if isinstance(operation, keras.layers.InputLayer):
             reader.record(operation, (), [numbers[id(operation.output)]], ((), {}))
     outputs = reader.walk(function, numbers, {})
-    graph = Graph(
-        tuple(reader.operation(place) for place in range(len(reader.sources))),
-        tuple(reader.shapes),
-        inputs,
-        tuple(outputs),
-        (function._inputs_struct, function._outputs_struct),
-        tuple(reader.order),
+    graph = _needed(
+        Graph(
+            tuple(reader.operation(place) for place in range(len(reader.sources))),
+            tuple(reader.shapes),
+            inputs,
+            tuple(outputs),
+            (function._inputs_struct, function._outputs_struct),
+            tuple(reader.order),
+        )
     )
     _refuse(graph)
     return graph
@@ -60,9 +63,35 @@ def _function(model: Any) -> Any:
     return function if isinstance(function, keras.Function) and not own_call else None
 
 
+def _needed(graph: Graph) -> Graph:
+    """Without what no output depends on: unused outputs of nested models."""
+    calls: dict[int, list[int]] = defaultdict(list)
+    for place, use in needed_calls(graph, {}):
+        calls[place].append(use)
+    places = {old: new for new, old in enumerate(sorted(calls))}
+    operations = tuple(
+        replace(operation, calls=tuple(operation.calls[use] for use in sorted(calls[place])))
+        for place, operation in enumerate(graph.operations)
+        if place in calls
+    )
+    order = tuple(
+        (places[place], sorted(calls[place]).index(use))
+        for place, use in graph.order
+        if use in calls.get(place, ())
+    )
+    return replace(graph, operations=operations, order=order)
+
+
 def _handed_in(inner: Any, node: Any) -> list[Any]:
     """The tensors that a call of a nested model gives it, in the order of its inputs."""
     struct, args = inner._inputs_struct, node.arguments.args
+    beside = dict(zip(("inputs", "training", "mask"), args, strict=False)) | node.arguments.kwargs
+    if any(mask is not None for mask in keras.tree.flatten(beside.get("mask"))):
+        raise PruneError(
+            f"a call of the nested model {inner.name!r} has a mask of its own",
+            expected="masks that the layers before it make, such as Masking",
+            fix="hand the mask to the layers inside that read it, as an input of the model",
+        )
     given = args[0] if args else node.arguments.kwargs["inputs"]
     if isinstance(given, dict):  # Keras picks by name, and leaves what is too much
         names = sorted(struct) if isinstance(struct, dict) else [x.name for x in inner.inputs]

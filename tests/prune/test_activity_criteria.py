@@ -164,7 +164,8 @@ def test_a_generator_serves_as_data(model: keras.Model) -> None:
         np.testing.assert_array_equal(found[name], expected[name])
 
 
-def test_half_precision_scores_like_single(model: keras.Model) -> None:
+@pytest.mark.parametrize("criterion", ["reconstruction", "mean_activation"])
+def test_half_precision_scores_like_single(model: keras.Model, criterion: str) -> None:
     half = keras.models.clone_model(
         model,
         clone_function=lambda layer: type(layer).from_config(
@@ -172,8 +173,8 @@ def test_half_precision_scores_like_single(model: keras.Model) -> None:
         ),
     )
     half.set_weights(model.get_weights())
-    data = [255 * np.repeat(IMAGES, 8, axis=0)]  # enough to overflow a half
-    expected, found = (scores(net, "reconstruction", data) for net in (model, half))
+    data = [3000 * np.repeat(IMAGES, 8, axis=0)]  # enough to overflow a sum of halves
+    expected, found = (scores(net, criterion, data) for net in (model, half))
     assert set(found) == set(expected)
     for name, values in found.items():
         np.testing.assert_allclose(values, expected[name], rtol=0.05, atol=0.02 * values.max())
@@ -193,3 +194,39 @@ def test_a_model_of_several_inputs_cannot_be_measured() -> None:
     model = keras.Model([one, other], layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
     with pytest.raises(PruneError, match="2 inputs"):
         rank(model, "mean_activation", BATCHES)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float64"])
+def test_batches_of_tensorflow_are_taken_in_any_type(model: keras.Model, kind: str) -> None:
+    images = (100 * np.abs(IMAGES)).astype(kind)
+    batches = tf.data.Dataset.from_tensor_slices((images, LABELS)).batch(4)
+    for criterion in ("apoz", "reconstruction", "taylor"):
+        expected = scores(model, criterion, [(images.astype("float32"), LABELS)])
+        for name, found in scores(model, criterion, batches).items():
+            np.testing.assert_allclose(found, expected[name], rtol=1e-4, atol=1e-7)
+    alone = scores(model, "apoz", tf.constant(images))
+    np.testing.assert_allclose(alone["first"], scores(model, "apoz", images)["first"])
+
+
+def test_taylor_of_a_single_probability_is_that_of_two_classes(model: keras.Model) -> None:
+    pixels = keras.Input((6, 5, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, activation="relu", name="c")(pixels))
+    answer = layers.Dense(1, "sigmoid", name="answer")
+    one = randomize(keras.Model(pixels, answer(x)), 4)
+    both = keras.ops.concatenate([1 - one.output, one.output], -1)
+    labels = LABELS % 2
+    expected = scores(keras.Model(pixels, both), "taylor", [(IMAGES, labels)])["c"]
+    found = scores(one, "taylor", [(IMAGES, labels)])["c"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert found.max() > 0
+
+
+@pytest.mark.parametrize("label", [-1, 4])
+def test_labels_of_no_class_are_refused(model: keras.Model, label: int) -> None:
+    with pytest.raises(PruneError, match="labels are not those"):
+        rank(model, "taylor", [(IMAGES, np.full(12, label))])
+
+
+def test_data_that_is_none_is_refused(model: keras.Model) -> None:
+    with pytest.raises(PruneError, match="received: 5"):
+        rank(model, "apoz", 5)

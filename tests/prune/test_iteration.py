@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 from kpipe.errors import PruneError
-from kpipe.prune import PruneResult, Selection, count_macs, prune_filters
+from kpipe.prune import (
+    PruneResult,
+    Selection,
+    count_macs,
+    prune_filters,
+    scan_sensitivity,
+)
 from tests.prune import nets
 from tests.prune.masking import randomize
 
@@ -239,7 +245,7 @@ def test_ceilings_hold_over_all_rounds() -> None:
 
 @pytest.mark.parametrize("asked", [{}, {"macs": None, "latency_ms": 1.0, "latency": count_macs}])
 def test_ceilings_of_groups_that_there_are_not_are_refused(asked: dict[str, Any]) -> None:
-    with pytest.raises(PruneError, match="'heat'.*\n.*'head'"):
+    with pytest.raises(PruneError, match=r"'heat'.*\n.*'head'"):
         pruned(**asked, selection=Selection(ceilings={"heat": 0.5}))
 
 
@@ -250,3 +256,50 @@ def test_what_looks_at_images_sees_those_of_the_calibration() -> None:
     assert seen.history == told.history and same(seen.model, told.model)
     with pytest.raises(PruneError, match="calibration="):
         pruned(rounds=1, criterion="mean_activation")
+
+
+def test_the_model_that_is_given_is_never_trained_nor_compiled() -> None:
+    model = randomize(nets.lite())
+    model.compile(keras.optimizers.Adam(), "mse")
+    optimizer, seen = model.optimizer, []
+    times = iter([10.0])
+
+    def compiling(smaller: keras.Model) -> float:
+        seen.append(smaller)
+        smaller.compile("sgd", "mse")
+        return 0.5
+
+    def latency(smaller: keras.Model) -> float:  # a first measurement that was disturbed
+        compiling(smaller)
+        return next(times, 3.0)
+
+    def finetune(smaller: keras.Model, number: int) -> None:
+        seen.append(smaller)
+
+    prune_filters(
+        model, latency_ms=6.0, latency=latency, finetune=finetune, evaluate=compiling, rounds=1
+    )
+    scan_sensitivity(model, compiling, shares=(0.5,))
+    assert model.optimizer is optimizer
+    assert all(smaller is not model for smaller in seen)
+
+
+@pytest.mark.parametrize(
+    ("changes", "received"),
+    [
+        ({"rounds": 1.5}, "rounds=1.5"),
+        ({"rounds": "2"}, "rounds='2'"),
+        ({"tolerance": "x"}, "tolerance='x'"),
+        ({"selection": {"floor": 0.1}}, "'floor'"),
+        ({"calibration": 5}, "received: 5"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(changes: dict[str, Any], received: str) -> None:
+    with pytest.raises(PruneError, match=received):
+        pruned(**changes)
+
+
+@pytest.mark.parametrize("changes", [{"multiple": "8"}, {"multiple": 2.5}, {"floor": "a"}])
+def test_a_selection_of_another_kind_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(PruneError, match="cannot be made"):
+        Selection(**changes)

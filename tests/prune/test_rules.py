@@ -178,3 +178,51 @@ def test_a_constant_beside_the_channels_keeps_them() -> None:
     )
     joined = x._keras_history.operation.name
     assert protected[joined] == "it joins a constant to the channels"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: keras.ops.clip(x, 0.0, [1.0, 2.0, 3.0, 4.0]),
+        layers.Resizing(6, 10, pad_to_aspect_ratio=True, fill_value=[1.0, 2.0, 3.0, 4.0]),
+    ],
+)
+def test_a_setting_of_each_channel_keeps_them(change: Any) -> None:
+    image = nets.image()
+    x = change(layers.Conv2D(4, 1, name="conv")(image))
+    made = plan(keras.Model(image, layers.Conv2D(2, 1)(x)), {})
+    assert "constant per channel" in made.protected["conv"]
+
+
+def test_a_mask_that_is_computed_keeps_its_channels() -> None:
+    tokens = keras.Input((6, 4))
+    mask = layers.Dense(6, "sigmoid", name="mask")(layers.Flatten()(tokens))
+    x = layers.GlobalAveragePooling1D()(layers.Dense(5, name="dense")(tokens), mask=mask)
+    made = plan(keras.Model(tokens, layers.Dense(2)(x)), {"dense": [0]})
+    assert "beside the channels" in made.protected["mask"]
+
+
+@keras.saving.register_keras_serializable("kpipe_tests")
+class ReLU(layers.Layer):
+    """Of a name of Keras, and another meaning."""
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.relu(x) * keras.ops.mean(x, -1, keepdims=True)
+
+
+def test_ones_own_activation_layer_of_a_name_of_keras_keeps_the_channels() -> None:
+    image = nets.image()
+    x = layers.Conv2D(6, 1, activation=ReLU(), name="own")(image)
+    x = layers.Conv2D(6, 1, activation=layers.ReLU(), name="keras")(x)
+    protected = plan(keras.Model(image, layers.Conv2D(2, 1)(x)), {}).protected
+    assert "own" in protected and "keras" not in protected
+
+
+@pytest.mark.parametrize("axes", [[0], [1, 3], [3]])
+def test_a_prelu_that_shares_the_channels_is_cut_exactly(axes: list[int]) -> None:
+    image = nets.image()
+    x = layers.PReLU(shared_axes=axes)(layers.Conv2D(4, 1, name="conv")(image))
+    model = randomize(keras.Model(image, layers.Conv2D(2, 1)(x)))
+    made = plan(model, {"conv": [1]})
+    small = remove_filters(model, made)
+    assert worst_difference(model, small, made.kept, colored(2, nets.SIZE)) < 1e-4

@@ -167,3 +167,81 @@ def test_ones_own_activation_of_a_name_of_keras_is_refused() -> None:
     model = nets.classifier(pixels, layers.Conv2D(6, 3, activation=mish, name="own")(pixels))
     with pytest.raises(PruneError, match=r"(?s)'own'.*register_keras_serializable"):
         remove_filters(model, plan(model, {}))
+
+
+def _copied(model: keras.Model) -> keras.Model:
+    return remove_filters(model, plan(model, {}))
+
+
+def test_what_trains_inside_of_a_layer_is_carried_over() -> None:
+    tokens = keras.Input((6, 4))
+    attention, last = layers.MultiHeadAttention(1, 2), layers.Dense(3)
+    model = keras.Model(tokens, last(attention(tokens, tokens)))
+    attention.query_dense.trainable = False
+    last.kernel.trainable = False
+    copy = _copied(model)
+    trained = [[w.path.split("/", 1)[-1] for w in m.trainable_weights] for m in (model, copy)]
+    assert trained[0] == trained[1] and len(trained[0]) == len(model.weights) - 3
+
+
+def test_the_alpha_of_lora_is_carried_over() -> None:
+    given, dense = keras.Input((6,)), layers.Dense(8)
+    model = keras.Model(given, layers.Dense(3)(dense(given)))
+    dense.enable_lora(2, lora_alpha=5)
+    dense.lora_kernel_b.assign(np.random.default_rng(0).normal(size=(2, 8)))
+    x = np.random.default_rng(1).normal(size=(4, 6)).astype("float32")
+    np.testing.assert_allclose(_copied(model)(x), model(x), rtol=1e-6)
+
+
+def test_a_vocabulary_that_was_adapted_is_carried_over() -> None:
+    words, lookup = keras.Input((4,), dtype="int32"), layers.IntegerLookup()
+    lookup.adapt(np.array([3, 3, 7, 5]))
+    x = layers.Embedding(5, 6)(lookup(words))
+    model = keras.Model(words, layers.Dense(3)(layers.Flatten()(x)))
+    given = np.array([[3, 5, 7, 9]], "int32")
+    np.testing.assert_array_equal(_copied(model)(given), model(given))
+
+
+def test_a_constant_of_each_channel_to_begin_with_is_no_hindrance(tmp_path: Path) -> None:
+    first = keras.initializers.Constant([1.0, 2.0, 3.0, 4.0])
+    pixels = nets.image()
+    conv = layers.Conv2D(4, 1, bias_initializer=first, name="conv")
+    model = keras.Model(pixels, layers.Conv2D(2, 1)(conv(pixels)))
+    small = remove_filters(model, plan(model, {"conv": [0]}))
+    np.testing.assert_array_equal(small.get_layer("conv").bias, [2, 3, 4])
+    small.save(tmp_path / "small.keras")
+    keras.models.load_model(tmp_path / "small.keras")
+
+
+def test_what_no_output_depends_on_is_neither_counted_nor_ranked() -> None:
+    pixels = keras.Input((8, 8, 4))
+    made = [layers.Conv2D(16, 3, name=name)(pixels) for name in ("used", "unused")]
+    inner, image = keras.Model(pixels, made), nets.image()
+    used, _ = inner(layers.Conv2D(4, 1, name="conv")(image))
+    model = keras.Model(image, layers.Dense(3)(layers.GlobalAveragePooling2D()(used)))
+    made_plan, copy = plan(model, {}), _copied(model)
+    assert (made_plan.macs_after, made_plan.params_after) == (count_macs(copy), copy.count_params())
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    assert {"conv", "used"} == rank(model, "apoz", [images]).keys()
+
+
+def test_a_mask_handed_to_a_nested_model_is_refused_by_name() -> None:
+    tokens = keras.Input((6, 4))
+    inner = keras.Model(tokens, layers.GlobalAveragePooling1D()(tokens), name="inner")
+    given, mask = keras.Input((6, 4)), keras.Input((6,), dtype="bool")
+    with pytest.warns(UserWarning, match="does not support masking"):  # Keras, of the model inside
+        model = keras.Model([given, mask], layers.Dense(3)(inner(given, mask=mask)))
+    with pytest.raises(PruneError, match="'inner' has a mask"):
+        plan(model, {})
+
+
+def test_a_plan_that_is_none_is_refused() -> None:
+    model = nets.lite()
+    with pytest.raises(PruneError, match="dictionary"):
+        plan(model, ["a_expand"])
+    with pytest.raises(PruneError, match="not a list of integers"):
+        plan(model, {"a_expand": [[1], [1, 2]]})
+    with pytest.raises(PruneError, match="no layer 5"):
+        plan(model, {5: [1]})
+    with pytest.raises(PruneError, match="by a plan"):
+        remove_filters(model, {"a_expand": [1]})
