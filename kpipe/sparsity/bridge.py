@@ -12,12 +12,14 @@ Initializers are not carried over, since every weight is copied.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 import tf_keras
+from keras.src.models.functional import Functional
 
 from kpipe.errors import SparsityError
 from kpipe.sparsity.layers import equal, is_raw
@@ -73,7 +75,13 @@ def to_keras(model: tf_keras.Model, template: keras.Model | None = None) -> kera
             template.
     """
     if template is not None:
-        twin = _cloned(template)
+        if not isinstance(template, keras.Model):
+            raise SparsityError(
+                "the template is no model",
+                expected="the Keras 3 model that the other came from",
+                received=repr(template),
+            )
+        twin = _cloned(template, {})
     else:
         refuse_unequal(model)
         twin = _Rebuild(keras).model(model)
@@ -81,16 +89,26 @@ def to_keras(model: tf_keras.Model, template: keras.Model | None = None) -> kera
     return twin
 
 
-def _cloned(template: keras.Model) -> keras.Model:
+def _cloned(template: keras.Model, made: dict[int, Any]) -> keras.Model:
+    """A copy, in which what is shared between models inside stays shared."""
+
+    def clone(layer: Any) -> Any:
+        if id(layer) not in made:
+            inside = isinstance(layer, (Functional, keras.Sequential))
+            made[id(layer)] = (
+                _cloned(layer, made) if inside else type(layer).from_config(layer.get_config())
+            )
+        return made[id(layer)]
+
     if isinstance(template, keras.Sequential):
-        return keras.models.clone_model(template)
+        return keras.models.clone_model(template, clone_function=clone)
     # Left to itself, Keras names the new inputs after a counter of the process.
     starts = [
         keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
         for tensor, name in zip(template.inputs, _input_names(template), strict=True)
     ]
     inputs = keras.tree.pack_sequence_as(template.input, starts)
-    return keras.models.clone_model(template, input_tensors=inputs)
+    return keras.models.clone_model(template, input_tensors=inputs, clone_function=clone)
 
 
 class _Rebuild:
@@ -99,12 +117,16 @@ class _Rebuild:
     def __init__(self, library: Any) -> None:
         self.library = library
         self._made: dict[int, Any] = {}
+        self._calls: Counter[str] = Counter()
 
     def model(self, source: Any) -> Any:
         if isinstance(source, (keras.Sequential, tf_keras.Sequential)):
-            shape = _batch_shape(source.inputs[0])
+            (given,) = source.inputs
+            shape, name = _batch_shape(given), _input_names(source)[0]
             layers = [self.layer(layer) for layer in source.layers]
-            start = self.library.Input(shape[1:], batch_size=shape[0], name=_input_names(source)[0])
+            start = self.library.Input(
+                shape[1:], batch_size=shape[0], name=name, dtype=_dtype_name(given)
+            )
             return self.library.Sequential([start, *layers], name=source.name)
         walk = _walk_keras if isinstance(source, keras.Model) else _walk_tf_keras
         starts = [
@@ -124,8 +146,7 @@ class _Rebuild:
     def caller(self, operation: Any) -> Callable[..., Any]:
         """What to call in place of `operation`, with the new graph's tensors."""
         if isinstance(operation, KerasOperation):
-            kind = type(operation.operation)
-            again = kind.from_config(operation.operation.get_config())
+            again = self.layer(operation)
 
             def unwrapped(tensors: Any) -> Any:
                 args, kwargs = operation.arguments.filled(tensors)
@@ -133,7 +154,7 @@ class _Rebuild:
 
             return unwrapped
         if isinstance(operation, keras.Operation) and is_raw(operation):
-            return lambda *args, **kwargs: KerasOperation.called(operation, args, kwargs)
+            return lambda *args, **kwargs: self.called(operation, args, kwargs)
         layer = self.layer(operation)
         # Keras 3 notes training=False at every layer of a graph, and lets the caller's `training`
         # override it; in tf_keras what a graph notes would override the caller's.
@@ -145,18 +166,40 @@ class _Rebuild:
 
         return called
 
+    def called(self, operation: Any, args: Any, kwargs: Any) -> Any:
+        """A `KerasOperation` for each call, since each holds its own arguments."""
+        self._calls[operation.name] += 1
+        number = self._calls[operation.name]
+        name = operation.name if number == 1 else f"{operation.name}.{number}"
+        return KerasOperation.called(operation, args, kwargs, name)
+
     def layer(self, source: Any) -> Any:
-        if id(source) not in self._made:
-            if isinstance(source, CONTAINERS):
+        # Of an operation that is called several times, one for all calls.
+        original = source.operation if isinstance(source, KerasOperation) else source
+        if id(original) not in self._made:
+            if original is not source:
+                made = _again(original)
+            elif isinstance(source, CONTAINERS):
                 made = self.model(source)
-            elif isinstance(source, KerasOperation):
-                made = type(source.operation).from_config(source.operation.get_config())
             elif isinstance(source, keras.Operation) and is_raw(source):
                 made = KerasOperation(source, ((Slot(),), {}), name=source.name)
             else:
                 made = equal(source, self.library)
-            self._made[id(source)] = made
-        return self._made[id(source)]
+            self._made[id(original)] = made
+        return self._made[id(original)]
+
+
+def _again(operation: Any) -> Any:
+    """The same Keras 3 operation anew."""
+    try:
+        return type(operation).from_config(operation.get_config())
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise SparsityError(
+            f"the operation {operation.name!r} cannot be built again",
+            expected="an operation that its configuration describes",
+            received=str(error).strip().splitlines()[0][:300],
+            fix="give to_keras the Keras 3 model that this one came from: template=",
+        ) from error
 
 
 def _walk_keras(model: Any, starts: list[Any], caller: Callable[[Any], Any]) -> Any:

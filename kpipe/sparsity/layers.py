@@ -140,6 +140,8 @@ _CALLED = tuple(
     for d in (1, 2, 3)
 )
 
+_INTERPOLATIONS = {"nearest", "bilinear", "bicubic", "lanczos3", "lanczos5"}
+
 _SHARED_ACTIVATIONS = {
     *("elu", "exponential", "gelu", "linear", "relu", "selu", "sigmoid"),
     *("silu", "softmax", "softplus", "softsign", "swish", "tanh"),
@@ -152,9 +154,12 @@ def is_raw(operation: Any) -> bool:
         return True
     if type(operation) in _CALLED:
         return True
-    return isinstance(operation, keras.layers.Activation) and not _is_shared(
-        operation.get_config()["activation"]
-    )
+    if not isinstance(operation, keras.layers.Activation):
+        return False
+    function = operation.activation
+    # Keras gives a layer in such a place its weights when it is first called.
+    weighted = isinstance(function, keras.Layer) and type(function).build is not keras.Layer.build
+    return not weighted and not _is_shared(operation.get_config()["activation"])
 
 
 def equal(layer: Any, library: Any) -> Any:
@@ -193,8 +198,11 @@ def settings_of(layer: Any) -> dict[str, Any]:
     settings = {name: config[name] for name in FIELDS[kind] if name in config}
     for name, value in config.items():
         inert = name in _INERT or name.endswith("_initializer") or value is None or value is False
-        if name not in FIELDS[kind] and not inert and (name, value) not in _AT_REST:
+        at_rest = any(name == of and value == rest for of, rest in _AT_REST)
+        if name not in FIELDS[kind] and not inert and not at_rest:
             raise ValueError(f"{name}={value!r} has no equal in the other library")
+    if settings.get("interpolation", "nearest") not in _INTERPOLATIONS:
+        raise ValueError(f"interpolation={settings['interpolation']!r} is of one library alone")
     activation = settings.get("activation", "linear")
     if not _is_shared(activation):
         raise ValueError(f"the activation {activation!r} means something else, or nothing, there")
@@ -208,9 +216,20 @@ def settings_of(layer: Any) -> dict[str, Any]:
             value["class_name"],
         ):
             raise ValueError(f"{name} is {value['registered_name']}, of neither library")
+        elif value is not None and name.endswith(("_regularizer", "_constraint")):
+            _refuse_unequal_term(layer, name, value["class_name"])
     if kind == "BatchNormalization" and isinstance(settings["axis"], (list, tuple)):
         (settings["axis"],) = settings["axis"]
     return settings
+
+
+def _refuse_unequal_term(layer: Any, name: str, kind: str) -> None:
+    """A regularizer or constraint that is not a class of both libraries."""
+    module = "regularizers" if name.endswith("_regularizer") else "constraints"
+    homes = [getattr(getattr(library, module), kind, None) for library in (keras, tf_keras)]
+    used = getattr(layer, name, getattr(layer, f"_{name}", None))
+    if None in homes or type(used) not in homes:
+        raise ValueError(f"{name} is {kind} of {type(used).__module__}, not of both libraries")
 
 
 def _is_shared(activation: Any) -> bool:

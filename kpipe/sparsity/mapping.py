@@ -39,17 +39,25 @@ def layer_mapping(model: keras.Model | tf_keras.Model) -> pd.DataFrame:
     Raises:
         SparsityError: a model without a graph.
     """
-    graph = isinstance(model, (Functional, keras.Sequential)) or (
-        isinstance(model, tf_keras.Model) and model._is_graph_network
-    )
-    if not graph:
+    if not _has_graph(model):
         raise SparsityError(
             f"the model {getattr(model, 'name', model)!r} has no graph to rebuild",
-            expected="a built functional or Sequential model",
+            expected="a built functional or Sequential model without a call() of its own",
             received=type(model).__name__,
         )
     rows = [(path, _kind(part), *_outcome(part)) for path, part in _parts(model)]
     return pd.DataFrame(rows, columns=["path", "kind", "outcome", "reason"])
+
+
+def _has_graph(model: Any) -> bool:
+    if isinstance(model, keras.Sequential):
+        built = model._functional is not None
+    elif isinstance(model, tf_keras.Model):
+        built = model._is_graph_network
+    else:
+        built = isinstance(model, Functional)
+    library = type(model).call.__module__.partition(".")[0] if built else ""
+    return library in ("keras", "tf_keras")  # or it does more than its graph says
 
 
 def refuse_unequal(model: Any) -> None:
@@ -81,10 +89,17 @@ def _parts(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         )
     for part in model.operations if isinstance(model, Functional) else model.layers:
         path = f"{prefix}{part.name}"
-        if isinstance(part, CONTAINERS):
+        if isinstance(part, CONTAINERS) and _has_graph(part) and not _misnamed(part):
             yield from _parts(part, f"{path}/")
         elif not isinstance(part, (keras.layers.InputLayer, tf_keras.layers.InputLayer)):
             yield path, part
+
+
+def _misnamed(part: Any) -> str:
+    """Why the other library would not take the name; empty where it does."""
+    if not _SCOPE.fullmatch(part.name):
+        return "its name is none for TensorFlow: letters, digits, _ . - and no _ first"
+    return "" if "/" not in part.name else "its name is none for Keras 3, which allows no /"
 
 
 def _kind(part: Any) -> str:
@@ -92,8 +107,10 @@ def _kind(part: Any) -> str:
 
 
 def _outcome(part: Any) -> tuple[str, str]:
-    if not _SCOPE.fullmatch(part.name):
-        return "refused", "its name is none for TensorFlow: letters, digits, _ . - and no _ first"
+    if reason := _misnamed(part):
+        return "refused", reason
+    if isinstance(part, CONTAINERS):
+        return "refused", "a model with a call() of its own, which no graph tells"
     if isinstance(part, KerasOperation) or (isinstance(part, keras.Operation) and is_raw(part)):
         return "called", ""
     try:

@@ -41,14 +41,21 @@ class KerasOperation(tf_keras.layers.Layer):
         return copy
 
     @classmethod
-    def called(cls, operation: Any, args: Any, kwargs: Any) -> Any:
-        """What the operation gives for arguments that hold symbolic tensors of tf_keras."""
+    def called(cls, operation: Any, args: Any, kwargs: Any, name: str) -> Any:
+        """What the operation gives for arguments that hold symbolic tensors of tf_keras.
+
+        Args:
+            operation: of Keras 3.
+            args: positional arguments.
+            kwargs: keyword arguments.
+            name: of the layer that calls it, unique in its model.
+        """
         given = (tuple(args), dict(kwargs))
         tensors = [part for part in keras.tree.flatten(given) if isinstance(part, KerasTensor)]
         arguments = keras.tree.map_structure(
             lambda part: Slot() if isinstance(part, KerasTensor) else part, given
         )
-        return cls(operation, arguments, name=operation.name)(tensors)
+        return cls(operation, arguments, name=name)(tensors)
 
     def call(self, tensors: list[Any]) -> Any:
         """The operation on `tensors`, which take the slots in order."""

@@ -30,6 +30,7 @@ from kpipe.sparsity.training import (
     TrainingSettings,
     ZerosStay,
     check_training,
+    refuse_activity_regularizers,
     train,
     wrapped,
 )
@@ -76,6 +77,7 @@ def train_quantized(
     check_training(epochs, steps_per_epoch, settings)
     _refuse_models_inside(model)
     plain = to_tf_keras(model)
+    refuse_activity_regularizers(plain.layers)
     known = {layer.name for layer in plain.layers if _is_known(layer)}
     if not known:
         raise SparsityError(

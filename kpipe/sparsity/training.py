@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
@@ -32,6 +33,7 @@ __all__ = [
     "TrainingSettings",
     "ZerosStay",
     "check_training",
+    "refuse_activity_regularizers",
     "refuse_wrong",
     "train",
     "wrapped",
@@ -92,8 +94,14 @@ def wrapped(
     """
     paths: list[str] = []
     seeds = itertools.count(seed)
+    made: dict[int, Any] = {}
 
     def replaced(layer: Any, prefix: str) -> Any:
+        if id(layer) not in made:  # one for all models inside that share it
+            made[id(layer)] = _replaced(layer, prefix)
+        return made[id(layer)]
+
+    def _replaced(layer: Any, prefix: str) -> Any:
         if isinstance(layer, tf_keras.Model):
             return inside(layer, f"{prefix}{layer.name}/")
         if isinstance(layer, Random):
@@ -109,6 +117,7 @@ def wrapped(
             )
         if (other := wrap(layer)) is None:
             return layer
+        refuse_activity_regularizers([layer])
         paths.append(prefix + layer.name)
         return other
 
@@ -118,6 +127,17 @@ def wrapped(
         )
 
     return inside(model, ""), paths
+
+
+def refuse_activity_regularizers(layers: Iterable[Any]) -> None:
+    """TFMOT's wrappers lose the loss that a layer adds."""
+    wrong = [layer.name for layer in layers if getattr(layer, "activity_regularizer", None)]
+    if wrong:
+        raise SparsityError(
+            f"layers that regularize their outputs cannot be wrapped: {', '.join(wrong)}",
+            expected="layers without activity_regularizer",
+            fix="build the model without it, and give it the weights",
+        )
 
 
 def train(
@@ -149,6 +169,7 @@ def train(
             prepared.
     """
     fuse_normalizations(twin, True)
+    _refuse_unfinished(source)
     classes = twin.output_shape[-1]
     class_weight = all_class_weights(settings.class_weight, classes, SparsityError)
     twin.compile(optimizer=_optimizer(settings, epochs * steps_per_epoch))
@@ -160,8 +181,8 @@ def train(
     if done == epochs:
         return
     if done == 0 and prepare is not None:
-        prepare(_from(data, 0, steps_per_epoch))
-    batches = _from(data, done, steps_per_epoch)
+        prepare(_from(data, 0, steps_per_epoch, twin))
+    batches = _from(data, done, steps_per_epoch, twin)
     twin.compile(optimizer=twin.optimizer, loss=_loss(batches, settings), metrics=["accuracy"])
     with labels_in_range(classes, SparsityError):
         twin.fit(
@@ -175,7 +196,40 @@ def train(
         )
 
 
-def _from(data: Batches, epoch: int, steps_per_epoch: int) -> tf.data.Dataset:
+def _refuse_unfinished(model: keras.Model) -> None:
+    broken = [weight.path for weight in model.weights if not np.isfinite(weight.numpy()).all()]
+    if broken:
+        raise SparsityError(
+            f"the model {model.name!r} has weights that are NaN or infinite: {', '.join(broken)}",
+            expected="finite weights",
+            fix="train again with a lower learning rate, or load an earlier checkpoint",
+        )
+
+
+def _check_shapes(spec: Any, model: tf_keras.Model) -> None:
+    """Refuses batches that the model cannot take, as far as the dataset says their shapes."""
+    if isinstance(model.input_shape, (list, dict)):
+        return
+    images, labels = spec[:2]
+    wide = model.output_shape[-1]
+    shares = tf.TensorShape([None, wide])
+    classes = [tf.TensorShape([None]), tf.TensorShape([None, 1])]
+    fits = images.shape.is_compatible_with(model.input_shape)
+    whole = labels.dtype.is_integer or labels.dtype.is_bool
+    known = any(map(labels.shape.is_compatible_with, classes if whole else [shares]))
+    if not fits or not known:
+        raise SparsityError(
+            "the batches do not fit the model",
+            expected=f"images {model.input_shape}, and labels: integers (batch,), or shares of the "
+            f"classes, float32 (batch, {wide})",
+            received=f"images {images.shape}, labels {labels.dtype.name} {labels.shape}",
+            fix="batch the dataset, and resize the images",
+        )
+
+
+def _from(
+    data: Batches, epoch: int, steps_per_epoch: int, model: tf_keras.Model
+) -> tf.data.Dataset:
     """Batches from an epoch on, without end."""
     batches = data(epoch) if callable(data) else data
     spec = getattr(batches, "element_spec", None)
@@ -186,6 +240,13 @@ def _from(data: Batches, epoch: int, steps_per_epoch: int) -> tf.data.Dataset:
             "function of the epoch that gives one",
             received=type(batches).__name__ if spec is None else f"batches of {spec}",
             fix="tf.data.Dataset.from_tensor_slices((images, labels)).batch(32)",
+        )
+    _check_shapes(spec, model)
+    if batches.cardinality() == 0:
+        raise SparsityError(
+            "the data hold no batch",
+            expected="a tf.data.Dataset of (images, labels)",
+            fix="look where it became empty: len(list(dataset))",
         )
     return batches if callable(data) else batches.repeat().skip(epoch * steps_per_epoch)
 

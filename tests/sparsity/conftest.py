@@ -33,6 +33,17 @@ def small_classifier(size: int = 16) -> keras.Model:
     return seeded(keras.Model(inputs, outputs))
 
 
+def shared_between_models() -> keras.Model:
+    """A Dense layer that is used by a model and by another inside of it."""
+    shared = keras.layers.Dense(3, name="shared")
+    row = keras.Input((3,))
+    inner = keras.Model(row, keras.layers.ReLU()(shared(row)), name="inner")
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
+    x = keras.layers.Dense(2, activation="softmax")(shared(inner(x)))
+    return seeded(keras.Model(image, x))
+
+
 def sparse_classifier() -> keras.Model:
     """Every second weight of two kernels is zero, none of the others."""
     model = small_classifier()

@@ -11,7 +11,7 @@ from kpipe.errors import SparsityError
 from kpipe.sparsity import layer_mapping, to_keras, to_tf_keras
 from kpipe.sparsity.bridge import fuse_normalizations
 
-from .conftest import pixels, seeded, small_classifier
+from .conftest import pixels, seeded, shared_between_models, small_classifier
 
 
 def outputs_agree(model: keras.Model, size: int = 16) -> tf_keras.Model:
@@ -391,3 +391,119 @@ def test_settings_that_only_keras_3_knows_are_refused_by_their_layers():
     for said in ("conv 1 (Conv2D): its name", "object (Conv2D): the activation", "lambda (Dense):"):
         assert said in str(caught.value)
     assert "sine" not in str(caught.value)
+
+
+def test_what_is_called_as_it_is_may_be_called_twice():
+    def outputs(image):
+        gate = keras.layers.Activation("hard_sigmoid", name="gate")
+        pool = keras.layers.AdaptiveAveragePooling2D(4)
+        x = keras.layers.Add()([gate(image), gate(keras.layers.Conv2D(3, 1)(image))])
+        return keras.layers.Concatenate()([pool(x), pool(image / 255)])
+
+    model = image_model(outputs)
+    outputs_agree(model)
+    back = to_keras(to_tf_keras(model))
+    assert len(back.get_layer("gate")._inbound_nodes) == 2
+
+
+def test_what_is_shared_between_models_stays_shared():
+    model = shared_between_models()
+    twin = outputs_agree(model)
+    for back in (twin, to_keras(twin, model), to_keras(twin)):
+        assert back.count_params() == model.count_params()
+
+
+def misnamed():
+    image = keras.Input((16, 16, 3))
+    inner = keras.Model(image, keras.layers.ReLU()(image), name="my model")
+    return keras.Model(image, inner(image))
+
+
+def scaled(weights):
+    return keras.ops.sum(weights)
+
+
+def halved(image):
+    return image / 2
+
+
+class L2(keras.regularizers.L2):
+    """Of a name of Keras."""
+
+
+class Doubled(keras.Model):
+    """Its call() does more than its graph says."""
+
+    def __init__(self):
+        row = keras.Input((4,))
+        super().__init__(row, keras.layers.Dense(3)(row))
+
+    def call(self, inputs, training=None, mask=None):
+        return 2 * super().call(inputs)
+
+
+def around(model):
+    row = keras.Input((4,))
+    return keras.Model(row, model(row))
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (lambda: keras.Sequential([keras.layers.Dense(3)]), "no graph"),
+        (Doubled, "no graph"),
+        (lambda: around(Doubled()), r"call\(\) of its own"),
+        (misnamed, "none for TensorFlow"),
+        (lambda: image_model(keras.layers.Dense(2, kernel_regularizer=scaled)), "of both"),
+        (lambda: image_model(keras.layers.Dense(2, kernel_regularizer=L2())), "of both"),
+        (lambda: image_model(keras.layers.Activation(keras.layers.PReLU())), "something else"),
+    ],
+)
+def test_what_cannot_cross_is_refused_with_its_reason(build, reason):
+    with pytest.raises(SparsityError, match=reason):
+        to_tf_keras(build())
+
+
+def test_a_quantized_layer_is_refused_with_its_reason():
+    model = image_model(keras.layers.Dense(2))
+    with pytest.warns(UserWarning, match="InputLayer"):
+        model.quantize("int8")
+    assert layer_mapping(model)["outcome"].tolist() == ["refused"]
+
+
+def of_tf_keras(outputs) -> tf_keras.Model:
+    image = tf_keras.Input((16, 16, 3))
+    return tf_keras.Model(image, outputs(image))
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (lambda: tf_keras.layers.Dense(2, name="block/dense"), "none for Keras 3"),
+        (lambda: tf_keras.layers.Resizing(4, 4, interpolation="gaussian"), "one library alone"),
+        (
+            lambda: tf_keras.layers.Dense(
+                2, kernel_constraint=tf_keras.constraints.RadialConstraint()
+            ),
+            "not of both",
+        ),
+    ],
+)
+def test_what_keras_3_lacks_is_refused_with_its_reason(layer, reason):
+    with pytest.raises(SparsityError, match=reason):
+        to_keras(of_tf_keras(layer()))
+
+
+def test_an_operation_that_cannot_be_told_needs_the_template():
+    model = image_model(keras.layers.Activation(halved))
+    twin = to_tf_keras(model)
+    with pytest.raises(SparsityError, match="template="):
+        to_keras(twin)
+    with pytest.raises(SparsityError, match="template is no model"):
+        to_keras(twin, "x")
+
+
+def test_whole_numbers_stay_whole_in_a_sequential():
+    model = keras.Sequential([keras.Input((1,), dtype="int32"), keras.layers.Flatten()])
+    given = np.array([[16777217]], "int32")
+    np.testing.assert_array_equal(to_tf_keras(model)(given), given)

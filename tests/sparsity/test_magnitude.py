@@ -12,9 +12,18 @@ from kpipe.sparsity import (
     TrainingSettings,
     prune_magnitude,
     sparsity_of,
+    train_quantized,
 )
 
-from .conftest import Killed, batches, killed_after, pixels, seeded, small_classifier
+from .conftest import (
+    Killed,
+    batches,
+    killed_after,
+    pixels,
+    seeded,
+    shared_between_models,
+    small_classifier,
+)
 
 QUICK = {"sparsity": 0.5, "epochs": 3, "steps_per_epoch": 4}
 
@@ -368,3 +377,52 @@ def test_data_a_batch_short_are_noticed(model):
         with pytest.raises(SparsityError, match="data ended in epoch 1") as caught:
             prune_magnitude(model, lambda epoch, count=count: batches(epoch).take(count), **quick)
         assert received in str(caught.value)
+
+
+def test_what_is_shared_between_models_stays_shared_and_is_pruned_once():
+    model = shared_between_models()
+    found = prune_magnitude(model, batches, **QUICK)
+    assert found.count_params() == model.count_params()
+    assert sparsity_of(found)["inner/shared"] == sparsity_of(found)["shared"] > 0.4
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (pixels(8), np.zeros(8, "int64")),  # not batched
+        (pixels(8, 12)[None], np.zeros((1, 8), "int64")),
+        (pixels(8)[None], np.zeros((1, 8), "float32")),
+        (pixels(8)[None], np.zeros((1, 8, 3), "float32")),
+        (pixels(8)[None], np.zeros((1, 8, 2), "int64")),
+    ],
+)
+def test_batches_that_do_not_fit_are_refused(model, images, labels):
+    data = tf.data.Dataset.from_tensor_slices((images, labels))
+    with pytest.raises(SparsityError, match="do not fit"):
+        prune_magnitude(model, data, **QUICK)
+
+
+def test_data_without_a_batch_are_refused(model):
+    data = tf.data.Dataset.from_tensor_slices((pixels(8)[None], np.zeros((1, 8), "int64")))
+    with pytest.raises(SparsityError, match="no batch"):
+        prune_magnitude(model, data.take(0), **QUICK)
+
+
+def test_weights_that_are_no_numbers_are_refused():
+    broken = small_classifier()
+    value = broken.get_layer("stem").kernel.numpy()
+    value[0, 0, 0, 0] = np.nan
+    broken.get_layer("stem").kernel.assign(value)
+    with pytest.raises(SparsityError, match="stem/kernel"):
+        prune_magnitude(broken, batches, **QUICK)
+
+
+def test_layers_that_regularize_their_outputs_are_refused_by_name():
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, activity_regularizer="l1", name="first")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x))
+    with pytest.raises(SparsityError, match="first"):
+        prune_magnitude(model, batches, **QUICK)
+    with pytest.raises(SparsityError, match="first"):
+        train_quantized(model, batches, epochs=1, steps_per_epoch=1)
