@@ -11,6 +11,8 @@ from kpipe.errors import ExportError
 
 __all__ = ["calibration_images"]
 
+_NESTED = (tuple, list, dict)  # images with labels, which are told apart from arrays
+
 
 def calibration_images(
     calibration: Iterable[Any] | None, shape: tuple[int, int, int]
@@ -19,14 +21,21 @@ def calibration_images(
     expected = f"images (height, width, 3) or (n, height, width, 3) of size {shape} in [0, 255]"
     fix = "convert(model, 'int8', calibration=images) with a few hundred training images"
     images: list[np.ndarray] = []
+    if not isinstance(calibration, Iterable | None):
+        raise ExportError(
+            "int8 needs calibration images", expected=expected, received=repr(calibration), fix=fix
+        )
     for position, item in enumerate(calibration if calibration is not None else ()):
-        if isinstance(item, (tuple, list, dict)):
+        try:
+            batch = None if isinstance(item, _NESTED) else np.asarray(item, np.float32)
+        except (TypeError, ValueError):
+            batch = None
+        if batch is None:
             raise ExportError(
                 f"calibration item {position} is a {type(item).__name__}, not an array",
                 expected=expected,
                 fix="leave out the labels: dataset.map(lambda image, label: image)",
             )
-        batch = np.asarray(item, np.float32)
         if batch.shape[-3:] != shape or batch.ndim not in (3, 4):
             raise ExportError(
                 f"calibration item {position} does not have the model's input size",

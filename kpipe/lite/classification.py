@@ -98,7 +98,7 @@ class Classifier:
         if isinstance(item, Image.Image):
             return fit_image(item, size, background=self.background)
         array = np.asarray(item)
-        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or not array.size:
             raise TypeError(f"{array.dtype} array of shape {array.shape}")
         return fit_image(Image.fromarray(array), size)
 

@@ -7,7 +7,8 @@
     "mixed"     int8      int8, float  float32 [0, 255]     float32 probabilities
     "int8"      int8      int8         uint8 raw pixels     uint8 probabilities * 256
 
-Some activations of an int8 file are written otherwise than in the model; see `activations`.
+Answers of an int8 file that are no probabilities have the scale that the file says. Some of its
+activations are written otherwise than in the model; see `activations`.
 
 "mixed" is for those without calibration images: weights of convolutions and dense layers meet
 activations that are quantized as they come, while depthwise layers, where that costs more time
@@ -42,10 +43,12 @@ from kpipe.lite.calibration import calibration_images
 from kpipe.lite.chatter import quiet_stderr
 from kpipe.lite.interpreter import LiteModel
 from kpipe.lite.mixing import mixed
+from kpipe.lite.rewriting import probabilities_in_256ths
 
 __all__ = ["calibrated", "convert", "fresh_names", "quantized", "refuse_other_than_raw_pixels"]
 
 _LARGE = 30_000_000  # weights
+_LOOPS = {"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"}
 _ENDS = ("uint8", "float32")
 _MODES = ("float16", "dynamic", "mixed", "int8")
 
@@ -96,6 +99,8 @@ def convert(
     content = _converted(model, quantize, images, ends=ends)
     if quantize == "int8" and ends == "uint8":
         refuse_other_than_raw_pixels(content)
+        return probabilities_in_256ths(content)
+    LiteModel(content)  # which refuses what LiteRT cannot run
     return content
 
 
@@ -110,7 +115,7 @@ def _converted(
     with quiet_stderr(), warnings.catch_warnings():
         # Said by the converter of every uint8 input, although the statistics follow later.
         warnings.filterwarnings("ignore", message="Statistics for quantized inputs")
-        converter = _converter(model, _input_shape(model), delegable=quantize == "int8")
+        converter = _converter(model, _input_shape(model), int8=quantize == "int8")
         if quantize is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantize == "float16":
@@ -147,13 +152,14 @@ def quantized(ranges: bytes, keep: Iterable[str] = (), *, verify: bool = False) 
     """
     ends = {} if verify else {"input_data_type": tf.uint8, "output_data_type": tf.uint8}
     with quiet_stderr():
-        return bytes(
+        content = bytes(
             mlir_quantize(ranges, denylisted_nodes=[*keep], enable_numeric_verify=verify, **ends)
         )
+    return content if verify else probabilities_in_256ths(content)
 
 
 def _converter(
-    model: keras.Model, shape: tuple[int, int, int], *, delegable: bool
+    model: keras.Model, shape: tuple[int, int, int], *, int8: bool
 ) -> tf.lite.TFLiteConverter:
     # A functional model may have been built on a tensor, a list or a dict of one.
     structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
@@ -164,20 +170,34 @@ def _converter(
     module = tf.Module()
     with ExitStack() as traced:
         traced.enter_context(_fresh_names(model))
-        if delegable:
+        if int8:
             traced.enter_context(delegable_activations(model))
         # Keras variables are not found through a bare tf.function, and the converter then writes
         # a file without weights and says nothing.
         if sum(variable.value.shape.num_elements() for variable in model.weights) > _LARGE:
             module.weights = [variable.value for variable in model.weights]
             module.serve = _traced(lambda image: {"probabilities": call(image)}, shape)
+            function = module.serve.get_concrete_function()
         else:
             # Constants convert in half the time; of large ones there are too many copies.
             function = _traced(call, shape).get_concrete_function()
             frozen = convert_variables_to_constants_v2(function)
             module.serve = _traced(lambda image: {"probabilities": frozen(image)[0]}, shape)
         served = module.serve.get_concrete_function()
+    if int8:
+        _refuse_loops(function, model)
     return tf.lite.TFLiteConverter.from_concrete_functions([served], module)
+
+
+def _refuse_loops(function: Any, model: keras.Model) -> None:
+    """Measuring ranges inside of loops ends the process, without a word."""
+    found = sorted({o.type for o in function.graph.get_operations()} & _LOOPS)
+    if found:
+        raise ExportError(
+            f"the model {model.name!r} has loops or branches inside: {', '.join(found)}",
+            expected="a graph without them, whose ranges can be measured for int8",
+            fix='build recurrent layers with unroll=True, or take quantize="dynamic"',
+        )
 
 
 def _traced(function: Callable[[tf.Tensor], Any], shape: tuple[int, int, int]) -> Any:

@@ -18,6 +18,8 @@ from kpipe.lite.chatter import quiet_stderr
 
 __all__ = ["LiteModel"]
 
+_THREADS = 512  # with ten thousands of them LiteRT ends the process
+
 
 class LiteModel:
     """One file, opened and ready to answer.
@@ -38,9 +40,17 @@ class LiteModel:
     """
 
     def __init__(self, source: str | os.PathLike[str] | bytes, threads: int = 1) -> None:
-        if threads < 1:
+        if not isinstance(threads, int) or not 1 <= threads <= _THREADS:
             raise ExportError(
-                "a model needs a thread", expected="threads >= 1", received=f"{threads}"
+                "a model cannot be run by so many threads",
+                expected=f"threads, a whole number from 1 to {_THREADS}",
+                received=repr(threads),
+            )
+        if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
+            raise ExportError(
+                "there is no model to open",
+                expected="the path of a .tflite file, or its content",
+                received=repr(source)[:200],
             )
         if isinstance(source, bytearray | memoryview):
             source = bytes(source)
@@ -74,6 +84,13 @@ class LiteModel:
                 expected="one input (1, height, width, 3) and one output (1, classes)",
                 received=f"{[d['shape'].tolist() for d in inputs]} -> "
                 f"{[d['shape'].tolist() for d in outputs]}",
+            )
+        if -1 in self._input["shape_signature"][1:]:
+            raise ExportError(
+                f"{self.name} has an input of open size",
+                expected="(1, height, width, 3), all fixed",
+                received=str(self._input["shape_signature"].tolist()),
+                fix="export it with the size of its images",
             )
         self.image_size = shape[1], shape[2]
         self.classes = result[1]
@@ -152,16 +169,17 @@ class LiteModel:
 
     def _answer(self, image: np.ndarray) -> np.ndarray:
         scale, zero_point = self.input_quantization
-        if self.input_dtype == np.float32:
-            image = image.astype(np.float32)
+        if not scale:  # not quantized: pixels as they are
+            whole = np.rint(image) if self.input_dtype.kind in "iu" else image
+            image = whole.astype(self.input_dtype)
         elif image.dtype != self.input_dtype or (scale, zero_point) != (1.0, 0):
             limits = np.iinfo(self.input_dtype)
             steps = np.rint(image / scale) + zero_point
             image = np.clip(steps, limits.min, limits.max).astype(self.input_dtype)
         result = self.invoke(image)
         scale, zero_point = self._output["quantization"]
-        if result.dtype == np.float32:
-            return result
+        if not scale:
+            return result.astype(np.float32)
         return (result.astype(np.float32) - zero_point) * np.float32(scale)
 
 

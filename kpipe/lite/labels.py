@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,13 @@ def check_labels(labels: Sequence[str], classes: int, name: str) -> None:
     Raises:
         ExportError: they are not; everything that is wrong with them is named.
     """
+    wrong = [repr(label) for label in labels if not isinstance(label, str)]
+    if wrong:
+        raise ExportError(
+            f"the labels of {name} are not all text: {', '.join(wrong[:10])}",
+            expected=f"{classes} different names of one line, one for each output",
+            fix="labels=[str(label) for label in labels]",
+        )
     empty = [str(position) for position, label in enumerate(labels) if not label.strip()]
     broken = [label for label in labels if label.strip() and label.splitlines() != [label]]
     repeated = sorted({label for label in labels if labels.count(label) > 1 and label.strip()})
@@ -56,9 +64,9 @@ def read_labels(path: Path) -> list[str]:
     try:
         if not beside.exists() and zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                return archive.read(LABELS).decode().splitlines()
-        return beside.read_text(encoding="utf-8").splitlines()
-    except (OSError, KeyError, UnicodeDecodeError, zipfile.BadZipFile) as error:
+                return archive.read(LABELS).decode("utf-8-sig").splitlines()
+        return beside.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, KeyError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error) as error:
         raise ExportError(
             f"cannot read the labels of {path}: {error}",
             expected=f"{beside}, one name a line, or labels inside the file",

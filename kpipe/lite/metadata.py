@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.tools import flatbuffer_utils
 
 from kpipe.errors import ExportError
 from kpipe.lite.flatbuffer import Table, write
 from kpipe.lite.interpreter import LiteModel
 from kpipe.lite.labels import LABELS, check_labels, labels_text
+from kpipe.lite.rewriting import opened, written
 
 __all__ = ["add_metadata"]
 
@@ -88,7 +88,8 @@ def add_metadata(
     model = LiteModel(tflite)
     check_labels(labels, model.classes, model.name)
     scaling = [np.asarray(values, np.float32) for values in (mean, std)]
-    if any(values.shape not in ((1,), (3,)) for values in scaling) or not (scaling[1] > 0).all():
+    shaped = all(values.shape in ((1,), (3,)) for values in scaling)
+    if not shaped or not np.isfinite(np.concatenate(scaling)).all() or not (scaling[1] > 0).all():
         raise ExportError(
             "pixels cannot be normalized like this",
             expected="a mean and a std above 0, one number each or one for each of 3 channels",
@@ -154,35 +155,14 @@ def _table(kind: str, **values: Any) -> Table:
 
 def _with_buffer(tflite: bytes, metadata: bytes) -> bytes:
     """The model with the metadata in a buffer of its own, without a zip archive behind it."""
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(tflite))
+    model = opened(tflite)
     own = [entry for entry in model.metadata or [] if entry.name == _ENTRY]
     if not own:
         own = [schema.MetadataT(name=_ENTRY, buffer=len(model.buffers))]
         model.metadata = [*(model.metadata or []), *own]
         model.buffers.append(schema.BufferT())
     model.buffers[own[0].buffer].data = np.frombuffer(metadata, np.uint8)
-    model.buffers = [_Buffer(data=b.data) for b in model.buffers]
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
-
-
-class _Buffer(schema.BufferT):
-    """A buffer whose data stand at a multiple of 16 bytes, as the schema asks for.
-
-    Generated Python code does not see to that, and a kernel may load 16 bytes at once.
-    """
-
-    def Pack(self, builder: Any) -> Any:
-        place = None
-        if self.data is not None:
-            content = bytes(self.data)
-            builder.StartVector(1, len(content), 16)
-            builder.head = builder.Head() - len(content)
-            builder.Bytes[builder.Head() : builder.Head() + len(content)] = content
-            place = builder.EndVector()
-        schema.BufferStart(builder)
-        if place is not None:
-            schema.BufferAddData(builder, place)
-        return schema.BufferEnd(builder)
+    return written(model)
 
 
 def _with_labels(tflite: bytes, labels: Sequence[str]) -> bytes:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
+from kpipe.ensemble import average
 from kpipe.errors import ExportError
 from kpipe.lite import LiteModel, conversion, convert
 
@@ -264,3 +265,52 @@ def test_half_precision_is_refused_by_its_layers():
 def test_what_is_no_built_model_is_refused(thing):
     with pytest.raises(ExportError, match="only a built Keras 3 model"):
         convert(thing)
+
+
+def test_an_int8_ensemble_gives_256_times_the_probability_too(model):
+    ensemble = average([model, seeded(small_classifier(), 1)])
+    content, images = convert(ensemble, "int8", photos(16)), photos(8, seed=1)
+    (given,) = Interpreter(model_content=content).get_output_details()
+    assert given["quantization"] == (1 / 256, 0)
+    expected = ensemble.predict(images.astype(np.float32), verbose=0)
+    opened = LiteModel(content)
+    raw = np.concatenate([opened.invoke(image[None]).copy() for image in images])
+    assert np.abs(raw / 256 - expected).max() < 0.1
+    assert content == convert(ensemble, "int8", photos(16))
+
+
+def test_answers_that_are_no_probabilities_keep_their_scale(model):
+    logits = keras.Model(model.input, 30 * model.layers[-2].output - 10)
+    opened, images = LiteModel(convert(logits, "int8", photos(16))), photos(8, seed=1)
+    expected = logits.predict(images.astype(np.float32), verbose=0)
+    assert expected.min() < 0 and expected.max() > 1
+    assert np.abs(opened.predict(images) - expected).max() < 0.1 * np.ptp(expected)
+
+
+@pytest.mark.parametrize("cell", [keras.layers.LSTM, keras.layers.GRU])
+def test_loops_have_no_int8_form_and_unrolled_they_have(cell):
+    """The converter would end the process."""
+
+    def recurrent(**kwargs):
+        inputs = keras.Input((8, 8, 3))
+        x = cell(4, **kwargs)(keras.layers.Reshape((8, 24))(inputs))
+        return keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x))
+
+    with pytest.raises(ExportError, match="unroll=True"):
+        convert(recurrent(), "int8", photos(4, 8))
+    LiteModel(convert(recurrent(unroll=True), "int8", photos(4, 8)))
+
+
+def test_a_file_that_litert_cannot_run_is_refused():
+    inputs = keras.Input((8, 8, 3))
+    six = keras.layers.Dense(6)(keras.layers.Flatten()(inputs))
+    real, _ = keras.ops.rfft(six)  # of lengths that are powers of two alone
+    model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(real))
+    with pytest.raises(ExportError, match="LiteRT"):
+        convert(model)
+
+
+@pytest.mark.parametrize("calibration", [5, "photo.jpg", ["photo.jpg"], [object()]])
+def test_calibration_that_holds_no_images_is_refused(model, calibration):
+    with pytest.raises(ExportError, match="calibration"):
+        convert(model, "int8", calibration)

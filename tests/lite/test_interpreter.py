@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kpipe.errors import ExportError
-from kpipe.lite import LiteModel
+from kpipe.lite import LiteModel, convert
 
 from .conftest import photos
 
@@ -84,3 +86,51 @@ def test_images_that_do_not_fit_are_refused(float_file, images, message):
 def test_opening_says_nothing(float_file, capfd):
     LiteModel(float_file).predict(photos(1))
     assert capfd.readouterr().err == ""
+
+
+def foreign(model: keras.Model) -> bytes:
+    """A file by TensorFlow's own converter."""
+    return tf.lite.TFLiteConverter.from_keras_model(model).convert()
+
+
+def whole(kind: str) -> keras.Model:
+    """Takes pixels that are not quantized, of a type of their own."""
+    image = keras.Input((8, 8, 3), dtype=kind)
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
+    return keras.Model(image, keras.layers.Dense(3, activation="softmax")(x))
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int32"])
+def test_pixels_that_are_not_quantized_are_taken_as_they_are(kind):
+    model, images = whole(kind), photos(4, 8)
+    expected = model.predict(images.astype(kind), verbose=0)
+    for given in (images, images.astype("float32")):
+        np.testing.assert_allclose(LiteModel(foreign(model)).predict(given), expected, atol=1e-5)
+
+
+def test_answers_in_whole_numbers_are_given_as_they_are():
+    image = keras.Input((8, 8, 3))
+    sums = keras.layers.Dense(3)(keras.layers.Flatten()(image))
+    model, images = keras.Model(image, keras.ops.cast(sums, "int32")), photos(4, 8)
+    expected = model.predict(images.astype("float32"), verbose=0)
+    assert np.ptp(expected) > 10
+    np.testing.assert_allclose(LiteModel(convert(model)).predict(images), expected, atol=1)
+
+
+def test_an_open_size_is_refused():
+    image = keras.Input((None, None, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(3, 1)(image))
+    with pytest.raises(ExportError, match="open size"):
+        LiteModel(foreign(keras.Model(image, x)))
+
+
+@pytest.mark.parametrize("threads", [0, 100_000, "2", 1.5])
+def test_threads_that_there_cannot_be_are_refused(float_file, threads):
+    with pytest.raises(ExportError, match="threads"):
+        LiteModel(float_file, threads)
+
+
+@pytest.mark.parametrize("source", [None, 3])
+def test_what_is_no_model_is_refused(source):
+    with pytest.raises(ExportError, match="no model"):
+        LiteModel(source)
