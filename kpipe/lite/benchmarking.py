@@ -127,11 +127,11 @@ def latency(model: Any, threads: int = 1, runs: int = 100, *, quantize: str | No
     """
     if not isinstance(model, (str, os.PathLike, bytes)):
         # Only a Keras model needs Keras: timing a file must not load TensorFlow.
-        from kpipe.lite.conversion import convert
+        from kpipe.lite.conversion import convert, input_shape
 
         calibration = None
         if quantize == "int8":
-            shape = (2, *model.input_shape[1:])
+            shape = (2, *input_shape(model))
             calibration = [np.random.default_rng(0).uniform(0, 255, shape).astype("float32")]
         model = convert(model, quantize, calibration)
     return float(np.median(_durations([LiteModel(model, threads)], runs)[0])) * 1000

@@ -5,6 +5,7 @@ photo -> `kpipe.pixels.fit_photo`, as for training -> raw pixels in [0, 255] -> 
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ class Classifier:
         Raises:
             DataError: images that cannot be read, every one of them named.
         """
+        if hasattr(images, "__array__") and np.asarray(images).dtype != object:
+            images = np.asarray(images)  # a tensor of some library, too
         items = [images] if _is_one(images) else list(images)
         pixels, refused = [], []
         for position, item in enumerate(items):
@@ -97,6 +100,8 @@ class Classifier:
                 return fit_photo(file, path.suffix, size, background=self.background)
         if isinstance(item, Image.Image):
             return fit_image(item, size, background=self.background)
+        if isinstance(item, (bytes, bytearray, io.IOBase)):
+            raise TypeError(f"a {type(item).__name__}; PIL.Image.open reads an open file")
         array = np.asarray(item)
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or not array.size:
             raise TypeError(f"{array.dtype} array of shape {array.shape}")
@@ -114,4 +119,5 @@ class Classifier:
 def _is_one(images: Any) -> bool:
     if isinstance(images, np.ndarray):
         return images.ndim <= 3
-    return isinstance(images, (str, os.PathLike, Image.Image)) or not isinstance(images, Iterable)
+    one = (str, os.PathLike, Image.Image, bytes, bytearray, io.IOBase)
+    return isinstance(images, one) or not isinstance(images, Iterable)

@@ -45,7 +45,14 @@ from kpipe.lite.interpreter import LiteModel
 from kpipe.lite.mixing import mixed
 from kpipe.lite.rewriting import probabilities_in_256ths
 
-__all__ = ["calibrated", "convert", "fresh_names", "quantized", "refuse_other_than_raw_pixels"]
+__all__ = [
+    "calibrated",
+    "convert",
+    "fresh_names",
+    "input_shape",
+    "quantized",
+    "refuse_other_than_raw_pixels",
+]
 
 _LARGE = 30_000_000  # weights
 _LOOPS = {"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"}
@@ -93,7 +100,7 @@ def convert(
         )
     if quantize == "mixed":
         return mixed(convert(model))
-    shape = _input_shape(model)
+    shape = input_shape(model)
     _refuse_unfinished_weights(model)
     images = calibration_images(calibration, shape) if quantize == "int8" else []
     content = _converted(model, quantize, images, ends=ends)
@@ -115,7 +122,7 @@ def _converted(
     with quiet_stderr(), warnings.catch_warnings():
         # Said by the converter of every uint8 input, although the statistics follow later.
         warnings.filterwarnings("ignore", message="Statistics for quantized inputs")
-        converter = _converter(model, _input_shape(model), int8=quantize == "int8")
+        converter = _converter(model, input_shape(model), int8=quantize == "int8")
         if quantize is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantize == "float16":
@@ -232,8 +239,12 @@ def fresh_names(model: keras.Model) -> list[tuple[keras.Layer, str]]:
     return named
 
 
-def _input_shape(model: keras.Model) -> tuple[int, int, int]:
-    """(height, width, 3) of a model with one image input and one row of class scores."""
+def input_shape(model: keras.Model) -> tuple[int, int, int]:
+    """(height, width, 3) of a model with one image input and one row of class scores.
+
+    Raises:
+        ExportError: another kind of model.
+    """
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise ExportError(
             "only a built Keras 3 model with a graph converts",

@@ -24,6 +24,7 @@ from kpipe.lite.conversion import (
     calibrated,
     convert,
     fresh_names,
+    input_shape,
     quantized,
     refuse_other_than_raw_pixels,
 )
@@ -100,7 +101,7 @@ def quantize_selectively(
             received=f"tolerance={tolerance}, most={most}",
         )
     float32 = convert(model)
-    images = calibration_images(calibration, model.input_shape[1:])
+    images = calibration_images(calibration, input_shape(model))
     ranges = calibrated(model, images)
     aim = accuracy(float32)
     least = aim - tolerance

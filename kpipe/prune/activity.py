@@ -86,7 +86,7 @@ class Watched:
 
     def _mean(self, data: Iterable[Any], of_batch: Callable[..., Any], *, labels: bool) -> Any:
         total, sums = 0, None
-        for images, truth in _batches(data, labels):
+        for images, truth in _batches(data, self.probe, labels):
             found = tf.nest.map_structure(
                 lambda x: x.numpy().astype(float), of_batch(images, truth)
             )
@@ -170,16 +170,23 @@ def refuse_several_inputs(model: keras.Model, what: str, fix: str) -> None:
         )
 
 
-def image_batches(data: Iterable[Any] | None) -> Iterable[tf.Tensor]:
+def image_batches(data: Iterable[Any] | None, model: keras.Model) -> Iterable[tf.Tensor]:
     """The images of each batch, float32; labels beside them are not looked at.
 
     Args:
         data: one array of images, or batches of images or (images, ...); None for none.
+        model: of one input, which takes them.
+
+    Raises:
+        PruneError: images of another size or number of channels.
     """
-    return (images for images, _ in _batches(data, labels=False))
+    return (images for images, _ in _batches(data, model, labels=False))
 
 
-def _batches(data: Iterable[Any] | None, labels: bool) -> Iterable[tuple[tf.Tensor, tf.Tensor]]:
+def _batches(
+    data: Iterable[Any] | None, model: keras.Model, labels: bool
+) -> Iterable[tuple[tf.Tensor, tf.Tensor]]:
+    taken = tf.TensorShape(model.inputs[0].shape)
     data = [data] if isinstance(data, np.ndarray | tf.Tensor) else data
     if not isinstance(data, Iterable | None):
         raise PruneError(
@@ -191,6 +198,14 @@ def _batches(data: Iterable[Any] | None, labels: bool) -> Iterable[tuple[tf.Tens
         images, *rest = item if isinstance(item, tuple | list) else (item,)
         if isinstance(images, dict) and len(images) == 1:  # a model of one input, by its name
             (images,) = images.values()
+        shape = np.shape(images)
+        if len(shape) == taken.rank and not taken.is_compatible_with(shape):
+            raise PruneError(
+                "the images do not fit the model",
+                expected=str(tuple(taken)),
+                received=str(shape),
+                fix="give batches as the model takes them",
+            )
         if labels and not rest:
             raise PruneError(
                 "this criterion needs labels, and the data has none",

@@ -182,7 +182,7 @@ def _protect(
     """Freezes the model's outputs and the layers named, as the first reasons to be given."""
     makers = graph.makers()
     facts = [(ids[tensor], makers[tensor].name, "a model output") for tensor in graph.outputs]
-    named = [protect] if isinstance(protect, str) else list(protect)
+    named = [protect] if isinstance(protect, str) else list(protect or ())
     known = {operation.name: operation for operation in graph.operations}
     unknown = [name for name in named if name not in known]
     if unknown:

@@ -64,7 +64,7 @@ class Reference:
             f"the statistics of {model.name!r} cannot be shifted",
             "leave calibration out: in training, statistics follow the batches",
         )
-        self._batches = [(batch, _moments(graph, batch)) for batch in image_batches(images)]
+        self._batches = [(batch, _moments(graph, batch)) for batch in image_batches(images, model)]
         if not self._batches:
             raise PruneError(
                 "there are no images to shift the statistics by",

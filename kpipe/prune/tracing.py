@@ -206,7 +206,7 @@ class _Reader:
 def _config(source: Any) -> dict[str, Any]:
     try:
         return source.get_config()
-    except NotImplementedError as error:
+    except (NotImplementedError, TypeError) as error:
         raise PruneError(
             f"{source.name!r} ({kind_of(source)}) cannot be built again",
             expected="an operation with get_config()",

@@ -66,3 +66,12 @@ def test_latency_takes_keras_models_paths_and_bytes(model, float_file, int8_file
 def test_nothing_to_time_is_refused(float_file):
     with pytest.raises(ExportError, match="runs=0"):
         benchmark(float_file, runs=0)
+
+
+@pytest.mark.parametrize("sizes", [((8, 8, 3), (8, 8, 3)), ((None, None, 3),)])
+def test_the_latency_of_what_is_no_image_classifier_is_refused(sizes):
+    inputs = [keras.Input(size) for size in sizes]
+    pooled = [keras.layers.GlobalAveragePooling2D()(x) for x in inputs]
+    x = keras.layers.Concatenate()(pooled) if len(pooled) > 1 else pooled[0]
+    with pytest.raises(ExportError, match="image classifier"):
+        latency(keras.Model(inputs, keras.layers.Dense(2)(x)), quantize="int8")

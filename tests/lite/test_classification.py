@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from kpipe.errors import DataError, ExportError
@@ -188,3 +190,16 @@ def test_labels_that_are_no_text_are_refused(path, float_file):
 def test_a_photo_without_pixels_is_refused(path, shape):
     with pytest.raises(DataError, match="cannot be read"):
         Classifier(path).predict(np.zeros(shape, "uint8"))
+
+
+def test_a_tensor_is_one_photo(path):
+    array = photos(1)[0]
+    assert Classifier(path).predict(tf.constant(array)) == Classifier(path).predict(array)
+
+
+def test_what_is_no_photo_is_told_in_a_line(path):
+    content = (path.parent / "labels.txt").read_bytes()
+    for images in (content, io.BytesIO(content), tf.zeros((30, 30, 3))):
+        with pytest.raises(DataError) as told:
+            Classifier(path).predict(images)
+        assert len(str(told.value)) < 300

@@ -227,6 +227,11 @@ def test_labels_of_no_class_are_refused(model: keras.Model, label: int) -> None:
         rank(model, "taylor", [(IMAGES, np.full(12, label))])
 
 
+def test_images_of_other_channels_are_refused(model: keras.Model) -> None:
+    with pytest.raises(PruneError, match="do not fit"):
+        rank(model, "apoz", np.zeros((4, 6, 5, 4), "float32"))
+
+
 def test_data_that_is_none_is_refused(model: keras.Model) -> None:
     with pytest.raises(PruneError, match="received: 5"):
         rank(model, "apoz", 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import keras
@@ -245,3 +246,11 @@ def test_a_plan_that_is_none_is_refused() -> None:
         plan(model, {5: [1]})
     with pytest.raises(PruneError, match="by a plan"):
         remove_filters(model, {"a_expand": [1]})
+
+
+def test_an_activation_that_cannot_be_told_is_refused_by_its_layer() -> None:
+    pixels = nets.image()
+    own = functools.partial(keras.activations.relu, max_value=2.0)
+    model = keras.Model(pixels, layers.Conv2D(4, 1, activation=own, name="conv")(pixels))
+    with pytest.raises(PruneError, match="'conv'"):
+        plan(model, {})
