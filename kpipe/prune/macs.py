@@ -40,7 +40,7 @@ class Terms:
         operation: what is called.
         read: number of the tensor read.
         made: number of the tensor made.
-        spots: spatial positions of the two.
+        spots: spatial positions of the two, in all rows of the batch that an image has there.
     """
 
     operation: Operation
@@ -61,14 +61,32 @@ def terms(graph: Graph) -> list[Terms]:
     Raises:
         PruneError: the image size is not fixed.
     """
-    found = []
+    found, rows = [], _rows(graph)
     for operation in graph.operations:
         rule = rule_of(operation)
         for call in operation.calls if rule is not None and rule.macs is not None else ():
             read, made = call.inputs[0], call.outputs[0]
-            spots = (positions(graph.shapes[read]), positions(graph.shapes[made]))
-            found.append(Terms(operation, read, made, spots))
+            before, after = (rows[t] * positions(graph.shapes[t]) for t in (read, made))
+            found.append(Terms(operation, read, made, (before, after)))
     return found
+
+
+def _rows(graph: Graph) -> dict[int, int]:
+    """Tensor number -> rows of the batch for each image: a raw reshape may lay positions there."""
+    rows: dict[int, int] = {}
+    for place, use in graph.order:
+        operation = graph.operations[place]
+        call = operation.calls[use]
+        given = max((rows[tensor] for tensor in call.inputs), default=1)
+        for tensor in call.outputs:
+            rows[tensor] = given
+            if operation.kind == "ops.Reshape":
+                before, after = (
+                    math.prod(int(size or 0) for size in graph.shapes[t][1:])  # 0: an open one
+                    for t in (call.inputs[0], tensor)
+                )
+                rows[tensor] = given * before // after if before and after else given
+    return rows
 
 
 def count_macs(model: keras.Model) -> int:

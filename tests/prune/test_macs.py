@@ -35,6 +35,14 @@ def test_counts_by_hand(layer: layers.Layer, macs: int) -> None:
     assert count_macs(keras.Sequential([keras.Input((8, 8, 4)), layer])) == macs
 
 
+def test_positions_that_a_reshape_lays_along_the_batch_count() -> None:
+    inputs = nets.image(6)
+    rows = layers.Dense(5)(keras.ops.reshape(inputs, (-1, 6)))
+    back = keras.ops.reshape(rows, (-1, 64, 5))
+    model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling1D()(back)))
+    assert count_macs(model) == 64 * 6 * 5 + 5 * 3
+
+
 def test_a_layer_used_twice_costs_twice() -> None:
     inputs = nets.image()
     layer = layers.Conv2D(3, 1)
