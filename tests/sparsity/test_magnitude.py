@@ -135,6 +135,7 @@ def test_class_weight_changes_the_result(model, pruned):
     assert not np.array_equal(pruned.get_layer("top").bias, weighted.get_layer("top").bias)
 
 
+@pytest.mark.slow
 def test_whole_labels_given_as_shares_with_weights_train_alike(model):
     def as_shares(first_epoch):
         return batches(first_epoch).map(
@@ -150,6 +151,7 @@ def test_whole_labels_given_as_shares_with_weights_train_alike(model):
         prune_magnitude(model, as_shares, **QUICK, settings=settings)
 
 
+@pytest.mark.slow
 def test_one_dataset_is_repeated_and_resumed(tmp_path, model):
     images = pixels(16)
     labels = (images[:, :8].mean((1, 2, 3)) > 127.5).astype(np.int64)
@@ -234,6 +236,7 @@ def test_the_share_of_zeros_is_said_once(model, share):
         prune_magnitude(model, batches, epochs=1, steps_per_epoch=4, **share)
 
 
+@pytest.mark.slow
 def test_a_rate_may_fall_along_a_cosine_and_survives_a_cut(tmp_path, model):
     def falling(**more):
         return TrainingSettings(rate_schedule="cosine", learning_rate=0.01, **more)
@@ -370,6 +373,7 @@ def test_kernels_of_a_few_weights_are_pruned_as_far_as_they_can_be():
     assert shares["gray"] == pytest.approx(1 / 3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
 def test_data_a_batch_short_are_noticed(model):
     quick = {"sparsity": 0.5, "epochs": 2, "steps_per_epoch": 2}

@@ -118,6 +118,7 @@ def test_ranges_are_measured_before_anything_is_learned(monkeypatch):
     assert float(largest) == pytest.approx(np.mean(found), rel=0.05)
 
 
+@pytest.mark.slow
 def test_killed_training_continues_and_ends_as_if_never_killed(tmp_path, model, trained):
     settings = TrainingSettings(learning_rate=1e-3, on_epoch=killed_after(0))
     with pytest.raises(Killed):
@@ -133,6 +134,7 @@ def test_killed_training_continues_and_ends_as_if_never_killed(tmp_path, model, 
     np.testing.assert_array_equal(again.get_weights()[0], trained.get_weights()[0])
 
 
+@pytest.mark.slow
 def test_what_tfmot_does_not_know_computes_as_before():
     """Raw operations, Multiply, nonlinearities of Keras 3, normalizations without a convolution."""
 

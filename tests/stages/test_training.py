@@ -86,6 +86,7 @@ def test_phases_are_trained_in_order_and_told(perform, data_folder: Path, weight
     assert FineTune(**read_about(folder)["recipe"]) == stage
 
 
+@pytest.mark.slow
 def test_features_of_the_frozen_backbone_are_computed_once_for_all_runs(
     perform, data_folder: Path, weights: Path, tmp_path: Path
 ) -> None:
@@ -141,6 +142,7 @@ def test_features_are_told_apart_by_all_that_they_depend_on(
     assert second.features.folder is None, "its epochs of the data are others"
 
 
+@pytest.mark.slow
 def test_trained_small_it_ends_at_full_size(photos: Photos, tmp_path: Path) -> None:
     recipe = FineTune(
         "MobileNetV2",

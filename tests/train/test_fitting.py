@@ -416,6 +416,7 @@ class Steps(keras.callbacks.Callback):
         self.seen.append([v.numpy() for v in self.model.trainable_variables])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_folder", [False, True])
 def test_averages_of_the_weights_go_on_through_the_switch_and_are_what_is_kept(
     with_folder: bool, tmp_path: Path
@@ -539,6 +540,7 @@ def test_with_a_loss_scale_too_the_averages_are_what_is_kept(tmp_path: Path) -> 
         keras.config.set_dtype_policy(before)
 
 
+@pytest.mark.slow
 def test_the_best_file_of_a_model_checkpoint_outlives_a_cut(tmp_path: Path) -> None:
     def saving() -> keras.callbacks.Callback:
         path = tmp_path / "best.weights.h5"
