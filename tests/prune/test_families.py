@@ -44,7 +44,7 @@ HEAVY = {
 
 
 def cut(name: str) -> tuple[keras.Model, keras.Model, Plan]:
-    """The network opened, random everywhere; what is left of it without random filters; the plan."""
+    """The network opened, random everywhere; what a random plan leaves of it; the plan."""
     options, size, share = FAMILIES[name]
     base = backbone(name, image_size=size, weights=None, **options)
     model = classifier(base, 3, dropout=0.0)
