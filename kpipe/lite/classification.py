@@ -73,8 +73,9 @@ class Classifier:
         Raises:
             DataError: images that cannot be read, every one of them named.
         """
-        if hasattr(images, "__array__") and np.asarray(images).dtype != object:
-            images = np.asarray(images)  # a tensor of some library, too
+        if hasattr(images, "__array__"):  # a tensor of some library, too
+            array = np.asarray(images)
+            images = images if array.dtype == object else array
         items = [images] if _is_one(images) else list(images)
         pixels, refused = [], []
         for position, item in enumerate(items):

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from kpipe.errors import PruneError
-from kpipe.prune.surgery import plan, remove_filters
+from kpipe.prune.surgery import copied
 
 __all__ = ["Activity", "Watched", "image_batches", "refuse_several_inputs", "watch"]
 
@@ -228,7 +228,7 @@ def watch(model: keras.Model, names: Iterable[str]) -> Watched:
         f"what {model.name!r} does on images cannot be measured",
         "rank by what looks at weights alone: l1, l2, bn_scale, geometric_median",
     )
-    flat = remove_filters(model, plan(model, {}))
+    flat = copied(model)
     known = {operation.name: operation for operation in flat.operations}
     outputs: list[Any] = []
     places: dict[str, tuple[int, ...]] = {}

@@ -1,4 +1,4 @@
-"""The numbers that functions of one's own give: scores, losses, milliseconds."""
+"""The numbers that functions of one's own give: scores and losses."""
 
 from __future__ import annotations
 
@@ -7,15 +7,28 @@ from typing import Any
 
 from kpipe.errors import PruneError
 
-__all__ = ["finite"]
+__all__ = ["loss_of", "score_of"]
 
 
-def finite(answer: Any, what: str, expected: str) -> float:
-    """A number from such a function.
+def score_of(answer: Any) -> float:
+    """What `evaluate` gave.
 
     Raises:
-        PruneError: it is none, or not finite; `what` says which function gave it.
+        PruneError: it is no number, or not finite.
     """
+    return _finite(answer, "evaluate gave no score", "a finite number, more is better")
+
+
+def loss_of(answer: Any) -> float:
+    """What `loss` gave.
+
+    Raises:
+        PruneError: it is no number, or not finite.
+    """
+    return _finite(answer, "loss gave no number", "a finite one, less is better")
+
+
+def _finite(answer: Any, what: str, expected: str) -> float:
     try:
         value = float(answer)
     except (TypeError, ValueError):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 import keras
 
 from kpipe.errors import PruneError, nearest
-from kpipe.prune.answers import finite
+from kpipe.prune.answers import loss_of
 from kpipe.prune.rebuilding import rebuild
 from kpipe.prune.residuals import ResidualBlock, find_blocks
 from kpipe.prune.tracing import read
@@ -41,11 +41,7 @@ def rank_blocks(model: keras.Model, loss: Loss) -> dict[str, float]:
         loss: (uncompiled model) -> a loss on validation data.
     """
     losses = {
-        block.name: finite(
-            loss(remove_blocks(model, [block.name])),
-            "loss gave no number",
-            "a finite one, less is better",
-        )
+        block.name: loss_of(loss(remove_blocks(model, [block.name])))
         for block in residual_blocks(model)
     }
     return dict(sorted(losses.items(), key=lambda item: item[1]))

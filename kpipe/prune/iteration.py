@@ -26,7 +26,7 @@ import keras
 import numpy as np
 
 from kpipe.errors import PruneError
-from kpipe.prune.answers import finite
+from kpipe.prune.answers import loss_of, score_of
 from kpipe.prune.blocks import Loss
 from kpipe.prune.criteria import Criterion, find_criterion
 from kpipe.prune.groups import couple
@@ -34,7 +34,7 @@ from kpipe.prune.macs import count_macs, count_params
 from kpipe.prune.removals import RankedRemoval, Removal, TriedRemoval
 from kpipe.prune.rounds import Round, Store
 from kpipe.prune.selection import Selection
-from kpipe.prune.surgery import plan, remove_filters
+from kpipe.prune.surgery import copied
 from kpipe.prune.targets import Latency, Target, find_target
 from kpipe.prune.tracing import read
 
@@ -184,15 +184,17 @@ def prune_filters(
     def lost(smaller: keras.Model) -> float:
         if loss is None:
             return -_scored(smaller, evaluate)
-        return finite(loss(smaller), "loss gave no number", "a finite one, less is better")
+        return loss_of(loss(smaller))
 
     digest = request.digest(model)
     # `evaluate` and `latency` may compile what they are given.
-    model = remove_filters(model, plan(model, {}))
+    model = copied(model)
     chosen = (model, asked, request.selection, criterion, calibration)
-    removal = (
-        RankedRemoval(*chosen) if asked.latency is None else TriedRemoval(*chosen, lost, progress)
-    )
+    removal: Removal
+    if asked.latency is None:
+        removal = RankedRemoval(*chosen)
+    else:
+        removal = TriedRemoval(*chosen, loss=lost, progress=progress)
     original, cost = count_macs(model), asked.cost(model)
     _check(request, cost, removal)
     with tempfile.TemporaryDirectory() as passing:
@@ -229,7 +231,7 @@ def _scored(model: keras.Model, evaluate: Evaluate) -> float:
         raise PruneError(
             "finetune gave no model", expected="a keras.Model, or None", received=repr(model)
         )
-    return finite(evaluate(model), "evaluate gave no score", "a finite number, more is better")
+    return score_of(evaluate(model))
 
 
 def _check(request: _Request, cost: float, removal: Removal) -> None:

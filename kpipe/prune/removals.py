@@ -125,15 +125,12 @@ class TriedRemoval(Removal):
     def __init__(
         self,
         model: keras.Model,
-        target: Target,
-        selection: Selection,
-        criterion: str | Criterion,
-        images: Iterable[Any] | None,
+        *given: Any,
         loss: Loss,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        super().__init__(model, target, selection, criterion, images)
-        self._limits = Limits(model, selection)
+        super().__init__(model, *given)
+        self._limits = Limits(model, self._selection)
         self._loss, self._progress = loss, progress
 
     def lowest(self) -> float:

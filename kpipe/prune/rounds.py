@@ -20,7 +20,7 @@ from pathlib import Path
 import keras
 
 from kpipe.errors import PruneError
-from kpipe.prune.surgery import plan, remove_filters
+from kpipe.prune.surgery import copied
 from kpipe.prune.tracing import read
 
 __all__ = ["Round", "Store"]
@@ -92,7 +92,7 @@ class Store:
         if model is not None:
             # A copy, because an optimizer and its losses do not belong in the file.
             aside = self.folder / "aside.keras"
-            remove_filters(model, plan(model, {})).save(aside)
+            copied(model).save(aside)
             aside.replace(self._path(len(rows) - 1))
         digests = [self._digest(number) if number else "" for number in range(len(rows))]
         content = {
@@ -108,7 +108,7 @@ class Store:
     def model(self, number: int) -> keras.Model:
         """The model after a round, not compiled; of round 0, a copy of that at first."""
         if number == 0:
-            return remove_filters(self.original, plan(self.original, {}))
+            return copied(self.original)
         own = {type(op.source).__name__: type(op.source) for op in read(self.original).operations}
         return keras.models.load_model(self._path(number), custom_objects=own, compile=False)
 

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from kpipe.errors import PruneError
-from kpipe.prune.answers import finite
+from kpipe.prune.answers import score_of
 from kpipe.prune.criteria import Criterion, score
 from kpipe.prune.groups import couple
 from kpipe.prune.statistics import Reference
@@ -97,8 +97,7 @@ def scan_sensitivity(
         small = remove_filters(model, chosen)  # where nothing goes a copy, which may be compiled
         if reference is not None and removal.any():
             reference.shift(small, chosen)
-        expected = "a finite number, more is better"
-        return finite(evaluate(small), "evaluate gave no score", expected)
+        return score_of(evaluate(small))
 
     coupling = couple(read(model), protect)
     if isinstance(calibration, Iterator):  # it is read more than once

@@ -25,7 +25,7 @@ from kpipe.prune.rebuilding import rebuild
 from kpipe.prune.rules import Cut
 from kpipe.prune.tracing import read
 
-__all__ = ["Plan", "count_kept_params", "plan", "plan_units", "remove_filters"]
+__all__ = ["Plan", "copied", "count_kept_params", "plan", "plan_units", "remove_filters"]
 
 Channels = Sequence[int] | np.ndarray
 
@@ -210,6 +210,11 @@ def remove_filters(model: keras.Model, plan: Plan) -> keras.Model:
     _check_fits(graph, plan)
     _, cuts = _positions(graph, plan.kept)
     return rebuild(graph, model.name, cuts, {})
+
+
+def copied(model: keras.Model) -> keras.Model:
+    """A copy of a model: flat, not compiled, with nothing removed."""
+    return remove_filters(model, plan(model, {}))
 
 
 def _check_fits(graph: Graph, plan: Plan) -> None:

@@ -65,20 +65,17 @@ def _function(model: Any) -> Any:
 
 def _needed(graph: Graph) -> Graph:
     """Without what no output depends on: unused outputs of nested models."""
-    calls: dict[int, list[int]] = defaultdict(list)
-    for place, use in needed_calls(graph, {}):
-        calls[place].append(use)
-    places = {old: new for new, old in enumerate(sorted(calls))}
+    needed = needed_calls(graph, {})
+    uses: dict[int, list[int]] = defaultdict(list)
+    for place, use in needed:
+        uses[place].append(use)
+    places = {old: new for new, old in enumerate(sorted(uses))}
     operations = tuple(
-        replace(operation, calls=tuple(operation.calls[use] for use in sorted(calls[place])))
+        replace(operation, calls=tuple(operation.calls[use] for use in uses[place]))
         for place, operation in enumerate(graph.operations)
-        if place in calls
+        if place in uses
     )
-    order = tuple(
-        (places[place], sorted(calls[place]).index(use))
-        for place, use in graph.order
-        if use in calls.get(place, ())
-    )
+    order = tuple((places[place], uses[place].index(use)) for place, use in needed)
     return replace(graph, operations=operations, order=order)
 
 
