@@ -512,7 +512,7 @@ def test_predict_names_what_it_cannot_read_and_classifies_the_rest(
     torn, good = walk.photos / "red" / "torn.png", walk.photos / "red" / "00.png"
     model = walk.folder / "model.tflite"
     outcome = kpipe("predict", model, torn, good, "absent.png")
-    refused(outcome, str(torn), "absent.png")
+    refused(outcome, str(torn), "absent.png", "1 of 3 classified")
     assert outcome.out.startswith(f"{good}: ") and outcome.out.count("\n") == 1
     (tmp_path / "none").mkdir()
     refused(kpipe("predict", model, tmp_path / "none"), "no images in")

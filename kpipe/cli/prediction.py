@@ -34,7 +34,8 @@ def predict(model: Path, images: tuple[Path, ...], top: int, background: str) ->
 
     classifier = Classifier(model, background=background)
     refused = []
-    for path in _image_files(images):
+    paths = list(_image_files(images))
+    for path in paths:
         try:
             (result,) = classifier.predict(path)
         except DataError as error:
@@ -44,7 +45,8 @@ def predict(model: Path, images: tuple[Path, ...], top: int, background: str) ->
         best = "  ".join(f"{label} {share:.1%}" for label, share in ranked[:top])
         click.echo(f"{path}: {best}")
     if refused:
-        raise DataError("\n".join(refused), fix="the other images were classified, see above")
+        classified = len(paths) - len(refused)
+        raise DataError("\n".join(refused), received=f"{classified} of {len(paths)} classified")
 
 
 def _image_files(paths: tuple[Path, ...]) -> Iterator[Path]:

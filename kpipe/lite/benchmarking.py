@@ -7,6 +7,7 @@ several files: a few runs of each in turns, so that what else the machine does m
 from __future__ import annotations
 
 import gzip
+import numbers
 import os
 import time
 from collections.abc import Sequence
@@ -139,11 +140,11 @@ def latency(model: Any, threads: int = 1, runs: int = 100, *, quantize: str | No
 
 def _durations(models: Sequence[LiteModel], runs: int) -> list[list[float]]:
     """Seconds of `runs` single images by each model."""
-    if runs < 1 or not models:
+    if not isinstance(runs, numbers.Integral) or runs < 1 or not models:
         raise ExportError(
             "nothing to time",
-            expected="a file, and runs >= 1",
-            received=f"{len(models)} files, runs={runs}",
+            expected="a file, and runs, a whole number of 1 or more",
+            received=f"{len(models)} files, runs={runs!r}",
         )
     pixels = [np.random.default_rng(0).integers(0, 256, (1, *m.image_size, 3)) for m in models]
     images = [p.astype(m.input_dtype) for p, m in zip(pixels, models, strict=True)]

@@ -6,6 +6,7 @@ accuracy = trace / sum        balanced accuracy = mean over classes of diagonal 
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -105,10 +106,10 @@ def evaluate(
         differences: how many of the images farthest from it to keep.
 
     Raises:
-        ExportError: no images, labels the file has no output for, or a reference of another shape.
+        ExportError: numbers out of range, no images, labels the file has no output for, or a
+            reference of another shape.
     """
-    if workers is not None and workers < 1:
-        raise ExportError("nobody evaluates", expected="workers >= 1", received=f"{workers}")
+    _check_counts(workers, differences)
     workers = workers or os.cpu_count() or 1
     reference = None if reference is None else np.asarray(reference, np.float32)
     with _answering(path, workers) as (model, answer):
@@ -150,6 +151,16 @@ def evaluate(
         probabilities=probabilities,
         differences=tuple(farthest.found),
     )
+
+
+def _check_counts(workers: int | None, differences: int) -> None:
+    counts = {"workers": (1 if workers is None else workers, 1), "differences": (differences, 0)}
+    for name, (count, least) in counts.items():
+        if not isinstance(count, numbers.Integral) or count < least:
+            raise ExportError(
+                f"nothing can be evaluated with {name}={count!r}",
+                expected=f"a whole number of {least} or more",
+            )
 
 
 @contextmanager

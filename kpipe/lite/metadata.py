@@ -82,10 +82,14 @@ def add_metadata(
         The content of the file; a function of the arguments alone.
 
     Raises:
-        ExportError: not a `.tflite` image classifier, labels that do not match its outputs, or a
-            normalization that is none.
+        ExportError: not a `.tflite` image classifier, labels that do not match its outputs, what is
+            no text, or a normalization that is none.
     """
     model = LiteModel(tflite)
+    _check_texts(
+        name=name, description=description, version=version, author=author, license=license
+    )
+    labels = list(labels)
     check_labels(labels, model.classes, model.name)
     scaling = [np.asarray(values, np.float32) for values in (mean, std)]
     shaped = all(values.shape in ((1,), (3,)) for values in scaling)
@@ -112,6 +116,15 @@ def add_metadata(
         min_parser_version=_PARSER,
     )
     return _with_labels(_with_buffer(tflite, write(about, b"M001")), labels)
+
+
+def _check_texts(**texts: Any) -> None:
+    if wrong := [f"{name}={text!r}" for name, text in texts.items() if not isinstance(text, str)]:
+        raise ExportError(
+            "what a file says of itself is text",
+            expected="str, empty where there is nothing to say",
+            received=", ".join(wrong),
+        )
 
 
 def _image(height: int, width: int, mean: np.ndarray, std: np.ndarray) -> Table:

@@ -8,6 +8,7 @@ Few values compress well, and nothing gets faster.
 
 from __future__ import annotations
 
+import operator
 import os
 from typing import Any
 
@@ -77,10 +78,10 @@ def cluster_weights(
             have, a loss that is not finite, data that ends too soon, or a folder of another
             training.
     """
-    refuse_wrong({"clusters": (clusters, clusters >= 2)}, "2 clusters or more")
+    refuse_wrong({"clusters": (clusters, lambda n: operator.index(n) >= 2)}, "2 clusters or more")
     check_training(epochs, steps_per_epoch, settings)
-    if start not in _STARTS:
-        raise SparsityError(f"unknown start {start!r}", fix=nearest(start, _STARTS))
+    if not isinstance(start, str) or start not in _STARTS:
+        raise SparsityError(f"unknown start {start!r}", fix=nearest(str(start), _STARTS))
 
     def clustered(layer: Any) -> Any | None:
         if type(layer) not in KERNELS or not layer.trainable:

@@ -11,7 +11,9 @@ with s the sparsity asked for.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -27,6 +29,7 @@ from kpipe.sparsity.training import (
     Batches,
     TrainingSettings,
     check_training,
+    is_count,
     refuse_wrong,
     train,
     wrapped,
@@ -136,6 +139,7 @@ def prune_magnitude(
     ramp = _schedule(schedule)
     share = _share(sparsity, m_by_n, block_size, ramp)
     check_training(epochs, steps_per_epoch, settings)
+    block_size = (block_size[0], block_size[1])  # of a list, too
     kinds = KERNELS if block_size == (1, 1) else (tf_keras.layers.Dense,)
 
     def masked(layer: Any) -> Any | None:
@@ -198,11 +202,13 @@ def sparsity_of(model: keras.Model) -> dict[str, float]:
 
 
 def _schedule(schedule: str | Schedule) -> Schedule:
-    if isinstance(schedule, str):
-        if schedule not in _SCHEDULES:
-            raise SparsityError(f"unknown schedule {schedule!r}", fix=nearest(schedule, _SCHEDULES))
-        return _SCHEDULES[schedule]
-    return schedule
+    if isinstance(schedule, Schedule):
+        return schedule
+    if not isinstance(schedule, str) or schedule not in _SCHEDULES:
+        raise SparsityError(
+            f"unknown schedule {schedule!r}", fix=nearest(str(schedule), _SCHEDULES)
+        )
+    return _SCHEDULES[schedule]
 
 
 def _share(
@@ -218,24 +224,36 @@ def _share(
             expected="either sparsity= or m_by_n=",
             received=f"sparsity={sparsity}, m_by_n={m_by_n}",
         )
-    wrong: dict[str, tuple[Any, bool]] = {"updates": (ramp.updates, ramp.updates >= 1)}
+    values: dict[str, tuple[Any, Callable[[Any], bool]]]
     if isinstance(ramp, PolynomialSparsity):
-        wrong = {"ramp": (ramp.ramp, 0 < ramp.ramp <= 1), **wrong}
+        values = {"ramp": (ramp.ramp, lambda share: 0 < share <= 1)}
     else:
-        wrong = {"begin": (ramp.begin, 0 <= ramp.begin < 1), **wrong}
-    if m_by_n is not None:
-        right = len(m_by_n) == 2 and 0 < m_by_n[0] < m_by_n[1] and block_size == (1, 1)
-        wrong["m_by_n"] = (m_by_n, right)
-        sparsity = m_by_n[0] / m_by_n[1]
-    assert sparsity is not None
-    wrong["sparsity"] = (sparsity, 0 < sparsity < 1)
-    wrong["block_size"] = (block_size, len(block_size) == 2 and min(block_size) >= 1)
+        values = {"begin": (ramp.begin, lambda share: 0 <= share < 1)}
+    values["updates"] = (ramp.updates, is_count)
+    values["block_size"] = (block_size, _is_block)
+    if m_by_n is None:
+        values["sparsity"] = (sparsity, lambda share: 0 < share < 1)
+    else:
+        values["m_by_n"] = (m_by_n, partial(_is_pattern, block_size))
     refuse_wrong(
-        wrong,
+        values,
         "sparsity between 0 and 1, ramp above 0 and at most 1, begin from 0 to below 1, updates of "
         "1 or more, m_by_n=(2, 4) with m below n and no blocks, block_size of two whole numbers",
     )
+    if m_by_n is not None:
+        return m_by_n[0] / m_by_n[1]
+    assert sparsity is not None
     return sparsity
+
+
+def _is_block(block_size: tuple[int, int]) -> bool:
+    height, width = block_size
+    return is_count(height) and is_count(width)
+
+
+def _is_pattern(block_size: tuple[int, int], m_by_n: tuple[int, int]) -> bool:
+    zeros, length = m_by_n
+    return is_count(zeros) and is_count(length) and zeros < length and tuple(block_size) == (1, 1)
 
 
 def _refuse_too_dense(

@@ -33,6 +33,7 @@ __all__ = [
     "TrainingSettings",
     "ZerosStay",
     "check_training",
+    "is_count",
     "refuse_activity_regularizers",
     "refuse_wrong",
     "train",
@@ -308,9 +309,9 @@ class _Watch(tf_keras.callbacks.Callback):
 
 def _optimizer(settings: TrainingSettings, steps: int) -> Any:
     for value, known in ((settings.optimizer, _OPTIMIZERS), (settings.rate_schedule, _SCHEDULES)):
-        if value not in known:
+        if not isinstance(value, str) or value not in known:
             word = "optimizer" if known is _OPTIMIZERS else "rate_schedule"
-            raise SparsityError(f"unknown {word} {value!r}", fix=nearest(value, known))
+            raise SparsityError(f"unknown {word} {value!r}", fix=nearest(str(value), known))
     rate: Any = settings.learning_rate
     if settings.rate_schedule == "cosine":
         rate = tf_keras.optimizers.schedules.CosineDecay(rate, steps)
@@ -330,31 +331,42 @@ def _loss(batches: tf.data.Dataset, settings: TrainingSettings) -> str:
 
 
 def check_training(epochs: int, steps_per_epoch: int, settings: TrainingSettings) -> None:
-    """Refuse numbers with which nothing can be trained."""
+    """Refuse numbers with which nothing can be trained, and settings that are none."""
+    if not isinstance(settings, TrainingSettings):
+        raise SparsityError(
+            "how to train is said by TrainingSettings",
+            expected="kpipe.sparsity.TrainingSettings(learning_rate=1e-4)",
+            received=repr(settings),
+        )
     refuse_wrong(
         {
-            "epochs": (epochs, _counts(epochs)),
-            "steps_per_epoch": (steps_per_epoch, _counts(steps_per_epoch)),
-            "learning_rate": (settings.learning_rate, settings.learning_rate > 0),
+            "epochs": (epochs, is_count),
+            "steps_per_epoch": (steps_per_epoch, is_count),
+            "learning_rate": (settings.learning_rate, lambda rate: 0 < rate < math.inf),
         },
         "numbers above 0, epochs and steps whole",
     )
 
 
-def _counts(number: Any) -> bool:
-    try:
-        return operator.index(number) >= 1
-    except TypeError:
-        return False
+def is_count(number: Any) -> bool:
+    """Whether it is a whole number of 1 or more."""
+    return operator.index(number) >= 1
 
 
-def refuse_wrong(numbers: Mapping[str, tuple[Any, bool]], expected: str) -> None:
-    """An error that names every number that is said not to be right.
+def refuse_wrong(values: Mapping[str, tuple[Any, Callable[[Any], bool]]], expected: str) -> None:
+    """An error that names every value that is not right.
 
     Args:
-        numbers: {name: (value, whether it is right)}.
+        values: {name: (value, what says whether it is right, or fails at a value of another kind)}.
         expected: what all of them should be.
     """
-    wrong = [f"{name}={value!r}" for name, (value, right) in numbers.items() if not right]
-    if wrong:
-        raise SparsityError(f"this cannot be done with {', '.join(wrong)}", expected=expected)
+
+    def wrong(value: Any, right: Callable[[Any], bool]) -> bool:
+        try:
+            return not right(value)
+        except (TypeError, ValueError):
+            return True
+
+    named = [f"{name}={value!r}" for name, (value, right) in values.items() if wrong(value, right)]
+    if named:
+        raise SparsityError(f"this cannot be done with {', '.join(named)}", expected=expected)

@@ -106,9 +106,11 @@ def test_data_that_does_not_fit_is_refused(float_file, data, reference, message)
         evaluate(float_file, data, reference=reference)
 
 
-def test_nobody_to_evaluate_is_refused(float_file):
-    with pytest.raises(ExportError, match="workers"):
-        evaluate(float_file, (IMAGES, LABELS), workers=-1)
+@pytest.mark.parametrize("count", [{"workers": -1}, {"workers": "2"}, {"differences": 1.5}])
+def test_numbers_with_which_nothing_is_evaluated_are_refused(float_file, count):
+    ((name, value),) = count.items()
+    with pytest.raises(ExportError, match=f"{name}={value!r}"):
+        evaluate(float_file, (IMAGES, LABELS), **count)
 
 
 def test_a_reference_may_be_a_list(float_file):
