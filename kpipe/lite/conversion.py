@@ -44,6 +44,7 @@ from kpipe.lite.chatter import quiet_stderr
 from kpipe.lite.interpreter import LiteModel
 from kpipe.lite.mixing import mixed
 from kpipe.lite.rewriting import probabilities_in_256ths
+from kpipe.weights import refuse_unfinished_weights
 
 __all__ = [
     "calibrated",
@@ -101,7 +102,7 @@ def convert(
     if quantize == "mixed":
         return mixed(convert(model))
     shape = input_shape(model)
-    _refuse_unfinished_weights(model)
+    refuse_unfinished_weights(model, ExportError)
     images = calibration_images(calibration, shape) if quantize == "int8" else []
     content = _converted(model, quantize, images, ends=ends)
     if quantize == "int8" and ends == "uint8":
@@ -281,18 +282,6 @@ def input_shape(model: keras.Model) -> tuple[int, int, int]:
             fix="build it with keras.Input((height, width, 3)) and one output",
         )
     return shapes[0][1:]
-
-
-def _refuse_unfinished_weights(model: keras.Model) -> None:
-    broken = sorted(
-        variable.path for variable in model.weights if not np.isfinite(variable.numpy()).all()
-    )
-    if broken:
-        raise ExportError(
-            f"the model {model.name!r} has weights that are NaN or infinite: {', '.join(broken)}",
-            expected="finite weights",
-            fix="train again with a lower learning rate, or load an earlier checkpoint",
-        )
 
 
 def refuse_other_than_raw_pixels(content: bytes) -> None:

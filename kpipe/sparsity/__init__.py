@@ -28,7 +28,7 @@ __getattr__, __dir__ = lazy(
         "ConstantSparsity": "magnitude",
         "KeepZeros": "keeping",
         "PolynomialSparsity": "magnitude",
-        "TrainingSettings": "training",
+        "TrainingSettings": "settings",
         "cluster_weights": "clustering",
         "layer_mapping": "mapping",
         "prune_magnitude": "magnitude",

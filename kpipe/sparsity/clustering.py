@@ -18,14 +18,12 @@ import numpy as np
 from kpipe.errors import SparsityError, nearest
 from kpipe.sparsity.bridge import to_keras, to_tf_keras
 from kpipe.sparsity.mapping import leaves
+from kpipe.sparsity.settings import TrainingSettings, check_training, refuse_wrong
 from kpipe.sparsity.tfmot import cluster_preserving_zeros, tfmot
 from kpipe.sparsity.training import (
     KERNELS,
     Batches,
-    TrainingSettings,
     ZerosStay,
-    check_training,
-    refuse_wrong,
     train,
     wrapped,
 )

@@ -23,14 +23,11 @@ import tf_keras
 from kpipe.errors import SparsityError, nearest
 from kpipe.sparsity.bridge import to_keras, to_tf_keras
 from kpipe.sparsity.mapping import leaves
+from kpipe.sparsity.settings import TrainingSettings, check_training, is_count, refuse_wrong
 from kpipe.sparsity.tfmot import tfmot
 from kpipe.sparsity.training import (
     KERNELS,
     Batches,
-    TrainingSettings,
-    check_training,
-    is_count,
-    refuse_wrong,
     train,
     wrapped,
 )

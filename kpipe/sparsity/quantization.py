@@ -24,12 +24,11 @@ from kpipe.errors import SparsityError
 from kpipe.sparsity.bridge import to_keras, to_tf_keras
 from kpipe.sparsity.mapping import CONTAINERS, leaves
 from kpipe.sparsity.operation import KerasOperation
+from kpipe.sparsity.settings import TrainingSettings, check_training
 from kpipe.sparsity.tfmot import int8_registry, quant_ops, tfmot
 from kpipe.sparsity.training import (
     Batches,
-    TrainingSettings,
     ZerosStay,
-    check_training,
     refuse_activity_regularizers,
     train,
     wrapped,

@@ -9,33 +9,27 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import keras
-import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from kpipe.errors import SparsityError, nearest
+from kpipe.errors import SparsityError
 from kpipe.labels import all_class_weights, labels_in_range
 from kpipe.sparsity.bridge import fuse_normalizations
 from kpipe.sparsity.resuming import Random, Saver, claim, description
+from kpipe.sparsity.settings import TrainingSettings, optimizer
+from kpipe.weights import refuse_unfinished_weights
 
 __all__ = [
     "KERNELS",
     "Batches",
-    "TrainingSettings",
     "ZerosStay",
-    "check_training",
-    "is_count",
     "refuse_activity_regularizers",
-    "refuse_wrong",
     "train",
     "wrapped",
 ]
@@ -44,40 +38,6 @@ Batches: TypeAlias = Callable[[int], tf.data.Dataset] | tf.data.Dataset
 
 # Layers whose kernels are worth it. Depthwise ones are few, and hurt most.
 KERNELS = (tf_keras.layers.Conv2D, tf_keras.layers.Dense)
-
-# By class, since tf_keras.optimizers.get("adam") gives the legacy one, which cannot be built ahead.
-_OPTIMIZERS: dict[str, Callable[..., Any]] = {
-    "adadelta": tf_keras.optimizers.Adadelta,
-    "adam": tf_keras.optimizers.Adam,
-    "adamw": tf_keras.optimizers.AdamW,
-    "rmsprop": tf_keras.optimizers.RMSprop,
-    "sgd": partial(tf_keras.optimizers.SGD, momentum=0.9),
-}
-
-_SCHEDULES = ("constant", "cosine")
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How TFMOT trains.
-
-    Attributes:
-        optimizer: "adam", "adamw", "sgd" (momentum 0.9), "rmsprop" or "adadelta".
-        learning_rate: at the beginning.
-        rate_schedule: "constant", or "cosine" for a rate that falls to zero along half a wave.
-        class_weight: class index -> factor of its examples in the loss, 1 for those not named.
-        seed: of the dropout draws.
-        on_epoch: called with (epoch from 0, {"loss", "accuracy"}) after each epoch's checkpoint.
-    """
-
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
-    rate_schedule: str = "constant"
-    class_weight: Mapping[int, float] | None = None
-    seed: int = 0
-    on_epoch: Callable[[int, dict[str, float]], None] | None = field(
-        default=None, compare=False, repr=False
-    )
 
 
 def wrapped(
@@ -170,10 +130,10 @@ def train(
             prepared.
     """
     fuse_normalizations(twin, True)
-    _refuse_unfinished(source)
+    refuse_unfinished_weights(source, SparsityError)
     classes = twin.output_shape[-1]
     class_weight = all_class_weights(settings.class_weight, classes, SparsityError)
-    twin.compile(optimizer=_optimizer(settings, epochs * steps_per_epoch))
+    twin.compile(optimizer=optimizer(settings, epochs * steps_per_epoch))
     twin.optimizer.build(twin.trainable_variables)
     saver = Saver(twin, folder)
     if folder is not None:
@@ -194,16 +154,6 @@ def train(
             class_weight=class_weight,
             callbacks=[*callbacks, _Watch(saver, settings.on_epoch, steps_per_epoch)],
             verbose=0,
-        )
-
-
-def _refuse_unfinished(model: keras.Model) -> None:
-    broken = [weight.path for weight in model.weights if not np.isfinite(weight.numpy()).all()]
-    if broken:
-        raise SparsityError(
-            f"the model {model.name!r} has weights that are NaN or infinite: {', '.join(broken)}",
-            expected="finite weights",
-            fix="train again with a lower learning rate, or load an earlier checkpoint",
         )
 
 
@@ -307,17 +257,6 @@ class _Watch(tf_keras.callbacks.Callback):
             self._on_epoch(epoch, {name: float(value) for name, value in (logs or {}).items()})
 
 
-def _optimizer(settings: TrainingSettings, steps: int) -> Any:
-    for value, known in ((settings.optimizer, _OPTIMIZERS), (settings.rate_schedule, _SCHEDULES)):
-        if not isinstance(value, str) or value not in known:
-            word = "optimizer" if known is _OPTIMIZERS else "rate_schedule"
-            raise SparsityError(f"unknown {word} {value!r}", fix=nearest(str(value), known))
-    rate: Any = settings.learning_rate
-    if settings.rate_schedule == "cosine":
-        rate = tf_keras.optimizers.schedules.CosineDecay(rate, steps)
-    return _OPTIMIZERS[settings.optimizer](learning_rate=rate)
-
-
 def _loss(batches: tf.data.Dataset, settings: TrainingSettings) -> str:
     """The cross-entropy that fits the labels."""
     if not batches.element_spec[1].dtype.is_floating:
@@ -328,45 +267,3 @@ def _loss(batches: tf.data.Dataset, settings: TrainingSettings) -> str:
             fix="give each photo its weight, as the third item of the dataset",
         )
     return "categorical_crossentropy"
-
-
-def check_training(epochs: int, steps_per_epoch: int, settings: TrainingSettings) -> None:
-    """Refuse numbers with which nothing can be trained, and settings that are none."""
-    if not isinstance(settings, TrainingSettings):
-        raise SparsityError(
-            "how to train is said by TrainingSettings",
-            expected="kpipe.sparsity.TrainingSettings(learning_rate=1e-4)",
-            received=repr(settings),
-        )
-    refuse_wrong(
-        {
-            "epochs": (epochs, is_count),
-            "steps_per_epoch": (steps_per_epoch, is_count),
-            "learning_rate": (settings.learning_rate, lambda rate: 0 < rate < math.inf),
-        },
-        "numbers above 0, epochs and steps whole",
-    )
-
-
-def is_count(number: Any) -> bool:
-    """Whether it is a whole number of 1 or more."""
-    return operator.index(number) >= 1
-
-
-def refuse_wrong(values: Mapping[str, tuple[Any, Callable[[Any], bool]]], expected: str) -> None:
-    """An error that names every value that is not right.
-
-    Args:
-        values: {name: (value, what says whether it is right, or fails at a value of another kind)}.
-        expected: what all of them should be.
-    """
-
-    def wrong(value: Any, right: Callable[[Any], bool]) -> bool:
-        try:
-            return not right(value)
-        except (TypeError, ValueError):
-            return True
-
-    named = [f"{name}={value!r}" for name, (value, right) in values.items() if wrong(value, right)]
-    if named:
-        raise SparsityError(f"this cannot be done with {', '.join(named)}", expected=expected)
