@@ -81,7 +81,7 @@ def check_training(epochs: int, steps_per_epoch: int, settings: TrainingSettings
 
 
 def is_count(number: Any) -> bool:
-    """Whether it is a whole number of 1 or more."""
+    """Whether a whole number is 1 or more; a TypeError for what is none, as for `refuse_wrong`."""
     return operator.index(number) >= 1
 
 
