@@ -2,9 +2,9 @@
 
     KERAS_BACKEND=jax python benchmarks/by_jax.py BEFORE.keras AFTER.weights.h5 JSON < BATCHES
 
-JSON holds "epochs", "steps" of an epoch, "seed", "teacher" (the file of a model whose answers
-become a share of each label, or null) and that "share". BATCHES are arrays in NumPy's format:
-images (batch, height, width, 3), labels (batch,), images, labels, and so on.
+JSON holds "epochs", "steps" of an epoch, "seed", "teacher" (the file of a model for
+`kpipe.train.taught`, or null), and "sample", batches for that. BATCHES are arrays in NumPy's
+format: images (batch, height, width, 3), labels, images, labels, and so on.
 
 Single precision stays single precision: JAX would otherwise multiply in fewer bits on some
 accelerators.
@@ -12,6 +12,7 @@ accelerators.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ import jax
 import keras
 import numpy as np
 
-import kpipe.train.schedules  # noqa: F401  # registers what a compiled model may hold
+import kpipe.train
+import kpipe.train.schedules  # registers what a compiled model may hold
 
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]
 
@@ -32,29 +34,23 @@ def read(count: int) -> Batches:
         yield np.lib.format.read_array(pipe), np.lib.format.read_array(pipe)
 
 
-def softened(batches: Batches, teacher: keras.Model, share: float) -> Batches:
-    """As `kpipe.train.soft_labels`, which is TensorFlow's."""
-    weights = [
-        [variable.value for variable in variables]
-        for variables in (teacher.trainable_variables, teacher.non_trainable_variables)
-    ]
-    answers = jax.jit(lambda images: teacher.stateless_call(*weights, images, training=False)[0])
-    for images, labels in batches:
-        hard = np.eye(teacher.output_shape[-1], dtype="float32")[labels]
-        yield images, (1 - share) * hard + share * np.asarray(answers(images))
-
-
 def main() -> None:
     before, after, asked = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     jax.config.update("jax_default_matmul_precision", "highest")
     keras.utils.set_random_seed(asked["seed"])
     batches = read(asked["epochs"] * asked["steps"])
-    if asked["teacher"]:
-        teacher = keras.models.load_model(asked["teacher"], compile=False)
-        batches = softened(batches, teacher, asked["share"])
     model = keras.models.load_model(before)
-    model.jit_compile = True  # saved as False by TensorFlow on a processor
-    model.fit(batches, epochs=asked["epochs"], steps_per_epoch=asked["steps"], verbose=0)
+    taught = model
+    if asked["teacher"]:
+        sample = list(itertools.islice(batches, asked["sample"]))
+        batches = (batch for part in (sample, batches) for batch in part)  # `fit` knows no chain
+        teacher = keras.models.load_model(asked["teacher"], compile=False)
+        taught = kpipe.train.taught(model, teacher, sample)
+        # Anew: the loaded one was built for the student alone.
+        optimizer = keras.optimizers.serialize(model.optimizer)
+        taught.compile(keras.optimizers.deserialize(optimizer), model.loss)
+    taught.jit_compile = True  # saved as False by TensorFlow on a processor
+    taught.fit(batches, epochs=asked["epochs"], steps_per_epoch=asked["steps"], verbose=0)
     model.save_weights(after)
 
 

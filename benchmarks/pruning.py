@@ -17,10 +17,10 @@ CLOTHING holds train/, validation/ and test/ with a folder per class; FILE is we
               on features and every layer for all 27 epochs
     scratch   the same narrow network from random weights, every layer for all 27 epochs
 
-Rows that prune retrain on labels that are half the answers of `base` (`kpipe.train.soft_labels`).
-The last epoch of each row is what counts. Validation chose the settings, on
-seed 100; the test split is looked at once per row, at its end. Finished rows stay in FOLDER and
-none is repeated. The table of latencies is measured at the end, file by file in turns.
+Rows that prune retrain on photos mixed by MixUp, taught by `base` (`kpipe.train.taught`). The last
+epoch of each row is what counts. Validation chose the settings; the test split is looked at once
+per row, at its end. Finished rows stay in FOLDER and none is repeated. The table of latencies is
+measured at the end, file by file in turns.
 
 With --jax every layer is trained by `benchmarks/by_jax.py`, a process where Keras runs on JAX, on
 whatever accelerator JAX finds (`pip install "jax[cuda13]"`): same photos, rates and epochs, another
@@ -51,7 +51,17 @@ import tensorflow as tf
 from filelock import FileLock
 from results import add_row, read_rows
 
-from kpipe.data import Augmenter, Manifest, Training, dataset, decode, from_folder, split, steps
+from kpipe.data import (
+    Augmenter,
+    Manifest,
+    Mixer,
+    Training,
+    dataset,
+    decode,
+    from_folder,
+    split,
+    steps,
+)
 from kpipe.lite import LiteModel, convert
 from kpipe.prune import Selection, count_macs, plan, prune_filters, rank, remove_filters
 from kpipe.train import (
@@ -64,7 +74,7 @@ from kpipe.train import (
     fused_normalization,
     optimizer,
     quicken,
-    soft_labels,
+    taught,
     unfreeze,
 )
 
@@ -72,7 +82,8 @@ SIZE, BATCH = 160, 16
 BASE_EPOCHS, EPOCHS = 12, (1, 1, 1, 12)  # of the latter, one number for each round
 MORE = sum(EPOCHS)
 BASE_RATE, RATE = 5e-4, 5e-4
-SHARE = 0.5  # of the answers of `base` in the labels of what is pruned
+MIX_UP = 0.2  # of the photos that what is pruned is retrained on
+SAMPLE = 50  # batches from which a teacher's features are known
 AUGMENTER = Augmenter(flip="horizontal", rotate=0.05, brightness=0.2, contrast=0.2, crop=0.8)
 METHODS = ("control", "pruned", "random", "latency", "narrow", "l1", "scratch")
 
@@ -81,7 +92,7 @@ METHODS = ("control", "pruned", "random", "latency", "narrow", "l1", "scratch")
 class Lesson:
     """Epochs that train every layer, on photos drawn from a seed, after so many that are over.
 
-    With a teacher, the file of a model, its answers are a share of each label.
+    With a teacher, the file of a model, photos are mixed.
     """
 
     seed: int
@@ -113,9 +124,9 @@ class Work:
     def steps(self) -> int:
         return steps(self.manifest, "train", BATCH)
 
-    def batches(self, seed: int, epoch: int = 0) -> tf.data.Dataset:
+    def batches(self, seed: int, epoch: int = 0, mixer: Mixer | None = None) -> tf.data.Dataset:
         """Endless training batches from an epoch on."""
-        training = Training(seed=seed, augmenter=AUGMENTER, first_epoch=epoch)
+        training = Training(seed=seed, augmenter=AUGMENTER, first_epoch=epoch, mixer=mixer)
         return dataset(
             self.manifest, "train", images=self.images, batch_size=BATCH, training=training
         )
@@ -142,7 +153,8 @@ class Work:
         """The last epoch is what counts."""
         unfreeze(model)
         quicken(model, self.steps)
-        batches = self.batches(lesson.seed, lesson.begun)
+        mixer = Mixer(mix_up=MIX_UP) if lesson.teacher else None
+        batches = self.batches(lesson.seed, lesson.begun, mixer)
         loss = "categorical_crossentropy" if lesson.teacher else "sparse_categorical_crossentropy"
         adam = optimizer("adam", lesson.rate, schedule="cosine", steps=lesson.epochs * self.steps)
         model.compile(adam, loss)
@@ -150,7 +162,8 @@ class Work:
             by_jax(model, batches, lesson, self.steps)
             return
         if lesson.teacher:
-            batches = soft_labels(batches, load(lesson.teacher), SHARE)
+            model = taught(model, load(lesson.teacher), batches.take(SAMPLE))
+            model.compile(adam, loss)
         with fused_normalization(model):
             model.fit(
                 batches, epochs=lesson.epochs, steps_per_epoch=self.steps, shuffle=False, verbose=0
@@ -163,7 +176,7 @@ def by_jax(model: keras.Model, batches: tf.data.Dataset, lesson: Lesson, steps: 
         before, after = Path(place, "before.keras"), Path(place, "after.weights.h5")
         model.save(before)
         script = Path(__file__).with_name("by_jax.py")
-        asked = asdict(lesson) | {"steps": steps, "share": SHARE}
+        asked = asdict(lesson) | {"steps": steps, "sample": SAMPLE}
         with subprocess.Popen(
             [sys.executable, script, before, after, json.dumps(asked)],
             env=os.environ | {"KERAS_BACKEND": "jax"},

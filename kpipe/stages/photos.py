@@ -11,7 +11,6 @@ from kpipe.core.stage import Context
 from kpipe.errors import DataError
 
 if TYPE_CHECKING:
-    import keras
     import numpy as np
     import tensorflow as tf
 
@@ -33,8 +32,6 @@ class Photos:
         mixer: what mixes those of a batch, so that labels are shares of the classes; None does not.
         sampling: which photos an epoch shows; None shows each once.
         class_weight: class index -> factor in the loss; None counts all the same.
-        teacher: a network whose answers are `teacher_share` of the labels; None for labels alone.
-        teacher_share: in [0, 1].
         shown_size: pixels of a side to which photos are made smaller; None leaves them.
         origin: the name of the result that holds them, which stands for its content.
         shared: a folder that all runs share; None where there is none.
@@ -48,8 +45,6 @@ class Photos:
     mixer: Mixer | None = None
     sampling: Sampling | None = None
     class_weight: dict[int, float] | None = None
-    teacher: keras.Model | None = None
-    teacher_share: float = 0.0
     shown_size: int | None = None
     origin: str = ""
     shared: Path | None = None
@@ -89,12 +84,6 @@ class Photos:
         augmenter = self.augmenter.scaled(strength) if self.augmenter else None
         return dataclasses.replace(self, seed=seed, augmenter=augmenter)
 
-    def taught(self, teacher: keras.Model, share: float) -> Photos:
-        """The same photos with labels that are in part the answers of a network."""
-        if not share:
-            return self
-        return dataclasses.replace(self, teacher=teacher, teacher_share=share)
-
     @property
     def classes(self) -> tuple[str, ...]:
         """The names, in the order of the network's outputs."""
@@ -120,12 +109,7 @@ class Photos:
     @property
     def fit_weight(self) -> dict[int, float] | None:
         """`class_weight` of `fit`; None where each photo brings its own, as a mixed one does."""
-        return None if self._shares else self.class_weight
-
-    @property
-    def _shares(self) -> bool:
-        """Whether labels are shares of the classes."""
-        return self.mixer is not None or self.teacher is not None
+        return self.class_weight if self.mixer is None else None
 
     @property
     def drawn_from(self) -> dict[str, Any]:
@@ -143,7 +127,6 @@ class Photos:
     def training(self, first_epoch: int) -> tf.data.Dataset:
         """Endless batches from an epoch on."""
         from kpipe.data import dataset
-        from kpipe.train import soft_labels
 
         batches = dataset(
             self.manifest,
@@ -152,10 +135,7 @@ class Photos:
             batch_size=self.batch_size,
             training=self._drawn(first_epoch),
         )
-        shown = self._shown(batches)
-        return (
-            shown if self.teacher is None else soft_labels(shown, self.teacher, self.teacher_share)
-        )
+        return self._shown(batches)
 
     def names(self, epoch: int, batch: int) -> list[str]:
         """The paths of the photos of one training batch."""
@@ -174,7 +154,7 @@ class Photos:
             split,
             images=self.images,
             batch_size=batch_size or self.batch_size,
-            one_hot=self._shares,
+            one_hot=self.mixer is not None,
         )
         return self._shown(batches)
 
@@ -187,7 +167,7 @@ class Photos:
             first_epoch=first_epoch,
             sampling=self.sampling,
             mixer=self.mixer,
-            class_weight=self.class_weight if self._shares else None,
+            class_weight=self.class_weight if self.mixer is not None else None,
         )
 
     def _shown(self, batches: tf.data.Dataset) -> tf.data.Dataset:

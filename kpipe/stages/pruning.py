@@ -39,6 +39,7 @@ _SAMPLE_STEPS = 20
 
 Share = Annotated[float, Between(0, 1, strict=True)]
 Part = Annotated[float, Between(0, 1)]
+Weight = Annotated[float, Between(0)]
 Evaluate = Callable[["keras.Model"], float]
 
 
@@ -69,7 +70,9 @@ class FilterPrune(Stage):
         epochs: of retraining after each round but the last.
         last_epochs: of retraining after the last round. Of each retraining, the epoch of the lowest
             validation loss is kept.
-        distill: the share of the unpruned network's answers in the labels of the retraining.
+        distill_answers: what the answers of the unpruned network weigh beside the labels in the
+            loss of the retraining, 0 or more; see `kpipe.train.taught`.
+        distill_features: what its features weigh, 0 or more.
         optimizer: of the retraining; all layers train, but for normalizations that were frozen.
         learning_rate: its rate.
         batch_size: photos in a step.
@@ -103,7 +106,8 @@ class FilterPrune(Stage):
     blocks: bool = True
     epochs: Annotated[int, Between(1)] = 1
     last_epochs: Annotated[int, Between(1)] = 6
-    distill: Part = 0.5
+    distill_answers: Weight = 4.0
+    distill_features: Weight = 40.0
     optimizer: OPTIMIZERS = "adam"
     learning_rate: Rate = 5e-4
     # Small batches: after a removal, the number of steps is what is missing.
@@ -217,26 +221,29 @@ class FilterPrune(Stage):
     ) -> PruneResult:
         from kpipe.lite import latency
         from kpipe.prune import Selection, prune_filters
-        from kpipe.train import FitPlan
+        from kpipe.train import FitPlan, taught
 
-        taught = photos.taught(model, self.distill)
         plan = FitPlan(
             epochs=self.epochs,
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,
             schedule="cosine",
-            class_weight=taught.fit_weight,
+            class_weight=photos.fit_weight,
         )
         last = dataclasses.replace(plan, epochs=self.last_epochs)
+        weights = {"answers": self.distill_answers, "features": self.distill_features}
 
         def finetune(smaller: keras.Model, number: int) -> None:
             folder = _training_of(context, number)
             folder.mkdir(exist_ok=True)
             _unfreeze(smaller)
-            varied = taught.varied(context.seed + number, 1.0)
+            varied = photos.varied(context.seed + number, 1.0)
             title = f"round {number} of {self.rounds}"
             chosen = last if number == self.rounds else plan
-            fit_on(smaller, varied, chosen, folder, context.journal, title)
+            learner = smaller
+            if any(weights.values()):
+                learner = taught(smaller, model, _sample(photos), **weights)
+            fit_on(learner, varied, chosen, folder, context.journal, title)
 
         def tried(done: int, total: int) -> None:
             context.journal.progress("step", what="removals tried", done=done, total=total)

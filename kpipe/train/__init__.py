@@ -47,6 +47,7 @@ __all__ = [
     "resize",
     "schedule_names",
     "soft_labels",
+    "taught",
     "unfreeze",
     "weights_digest",
 ]
@@ -95,6 +96,7 @@ __getattr__, __dir__ = lazy(
         "resize": "resizing",
         "schedule_names": "schedules",
         "soft_labels": "distillation",
+        "taught": "distillation",
         "unfreeze": "freezing",
         "weights_digest": "extraction",
     },
