@@ -3,7 +3,7 @@
     KERAS_BACKEND=jax python benchmarks/by_jax.py BEFORE.keras AFTER.weights.h5 JSON < BATCHES
 
 JSON holds "epochs", "steps" of an epoch, "seed", "teacher" (the file of a model for
-`kpipe.train.taught`, or null), and "sample", batches for that. BATCHES are arrays in NumPy's
+`kpipe.train.Distiller`, or null), and "sample", batches for that. BATCHES are arrays in NumPy's
 format: images (batch, height, width, 3), labels, images, labels, and so on.
 
 Single precision stays single precision: JAX would otherwise multiply in fewer bits on some
@@ -40,17 +40,17 @@ def main() -> None:
     keras.utils.set_random_seed(asked["seed"])
     batches = read(asked["epochs"] * asked["steps"])
     model = keras.models.load_model(before)
-    taught = model
+    trained = model
     if asked["teacher"]:
         sample = list(itertools.islice(batches, asked["sample"]))
         batches = (batch for part in (sample, batches) for batch in part)  # `fit` knows no chain
         teacher = keras.models.load_model(asked["teacher"], compile=False)
-        taught = kpipe.train.taught(model, teacher, sample)
+        trained = kpipe.train.Distiller(model, teacher, sample)
         # Anew: the loaded one was built for the student alone.
         optimizer = keras.optimizers.serialize(model.optimizer)
-        taught.compile(keras.optimizers.deserialize(optimizer), model.loss)
-    taught.jit_compile = True  # saved as False by TensorFlow on a processor
-    taught.fit(batches, epochs=asked["epochs"], steps_per_epoch=asked["steps"], verbose=0)
+        trained.compile(keras.optimizers.deserialize(optimizer), model.loss)
+    trained.jit_compile = True  # saved as False by TensorFlow on a processor
+    trained.fit(batches, epochs=asked["epochs"], steps_per_epoch=asked["steps"], verbose=0)
     model.save_weights(after)
 
 

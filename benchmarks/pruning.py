@@ -17,10 +17,10 @@ CLOTHING holds train/, validation/ and test/ with a folder per class; FILE is we
               on features and every layer for all 27 epochs
     scratch   the same narrow network from random weights, every layer for all 27 epochs
 
-Rows that prune retrain on photos mixed by MixUp, taught by `base` (`kpipe.train.taught`). The last
-epoch of each row is what counts. Validation chose the settings; the test split is looked at once
-per row, at its end. Finished rows stay in FOLDER and none is repeated. The table of latencies is
-measured at the end, file by file in turns.
+Rows that prune retrain on photos mixed by MixUp, with `base` for a teacher
+(`kpipe.train.Distiller`). The last epoch of each row is what counts. Validation chose the settings;
+the test split is looked at once per row, at its end. Finished rows stay in FOLDER and none is
+repeated. The table of latencies is measured at the end, file by file in turns.
 
 With --jax every layer is trained by `benchmarks/by_jax.py`, a process where Keras runs on JAX, on
 whatever accelerator JAX finds (`pip install "jax[cuda13]"`): same photos, rates and epochs, another
@@ -65,6 +65,7 @@ from kpipe.data import (
 from kpipe.lite import LiteModel, convert
 from kpipe.prune import Selection, count_macs, plan, prune_filters, rank, remove_filters
 from kpipe.train import (
+    Distiller,
     FeaturePlan,
     FitPlan,
     Phase,
@@ -74,7 +75,6 @@ from kpipe.train import (
     fused_normalization,
     optimizer,
     quicken,
-    taught,
     unfreeze,
 )
 
@@ -162,7 +162,7 @@ class Work:
             by_jax(model, batches, lesson, self.steps)
             return
         if lesson.teacher:
-            model = taught(model, load(lesson.teacher), batches.take(SAMPLE))
+            model = Distiller(model, load(lesson.teacher), batches.take(SAMPLE))
             model.compile(adam, loss)
         with fused_normalization(model):
             model.fit(

@@ -71,7 +71,7 @@ class FilterPrune(Stage):
         last_epochs: of retraining after the last round. Of each retraining, the epoch of the lowest
             validation loss is kept.
         distill_answers: what the answers of the unpruned network weigh beside the labels in the
-            loss of the retraining, 0 or more; see `kpipe.train.taught`.
+            loss of the retraining, 0 or more; see `kpipe.train.Distiller`.
         distill_features: what its features weigh, 0 or more.
         optimizer: of the retraining; all layers train, but for normalizations that were frozen.
         learning_rate: its rate.
@@ -221,7 +221,7 @@ class FilterPrune(Stage):
     ) -> PruneResult:
         from kpipe.lite import latency
         from kpipe.prune import Selection, prune_filters
-        from kpipe.train import FitPlan, taught
+        from kpipe.train import Distiller, FitPlan
 
         plan = FitPlan(
             epochs=self.epochs,
@@ -242,7 +242,7 @@ class FilterPrune(Stage):
             chosen = last if number == self.rounds else plan
             learner = smaller
             if any(weights.values()):
-                learner = taught(smaller, model, _sample(photos), **weights)
+                learner = Distiller(smaller, model, _sample(photos), **weights)
             fit_on(learner, varied, chosen, folder, context.journal, title)
 
         def tried(done: int, total: int) -> None:
