@@ -157,13 +157,12 @@ class Work:
         batches = self.batches(lesson.seed, lesson.begun, mixer)
         loss = "categorical_crossentropy" if lesson.teacher else "sparse_categorical_crossentropy"
         adam = optimizer("adam", lesson.rate, schedule="cosine", steps=lesson.epochs * self.steps)
+        if lesson.teacher and not self.jax:  # that process makes its own
+            model = Distiller(model, load(lesson.teacher), batches.take(SAMPLE))
         model.compile(adam, loss)
         if self.jax:
             by_jax(model, batches, lesson, self.steps)
             return
-        if lesson.teacher:
-            model = Distiller(model, load(lesson.teacher), batches.take(SAMPLE))
-            model.compile(adam, loss)
         with fused_normalization(model):
             model.fit(
                 batches, epochs=lesson.epochs, steps_per_epoch=self.steps, shuffle=False, verbose=0

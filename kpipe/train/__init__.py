@@ -59,7 +59,7 @@ __getattr__, __dir__ = lazy(
         "Constant": "schedules",
         "Cosine": "schedules",
         "DiscriminativeRates": "discrimination",
-        "Distiller": "distillation",
+        "Distiller": "distiller",
         "EfficientNetLite0": "lite0",
         "Exponential": "schedules",
         "FeaturePlan": "features",
