@@ -3,8 +3,8 @@
     KERAS_BACKEND=jax python benchmarks/by_jax.py BEFORE.keras AFTER.weights.h5 JSON < BATCHES
 
 JSON holds "epochs", "steps" of an epoch, "seed", "teacher" (the file of a model for
-`kpipe.train.Distiller`, or null), and "sample", batches for that. BATCHES are arrays in NumPy's
-format: images (batch, height, width, 3), labels, images, labels, and so on.
+`kpipe.train.Distiller`, or null), "sample", batches for that, and "keep_zeros". BATCHES are arrays
+in NumPy's format: images (batch, height, width, 3), labels, images, labels, and so on.
 
 Single precision stays single precision: JAX would otherwise multiply in fewer bits on some
 accelerators.
@@ -24,6 +24,7 @@ import numpy as np
 
 import kpipe.train
 import kpipe.train.schedules  # registers what a compiled model may hold
+from kpipe.sparsity import KeepZeros
 
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]
 
@@ -50,7 +51,13 @@ def main() -> None:
         optimizer = keras.optimizers.serialize(model.optimizer)
         trained.compile(keras.optimizers.deserialize(optimizer), model.loss)
     trained.jit_compile = True  # saved as False by TensorFlow on a processor
-    trained.fit(batches, epochs=asked["epochs"], steps_per_epoch=asked["steps"], verbose=0)
+    trained.fit(
+        batches,
+        epochs=asked["epochs"],
+        steps_per_epoch=asked["steps"],
+        callbacks=[KeepZeros()] if asked["keep_zeros"] else [],
+        verbose=0,
+    )
     model.save_weights(after)
 
 

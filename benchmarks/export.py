@@ -16,19 +16,17 @@ layer for 60 epochs):
 
 and for MobileNetV2 0.35:
 
-    sparse     75 % zeros by TFMOT (10 epochs, rate 1e-3), then int8
-    clustered  32 values a kernel by TFMOT (2 epochs, rate 1e-5), then int8
-
-these two with rates that fall along a cosine.
+    sparse     75 % zeros by TFMOT in 3 epochs, 12 more by Keras that keep them, with the dense
+               network as teacher and MixUp of 0.2 (rate 5e-4, at last along a cosine), then int8
+    clustered  32 values a kernel by TFMOT (2 epochs, rate 1e-5 along a cosine), then int8
 
 The test split is looked at once per row. Latencies are medians of ratios, the files in turns, one
 thread. `--pair`: the int8 file of the second model over the float32 file of the first, such as
 those of benchmarks/pruning.py. `--larger`: MobileNetV2 1.0 as FOLDER of that benchmark holds it:
-`base` with 75 % zeros by TFMOT, trained for as many epochs more as `control` (soft labels, rate and
-schedule as `pruned` there, the last half with all zeros), both in int8. MobileNetV2 1.0 at 224 px,
-untrained, gives latencies alone, and so do stacks of one kind of layer, and networks whose int8
-files have other activations than the model. `--jax`: as for benchmarks/pruning.py; what TFMOT
-trains stays with TensorFlow.
+`base` with 75 % zeros, made as above in as many epochs more as `control` got, both in int8.
+MobileNetV2 1.0 at 224 px, untrained, gives latencies alone, and so do stacks of one kind of layer,
+and networks whose int8 files have other activations than the model. `--jax`: as for
+benchmarks/pruning.py; what TFMOT trains stays with TensorFlow.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -52,16 +50,19 @@ from results import add_row, read_rows
 
 from kpipe.lite import compare, convert, evaluate, quantize_selectively
 from kpipe.sparsity import (
-    PolynomialSparsity,
     TrainingSettings,
     cluster_weights,
     prune_magnitude,
     train_quantized,
 )
-from kpipe.train import backbone, classifier, soft_labels, unfreeze
+from kpipe.train import backbone, classifier, unfreeze
 
 NETWORKS = ("MobileNetV2 0.35", "EfficientNetLite0", "MobileNetV3Small")
 TOLERANCE = 0.01
+FINE = 6  # epochs of every layer
+SPARSE_EPOCHS = (3, MORE - 3)  # of TFMOT, then of Keras
+TRAINED_FURTHER = ("aware", "sparse", "clustered")
+FORMS = ("float32", "float16", "mixed", "int8", "selective", *TRAINED_FURTHER)
 
 
 def trained(work: Work, name: str, seed: int) -> keras.Model:
@@ -80,7 +81,7 @@ def trained(work: Work, name: str, seed: int) -> keras.Model:
             work.train(model, Lesson(seed, 0, 60, 3e-3))
         else:
             train_head(work, model, seed)
-            work.train(model, Lesson(seed, 0, 6, 5e-4))
+            work.train(model, Lesson(seed, 0, FINE, RATE))
         model.save(path)
     return load(path)
 
@@ -100,18 +101,53 @@ def accuracy(work: Work, content: bytes, part: str) -> float:
     return evaluate(content, (work.images[rows], labels)).accuracy
 
 
+def trained_further(work: Work, name: str, form: str, seed: int) -> keras.Model:
+    """By TFMOT, for a form that wants it; kept in the folder."""
+    path = work.folder / f"{form}-{name.replace(' ', '-')}-{seed}.keras"
+    if path.exists():
+        return load(path)
+    model = trained(work, name, seed)
+    unfreeze(model)
+    data, steps = partial(work.batches, seed), work.steps
+    if form == "aware":
+        settings = TrainingSettings(learning_rate=1e-5, seed=seed)
+        model = train_quantized(model, data, epochs=2, steps_per_epoch=steps, settings=settings)
+    if form == "sparse":
+        model = sparse(work, model, seed, FINE)
+    if form == "clustered":
+        settings = TrainingSettings(learning_rate=1e-5, rate_schedule="cosine", seed=seed)
+        model = cluster_weights(
+            model, data, clusters=32, epochs=2, steps_per_epoch=steps, settings=settings
+        )
+    model.save(path)
+    return model
+
+
+def sparse(work: Work, model: keras.Model, seed: int, begun: int) -> keras.Model:
+    """75 % zeros by TFMOT, then Keras with the dense network as teacher."""
+    ramp, after = SPARSE_EPOCHS
+    settings = TrainingSettings(learning_rate=RATE, seed=seed)
+    zeros = prune_magnitude(
+        model,
+        lambda epoch: work.batches(seed, begun + epoch),
+        sparsity=0.75,
+        epochs=ramp,
+        steps_per_epoch=work.steps,
+        settings=settings,
+    )
+    with TemporaryDirectory() as place:
+        teacher = f"{place}/teacher.keras"
+        model.save(teacher)
+        work.train(zeros, Lesson(seed, begun + ramp, after, RATE, teacher, keep_zeros=True))
+    return zeros
+
+
 def file_of(work: Work, name: str, form: str, seed: int) -> tuple[bytes, str]:
     """The file of a row, and what is to be said of it."""
-    model, photos = trained(work, name, seed), partial(calibration, work, seed)
-    training = {
-        "data": partial(work.batches, seed),
-        "steps_per_epoch": work.steps,
-        "folder": work.folder / f"{form}-{name.replace(' ', '-')}-{seed}",
-    }
-    if form in ("float16", "mixed"):
-        return convert(model, form), ""
-    if form == "float32":
-        return convert(model), ""
+    photos = partial(calibration, work, seed)
+    if form in TRAINED_FURTHER:
+        return convert(trained_further(work, name, form, seed), "int8", photos()), ""
+    model = trained(work, name, seed)
     if form == "selective":
         chosen = quantize_selectively(
             model,
@@ -120,26 +156,16 @@ def file_of(work: Work, name: str, form: str, seed: int) -> tuple[bytes, str]:
             tolerance=TOLERANCE,
         )
         return chosen.content, ", ".join(chosen.in_float) or "nothing in float32"
-    if form != "int8":
-        unfreeze(model)
-    if form == "aware":
-        settings = TrainingSettings(learning_rate=1e-5, seed=seed)
-        model = train_quantized(model, epochs=2, settings=settings, **training)
-    if form == "sparse":
-        settings = TrainingSettings(learning_rate=1e-3, rate_schedule="cosine", seed=seed)
-        model = prune_magnitude(model, sparsity=0.75, epochs=10, settings=settings, **training)
-    if form == "clustered":
-        settings = TrainingSettings(learning_rate=1e-5, rate_schedule="cosine", seed=seed)
-        model = cluster_weights(model, clusters=32, epochs=2, settings=settings, **training)
-    return convert(model, "int8", photos()), ""
+    if form == "int8":
+        return convert(model, form, photos()), ""
+    return convert(model, None if form == "float32" else form), ""
 
 
-def measure(work: Work, name: str, seed: int) -> None:
+def measure(work: Work, name: str, seed: int, forms: Iterable[str]) -> None:
     rows = read_rows(work.folder / "rows.jsonl")
     done = {(row["network"], row["form"], row["seed"]) for row in rows}
-    forms = ["float32", "float16", "mixed", "int8", "selective", "aware"]
-    if name == NETWORKS[0]:
-        forms += ["sparse", "clustered"]
+    if name != NETWORKS[0]:
+        forms = [form for form in forms if form not in ("sparse", "clustered")]
     network = trained(work, name, seed)
     dense = convert(network)
     images = work.images[work.manifest.rows("test")]
@@ -174,6 +200,15 @@ def add(
     add_row(work.folder / "rows.jsonl", row)
 
 
+def sparse_larger(work: Work, folder: Path, seed: int) -> keras.Model:
+    path = work.folder / f"sparse-larger-{seed}.keras"
+    if not path.exists():
+        base = load(folder / f"base-{seed}.keras")
+        unfreeze(base)
+        sparse(work, base, seed, BASE_EPOCHS).save(path)
+    return load(path)
+
+
 def larger(work: Work, folder: Path, seed: int) -> None:
     """The dense and the sparse file of a network trained by benchmarks/pruning.py."""
     name = "MobileNetV2 1.0"
@@ -181,26 +216,15 @@ def larger(work: Work, folder: Path, seed: int) -> None:
     done = {row["form"] for row in rows if row["network"] == name}
     if "sparse" in done:  # the last
         return
-    base, control = (load(folder / f"{which}-{seed}.keras") for which in ("base", "control"))
-    unfreeze(base)
-    settings = TrainingSettings(learning_rate=RATE, rate_schedule="cosine", seed=seed)
-    sparse = prune_magnitude(
-        base,
-        lambda epoch: soft_labels(work.batches(seed, BASE_EPOCHS + epoch), base, 0.5),
-        sparsity=0.75,
-        epochs=MORE,
-        steps_per_epoch=work.steps,
-        schedule=PolynomialSparsity(ramp=0.5),
-        settings=settings,
-        folder=work.folder / f"sparse-larger-{seed}",
-    )
+    control = load(folder / f"control-{seed}.keras")
+    zeros = sparse_larger(work, folder, seed)
     images = work.images[work.manifest.rows("test")].astype("float32")
     reference, dense = control.predict(images, verbose=0), convert(control)
     photos = partial(calibration, work, seed)
     files = {
         "float32": dense,
         "int8": convert(control, "int8", photos()),
-        "sparse": convert(sparse, "int8", photos()),
+        "sparse": convert(zeros, "int8", photos()),
     }
     for form, content in files.items():
         if form in done:
@@ -321,6 +345,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=NETWORKS)
+    parser.add_argument("--forms", nargs="*", choices=FORMS, default=FORMS)
     parser.add_argument("--pair", type=Path, nargs=2)
     parser.add_argument("--larger", type=Path)
     parser.add_argument("--runs", type=int, default=300, help="of the latencies at the end")
@@ -329,7 +354,7 @@ def main() -> None:
     work = Work.of(asked.folder, asked.work, asked.weights, asked.jax)
     for seed in asked.seeds:
         for name in asked.networks:
-            measure(work, name, seed)
+            measure(work, name, seed, asked.forms)
     if asked.larger:
         for seed in asked.seeds:
             larger(work, asked.larger, seed)

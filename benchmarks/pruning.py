@@ -64,6 +64,7 @@ from kpipe.data import (
 )
 from kpipe.lite import LiteModel, convert
 from kpipe.prune import Selection, count_macs, plan, prune_filters, rank, remove_filters
+from kpipe.sparsity import KeepZeros
 from kpipe.train import (
     Distiller,
     FeaturePlan,
@@ -92,7 +93,7 @@ METHODS = ("control", "pruned", "random", "latency", "narrow", "l1", "scratch")
 class Lesson:
     """Epochs that train every layer, on photos drawn from a seed, after so many that are over.
 
-    With a teacher, the file of a model, photos are mixed.
+    With a teacher, the file of a model, photos are mixed. Zeros of kernels stay where asked for.
     """
 
     seed: int
@@ -100,6 +101,7 @@ class Lesson:
     epochs: int
     rate: float
     teacher: str | None = None
+    keep_zeros: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,9 @@ class Work:
         manifest = split(from_folder(photos))
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "images.lock"):
-            images = decode(manifest, SIZE, folder / "images")
+            if not (folder / "images" / "images.npy").exists():  # another call may be reading it
+                decode(manifest, SIZE, folder / "images")
+        images = np.load(folder / "images" / "images.npy", mmap_mode="r")
         return cls(folder, manifest, images, weights, jax)
 
     @property
@@ -165,7 +169,12 @@ class Work:
             return
         with fused_normalization(model):
             model.fit(
-                batches, epochs=lesson.epochs, steps_per_epoch=self.steps, shuffle=False, verbose=0
+                batches,
+                epochs=lesson.epochs,
+                steps_per_epoch=self.steps,
+                callbacks=[KeepZeros()] if lesson.keep_zeros else [],
+                shuffle=False,
+                verbose=0,
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from kpipe.cli import load_pipeline
 from kpipe.core.journal import Event, read_journal
 from kpipe.core.runner import Result, run
 from tests.walking import declare, draw
+
+# Two workers share two cores: with a thread for each core, theirs wait for one another.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from tests.prune.masking import randomize
 # Constructor, options, how many residual blocks it has, and which of them has a projection.
 REAL = [
     ("ResNet50", {}, 16, 0),
-    ("ResNet50V2", {}, 16, 3),
+    pytest.param("ResNet50V2", {}, 16, 3, marks=pytest.mark.slow),
     ("MobileNetV2", {"alpha": 0.35}, 10, None),
     ("MobileNetV3Small", {}, 6, None),
     ("EfficientNetB0", {}, 9, None),
-    ("Xception", {}, 12, 0),
+    pytest.param("Xception", {}, 12, 0, marks=pytest.mark.slow),
     ("ConvNeXtTiny", {}, 18, None),
 ]
 

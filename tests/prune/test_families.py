@@ -39,8 +39,14 @@ FAMILIES: dict[str, tuple[dict[str, Any], int, float]] = {
 
 HEAVY = {
     *("ConvNeXtTiny", "DenseNet121", "EfficientNetB0", "EfficientNetV2B0"),
-    *("InceptionResNetV2", "InceptionV3", "NASNetMobile", "ResNet50V2", "Xception"),
+    *("InceptionResNetV2", "InceptionV3", "NASNetMobile", "ResNet50", "ResNet50V2", "Xception"),
 }
+HEAVIEST = {"DenseNet121", "InceptionResNetV2", "NASNetMobile"}
+
+
+def members(heavy: set[str]) -> list[Any]:
+    """Each family, those that take long marked."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in heavy)) for name in FAMILIES]
 
 
 def cut(name: str) -> tuple[keras.Model, keras.Model, Plan]:
@@ -54,7 +60,7 @@ def cut(name: str) -> tuple[keras.Model, keras.Model, Plan]:
     return flat, remove_filters(flat, made), made
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", members(HEAVIEST))
 def test_it_is_cut_exactly(name: str) -> None:
     flat, small, made = cut(name)
     images = colored(2, FAMILIES[name][1])
@@ -63,9 +69,7 @@ def test_it_is_cut_exactly(name: str) -> None:
     assert count_macs(small) == made.macs_after < 0.8 * made.macs_before
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in HEAVY)) for n in FAMILIES]
-)
+@pytest.mark.parametrize("name", members(HEAVY))
 def test_what_is_left_is_an_ordinary_model(name: str, tmp_path: Path) -> None:
     _, small, _ = cut(name)
     images = colored(8, FAMILIES[name][1])

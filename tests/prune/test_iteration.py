@@ -111,6 +111,7 @@ def test_a_killed_loop_ends_like_one_never_killed(
     assert asked == list(range(deadly, 3)) and same(again.model, whole.model)
 
 
+@pytest.mark.slow
 def test_a_stored_round_that_was_damaged_is_made_again(tmp_path: Path) -> None:
     whole = pruned(tmp_path, rounds=1)
     (tmp_path / "round-01.keras").write_bytes(b"damaged")
@@ -249,6 +250,7 @@ def test_ceilings_of_groups_that_there_are_not_are_refused(asked: dict[str, Any]
         pruned(**asked, selection=Selection(ceilings={"heat": 0.5}))
 
 
+@pytest.mark.slow
 def test_what_looks_at_images_sees_those_of_the_calibration() -> None:
     asked = {"rounds": 1, "criterion": "mean_activation", "calibration": [IMAGES]}
     seen = pruned(**asked)

@@ -134,6 +134,7 @@ def test_a_step_stays_where_a_later_one_is_enough_alone() -> None:
     assert widths(traded(latency, loss, 0.9)) == {"a_expand": (24, 16)}
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_one_step_of_each_is_not_enough() -> None:
     latency = by_width(a_expand=1.0, b_expand=1.0, c_expand=1.0, head=1.0)
     chosen = Selection(floor=0, blocks=False)

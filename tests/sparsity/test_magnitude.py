@@ -77,6 +77,7 @@ def test_training_learns():
     assert said[-1]["loss"] < said[0]["loss"]
 
 
+@pytest.mark.slow
 def test_killed_training_continues_and_ends_as_if_never_killed(tmp_path, model, pruned):
     settings = TrainingSettings(on_epoch=killed_after(0))
     with pytest.raises(Killed):

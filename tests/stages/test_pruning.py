@@ -154,6 +154,7 @@ def test_a_scan_sets_ceilings_which_the_rounds_keep(
         )
 
 
+@pytest.mark.slow
 def test_a_scan_that_was_made_is_not_made_again(
     perform, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -363,6 +363,7 @@ def test_an_interrupted_start_of_a_folder_does_not_block_it(tmp_path: Path) -> N
     refuse("cannot be read", lambda: extract(stem, tmp_path, FeaturePlan()))
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_that_blocks_the_next_training(tmp_path: Path) -> None:
     code = (
         "import resource, signal, sys; from pathlib import Path; "

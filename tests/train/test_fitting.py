@@ -85,6 +85,7 @@ def test_a_folder_changes_nothing(uninterrupted, tmp_path: Path) -> None:
     assert dataclasses.replace(result, resumed_at=0) == uninterrupted[0]
 
 
+@pytest.mark.slow
 def test_cut_at_many_moments_it_ends_bit_identical(tmp_path: Path) -> None:
     _, whole, whole_model = run(tmp_path / "whole")
     for batch in (1, 12, 14, 23):  # the switch is at batch 12
@@ -497,6 +498,7 @@ def test_the_batch_that_broke_the_loss_is_named_and_kept(tmp_path: Path, uninter
     assert not (tmp_path / "refused-batch.npz").exists()
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_grow_keeps_the_previous_checkpoint(
     tmp_path: Path, uninterrupted
 ) -> None:

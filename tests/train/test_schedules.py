@@ -92,6 +92,7 @@ def test_a_saved_model_goes_on_with_its_schedule(tmp_path) -> None:
         assert int(loaded.optimizer.iterations) == 3
 
 
+@pytest.mark.slow
 def test_only_one_cycle_needs_kpipe_to_be_loaded(tmp_path) -> None:
     paths = {name: saved(name, tmp_path) for name in schedule_names()}
     code = (

@@ -201,7 +201,14 @@ MOMENTS = {"epoch": AtEpoch(2), "plateau": OnPlateau("loss", patience=2, min_del
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("broken", [(1, 3), (2, 0), (4, 1)], ids=["before", "at", "after"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param((1, 3), id="before", marks=pytest.mark.slow),
+        pytest.param((2, 0), id="at"),
+        pytest.param((4, 1), id="after"),
+    ],
+)
 def test_backup_and_restore_comes_back_on_the_right_side(tmp_path, moment, broken) -> None:
     def run(*callbacks) -> keras.Model:
         options = {"use_ema": True, "ema_momentum": 0.9, "gradient_accumulation_steps": 3}
