@@ -72,7 +72,9 @@ class FilterPrune(Stage):
             validation loss is kept.
         distill_answers: what the answers of the unpruned network weigh beside the labels in the
             loss of the retraining, 0 or more; see `kpipe.train.Distiller`.
-        distill_features: what its features weigh, 0 or more.
+        distill_features: what its features weigh, 0 or more: 40, with answers of 4, where
+            photos are mixed and the network was trained as a whole; not where only its last
+            layers were.
         optimizer: of the retraining; all layers train, but for normalizations that were frozen.
         learning_rate: its rate.
         batch_size: photos in a step.
@@ -106,8 +108,8 @@ class FilterPrune(Stage):
     blocks: bool = True
     epochs: Annotated[int, Between(1)] = 1
     last_epochs: Annotated[int, Between(1)] = 6
-    distill_answers: Weight = 4.0
-    distill_features: Weight = 40.0
+    distill_answers: Weight = 1.0
+    distill_features: Weight = 0.0
     optimizer: OPTIMIZERS = "adam"
     learning_rate: Rate = 5e-4
     # Small batches: after a removal, the number of steps is what is missing.

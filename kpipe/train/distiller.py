@@ -52,7 +52,7 @@ class Distiller(keras.Model):
 
     Args:
         student: images -> probabilities (batch, classes), a graph from one input to one output. The
-            defaults suit one that was cut from the teacher.
+            defaults suit one that was cut from a teacher whose every layer was trained.
         teacher: the same, larger; in inference, not trained.
         sample: batches of images, or tuples that begin with images, 10,000 photos at most: for the
             mean and deviation of the targets, and where P begins. Some hundred are enough.
