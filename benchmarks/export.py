@@ -35,7 +35,7 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -61,14 +61,19 @@ NETWORKS = ("MobileNetV2 0.35", "EfficientNetLite0", "MobileNetV3Small")
 TOLERANCE = 0.01
 FINE = 6  # epochs of every layer
 SPARSE_EPOCHS = (3, MORE - 3)  # of TFMOT, then of Keras
-TRAINED_FURTHER = ("aware", "sparse", "clustered")
-FORMS = ("float32", "float16", "mixed", "int8", "selective", *TRAINED_FURTHER)
 
 
-def trained(work: Work, name: str, seed: int) -> keras.Model:
-    """Kept in the folder."""
-    path = work.folder / f"{name.replace(' ', '-')}-{seed}.keras"
+def kept(path: Path, make: Callable[[], keras.Model]) -> Path:
+    """The file of a model, made where it is not there."""
     if not path.exists():
+        make().save(path)
+    return path
+
+
+def trained(work: Work, name: str, seed: int) -> Path:
+    """Kept in the folder."""
+
+    def make() -> keras.Model:
         keras.utils.set_random_seed(seed)
         if name == "MobileNetV2 0.35":
             base = backbone("MobileNetV2", alpha=0.35, image_size=SIZE, weights=work.weights)
@@ -82,8 +87,9 @@ def trained(work: Work, name: str, seed: int) -> keras.Model:
         else:
             train_head(work, model, seed)
             work.train(model, Lesson(seed, 0, FINE, RATE))
-        model.save(path)
-    return load(path)
+        return model
+
+    return kept(work.folder / f"{name.replace(' ', '-')}-{seed}.keras", make)
 
 
 def calibration(work: Work, seed: int) -> Iterator[np.ndarray]:
@@ -101,53 +107,60 @@ def accuracy(work: Work, content: bytes, part: str) -> float:
     return evaluate(content, (work.images[rows], labels)).accuracy
 
 
-def trained_further(work: Work, name: str, form: str, seed: int) -> keras.Model:
-    """By TFMOT, for a form that wants it; kept in the folder."""
-    path = work.folder / f"{form}-{name.replace(' ', '-')}-{seed}.keras"
-    if path.exists():
-        return load(path)
-    model = trained(work, name, seed)
+def unfrozen(path: Path) -> keras.Model:
+    model = load(path)
     unfreeze(model)
-    data, steps = partial(work.batches, seed), work.steps
-    if form == "aware":
-        settings = TrainingSettings(learning_rate=1e-5, seed=seed)
-        model = train_quantized(model, data, epochs=2, steps_per_epoch=steps, settings=settings)
-    if form == "sparse":
-        model = sparse(work, model, seed, FINE)
-    if form == "clustered":
-        settings = TrainingSettings(learning_rate=1e-5, rate_schedule="cosine", seed=seed)
-        model = cluster_weights(
-            model, data, clusters=32, epochs=2, steps_per_epoch=steps, settings=settings
-        )
-    model.save(path)
     return model
 
 
-def sparse(work: Work, model: keras.Model, seed: int, begun: int) -> keras.Model:
+def aware(work: Work, dense: Path, seed: int) -> keras.Model:
+    return train_quantized(
+        unfrozen(dense),
+        partial(work.batches, seed),
+        epochs=2,
+        steps_per_epoch=work.steps,
+        settings=TrainingSettings(learning_rate=1e-5, seed=seed),
+    )
+
+
+def sparse(work: Work, dense: Path, seed: int, begun: int = FINE) -> keras.Model:
     """75 % zeros by TFMOT, then Keras with the dense network as teacher."""
     ramp, after = SPARSE_EPOCHS
-    settings = TrainingSettings(learning_rate=RATE, seed=seed)
     zeros = prune_magnitude(
-        model,
+        unfrozen(dense),
         lambda epoch: work.batches(seed, begun + epoch),
         sparsity=0.75,
         epochs=ramp,
         steps_per_epoch=work.steps,
-        settings=settings,
+        settings=TrainingSettings(learning_rate=RATE, seed=seed),
     )
-    with TemporaryDirectory() as place:
-        teacher = f"{place}/teacher.keras"
-        model.save(teacher)
-        work.train(zeros, Lesson(seed, begun + ramp, after, RATE, teacher, keep_zeros=True))
+    work.train(zeros, Lesson(seed, begun + ramp, after, RATE, str(dense), keep_zeros=True))
     return zeros
+
+
+def clustered(work: Work, dense: Path, seed: int) -> keras.Model:
+    return cluster_weights(
+        unfrozen(dense),
+        partial(work.batches, seed),
+        clusters=32,
+        epochs=2,
+        steps_per_epoch=work.steps,
+        settings=TrainingSettings(learning_rate=1e-5, rate_schedule="cosine", seed=seed),
+    )
+
+
+TRAINED_FURTHER = {"aware": aware, "sparse": sparse, "clustered": clustered}
+FORMS = ("float32", "float16", "mixed", "int8", "selective", *TRAINED_FURTHER)
 
 
 def file_of(work: Work, name: str, form: str, seed: int) -> tuple[bytes, str]:
     """The file of a row, and what is to be said of it."""
-    photos = partial(calibration, work, seed)
+    photos, dense = partial(calibration, work, seed), trained(work, name, seed)
     if form in TRAINED_FURTHER:
-        return convert(trained_further(work, name, form, seed), "int8", photos()), ""
-    model = trained(work, name, seed)
+        make = partial(TRAINED_FURTHER[form], work, dense, seed)
+        path = kept(dense.with_name(f"{form}-{dense.name}"), make)
+        return convert(load(path), "int8", photos()), ""
+    model = load(dense)
     if form == "selective":
         chosen = quantize_selectively(
             model,
@@ -166,7 +179,7 @@ def measure(work: Work, name: str, seed: int, forms: Iterable[str]) -> None:
     done = {(row["network"], row["form"], row["seed"]) for row in rows}
     if name != NETWORKS[0]:
         forms = [form for form in forms if form not in ("sparse", "clustered")]
-    network = trained(work, name, seed)
+    network = load(trained(work, name, seed))
     dense = convert(network)
     images = work.images[work.manifest.rows("test")]
     reference = network.predict(images.astype("float32"), verbose=0)
@@ -200,15 +213,6 @@ def add(
     add_row(work.folder / "rows.jsonl", row)
 
 
-def sparse_larger(work: Work, folder: Path, seed: int) -> keras.Model:
-    path = work.folder / f"sparse-larger-{seed}.keras"
-    if not path.exists():
-        base = load(folder / f"base-{seed}.keras")
-        unfreeze(base)
-        sparse(work, base, seed, BASE_EPOCHS).save(path)
-    return load(path)
-
-
 def larger(work: Work, folder: Path, seed: int) -> None:
     """The dense and the sparse file of a network trained by benchmarks/pruning.py."""
     name = "MobileNetV2 1.0"
@@ -217,7 +221,9 @@ def larger(work: Work, folder: Path, seed: int) -> None:
     if "sparse" in done:  # the last
         return
     control = load(folder / f"control-{seed}.keras")
-    zeros = sparse_larger(work, folder, seed)
+    base = folder / f"base-{seed}.keras"
+    make = partial(sparse, work, base, seed, BASE_EPOCHS)
+    zeros = load(kept(work.folder / f"sparse-larger-{seed}.keras", make))
     images = work.images[work.manifest.rows("test")].astype("float32")
     reference, dense = control.predict(images, verbose=0), convert(control)
     photos = partial(calibration, work, seed)
@@ -302,12 +308,12 @@ def activations(rounds: int) -> None:
 
 def first_answer(work: Work, runs: int = 5) -> None:
     """A fresh process to its first answer, by kpipe and by TensorFlow; median of ratios."""
+    keras_file = str(trained(work, NETWORKS[0], 0))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
-        path.write_bytes(convert(trained(work, NETWORKS[0], 0), "int8", calibration(work, 0)))
+        path.write_bytes(convert(load(keras_file), "int8", calibration(work, 0)))
         photo = str(work.manifest.table["path"].iloc[0])
         labels = [str(number) for number in range(len(work.manifest.classes))]
-        keras_file = str(work.folder / f"{NETWORKS[0].replace(' ', '-')}-0.keras")
         ours = f"Classifier({str(path)!r}, {labels!r}).predict({photo!r})"
         theirs = (
             "import keras, numpy; from keras.utils import img_to_array, load_img; "
@@ -352,9 +358,11 @@ def main() -> None:
     parser.add_argument("--jax", action="store_true", help="train by Keras on JAX")
     asked = parser.parse_args()
     work = Work.of(asked.folder, asked.work, asked.weights, asked.jax)
+    # The report holds the others against these two.
+    forms = [form for form in FORMS if form in ("float32", "int8", *asked.forms)]
     for seed in asked.seeds:
         for name in asked.networks:
-            measure(work, name, seed, asked.forms)
+            measure(work, name, seed, forms)
     if asked.larger:
         for seed in asked.seeds:
             larger(work, asked.larger, seed)
