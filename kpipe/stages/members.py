@@ -126,7 +126,13 @@ def _network(recipe: FineTune, photos: Photos, size: int) -> keras.Model:
 
 
 def fit_on(
-    model: keras.Model, photos: Photos, plan: FitPlan, folder: Path, journal: Journal, title: str
+    model: keras.Model,
+    photos: Photos,
+    plan: FitPlan,
+    folder: Path,
+    journal: Journal,
+    title: str,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
     """Train a model on the photos, with checkpoints and `history.json` in a folder."""
     from kpipe.train import fit, quicken
@@ -140,7 +146,7 @@ def fit_on(
         plan=plan,
         validation=photos.finite("validation"),
         folder=folder / "training",
-        callbacks=[teller.epochs(0, plan.epochs)],
+        callbacks=[*callbacks, teller.epochs(0, plan.epochs)],
         describe=photos.names,
     )
     row = teller.result(result, _name(plan))

@@ -12,11 +12,10 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
-from kpipe.stages.members import fit_on
 from kpipe.stages.models import (
     begin,
     is_saved,
@@ -26,6 +25,7 @@ from kpipe.stages.models import (
     save_model,
 )
 from kpipe.stages.photos import Photos
+from kpipe.stages.retraining import Weight, retrain, sample, unfreeze_but_normalization
 from kpipe.stages.training import OPTIMIZERS, Rate
 
 if TYPE_CHECKING:
@@ -35,11 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FilterPrune"]
 
-_SAMPLE_STEPS = 20
-
 Share = Annotated[float, Between(0, 1, strict=True)]
 Part = Annotated[float, Between(0, 1)]
-Weight = Annotated[float, Between(0)]
 Evaluate = Callable[["keras.Model"], float]
 
 
@@ -202,8 +199,8 @@ class FilterPrune(Stage):
             model,
             evaluate,
             criterion=self.criterion,
-            data=_sample(photos),
-            calibration=_sample(photos),
+            data=sample(photos),
+            calibration=sample(photos),
             progress=tell,
         )
         kept.parent.mkdir(exist_ok=True)
@@ -223,7 +220,7 @@ class FilterPrune(Stage):
     ) -> PruneResult:
         from kpipe.lite import latency
         from kpipe.prune import Selection, prune_filters
-        from kpipe.train import Distiller, FitPlan
+        from kpipe.train import FitPlan
 
         plan = FitPlan(
             epochs=self.epochs,
@@ -233,19 +230,25 @@ class FilterPrune(Stage):
             class_weight=photos.fit_weight,
         )
         last = dataclasses.replace(plan, epochs=self.last_epochs)
-        weights = {"answers": self.distill_answers, "features": self.distill_features}
 
         def finetune(smaller: keras.Model, number: int) -> None:
             folder = _training_of(context, number)
             folder.mkdir(exist_ok=True)
-            _unfreeze(smaller)
+            unfreeze_but_normalization(smaller)
             varied = photos.varied(context.seed + number, 1.0)
             title = f"round {number} of {self.rounds}"
             chosen = last if number == self.rounds else plan
-            learner = smaller
-            if any(weights.values()):
-                learner = Distiller(smaller, model, _sample(photos), **weights)
-            fit_on(learner, varied, chosen, folder, context.journal, title)
+            retrain(
+                smaller,
+                model,
+                varied,
+                chosen,
+                folder,
+                context.journal,
+                title,
+                answers=self.distill_answers,
+                features=self.distill_features,
+            )
 
         def tried(done: int, total: int) -> None:
             context.journal.progress("step", what="removals tried", done=done, total=total)
@@ -270,10 +273,10 @@ class FilterPrune(Stage):
             finetune=finetune,
             evaluate=evaluate,
             loss=loss,
-            calibration=_sample(photos),
+            calibration=sample(photos),
             selection=Selection(
                 seed=context.seed,
-                data=_sample(photos),
+                data=sample(photos),
                 multiple=self.multiple,
                 floor=self.floor,
                 ceilings=ceilings,
@@ -285,30 +288,5 @@ class FilterPrune(Stage):
         )
 
 
-def _unfreeze(model: keras.Model) -> None:
-    """All layers train, but normalizations that were frozen stay so.
-
-    Their statistics are of the many photos that the network was pretrained on. In training, those
-    of a batch would take their place at once: that cost an unpruned EfficientNetLite0 12 points.
-    """
-    import keras
-
-    from kpipe.train import unfreeze
-
-    frozen = [
-        layer
-        for layer in model.layers
-        if isinstance(layer, keras.layers.BatchNormalization) and not layer.trainable
-    ]
-    unfreeze(model)
-    for layer in frozen:
-        layer.trainable = False
-
-
 def _training_of(context: Context, number: int) -> Path:
     return context.folder / f"training-round-{number}"
-
-
-def _sample(photos: Photos) -> Any:
-    """Training photos in the order of training, some of every class."""
-    return photos.training(0).take(min(photos.steps, _SAMPLE_STEPS))

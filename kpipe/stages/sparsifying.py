@@ -1,17 +1,29 @@
 """MagnitudePrune, ClusterWeights, QuantizeAware: TFMOT trains the model once more.
 
 needs data, the newest model -> training that was killed goes on -> a model of the same layers
+
+The zeros of MagnitudePrune cost accuracy, which a second training by Keras wins back: it keeps
+them, and learns from the network as it was.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
-from kpipe.stages.models import begin, is_saved, load_model, read_about, save_model
+from kpipe.stages.models import (
+    begin,
+    is_saved,
+    join_histories,
+    load_model,
+    read_about,
+    save_model,
+)
 from kpipe.stages.photos import Photos
+from kpipe.stages.retraining import Weight, retrain, unfreeze_but_normalization
 from kpipe.stages.training import Rate
 
 if TYPE_CHECKING:
@@ -32,8 +44,13 @@ class MagnitudePrune(Stage):
             for two of every four weights along the input channels.
         schedule: how the zeros come: more and more of them ("polynomial") or all at once
             ("constant").
-        epochs: of training while they do.
-        learning_rate: of the training, at its beginning; it falls along a cosine.
+        epochs: of training by TFMOT while they do.
+        last_epochs: of training by Keras after it, which leaves the zeros where they are; its epoch
+            of the lowest validation loss is kept. 0 for none.
+        distill_answers: what the answers of the network as it was weigh beside the labels in the
+            loss of those epochs, 0 or more; see `kpipe.train.Distiller`.
+        distill_features: what its features weigh, 0 or more.
+        learning_rate: of both trainings; at last it falls along a cosine.
         batch_size: photos in a step.
     """
 
@@ -44,24 +61,59 @@ class MagnitudePrune(Stage):
 
     sparsity: Annotated[float, Between(0, 1, strict=True)] | Literal["2 by 4"] = 0.5
     schedule: Literal["polynomial", "constant"] = "polynomial"
-    epochs: Annotated[int, Between(1)] = 5
+    epochs: Annotated[int, Between(1)] = 3
+    last_epochs: Annotated[int, Between(0)] = 6
+    distill_answers: Weight = 1.0
+    distill_features: Weight = 0.0
     learning_rate: Rate = 5e-4
-    batch_size: Annotated[int, Between(1)] = 32
+    # Small batches: after a removal, the number of steps is what is missing.
+    batch_size: Annotated[int, Between(1)] = 16
 
     def run(self, context: Context) -> None:
+        if is_saved(context.folder):
+            return
         from kpipe.sparsity import prune_magnitude, sparsity_of
 
         share = {"m_by_n": (2, 4)} if self.sparsity == "2 by 4" else {"sparsity": self.sparsity}
+        train = functools.partial(prune_magnitude, **share, schedule=self.schedule)
+        model, photos = _begin(self, context)
+        sparse = _by_tfmot(self, context, train, model, photos, falls=not self.last_epochs)
+        if self.last_epochs:
+            self._retrain(sparse, model, photos, context)
+        least = 0.25 if self.sparsity == "2 by 4" else float(self.sparsity) / 2
+        zeros = [share for share in sparsity_of(sparse).values() if share >= least]
+        found = f"{len(zeros)} kernels with {min(zeros):.0%} to {max(zeros):.0%} zeros"
+        _leave(sparse, context, "sparse", found)
 
-        def sparse(model: keras.Model, data: Any, **training: Any) -> keras.Model:
-            return prune_magnitude(model, data, **share, schedule=self.schedule, **training)
+    def _retrain(
+        self, sparse: keras.Model, model: keras.Model, photos: Photos, context: Context
+    ) -> None:
+        """Train the model of zeros further, taught by the one without."""
+        from kpipe.sparsity import KeepZeros
+        from kpipe.train import FitPlan
 
-        def told(model: keras.Model) -> str:
-            least = 0.25 if self.sparsity == "2 by 4" else float(self.sparsity) / 2
-            zeros = [share for share in sparsity_of(model).values() if share >= least]
-            return f"{len(zeros)} kernels with {min(zeros):.0%} to {max(zeros):.0%} zeros"
-
-        _by_tfmot(self, context, sparse, "sparse", told)
+        folder = context.folder / "training-last"
+        folder.mkdir(exist_ok=True)
+        unfreeze_but_normalization(sparse)
+        retrain(
+            sparse,
+            model,
+            photos.varied(context.seed + 1, 1.0),
+            FitPlan(
+                epochs=self.last_epochs,
+                optimizer="adam",
+                learning_rate=self.learning_rate,
+                schedule="cosine",
+                class_weight=photos.fit_weight,
+            ),
+            folder,
+            context.journal,
+            "sparse",
+            answers=self.distill_answers,
+            features=self.distill_features,
+            callbacks=[KeepZeros()],
+        )
+        join_histories(context.folder, [folder])
 
 
 @stage
@@ -86,16 +138,16 @@ class ClusterWeights(Stage):
     batch_size: Annotated[int, Between(1)] = 32
 
     def run(self, context: Context) -> None:
+        if is_saved(context.folder):
+            return
         from kpipe.sparsity import cluster_weights, values_of
 
-        def clustered(model: keras.Model, data: Any, **training: Any) -> keras.Model:
-            return cluster_weights(model, data, clusters=self.clusters, **training)
-
-        def told(model: keras.Model) -> str:
-            count = sum(values <= self.clusters for values in values_of(model).values())
-            return f"{count} kernels of {self.clusters} values or fewer"
-
-        _by_tfmot(self, context, clustered, "clustered", told)
+        train = functools.partial(cluster_weights, clusters=self.clusters)
+        model, photos = _begin(self, context)
+        clustered = _by_tfmot(self, context, train, model, photos)
+        count = sum(values <= self.clusters for values in values_of(clustered).values())
+        found = f"{count} kernels of {self.clusters} values or fewer"
+        _leave(clustered, context, "clustered", found)
 
 
 @stage
@@ -118,52 +170,63 @@ class QuantizeAware(Stage):
     batch_size: Annotated[int, Between(1)] = 32
 
     def run(self, context: Context) -> None:
+        if is_saved(context.folder):
+            return
         from kpipe.sparsity import train_quantized
 
-        _by_tfmot(self, context, train_quantized, "int8-aware", None)
+        model, photos = _begin(self, context)
+        aware = _by_tfmot(self, context, train_quantized, model, photos)
+        _leave(aware, context, "int8-aware")
+
+
+_ByTfmot = MagnitudePrune | ClusterWeights | QuantizeAware
+
+
+def _begin(stage: _ByTfmot, context: Context) -> tuple[keras.Model, Photos]:
+    """The newest model, to be trained, and what it is trained on."""
+    begin(context.seed)
+    photos = Photos.read(context, batch_size=stage.batch_size)
+    model = load_model(context.newest("model"))
+    unfreeze_but_normalization(model)
+    return model, photos
 
 
 def _by_tfmot(
-    stage: MagnitudePrune | ClusterWeights | QuantizeAware,
+    stage: _ByTfmot,
     context: Context,
     train: Callable[..., keras.Model],
-    title: str,
-    told: Callable[[keras.Model], str] | None,
-) -> None:
-    """Train the newest model and leave it; say what was reached, and what it does not bring."""
+    model: keras.Model,
+    photos: Photos,
+    *,
+    falls: bool = True,
+) -> keras.Model:
+    """A trained copy; the learning rate falls along a cosine, or stays."""
     from kpipe.sparsity import TrainingSettings
-    from kpipe.train import unfreeze
-
-    if is_saved(context.folder):
-        return
-    begin(context.seed)
-    source = context.newest("model")
-    photos = Photos.read(context, batch_size=stage.batch_size)
-    model = load_model(source)
-    unfreeze(model)
 
     def tell(epoch: int, logs: dict[str, float]) -> None:
         context.journal.record(
             "epoch", what="TFMOT", epoch=epoch + 1, epochs=stage.epochs, metrics=logs
         )
 
-    trained = train(
+    return train(
         model,
         photos.training,
         epochs=stage.epochs,
         steps_per_epoch=photos.steps,
         settings=TrainingSettings(
             learning_rate=stage.learning_rate,
-            rate_schedule="cosine",
+            rate_schedule="cosine" if falls else "constant",
             class_weight=photos.fit_weight,
             seed=context.seed,
             on_epoch=tell,
         ),
         folder=context.folder / "training",
     )
-    if told is not None:
-        context.journal.record(
-            "note", text=f"{told(trained)}: a smaller download, not a faster model"
-        )
-    about = read_about(source)
-    save_model(trained, context.folder, **{**about, "title": f"{about['title']}, {title}"})
+
+
+def _leave(model: keras.Model, context: Context, title: str, found: str = "") -> None:
+    """Save the model; say what was found in it, and what that does not bring."""
+    if found:
+        context.journal.record("note", text=f"{found}: a smaller download, not a faster model")
+    about = read_about(context.newest("model"))
+    save_model(model, context.folder, **{**about, "title": f"{about['title']}, {title}"})

@@ -1,0 +1,73 @@
+"""Training a network again that has lost filters or weights.
+
+loss := of the labels, and of what the network as it was says (`kpipe.train.Distiller`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from kpipe.core.fields import Between
+from kpipe.stages.members import fit_on
+from kpipe.stages.photos import Photos
+
+if TYPE_CHECKING:
+    import keras
+
+    from kpipe.core.journal import Journal
+    from kpipe.train import FitPlan
+
+__all__ = ["Weight", "retrain", "sample", "unfreeze_but_normalization"]
+
+_SAMPLE_STEPS = 20
+
+Weight = Annotated[float, Between(0)]
+
+
+def retrain(
+    model: keras.Model,
+    teacher: keras.Model,
+    photos: Photos,
+    plan: FitPlan,
+    folder: Path,
+    journal: Journal,
+    title: str,
+    *,
+    answers: float,
+    features: float,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> None:
+    """Train a model as `fit_on` does, with a teacher where its answers or features count."""
+    from kpipe.train import Distiller
+
+    learner = model
+    if answers or features:
+        learner = Distiller(model, teacher, sample(photos), answers=answers, features=features)
+    fit_on(learner, photos, plan, folder, journal, title, callbacks)
+
+
+def sample(photos: Photos) -> Any:
+    """Training photos in the order of training, some of every class."""
+    return photos.training(0).take(min(photos.steps, _SAMPLE_STEPS))
+
+
+def unfreeze_but_normalization(model: keras.Model) -> None:
+    """All layers train, but normalizations that were frozen stay so.
+
+    Their statistics are of the many photos that the network was pretrained on. In training, those
+    of a batch would take their place at once: that cost an unpruned EfficientNetLite0 12 points.
+    """
+    import keras
+
+    from kpipe.train import unfreeze
+
+    frozen = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization) and not layer.trainable
+    ]
+    unfreeze(model)
+    for layer in frozen:
+        layer.trainable = False

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import kpipe.train
+from kpipe.core.stage import Stage
+from kpipe.sparsity import sparsity_of
+from kpipe.stages import ClusterWeights, MagnitudePrune, QuantizeAware
+from kpipe.stages.models import begin, load_model, save_model
+from tests.stages.conftest import RECIPE, toy, toy_folder
+
+QUICK: dict[str, Any] = {"sparsity": 0.75, "epochs": 1, "batch_size": 4}
+
+
+def losses(folder: Path) -> list[float]:
+    (row,) = json.loads((folder / "history.json").read_text())
+    return row["history"]["loss"]
+
+
+def kernels(model: keras.Model) -> list[np.ndarray]:
+    return [np.array(v) for v in model.trainable_variables if v.name == "kernel"]
+
+
+def changed(folder: Path, change: Callable[[keras.Model], keras.Model | None]) -> Path:
+    """A model folder with a toy that was changed, or one made of it."""
+    begin(1)
+    model = toy(1)
+    folder.mkdir()
+    (folder / "history.json").write_text("[]")
+    save_model(change(model) or model, folder, title="changed", recipe=RECIPE)
+    return folder
+
+
+def test_zeros_stay_where_they_are_while_the_rest_is_trained_further(
+    perform, data_folder: Path, tmp_path: Path
+) -> None:
+    source = toy_folder(tmp_path / "toy", 1)
+    found = {}
+    for last in (0, 3):
+        stage = MagnitudePrune(last_epochs=last, learning_rate=0.01, **QUICK)
+        folder, _ = perform(stage, data=data_folder, model=source, into=tmp_path / str(last))
+        found[last] = load_model(folder)
+        assert (folder / "history.json").exists() == bool(last)
+        assert not list(folder.glob("training*"))
+    assert len(losses(tmp_path / "3")) == 3
+    assert all(share == pytest.approx(0.75, abs=0.05) for share in sparsity_of(found[3]).values())
+    moved = zip(kernels(found[0]), kernels(found[3]), strict=True)
+    assert all(not np.array_equal(before, after) for before, after in moved)
+
+
+def test_the_epochs_after_the_zeros_learn_from_the_network_without(
+    perform, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = toy_folder(tmp_path / "toy", 1)
+    taught, real = [], kpipe.train.Distiller
+
+    def recorded(student: keras.Model, teacher: keras.Model, *given: Any, **weights: float) -> Any:
+        # Now: it is trained in place.
+        taught.append((sparsity_of(student), sparsity_of(teacher), weights))
+        return real(student, teacher, *given, **weights)
+
+    monkeypatch.setattr(kpipe.train, "Distiller", recorded, raising=False)
+    first = []
+    for answers in (3.0, 0.0):
+        stage = MagnitudePrune(last_epochs=1, distill_answers=answers, learning_rate=1e-9, **QUICK)
+        folder, _ = perform(stage, data=data_folder, model=source, into=tmp_path / str(answers))
+        first.append(losses(folder)[0])
+    ((student, teacher, asked),) = taught
+    assert min(student.values()) > 0.7 and max(teacher.values()) < 0.1
+    assert asked == {"answers": 3.0, "features": 0.0}
+    assert first[0] != pytest.approx(first[1], rel=1e-2)
+
+
+def test_two_of_four_stay_two_of_four(perform, data_folder: Path, tmp_path: Path) -> None:
+    source = toy_folder(tmp_path / "toy", 1)
+    stage = MagnitudePrune(last_epochs=1, **{**QUICK, "sparsity": "2 by 4"})
+    folder, events = perform(stage, data=data_folder, model=source)
+    (kernel,) = (k for k in kernels(load_model(folder)) if k.ndim == 2)
+    rows = kernel.T.reshape(-1, 4)
+    assert ((rows == 0).sum(axis=1) == 2).all()
+    assert any("zeros: a smaller download" in event.get("text", "") for event in events)
+
+
+def test_cut_off_between_the_two_trainings_it_ends_the_same(
+    perform, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dropping(model: keras.Model) -> keras.Model:
+        x = keras.layers.Dropout(0.5)(model.layers[-2].output)  # of no seed
+        return keras.Model(model.input, keras.layers.Dense(3, "softmax")(x))
+
+    source = changed(tmp_path / "dropping", dropping)
+    stage = MagnitudePrune(last_epochs=2, **QUICK)
+    whole, _ = perform(stage, data=data_folder, model=source, into=tmp_path / "whole")
+
+    def killed(*arguments: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during:
+        during.setattr("kpipe.stages.sparsifying.retrain", killed)
+        with pytest.raises(KeyboardInterrupt):
+            perform(stage, data=data_folder, model=source)
+    folder, _ = perform(stage, data=data_folder, model=source)
+    assert (folder / "model.keras").read_bytes() == (whole / "model.keras").read_bytes()
+    assert losses(folder) == losses(whole)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        MagnitudePrune(epochs=1, last_epochs=1, learning_rate=0.01),
+        ClusterWeights(clusters=4, epochs=1, learning_rate=0.01),
+        QuantizeAware(epochs=1, learning_rate=0.01),
+    ],
+    ids=lambda stage: stage.name,
+)
+def test_frozen_normalizations_stay_and_the_rest_trains(
+    perform, data_folder: Path, tmp_path: Path, stage: Stage
+) -> None:
+    def frozen(model: keras.Model) -> None:
+        model.trainable = False
+        (batch_norm,) = [n for n in model.layers if isinstance(n, keras.layers.BatchNormalization)]
+        batch_norm.set_weights([np.full(8, value) for value in (1.5, 0.5, 0.1, 0.9)])
+
+    source = changed(tmp_path / "frozen", frozen)
+    folder, _ = perform(stage, data=data_folder, model=source)
+    before, after = load_model(source), load_model(folder)
+    for one, other in zip(before.layers, after.layers, strict=True):
+        same = [np.array_equal(*pair) for pair in zip(one.weights, other.weights, strict=True)]
+        if same:
+            normalizes = isinstance(one, keras.layers.BatchNormalization)
+            assert all(same) if normalizes else not any(same[:1]), one.name
