@@ -39,6 +39,11 @@ Batches: TypeAlias = Callable[[int], tf.data.Dataset] | tf.data.Dataset
 # Layers whose kernels are worth it. Depthwise ones are few, and hurt most.
 KERNELS = (tf_keras.layers.Conv2D, tf_keras.layers.Dense)
 
+_ACCURACY = {
+    "sparse_categorical_crossentropy": tf_keras.metrics.SparseCategoricalAccuracy,
+    "categorical_crossentropy": tf_keras.metrics.CategoricalAccuracy,
+}
+
 
 def wrapped(
     model: tf_keras.Model, wrap: Callable[[Any], Any | None], seed: int
@@ -144,7 +149,10 @@ def train(
     if done == 0 and prepare is not None:
         prepare(_from(data, 0, steps_per_epoch, twin))
     batches = _from(data, done, steps_per_epoch, twin)
-    twin.compile(optimizer=twin.optimizer, loss=_loss(batches, settings), metrics=["accuracy"])
+    loss = _loss(batches, settings)
+    # An object: of a name one is made in the first step, which is traced twice then.
+    accuracy = _ACCURACY[loss]("accuracy")
+    twin.compile(optimizer=twin.optimizer, loss=loss, metrics=[accuracy])
     with labels_in_range(classes, SparsityError):
         twin.fit(
             batches,

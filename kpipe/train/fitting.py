@@ -28,6 +28,11 @@ from kpipe.train.switching import SwitchOptimizer
 
 __all__ = ["FitResult", "fit"]
 
+_ACCURACY = {
+    "sparse_categorical_crossentropy": keras.metrics.SparseCategoricalAccuracy,
+    "categorical_crossentropy": keras.metrics.CategoricalAccuracy,
+}
+
 
 @dataclass(frozen=True)
 class FitResult:
@@ -119,10 +124,13 @@ def fit(
         batches = _as_shares(batches, classes)
         validation = _as_shares(validation, classes) if validation is not None else None
         loss = "categorical_crossentropy"
+    # An object: of a name Keras makes one while it traces the first step, which may make no
+    # variables, so that TensorFlow traces it once more.
+    accuracy = _ACCURACY[loss]("accuracy")
     if plan.label_smoothing:
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=plan.label_smoothing)
     optimizer = found.new_optimizer() if found else plan.first_optimizer(steps_per_epoch)
-    model.compile(optimizer, loss, metrics=["accuracy"])
+    model.compile(optimizer, loss, metrics=[accuracy])
     model.optimizer.build(model.trainable_variables)
     if found is not None:
         checkpoint.restore(model.variables, found.model, "model")

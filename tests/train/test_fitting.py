@@ -578,3 +578,15 @@ def test_a_plateau_of_the_validation_loss_needs_validation() -> None:
     plan = FitPlan(epochs=2, switch_to="sgd", switch_when=OnPlateau())
     with pytest.raises(TrainingError, match="there is no validation data"):
         run(plan=plan, validate=False)
+
+
+def test_a_step_is_traced_once_for_each_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    traced, step = [], keras.Model.train_step
+
+    def counted(model: keras.Model, batch: object) -> object:
+        traced.append(type(model.optimizer))
+        return step(model, batch)
+
+    monkeypatch.setattr(keras.Model, "train_step", counted)
+    run()
+    assert [kind.__name__ for kind in traced] == ["Adam", "SGD"]
