@@ -262,10 +262,24 @@ def report(work: Work) -> None:
         )
 
 
+def untrained_classifier(name: str, pixels: np.ndarray, **options: Any) -> keras.Model:
+    """Random weights, normalizations with the statistics of the pixels.
+
+    With those of none, values get ever smaller from layer to layer, until they are out of the
+    range in which the delegate takes an int8 operation.
+    """
+    model = classifier(backbone(name, image_size=pixels.shape[1], weights=None, **options), 10)
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(pixels, training=True)
+    return model
+
+
 def untrained(rounds: int) -> None:
     """Latency alone, of MobileNetV2 1.0 at 224 px."""
-    model = classifier(backbone("MobileNetV2", alpha=1.0, image_size=224, weights=None), 10)
     pixels = np.random.default_rng(0).uniform(0, 255, (4, 224, 224, 3)).astype("float32")
+    model = untrained_classifier("MobileNetV2", pixels, alpha=1.0)
     forms = ("float32", "mixed", "int8")
     files = [convert(model), convert(model, "mixed"), convert(model, "int8", [pixels])]
     for form, found in zip(forms, compare(files, runs=rounds), strict=True):
@@ -295,7 +309,7 @@ def activations(rounds: int) -> None:
     """Latency alone, of int8 files with the model's activations and with those for the delegate."""
     pixels = np.random.default_rng(0).uniform(0, 255, (8, SIZE, SIZE, 3)).astype("float32")
     for name in ("MobileNetV3Small", "MobileNetV3Large", "Xception", "NASNetMobile"):
-        model = classifier(backbone(name, image_size=SIZE, weights=None), 10)
+        model = untrained_classifier(name, pixels)
         with mock.patch("kpipe.lite.conversion.delegable_activations", nullcontext):
             plain = convert(model, "int8", [pixels])
         files = [convert(model), plain, convert(model, "int8", [pixels])]
