@@ -52,6 +52,14 @@ class Walk:
         return "\n".join(event["text"] for event in told)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A whole run takes minutes, which only `-m slow` has."""
+    for item in items:
+        if "walk" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _tidy() -> None:
     """What earlier modules left is not looked through again: that once took a test 80 seconds."""

@@ -95,6 +95,7 @@ def test_bytes_do_not_depend_on_what_the_process_did_before(quantize):
 
 
 # Keras 3.15 saves through an `__array__` that NumPy 2.4 calls deprecated.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_bytes_are_those_of_a_fresh_process(tmp_path):
     model = seeded(small_classifier())
@@ -147,6 +148,7 @@ def test_nested_and_sequential_models_convert():
     np.testing.assert_allclose(LiteModel(convert(outer)).predict(images), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mobilenet_converts_in_float_and_int8():
     inputs = keras.Input((32, 32, 3))
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)

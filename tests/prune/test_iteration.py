@@ -190,6 +190,7 @@ def test_a_share_of_the_parameters_is_reached() -> None:
     assert result.history[-1].params > 0.25 * whole
 
 
+@pytest.mark.slow
 def test_a_latency_is_reached_by_asking_for_it() -> None:
     asked: list[int] = []
 

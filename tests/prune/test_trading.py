@@ -204,6 +204,7 @@ def test_a_loss_that_is_no_number_is_refused(wrong: Any) -> None:
         traded(by_width(head=1.0), lambda model: wrong, 0.7)
 
 
+@pytest.mark.slow
 def test_statistics_are_shifted_where_blocks_are_gone() -> None:
     """On all images: what reads the sum has the statistics of its new input."""
     whole = randomize(nets.lite())

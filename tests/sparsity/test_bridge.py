@@ -227,6 +227,7 @@ def test_nested_shared_and_sequential_models_agree():
     outputs_agree(seeded(keras.Sequential([keras.Input((16, 16, 3)), inner, keras.layers.ReLU()])))
 
 
+@pytest.mark.slow
 def test_mobilenet_agrees():
     base = keras.applications.MobileNetV2(
         input_shape=(32, 32, 3), alpha=0.35, include_top=False, weights=None, pooling="avg"

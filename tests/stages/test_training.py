@@ -54,6 +54,7 @@ def test_only_the_head_trains_where_no_layer_of_the_backbone_may(
     assert FineTune(**read_about(folder)["recipe"]) == stage
 
 
+@pytest.mark.slow
 def test_phases_are_trained_in_order_and_told(perform, data_folder: Path, weights: Path) -> None:
     stage = FineTune(
         "MobileNet",

@@ -255,6 +255,7 @@ def test_a_wrong_plan_is_refused_at_once(wrong: dict) -> None:
         dataclasses.replace(PLAN, **wrong)
 
 
+@pytest.mark.slow
 def test_killed_for_real_it_ends_bit_identical(uninterrupted, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     # Of about 75 operations an epoch: in the second or third.
@@ -447,6 +448,7 @@ def test_the_averaged_weights_are_validated_by_the_smoothed_loss(
     assert losses[result.best_epoch] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_averages_and_patience_cut_and_taken_up_end_bit_identical(tmp_path: Path) -> None:
     whole, expected, _ = run(plan=AVERAGED)
     for batch in (6, 18):

@@ -20,6 +20,7 @@ def test_color_beside_saturation_or_hue_is_refused_by_name() -> None:
     assert Augmenter(saturation=0.2, hue=0.3).color == 0
 
 
+@pytest.mark.slow
 def test_keras_cv_is_imported_for_its_operations_alone_and_stands_tfmot() -> None:
     script = """
 import os, sys
