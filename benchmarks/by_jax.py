@@ -55,7 +55,7 @@ def main() -> None:
         batches,
         epochs=asked["epochs"],
         steps_per_epoch=asked["steps"],
-        callbacks=[KeepZeros()] if asked["keep_zeros"] else [],
+        callbacks=[KeepZeros(model)] if asked["keep_zeros"] else [],
         verbose=0,
     )
     model.save_weights(after)

@@ -55,7 +55,7 @@ from kpipe.sparsity import (
     prune_magnitude,
     train_quantized,
 )
-from kpipe.train import backbone, classifier, unfreeze
+from kpipe.train import backbone, classifier, recalibrate, unfreeze
 
 NETWORKS = ("MobileNetV2 0.35", "EfficientNetLite0", "MobileNetV3Small")
 TOLERANCE = 0.01
@@ -269,10 +269,7 @@ def untrained_classifier(name: str, pixels: np.ndarray, **options: Any) -> keras
     range in which the delegate takes an int8 operation.
     """
     model = classifier(backbone(name, image_size=pixels.shape[1], weights=None, **options), 10)
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.0
-    model(pixels, training=True)
+    recalibrate(model, [pixels])
     return model
 
 

@@ -161,6 +161,7 @@ class Work:
         batches = self.batches(lesson.seed, lesson.begun, mixer)
         loss = "categorical_crossentropy" if lesson.teacher else "sparse_categorical_crossentropy"
         adam = optimizer("adam", lesson.rate, schedule="cosine", steps=lesson.epochs * self.steps)
+        callbacks = [KeepZeros(model)] if lesson.keep_zeros else []
         if lesson.teacher and not self.jax:  # that process makes its own
             model = Distiller(model, load(lesson.teacher), batches.take(SAMPLE))
         model.compile(adam, loss)
@@ -172,7 +173,7 @@ class Work:
                 batches,
                 epochs=lesson.epochs,
                 steps_per_epoch=self.steps,
-                callbacks=[KeepZeros()] if lesson.keep_zeros else [],
+                callbacks=callbacks,
                 shuffle=False,
                 verbose=0,
             )

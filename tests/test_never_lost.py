@@ -36,6 +36,7 @@ MOMENTS = [
     ("event:FilterPrune:step", 4),
     ("rename:aside.keras", 1),
     ("event:MagnitudePrune:epoch", 1),
+    ("event:MagnitudePrune:step", 2),
     ("event:Export:note", 3),
     ("write:metrics.json", 1),
     ("rename:.model.tflite", 1),

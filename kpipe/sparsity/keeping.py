@@ -19,11 +19,19 @@ class KeepZeros(keras.callbacks.Callback):
     is gone when the fit ends, and with the next fit where it was interrupted.
 
     >>> model.fit(data, callbacks=[KeepZeros()])  # doctest: +SKIP
+
+    Args:
+        model: whose zeros are kept, where it is a part of what is fitted, such as the student of a
+            `kpipe.train.Distiller`; None for all that is fitted.
     """
+
+    def __init__(self, model: keras.Model | None = None) -> None:
+        super().__init__()
+        self._part = model
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self._masked = []
-        for variable in self.model.trainable_variables:
+        for variable in (self._part or self.model).trainable_variables:
             own = variable.constraint
             if isinstance(own, _Masked):  # left by a fit that was interrupted
                 own = variable.constraint = own.own

@@ -65,7 +65,7 @@ def unfreeze_but_normalization(model: keras.Model) -> None:
 
     frozen = [
         layer
-        for layer in model.layers
+        for layer in model._flatten_layers()
         if isinstance(layer, keras.layers.BatchNormalization) and not layer.trainable
     ]
     unfreeze(model)

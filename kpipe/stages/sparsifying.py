@@ -39,6 +39,8 @@ _DISTRIBUTIONS = ("keras", "tensorflow", "tensorflow-model-optimization", "tf_ke
 class MagnitudePrune(Stage):
     """Set the weights of least magnitude to zero, by TFMOT: a smaller download, not a faster model.
 
+    All layers train, but for normalizations that were frozen.
+
     Args:
         sparsity: the share of zeros in each convolution and dense kernel at the end, or "2 by 4"
             for two of every four weights along the input channels.
@@ -50,7 +52,8 @@ class MagnitudePrune(Stage):
         distill_answers: what the answers of the network as it was weigh beside the labels in the
             loss of those epochs, 0 or more; see `kpipe.train.Distiller`.
         distill_features: what its features weigh, 0 or more.
-        learning_rate: of both trainings; at last it falls along a cosine.
+        learning_rate: of both trainings, at their beginnings; in the last of them it falls along a
+            cosine, before that it stays.
         batch_size: photos in a step.
     """
 
@@ -66,7 +69,6 @@ class MagnitudePrune(Stage):
     distill_answers: Weight = 1.0
     distill_features: Weight = 0.0
     learning_rate: Rate = 5e-4
-    # Small batches: after a removal, the number of steps is what is missing.
     batch_size: Annotated[int, Between(1)] = 16
 
     def run(self, context: Context) -> None:
@@ -82,7 +84,9 @@ class MagnitudePrune(Stage):
             self._retrain(sparse, model, photos, context)
         least = 0.25 if self.sparsity == "2 by 4" else float(self.sparsity) / 2
         zeros = [share for share in sparsity_of(sparse).values() if share >= least]
-        found = f"{len(zeros)} kernels with {min(zeros):.0%} to {max(zeros):.0%} zeros"
+        found = "no kernel has so many zeros"  # as where a share of a few weights rounds to none
+        if zeros:
+            found = f"{len(zeros)} kernels with {min(zeros):.0%} to {max(zeros):.0%} zeros"
         _leave(sparse, context, "sparse", found)
 
     def _retrain(
@@ -94,7 +98,6 @@ class MagnitudePrune(Stage):
 
         folder = context.folder / "training-last"
         folder.mkdir(exist_ok=True)
-        unfreeze_but_normalization(sparse)
         retrain(
             sparse,
             model,
@@ -111,7 +114,7 @@ class MagnitudePrune(Stage):
             "sparse",
             answers=self.distill_answers,
             features=self.distill_features,
-            callbacks=[KeepZeros()],
+            callbacks=[KeepZeros(sparse)],
         )
         join_histories(context.folder, [folder])
 
@@ -120,6 +123,8 @@ class MagnitudePrune(Stage):
 class ClusterWeights(Stage):
     """Let each kernel take a few values only, by TFMOT: a smaller download, not a faster model.
 
+    All layers train, but for normalizations that were frozen.
+
     Args:
         clusters: how many values.
         epochs: of training while they move.
@@ -127,6 +132,8 @@ class ClusterWeights(Stage):
         batch_size: photos in a step.
     """
 
+    # 2: normalizations that were frozen stay so.
+    version: ClassVar = 2
     needs: ClassVar = _NEEDS
     gives: ClassVar = ("model",)
     publishes: ClassVar = ("model.keras",)
@@ -154,12 +161,16 @@ class ClusterWeights(Stage):
 class QuantizeAware(Stage):
     """Train with the rounding of int8, by TFMOT, so that the int8 file loses less.
 
+    All layers train, but for normalizations that were frozen.
+
     Args:
         epochs: of training.
         learning_rate: of the training, at its beginning; it falls along a cosine.
         batch_size: photos in a step.
     """
 
+    # 2: normalizations that were frozen stay so.
+    version: ClassVar = 2
     needs: ClassVar = _NEEDS
     gives: ClassVar = ("model",)
     publishes: ClassVar = ("model.keras",)

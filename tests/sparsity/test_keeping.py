@@ -92,3 +92,14 @@ def test_a_fit_that_was_interrupted_leaves_nothing_to_the_next_with_it():
         )
     model.fit(batches(0), steps_per_epoch=2, verbose=0, shuffle=False, callbacks=[KeepZeros()])
     assert kernel.constraint is own
+
+
+def test_of_a_part_of_what_is_fitted_the_rest_is_free():
+    model = sparse_classifier()
+    part = keras.Model(model.input, model.get_layer("top").input)
+    before, top = zeros(part), model.get_layer("top").kernel
+    top.assign(np.zeros(top.shape))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(batches(0), steps_per_epoch=4, verbose=0, shuffle=False, callbacks=[KeepZeros(part)])
+    assert zeros(part) == before
+    assert (top.numpy() != 0).any()

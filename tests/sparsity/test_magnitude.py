@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 
 from kpipe.errors import SparsityError
 from kpipe.sparsity import (
@@ -58,6 +59,18 @@ def test_result_is_a_keras_model_of_the_same_layers_and_the_original_is_left_alo
     for untouched, weight in zip(small_classifier().weights, model.weights, strict=True):
         np.testing.assert_array_equal(untouched, weight)
     assert not np.array_equal(model.weights[0], pruned.weights[0])
+
+
+def test_a_step_is_traced_once(model, monkeypatch):
+    traced, step = [], tf_keras.Model.train_step
+
+    def counted(twin, batch):
+        traced.append(twin)
+        return step(twin, batch)
+
+    monkeypatch.setattr(tf_keras.Model, "train_step", counted)
+    prune_magnitude(model, batches, **QUICK)
+    assert len(traced) == 1
 
 
 def test_training_learns():

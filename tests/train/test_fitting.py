@@ -592,3 +592,20 @@ def test_a_step_is_traced_once_for_each_optimizer(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(keras.Model, "train_step", counted)
     run()
     assert [kind.__name__ for kind in traced] == ["Adam", "SGD"]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_averages_obey_the_constraints_of_their_weights(kept: bool, tmp_path: Path) -> None:
+    model = tiny.model()
+    kernel = model.get_layer("conv").kernel
+    kernel.constraint = keras.constraints.NonNeg()
+    kernel.assign(np.abs(kernel.numpy()))
+    fit(
+        model,
+        tiny.data,
+        steps_per_epoch=tiny.STEPS,
+        plan=FitPlan(epochs=2, learning_rate=0.1, ema=0.5),
+        validation=tiny.validation(),
+        folder=tmp_path if kept else None,
+    )
+    assert kernel.numpy().min() == 0
