@@ -14,6 +14,8 @@ CLOTHING holds train/, validation/ and test/ with a folder per class; FILE is we
     fit         `kpipe.train.fit` over `model.fit` of the same model, data and number of epochs
                 (two of a third of the photos each), without and with a checkpoint each epoch; the
                 last 30 layers train
+    begin       the same for two epochs of one step, which is what comes before the first; every
+                layer trains
     fused       `model.fit` with `fused_normalization` over `model.fit`, every layer trained
     checkpoints what a checkpoint takes over what an epoch takes
     features    an epoch of the head on features over one through the frozen network, without
@@ -246,6 +248,19 @@ def fit(asked: argparse.Namespace) -> None:
         measure("2 short epochs", sides, asked.rounds, "1.03; checkpoints 1.02 of fit")
 
 
+def begin(asked: argparse.Namespace) -> None:
+    """Two steps by Keras' loop and by ours, which is how soon each begins."""
+    with tempfile.TemporaryDirectory() as scratch:
+        manifest, images, model = prepared(asked, scratch)
+        unfreeze(model)
+        data = batches(manifest, images, 0, None)
+        sides = {
+            "model.fit": partial(by_keras, model, data, 1),
+            "fit": partial(kpipe_fit, model, data, steps_per_epoch=1, plan=FitPlan(2)),
+        }
+        measure("2 steps", sides, asked.rounds, "below 1")
+
+
 def fused(asked: argparse.Namespace) -> None:
     """The same epochs, the normalizations in a dozen operations each and in one."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -329,6 +344,7 @@ def features(asked: argparse.Namespace) -> None:
 ROWS = {
     "recipe": recipe,
     "fit": fit,
+    "begin": begin,
     "fused": fused,
     "checkpoints": checkpoints,
     "features": features,
