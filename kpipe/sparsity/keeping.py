@@ -31,7 +31,8 @@ class KeepZeros(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self._masked = []
-        for variable in (self._part or self.model).trainable_variables:
+        kept = self.model if self._part is None else self._part
+        for variable in kept.trainable_variables:
             own = variable.constraint
             if isinstance(own, _Masked):  # left by a fit that was interrupted
                 own = variable.constraint = own.own

@@ -232,8 +232,6 @@ class FilterPrune(Stage):
         last = dataclasses.replace(plan, epochs=self.last_epochs)
 
         def finetune(smaller: keras.Model, number: int) -> None:
-            folder = _training_of(context, number)
-            folder.mkdir(exist_ok=True)
             unfreeze_but_normalization(smaller)
             varied = photos.varied(context.seed + number, 1.0)
             title = f"round {number} of {self.rounds}"
@@ -243,7 +241,7 @@ class FilterPrune(Stage):
                 model,
                 varied,
                 chosen,
-                folder,
+                _training_of(context, number),
                 context.journal,
                 title,
                 answers=self.distill_answers,

@@ -45,6 +45,7 @@ def retrain(
     learner = model
     if answers or features:
         learner = Distiller(model, teacher, sample(photos), answers=answers, features=features)
+    folder.mkdir(exist_ok=True)
     fit_on(learner, photos, plan, folder, journal, title, callbacks)
 
 

@@ -97,7 +97,6 @@ class MagnitudePrune(Stage):
         from kpipe.train import FitPlan
 
         folder = context.folder / "training-last"
-        folder.mkdir(exist_ok=True)
         retrain(
             sparse,
             model,

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import pytest
 
+import kpipe.train
 from kpipe.core.journal import Event, Journal, read_journal
 from kpipe.core.stage import Context, Stage
 from kpipe.stages import Data
@@ -83,6 +84,28 @@ def given(inputs: Mapping[str, Path | list[Path]]) -> dict[str, tuple[Path, ...]
     absent: dict[str, tuple[Path, ...]] = {"ensemble": (), "balance": (), "augmentation": ()}
     found = {k: tuple(v) if isinstance(v, list) else (v,) for k, v in inputs.items()}
     return {**absent, **found}
+
+
+@pytest.fixture
+def taught(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[keras.Model], Any]], list[Any]]:
+    """`taught(of)` -> a list that gets (of(student), of(teacher), weights) of each Distiller.
+
+    As it is made: the student is trained in place.
+    """
+
+    def record(of: Callable[[keras.Model], Any]) -> list[Any]:
+        found, real = [], kpipe.train.Distiller
+
+        def recorded(
+            student: keras.Model, teacher: keras.Model, *given: Any, **weights: float
+        ) -> Any:
+            found.append((of(student), of(teacher), weights))
+            return real(student, teacher, *given, **weights)
+
+        monkeypatch.setattr(kpipe.train, "Distiller", recorded, raising=False)
+        return found
+
+    return record
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 
-import kpipe.train
 from kpipe.errors import PruneError
 from kpipe.prune import count_macs
 from kpipe.stages import FilterPrune
@@ -209,16 +208,10 @@ def test_a_tolerance_keeps_the_round_before(perform, data_folder: Path, tmp_path
 
 
 def test_the_retraining_learns_from_the_network_as_it_was(
-    perform, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    perform, taught, data_folder: Path, tmp_path: Path
 ) -> None:
     source = toy_folder(tmp_path / "toy", 1)
-    taught, real = [], kpipe.train.Distiller
-
-    def recorded(student: keras.Model, teacher: keras.Model, *given: Any, **weights: float) -> Any:
-        taught.append((student.count_params(), teacher.count_params(), weights))
-        return real(student, teacher, *given, **weights)
-
-    monkeypatch.setattr(kpipe.train, "Distiller", recorded, raising=False)
+    found = taught(lambda model: model.count_params())
     losses = []
     for weights in ((3.0, 5.0), (0.0, 0.0)):
         names = dict(zip(("distill_answers", "distill_features"), weights, strict=True))
@@ -226,7 +219,7 @@ def test_the_retraining_learns_from_the_network_as_it_was(
         folder, _ = perform(stage, data=data_folder, model=source, into=tmp_path / str(weights[0]))
         (row,) = json.loads((folder / "history.json").read_text())
         losses.append((row["history"]["loss"][0], row["history"]["val_loss"][0]))
-    ((small, whole, asked),) = taught
+    ((small, whole, asked),) = found
     assert small == load_model(folder).count_params()
     assert whole == load_model(source).count_params()
     assert asked == {"answers": 3.0, "features": 5.0}

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import kpipe.stages.sparsifying
-import kpipe.train
 from kpipe.core.stage import Stage
 from kpipe.sparsity import sparsity_of
 from kpipe.stages import ClusterWeights, MagnitudePrune, QuantizeAware
@@ -78,23 +77,16 @@ def test_a_share_of_zeros_that_rounds_to_none_is_told(
 
 
 def test_the_epochs_after_the_zeros_learn_from_the_network_without(
-    perform, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    perform, taught, data_folder: Path, tmp_path: Path
 ) -> None:
     source = toy_folder(tmp_path / "toy", 1)
-    taught, real = [], kpipe.train.Distiller
-
-    def recorded(student: keras.Model, teacher: keras.Model, *given: Any, **weights: float) -> Any:
-        # Now: it is trained in place.
-        taught.append((sparsity_of(student), sparsity_of(teacher), weights))
-        return real(student, teacher, *given, **weights)
-
-    monkeypatch.setattr(kpipe.train, "Distiller", recorded, raising=False)
+    found = taught(sparsity_of)
     first = []
     for answers in (3.0, 0.0):
         stage = MagnitudePrune(last_epochs=1, distill_answers=answers, learning_rate=1e-9, **QUICK)
         folder, _ = perform(stage, data=data_folder, model=source, into=tmp_path / str(answers))
         first.append(losses(folder)[0])
-    ((student, teacher, asked),) = taught
+    ((student, teacher, asked),) = found
     assert min(student.values()) > 0.7 and max(teacher.values()) < 0.1
     assert asked == {"answers": 3.0, "features": 0.0}
     assert first[0] != pytest.approx(first[1], rel=1e-2)
