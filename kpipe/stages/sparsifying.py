@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["ClusterWeights", "MagnitudePrune", "QuantizeAware"]
 
 _NEEDS = ("data", "model", "balance?", "augmentation?")
+_GAIN = "a smaller download, not a faster model"
 _DISTRIBUTIONS = ("keras", "tensorflow", "tensorflow-model-optimization", "tf_keras")
 
 
@@ -71,6 +72,11 @@ class MagnitudePrune(Stage):
     learning_rate: Rate = 5e-4
     batch_size: Annotated[int, Between(1)] = 16
 
+    def problems(self) -> list[str]:
+        idle = self.distill_features if not self.last_epochs else 0
+        contradiction = f"distill_features={idle}: it weighs in last_epochs, and these are 0"
+        return super().problems() or [contradiction] * bool(idle)
+
     def run(self, context: Context) -> None:
         if is_saved(context.folder):
             return
@@ -84,9 +90,11 @@ class MagnitudePrune(Stage):
             self._retrain(sparse, model, photos, context)
         least = 0.25 if self.sparsity == "2 by 4" else float(self.sparsity) / 2
         zeros = [share for share in sparsity_of(sparse).values() if share >= least]
-        found = "no kernel has so many zeros"  # as where a share of a few weights rounds to none
+        # A share of a few weights may round to none.
+        found = "no kernel has so many zeros: nothing is gained"
         if zeros:
-            found = f"{len(zeros)} kernels with {min(zeros):.0%} to {max(zeros):.0%} zeros"
+            span = f"{min(zeros):.0%} to {max(zeros):.0%}"
+            found = f"{len(zeros)} kernels with {span} zeros: {_GAIN}"
         _leave(sparse, context, "sparse", found)
 
     def _retrain(
@@ -152,7 +160,7 @@ class ClusterWeights(Stage):
         model, photos = _begin(self, context)
         clustered = _by_tfmot(self, context, train, model, photos)
         count = sum(values <= self.clusters for values in values_of(clustered).values())
-        found = f"{count} kernels of {self.clusters} values or fewer"
+        found = f"{count} kernels of {self.clusters} values or fewer: {_GAIN}"
         _leave(clustered, context, "clustered", found)
 
 
@@ -235,8 +243,8 @@ def _by_tfmot(
 
 
 def _leave(model: keras.Model, context: Context, title: str, found: str = "") -> None:
-    """Save the model; say what was found in it, and what that does not bring."""
+    """Save the model; say what was found in it."""
     if found:
-        context.journal.record("note", text=f"{found}: a smaller download, not a faster model")
+        context.journal.record("note", text=found)
     about = read_about(context.newest("model"))
     save_model(model, context.folder, **{**about, "title": f"{about['title']}, {title}"})

@@ -73,7 +73,13 @@ def test_a_share_of_zeros_that_rounds_to_none_is_told(
 ) -> None:
     stage = MagnitudePrune(**{**QUICK, "sparsity": 0.001}, last_epochs=0)
     _, events = perform(stage, data=data_folder, model=toy_folder(tmp_path / "toy", 1))
-    assert "no kernel has so many zeros" in events[-1]["text"]
+    assert events[-1]["text"] == "no kernel has so many zeros: nothing is gained"
+
+
+def test_features_without_the_epochs_that_they_weigh_in_are_a_contradiction() -> None:
+    (problem,) = MagnitudePrune(last_epochs=0, distill_features=5.0).problems()
+    assert "distill_features=5.0" in problem and "last_epochs" in problem
+    assert not MagnitudePrune(last_epochs=0).problems()
 
 
 def test_the_epochs_after_the_zeros_learn_from_the_network_without(
