@@ -11,6 +11,7 @@ layer for 60 epochs):
 
     float32    the file without quantization, which the other rows are held against
     float16, mixed, int8      converted so; int8 on 200 training photos, even over the classes
+    unrefined  int8 between the least and the largest value seen, biases as they are
     selective  int8 with the costliest layers in float32, until within 1 point on validation
     aware      2 epochs of quantization-aware training by TFMOT (rate 1e-5, constant), then int8
 
@@ -49,6 +50,9 @@ from pruning import BASE_EPOCHS, MORE, RATE, SIZE, Lesson, Work, load, train_hea
 from results import add_row, read_rows
 
 from kpipe.lite import compare, convert, evaluate, quantize_selectively
+from kpipe.lite.calibration import calibration_images
+from kpipe.lite.conversion import calibrated, input_shape
+from kpipe.lite.quantizing import quantized
 from kpipe.sparsity import (
     TrainingSettings,
     cluster_weights,
@@ -150,7 +154,7 @@ def clustered(work: Work, dense: Path, seed: int) -> keras.Model:
 
 
 TRAINED_FURTHER = {"aware": aware, "sparse": sparse, "clustered": clustered}
-FORMS = ("float32", "float16", "mixed", "int8", "selective", *TRAINED_FURTHER)
+FORMS = ("float32", "float16", "mixed", "int8", "unrefined", "selective", *TRAINED_FURTHER)
 
 
 def file_of(work: Work, name: str, form: str, seed: int) -> tuple[bytes, str]:
@@ -171,6 +175,9 @@ def file_of(work: Work, name: str, form: str, seed: int) -> tuple[bytes, str]:
         return chosen.content, ", ".join(chosen.in_float) or "nothing in float32"
     if form == "int8":
         return convert(model, form, photos()), ""
+    if form == "unrefined":
+        seen = calibration_images(photos(), input_shape(model))
+        return quantized(calibrated(model, seen)), ""
     return convert(model, None if form == "float32" else form), ""
 
 

@@ -124,17 +124,19 @@ def latency(model: Any, threads: int = 1, runs: int = 100, *, quantize: str | No
         threads: processor threads that LiteRT may use.
         runs: how many single images to time.
         quantize: how a Keras model is converted, see `convert`. The ranges of "int8" come from
-            random pixels: speed does not depend on them.
+            random pixels and are not refined: speed does not depend on them.
     """
     if not isinstance(model, (str, os.PathLike, bytes)):
         # Only a Keras model needs Keras: timing a file must not load TensorFlow.
-        from kpipe.lite.conversion import convert, input_shape
+        from kpipe.lite.conversion import calibrated, convert, input_shape
+        from kpipe.lite.quantizing import quantized
 
-        calibration = None
         if quantize == "int8":
-            shape = (2, *input_shape(model))
-            calibration = [np.random.default_rng(0).uniform(0, 255, shape).astype("float32")]
-        model = convert(model, quantize, calibration)
+            shape = (1, *input_shape(model))
+            pixels = np.random.default_rng(0).uniform(0, 255, (2, *shape)).astype("float32")
+            model = quantized(calibrated(model, list(pixels)))
+        else:
+            model = convert(model, quantize)
     return float(np.median(_durations([LiteModel(model, threads)], runs)[0])) * 1000
 
 

@@ -26,15 +26,14 @@ thing that leaks a process's history into a file is the counter in automatic lay
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.lite.python.convert import ConverterError, mlir_quantize
+from tensorflow.lite.python.convert import ConverterError
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from kpipe.errors import ExportError, nearest
@@ -43,7 +42,7 @@ from kpipe.lite.calibration import calibration_images
 from kpipe.lite.chatter import quiet_stderr
 from kpipe.lite.interpreter import LiteModel
 from kpipe.lite.mixing import mixed
-from kpipe.lite.rewriting import probabilities_in_256ths
+from kpipe.lite.quantizing import Ranges, quantized, refined
 from kpipe.weights import refuse_unfinished_weights
 
 __all__ = [
@@ -51,7 +50,6 @@ __all__ = [
     "convert",
     "fresh_names",
     "input_shape",
-    "quantized",
     "refuse_other_than_raw_pixels",
 ]
 
@@ -101,29 +99,41 @@ def convert(
         )
     if quantize == "mixed":
         return mixed(convert(model))
-    shape = input_shape(model)
-    refuse_unfinished_weights(model, ExportError)
-    images = calibration_images(calibration, shape) if quantize == "int8" else []
-    content = _converted(model, quantize, images, ends=ends)
-    if quantize == "int8" and ends == "uint8":
+    if quantize != "int8":
+        content = _converted(model, quantize)
+        LiteModel(content)  # which refuses what LiteRT cannot run
+        return content
+    images = calibration_images(calibration, input_shape(model))
+    with _said_of(model):
+        content = quantized(refined(calibrated(model, images), images), ends=ends)
+    if ends == "uint8":
         refuse_other_than_raw_pixels(content)
-        return probabilities_in_256ths(content)
-    LiteModel(content)  # which refuses what LiteRT cannot run
+    else:
+        LiteModel(content)
     return content
 
 
+def calibrated(model: keras.Model, images: list[np.ndarray]) -> Ranges:
+    """The least and the largest value of each tensor.
+
+    Args:
+        model: as for `convert`.
+        images: of `calibration_images`.
+
+    Raises:
+        ExportError: as `convert`.
+    """
+    return Ranges(_converted(model, "int8", images))
+
+
 def _converted(
-    model: keras.Model,
-    quantize: str | None,
-    images: list[np.ndarray],
-    *,
-    ends: str = "uint8",
-    calibrate_only: bool = False,
+    model: keras.Model, quantize: str | None, images: Sequence[np.ndarray] = ()
 ) -> bytes:
-    with quiet_stderr(), warnings.catch_warnings():
-        # Said by the converter of every uint8 input, although the statistics follow later.
-        warnings.filterwarnings("ignore", message="Statistics for quantized inputs")
-        converter = _converter(model, input_shape(model), int8=quantize == "int8")
+    """The file; for "int8" that in float with the ranges that the images gave."""
+    shape = input_shape(model)
+    refuse_unfinished_weights(model, ExportError)
+    with quiet_stderr(), _said_of(model):
+        converter = _converter(model, shape, int8=quantize == "int8")
         if quantize is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantize == "float16":
@@ -131,39 +141,17 @@ def _converted(
         if quantize == "int8":
             converter.representative_dataset = lambda: ([image] for image in images)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.inference_input_type = tf.as_dtype(ends)
-            converter.inference_output_type = tf.as_dtype(ends)
-            converter._experimental_calibrate_only = calibrate_only
-        try:
-            return bytes(converter.convert())
-        except (ConverterError, RuntimeError, ValueError) as error:
-            raise _translated(error, model) from error
+            converter._experimental_calibrate_only = True
+        return bytes(converter.convert())
 
 
-def calibrated(model: keras.Model, images: list[np.ndarray]) -> bytes:
-    """A float file with the ranges that the images gave, for `quantized`; not to be shipped.
-
-    Args:
-        model: as for `convert`.
-        images: of `calibration_images`.
-    """
-    return _converted(model, "int8", images, calibrate_only=True)
-
-
-def quantized(ranges: bytes, keep: Iterable[str] = (), *, verify: bool = False) -> bytes:
-    """An int8 file of a calibrated one.
-
-    Args:
-        ranges: of `calibrated`.
-        keep: names of the tensors whose operations stay in float32.
-        verify: beside each operation, one that gives its error; for measuring only.
-    """
-    ends = {} if verify else {"input_data_type": tf.uint8, "output_data_type": tf.uint8}
-    with quiet_stderr():
-        content = bytes(
-            mlir_quantize(ranges, denylisted_nodes=[*keep], enable_numeric_verify=verify, **ends)
-        )
-    return content if verify else probabilities_in_256ths(content)
+@contextmanager
+def _said_of(model: keras.Model) -> Iterator[None]:
+    """What the converter refuses is told with the model's name."""
+    try:
+        yield
+    except (ConverterError, RuntimeError, ValueError) as error:
+        raise _translated(error, model) from error
 
 
 def _converter(

@@ -8,8 +8,8 @@ the first 1, 2, 4, ... in float       -> until the accuracy is within the tolera
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,10 +25,11 @@ from kpipe.lite.conversion import (
     convert,
     fresh_names,
     input_shape,
-    quantized,
     refuse_other_than_raw_pixels,
 )
 from kpipe.lite.interpreter import LiteModel
+from kpipe.lite.quantizing import Ranges, quantized, refined
+from kpipe.lite.verification import rounding_errors
 
 __all__ = ["Selective", "Trade", "quantize_selectively"]
 
@@ -102,14 +103,14 @@ def quantize_selectively(
         )
     float32 = convert(model)
     images = calibration_images(calibration, input_shape(model))
-    ranges = calibrated(model, images)
+    ranges = refined(calibrated(model, images), images)
     aim = accuracy(float32)
     least = aim - tolerance
     files = [quantized(ranges)]
     refuse_other_than_raw_pixels(files[0])
     trades = [Trade((), accuracy(files[0]), len(files[0]))]
     if trades[0].accuracy < least:
-        costs = _costliest(ranges, float32, files[0], np.concatenate(images[:_IMAGES]))
+        costs = _costliest(ranges, float32, files[0], images[:_IMAGES])
         for count in _doubled(min(most, len(costs))):
             tensors = list(dict.fromkeys(tensor for group in costs[:count] for tensor in group))
             files.append(quantized(ranges, tensors))
@@ -127,18 +128,22 @@ def _doubled(most: int) -> list[int]:
     return sorted({min(2**power, most) for power in range(most.bit_length() + 1)} - {0})
 
 
-def _costliest(ranges: bytes, float32: bytes, int8: bytes, images: np.ndarray) -> list[list[str]]:
+def _costliest(
+    ranges: Ranges, float32: bytes, int8: bytes, images: Sequence[np.ndarray]
+) -> list[list[str]]:
     """Operations, each with its readers, that bring the answers nearer if they are in float.
 
     They are named by the tensors of their results; those that do most come first.
     """
-    exact = LiteModel(float32).predict(images)
-    before = _distance(exact, LiteModel(int8).predict(images))
-    readers = _readers(ranges)
+    batch = np.concatenate(images)
+    exact = LiteModel(float32).predict(batch)
+    before = _distance(exact, LiteModel(int8).predict(batch))
+    readers = _readers(ranges.content)
     gains = {}
-    known = [name for name in _noisiest(ranges, images) if name in readers]  # all but the answers
+    # All but the answers, which nothing reads.
+    known = [name for name in _noisiest(ranges.content, images) if readers.get(name)]
     for name in known[:_CANDIDATES]:
-        found = LiteModel(quantized(ranges, [name, *readers[name]])).predict(images)
+        found = LiteModel(quantized(ranges, [name, *readers[name]])).predict(batch)
         gains[name] = before - _distance(exact, found)
     best = sorted((name for name in gains if gains[name] > 0), key=lambda name: -gains[name])
     return [[name, *readers[name]] for name in best]
@@ -163,26 +168,12 @@ def _distance(exact: np.ndarray, found: np.ndarray) -> float:
     return float((exact * np.log(exact / found)).sum(axis=1).mean())
 
 
-def _noisiest(ranges: bytes, images: np.ndarray) -> list[str]:
+def _noisiest(ranges: bytes, images: Iterable[np.ndarray]) -> list[str]:
     """The operations' tensors, that of the largest error over its spread first."""
-    with quiet_stderr(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
-        interpreter = Interpreter(
-            model_content=quantized(ranges, verify=True), experimental_preserve_all_tensors=True
-        )
-        interpreter.allocate_tensors()
-    (entry,) = interpreter.get_input_details()
-    checks = [o for o in interpreter._get_ops_details() if o["op_name"] == "NumericVerify"]
-    noise = np.zeros(len(checks))
-    for image in images:
-        interpreter.set_tensor(entry["index"], image[None])
-        interpreter.invoke()
-        for number, check in enumerate(checks):
-            error = interpreter.get_tensor(int(check["outputs"][0]))
-            values = interpreter.get_tensor(int(check["inputs"][1]))
-            noise[number] += np.mean(error**2) / (np.var(values) + 1e-12)
-    details = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
-    return [details[int(checks[number]["inputs"][1])] for number in np.argsort(-noise)]
+    noise: dict[str, float] = defaultdict(float)
+    for result, values, error in rounding_errors(ranges, images):
+        noise[result] += float(np.mean(error**2) / (np.var(values) + 1e-12))
+    return sorted(noise, key=lambda result: -noise[result])
 
 
 def _layer(model: keras.Model, tensor: str) -> str:

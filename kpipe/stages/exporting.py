@@ -48,6 +48,8 @@ class Export(Stage):
         note: on the data, there too.
     """
 
+    # 2: int8 files have ranges of least error and corrected biases.
+    version: ClassVar = 2
     needs: ClassVar = ("data", "model+", "ensemble?")
     gives: ClassVar = ("export",)
     publishes: ClassVar = (

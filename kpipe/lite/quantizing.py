@@ -1,0 +1,67 @@
+"""From the ranges of a float file to an int8 one.
+
+calibrated file, images -> Ranges, of least error, and what each channel is off by
+Ranges -> int8 file, some operations in float32 if asked
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.lite.python.convert import mlir_quantize
+
+from kpipe.lite.biases import corrected, mean_errors
+from kpipe.lite.chatter import quiet_stderr
+from kpipe.lite.ranges import narrowed
+from kpipe.lite.rewriting import probabilities_in_256ths
+
+__all__ = ["Ranges", "quantized", "refined"]
+
+_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What an int8 file is made of.
+
+    Attributes:
+        content: a float file with the range of each tensor; not to be shipped.
+        errors: how much int8 adds to each channel of a result on average, by the tensor's name.
+    """
+
+    content: bytes
+    errors: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def refined(ranges: Ranges, images: Sequence[np.ndarray]) -> Ranges:
+    """Ranges of least error for some of the images, and what is left of it in the means.
+
+    Args:
+        ranges: of `calibrated`.
+        images: float32 (1, height, width, 3) in [0, 255].
+    """
+    some = np.linspace(0, len(images) - 1, min(len(images), _IMAGES)).round().astype(int)
+    seen = [images[number] for number in some]
+    content = narrowed(ranges.content, seen)
+    return Ranges(content, mean_errors(content, seen))
+
+
+def quantized(ranges: Ranges, keep: Collection[str] = (), *, ends: str = "uint8") -> bytes:
+    """The int8 file.
+
+    Args:
+        ranges: as they came or refined.
+        keep: names of the tensors whose operations stay in float32.
+        ends: the type of pixels and probabilities, "uint8" or "float32".
+    """
+    content, kind = corrected(ranges.content, ranges.errors, keep), tf.as_dtype(ends)
+    with quiet_stderr():
+        content = bytes(
+            mlir_quantize(
+                content, denylisted_nodes=[*keep], input_data_type=kind, output_data_type=kind
+            )
+        )
+    return probabilities_in_256ths(content) if ends == "uint8" else content

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from kpipe.lite.biases import corrected, mean_errors
+from kpipe.lite.calibration import calibration_images
+from kpipe.lite.conversion import calibrated
+from kpipe.lite.interpreter import LiteModel
+from kpipe.lite.quantizing import Ranges, quantized
+from kpipe.lite.rewriting import opened
+
+from .conftest import photos
+
+
+def network() -> keras.Model:
+    """Kernels that int8 cannot hold, in layers of each kind that has a bias; logits."""
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv")(
+        keras.layers.Rescaling(1 / 255, name="scale")(inputs)
+    )
+    x = keras.layers.DepthwiseConv2D(3, use_bias=False, name="depthwise")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(inputs, keras.layers.Dense(3, name="top")(x))
+    random = np.random.default_rng(0)
+    for weight in model.weights:
+        # Small ones beside a large one are rounded most, all in the same direction.
+        values = np.full(weight.shape, 0.0014) if weight.path.endswith("kernel") else 0.1
+        weight.assign(values * np.ones(weight.shape))
+    for name in ("conv", "depthwise"):
+        kernel = model.get_layer(name).kernel.numpy()
+        kernel[1, 1] = random.uniform(0.5, 1, kernel[1, 1].shape)
+        model.get_layer(name).kernel.assign(kernel)
+    model.get_layer("top").kernel.assign(random.uniform(-1, 1, (4, 3)))
+    return model
+
+
+@pytest.fixture(scope="module")
+def images() -> list[np.ndarray]:
+    return calibration_images([photos(24)], (32, 32, 3))
+
+
+@pytest.fixture(scope="module")
+def ranges(images) -> bytes:
+    return calibrated(network(), images).content
+
+
+@pytest.fixture(scope="module")
+def errors(ranges, images) -> dict[str, np.ndarray]:
+    return mean_errors(ranges, images)
+
+
+def biases(content: bytes) -> dict[str, np.ndarray]:
+    """Of each operation that has one, by the name of its result."""
+    model = opened(content)
+    graph = model.subgraphs[0]
+    found = {}
+    for operation in graph.operators:
+        if len(operation.inputs) == 3:
+            data = model.buffers[graph.tensors[operation.inputs[2]].buffer].data
+            result = graph.tensors[operation.outputs[0]].name.decode()
+            found[result] = np.frombuffer(bytes(data), np.float32)
+    return found
+
+
+def test_each_bias_is_less_by_the_mean_error_of_its_channel(ranges, errors) -> None:
+    before, after = biases(ranges), biases(corrected(ranges, errors))
+    assert len(before) == 3 and before.keys() <= errors.keys()
+    for result, bias in before.items():
+        np.testing.assert_allclose(after[result], bias - errors[result], rtol=1e-6, atol=1e-9)
+    (depthwise,) = (name for name in before if "depthwise" in name)
+    assert np.abs(errors[depthwise]).min() > 0.01
+
+
+def test_an_operation_that_stays_in_float_keeps_its_bias(ranges, errors) -> None:
+    before = biases(ranges)
+    first, kept, top = before
+    after = biases(corrected(ranges, errors, keep=[kept]))
+    np.testing.assert_array_equal(after[kept], before[kept])
+    for other in (first, top):
+        assert not np.array_equal(after[other], before[other])
+
+
+def test_operations_that_share_a_bias_are_corrected_each_for_itself(images) -> None:
+    inputs = keras.Input((32, 32, 3))
+    rescaled = keras.layers.Rescaling(1 / 255)(inputs)
+    both = [keras.layers.Conv2D(3, 1, name=name)(rescaled) for name in ("one", "other")]
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Concatenate()(both))
+    content = calibrated(keras.Model(inputs, x), images).content
+    before = biases(content)
+    shifts = {name: np.full(3, number) for number, name in enumerate(before, 1)}
+    after = biases(corrected(content, shifts))
+    assert [*map(float, np.concatenate([*after.values()]))] == [-1.0] * 3 + [-2.0] * 3
+
+
+def test_a_mean_that_the_images_do_not_agree_about_is_none(ranges, images, errors) -> None:
+    assert all(not error.any() for error in mean_errors(ranges, images[:1]).values())
+    assert any(error.any() for error in errors.values())
+
+
+def test_the_answers_are_off_by_less_on_average(ranges, errors, images) -> None:
+    model, others = network(), photos(64, seed=1)
+    exact = model.predict(others.astype("float32"), verbose=0)
+    off = [
+        np.abs((LiteModel(quantized(Ranges(ranges, told))).predict(others) - exact).mean(axis=0))
+        for told in ({}, errors)
+    ]
+    assert off[1].max() < off[0].max() / 3
