@@ -128,13 +128,14 @@ def latency(model: Any, threads: int = 1, runs: int = 100, *, quantize: str | No
     """
     if not isinstance(model, (str, os.PathLike, bytes)):
         # Only a Keras model needs Keras: timing a file must not load TensorFlow.
-        from kpipe.lite.conversion import calibrated, convert, input_shape
+        from kpipe.lite.conversion import calibrated, convert, input_shape, said_of
         from kpipe.lite.quantizing import quantized
 
         if quantize == "int8":
             shape = (1, *input_shape(model))
             pixels = np.random.default_rng(0).uniform(0, 255, (2, *shape)).astype("float32")
-            model = quantized(calibrated(model, list(pixels)))
+            with said_of(model):
+                model = quantized(calibrated(model, list(pixels)))
         else:
             model = convert(model, quantize)
     return float(np.median(_durations([LiteModel(model, threads)], runs)[0])) * 1000

@@ -3,8 +3,9 @@
     E[int8 result] - E[float result]  of each channel, over images and places   ->   its bias, less
 
 The rounding errors of a kernel do not cancel out where a channel has few weights: the nine of a
-depthwise one shift all of its results (Nagel et al. 2019, "Data-Free Quantization Through Weight
-Equalization and Bias Correction", section 4.2; measured, as in its appendix D).
+depthwise one shift all of its results. A mean that the images do not agree about is left (Nagel et
+al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.2;
+measured, as in its appendix D).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _WITH_BIAS = {
     BuiltinOperator.DEPTHWISE_CONV_2D,
     BuiltinOperator.FULLY_CONNECTED,
 }
+_LEAST_IMAGES = 8
 _CERTAIN = 2  # standard errors
 _BIAS = 2  # its place among the operation's inputs
 
@@ -47,12 +49,15 @@ def mean_errors(ranges: bytes, images: Sequence[np.ndarray]) -> dict[str, np.nda
 def _certain(found: np.ndarray) -> np.ndarray:
     """The mean over images (images, channels); 0 where it may as well be chance."""
     mean = found.mean(0)
-    spread = found.std(0, ddof=1) if len(found) > 1 else np.full_like(mean, np.inf)
-    return np.where(np.abs(mean) > _CERTAIN * spread / np.sqrt(len(found)), mean, 0)
+    if len(found) < _LEAST_IMAGES:
+        return np.zeros_like(mean)
+    return np.where(np.abs(mean) > _CERTAIN * found.std(0, ddof=1) / np.sqrt(len(found)), mean, 0)
 
 
 def corrected(ranges: bytes, errors: Mapping[str, np.ndarray], keep: Collection[str] = ()) -> bytes:
-    """A calibrated file with biases that take back the errors of the operations that have one.
+    """A calibrated file with biases that take back the errors of convolutions and dense layers.
+
+    Transposed convolutions, and dense layers without a bias, stay as they are.
 
     Args:
         ranges: a calibrated file.

@@ -8,7 +8,8 @@
     "int8"      int8      int8         uint8 raw pixels     uint8 probabilities * 256
 
 Answers of an int8 file that are no probabilities have the scale that the file says. Some of its
-activations are written otherwise than in the model; see `activations`.
+activations are written otherwise than in the model, its ranges are those of least error, and its
+biases take back what rounding shifts; see `activations`, `ranges` and `biases`.
 
 "mixed" is for those without calibration images: weights of convolutions and dense layers meet
 activations that are quantized as they come, while depthwise layers, where that costs more time
@@ -26,6 +27,7 @@ thing that leaks a process's history into a file is the counter in automatic lay
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -43,6 +45,7 @@ from kpipe.lite.chatter import quiet_stderr
 from kpipe.lite.interpreter import LiteModel
 from kpipe.lite.mixing import mixed
 from kpipe.lite.quantizing import Ranges, quantized, refined
+from kpipe.lite.ranges import widened
 from kpipe.weights import refuse_unfinished_weights
 
 __all__ = [
@@ -51,6 +54,7 @@ __all__ = [
     "fresh_names",
     "input_shape",
     "refuse_other_than_raw_pixels",
+    "said_of",
 ]
 
 _LARGE = 30_000_000  # weights
@@ -104,7 +108,7 @@ def convert(
         LiteModel(content)  # which refuses what LiteRT cannot run
         return content
     images = calibration_images(calibration, input_shape(model))
-    with _said_of(model):
+    with said_of(model):
         content = quantized(refined(calibrated(model, images), images), ends=ends)
     if ends == "uint8":
         refuse_other_than_raw_pixels(content)
@@ -123,7 +127,7 @@ def calibrated(model: keras.Model, images: list[np.ndarray]) -> Ranges:
     Raises:
         ExportError: as `convert`.
     """
-    return Ranges(_converted(model, "int8", images))
+    return Ranges(widened(_converted(model, "int8", images)))
 
 
 def _converted(
@@ -132,7 +136,9 @@ def _converted(
     """The file; for "int8" that in float with the ranges that the images gave."""
     shape = input_shape(model)
     refuse_unfinished_weights(model, ExportError)
-    with quiet_stderr(), _said_of(model):
+    with quiet_stderr(), said_of(model), warnings.catch_warnings():
+        # Said of int8, although the statistics follow later.
+        warnings.filterwarnings("ignore", message="Statistics for quantized inputs")
         converter = _converter(model, shape, int8=quantize == "int8")
         if quantize is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -146,7 +152,7 @@ def _converted(
 
 
 @contextmanager
-def _said_of(model: keras.Model) -> Iterator[None]:
+def said_of(model: keras.Model) -> Iterator[None]:
     """What the converter refuses is told with the model's name."""
     try:
         yield

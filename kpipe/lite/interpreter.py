@@ -7,16 +7,17 @@ float file:   pixels go in as they are
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from kpipe.errors import ExportError
 from kpipe.lite.chatter import quiet_stderr
 
-__all__ = ["LiteModel"]
+__all__ = ["LiteModel", "inspectable"]
 
 _THREADS = 512  # with ten thousands of them LiteRT ends the process
 
@@ -191,3 +192,16 @@ def _read(path: Path) -> bytes:
             f"cannot read the model file {path}: {error.strerror}",
             fix="give the path of an exported .tflite file",
         ) from error
+
+
+def inspectable(content: bytes) -> Interpreter:
+    """An interpreter of which every tensor can be read after it has run, so without delegates."""
+    with quiet_stderr(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
+        interpreter = Interpreter(
+            model_content=content,
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        interpreter.allocate_tensors()
+    return interpreter

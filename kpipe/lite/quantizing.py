@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.lite.python.convert import mlir_quantize
+from tensorflow.lite.python.convert import deduplicate_readonly_buffers, mlir_quantize
 
 from kpipe.lite.biases import corrected, mean_errors
 from kpipe.lite.chatter import quiet_stderr
 from kpipe.lite.ranges import narrowed
-from kpipe.lite.rewriting import probabilities_in_256ths
+from kpipe.lite.rewriting import opened, probabilities_in_256ths, written
 
 __all__ = ["Ranges", "quantized", "refined"]
 
@@ -29,11 +29,11 @@ class Ranges:
 
     Attributes:
         content: a float file with the range of each tensor; not to be shipped.
-        errors: how much int8 adds to each channel of a result on average, by the tensor's name.
+        shifts: how much int8 adds to each channel of a result on average, by the tensor's name.
     """
 
     content: bytes
-    errors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    shifts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def refined(ranges: Ranges, images: Sequence[np.ndarray]) -> Ranges:
@@ -57,11 +57,12 @@ def quantized(ranges: Ranges, keep: Collection[str] = (), *, ends: str = "uint8"
         keep: names of the tensors whose operations stay in float32.
         ends: the type of pixels and probabilities, "uint8" or "float32".
     """
-    content, kind = corrected(ranges.content, ranges.errors, keep), tf.as_dtype(ends)
+    content, kind = corrected(ranges.content, ranges.shifts, keep), tf.as_dtype(ends)
     with quiet_stderr():
-        content = bytes(
-            mlir_quantize(
-                content, denylisted_nodes=[*keep], input_data_type=kind, output_data_type=kind
-            )
+        content = mlir_quantize(
+            content, denylisted_nodes=[*keep], input_data_type=kind, output_data_type=kind
         )
-    return probabilities_in_256ths(content) if ends == "uint8" else content
+    model = opened(deduplicate_readonly_buffers(content))
+    if ends == "uint8":
+        probabilities_in_256ths(model)
+    return written(model)

@@ -43,21 +43,21 @@ class _Buffer(schema.BufferT):
         return schema.BufferEnd(builder)
 
 
-def probabilities_in_256ths(content: bytes) -> bytes:
-    """A uint8 file whose output is 256 times the probability, whatever range calibration saw.
+def probabilities_in_256ths(model: Any) -> None:
+    """Makes the output of a uint8 file 256 times the probability, whatever range calibration saw.
 
     Softmax and sigmoid come so; the average of several does not. Its last operation, which turns
     int8 into uint8, then changes the scale as well. Answers that are no probabilities, since they
     were below 0 or above 1, keep the scale that the file says.
+
+    Args:
+        model: of `opened`, changed in place.
     """
-    model = opened(content)
     (graph,) = model.subgraphs[:1]
     (output,) = graph.outputs
     told = graph.tensors[output].quantization
     last = next(o for o in graph.operators if output in o.outputs)
     code = model.operatorCodes[last.opcodeIndex].builtinCode
     within = told.zeroPoint[0] == 0 and 255 * told.scale[0] <= 1
-    if not within or told.scale[0] == _STEP or code != schema.BuiltinOperator.QUANTIZE:
-        return content
-    told.scale[0] = _STEP
-    return written(model)
+    if within and code == schema.BuiltinOperator.QUANTIZE:
+        told.scale[0] = _STEP

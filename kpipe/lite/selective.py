@@ -26,6 +26,7 @@ from kpipe.lite.conversion import (
     fresh_names,
     input_shape,
     refuse_other_than_raw_pixels,
+    said_of,
 )
 from kpipe.lite.interpreter import LiteModel
 from kpipe.lite.quantizing import Ranges, quantized, refined
@@ -103,11 +104,13 @@ def quantize_selectively(
         )
     float32 = convert(model)
     images = calibration_images(calibration, input_shape(model))
-    ranges = refined(calibrated(model, images), images)
+    with said_of(model):
+        ranges = refined(calibrated(model, images), images)
+        plain = quantized(ranges)
+    refuse_other_than_raw_pixels(plain)
     aim = accuracy(float32)
     least = aim - tolerance
-    files = [quantized(ranges)]
-    refuse_other_than_raw_pixels(files[0])
+    files = [plain]
     trades = [Trade((), accuracy(files[0]), len(files[0]))]
     if trades[0].accuracy < least:
         costs = _costliest(ranges, float32, files[0], images[:_IMAGES])

@@ -5,15 +5,14 @@ operation in int8 - the same operation in float, on what int8 holds of its input
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.python.convert import mlir_quantize
 
 from kpipe.lite.chatter import quiet_stderr
+from kpipe.lite.interpreter import inspectable
 from kpipe.lite.rewriting import opened
 
 __all__ = ["RoundingError", "rounding_errors"]
@@ -34,30 +33,36 @@ class RoundingError(NamedTuple):
 
 
 def rounding_errors(ranges: bytes, images: Iterable[np.ndarray]) -> Iterator[RoundingError]:
-    """The error of each operation for each image.
+    """The error of each operation for each image, but of those that only pass values on.
 
     Args:
         ranges: a calibrated file.
         images: float32 (1, height, width, 3) in [0, 255].
     """
-    with quiet_stderr(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
-        interpreter = Interpreter(
-            model_content=bytes(mlir_quantize(ranges, enable_numeric_verify=True)),
-            experimental_preserve_all_tensors=True,
-        )
-        interpreter.allocate_tensors()
+    with quiet_stderr():
+        content = bytes(mlir_quantize(ranges, enable_numeric_verify=True))
+    interpreter = inspectable(content)
     (entry,) = interpreter.get_input_details()
     names = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
-    known = {tensor.name.decode() for tensor in opened(ranges).subgraphs[0].tensors}
     checks = [o for o in interpreter._get_ops_details() if o["op_name"] == "NumericVerify"]
+    known = _results(ranges)
     for image in images:
         interpreter.set_tensor(entry["index"], image)
         interpreter.invoke()
         for check in checks:
             exact, error = int(check["inputs"][1]), int(check["outputs"][0])
-            values = interpreter.get_tensor(exact)
-            found = interpreter.get_tensor(error).reshape(values.shape)
-            name = names[exact]
-            # That of the answers is taken by the int8 file's own, so a digit stands behind it.
-            yield RoundingError(name if name in known else name[:-1], values, found)
+            if names[exact] in known:
+                values = interpreter.get_tensor(exact)
+                found = interpreter.get_tensor(error).reshape(values.shape)
+                yield RoundingError(known[names[exact]], values, found)
+
+
+def _results(ranges: bytes) -> dict[str, str]:
+    """Name of a tensor among those that are checked -> its name in the calibrated file.
+
+    Others there are the converter's own, of operations that only pass values on.
+    """
+    graph = opened(ranges).subgraphs[0]
+    names = [tensor.name.decode() for tensor in graph.tensors]
+    # The answers' name is taken by the int8 file's own, so a digit stands behind it.
+    return {name: name for name in names} | {f"{names[i]}1": names[i] for i in graph.outputs}

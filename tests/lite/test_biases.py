@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kpipe.lite.biases import corrected, mean_errors
+from kpipe.lite.biases import _certain, corrected, mean_errors
 from kpipe.lite.calibration import calibration_images
 from kpipe.lite.conversion import calibrated
 from kpipe.lite.interpreter import LiteModel
@@ -94,8 +94,13 @@ def test_operations_that_share_a_bias_are_corrected_each_for_itself(images) -> N
     assert [*map(float, np.concatenate([*after.values()]))] == [-1.0] * 3 + [-2.0] * 3
 
 
-def test_a_mean_that_the_images_do_not_agree_about_is_none(ranges, images, errors) -> None:
-    assert all(not error.any() for error in mean_errors(ranges, images[:1]).values())
+def test_a_mean_that_the_images_do_not_agree_about_is_none() -> None:
+    steady, torn = np.tile([0.9, 1.1], 8), np.tile([-1.0, 1.1], 8)
+    np.testing.assert_allclose(_certain(np.stack([steady, torn], axis=1)), [1.0, 0.0])
+
+
+def test_a_few_images_are_certain_of_nothing(ranges, images, errors) -> None:
+    assert all(not error.any() for error in mean_errors(ranges, images[:7]).values())
     assert any(error.any() for error in errors.values())
 
 
@@ -107,3 +112,15 @@ def test_the_answers_are_off_by_less_on_average(ranges, errors, images) -> None:
         for told in ({}, errors)
     ]
     assert off[1].max() < off[0].max() / 3
+
+
+def test_operations_that_only_pass_values_on_have_no_error_of_their_own(images) -> None:
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="first")(inputs)
+    x = keras.layers.Conv2D(8, 3, activation="relu", name="second")(keras.layers.MaxPooling2D()(x))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.MaxPooling2D()(x))
+    content = calibrated(keras.Model(inputs, x), images).content
+    found = mean_errors(content, images)
+    for result, bias in biases(content).items():
+        assert found[result].shape == bias.shape
+    assert not any("dequantize" in result for result in found)

@@ -27,9 +27,9 @@ def test_means_are_measured_between_the_ranges_of_least_error(ranges, images) ->
     found = refined(ranges, images[:20])
     assert found.content == narrowed(ranges.content, images[:20]) != ranges.content
     expected = mean_errors(found.content, images[:20])
-    assert found.errors.keys() == expected.keys()
+    assert found.shifts.keys() == expected.keys()
     for result, error in expected.items():
-        np.testing.assert_array_equal(found.errors[result], error)
+        np.testing.assert_array_equal(found.shifts[result], error)
 
 
 def test_of_many_images_some_of_the_whole_row_are_looked_at(ranges, images) -> None:

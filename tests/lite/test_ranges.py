@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kpipe.lite import LiteModel, convert
 from kpipe.lite.calibration import calibration_images
 from kpipe.lite.conversion import calibrated
 from kpipe.lite.ranges import least_error, narrowed
@@ -33,7 +34,7 @@ ends = st.floats(-100, 100).map(lambda value: round(value, 2))
 def test_the_error_is_never_larger_than_between_the_ends_that_were_seen(counted) -> None:
     values, counts = map(np.array, zip(*counted, strict=True))
     low, high = min(values.min(), 0.0), max(values.max(), 0.0)
-    found = least_error(values.min(), values.max(), values, counts)
+    found = least_error(values, counts)
     assert low <= found[0] <= 0 <= found[1] <= high
     before, after = (
         squared_error(*pair, np.repeat(values, counts)) for pair in ((low, high), found)
@@ -47,27 +48,38 @@ def test_a_few_far_values_are_clipped() -> None:
     for count, narrower in ((100_000, False), (1_000_000, True)):
         values = np.append(np.random.default_rng(0).normal(0, 1, count), 40.0)
         counts, edges = np.histogram(values, 2048)
-        low, high = least_error(edges[0], edges[-1], (edges[1:] + edges[:-1]) / 2, counts)
+        low, high = least_error((edges[1:] + edges[:-1]) / 2, counts)
         assert (high < 20) is narrower
         assert -6 < low < -3
 
 
 def test_what_int8_holds_exactly_keeps_its_ends() -> None:
     levels = np.arange(-100, 156) / 100
-    assert least_error(-1.0, 1.55, levels, np.full(256, 10)) == (-1.0, 1.55)
+    assert least_error(levels, np.full(256, 10)) == (-1.0, 1.55)
 
 
-@pytest.fixture(scope="module")
-def glaring() -> keras.Model:
+def glaring(classes: int = 2) -> keras.Model:
     """A channel of its first layer is far above the others where a pixel is blue alone."""
     inputs = keras.Input((32, 32, 3))
     x = keras.layers.Conv2D(4, 1, activation="relu", name="stem")(inputs)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name="top")(x))
+    x = keras.layers.Dense(classes, activation="softmax", name="top")(x)
+    model = keras.Model(inputs, x)
     kernel = np.eye(3, 4) / 255
     kernel[:, 3] = [-1, -1, 1]
     model.get_layer("stem").set_weights([kernel[None, None], np.zeros(4)])
+    # Most scores are small, and a few are large.
+    scores = np.random.default_rng(0).standard_t(2, (4, classes))
+    model.get_layer("top").set_weights([scores, np.zeros(classes)])
     return model
+
+
+@pytest.fixture(scope="module")
+def images() -> list[np.ndarray]:
+    """Grey ones, two blue pixels in the first."""
+    grey = np.repeat(photos(64)[..., :1], 3, axis=-1)
+    grey[0, :2, :2] = [0, 0, 255]
+    return calibration_images([grey], (32, 32, 3))
 
 
 def spans(content: bytes) -> dict[str, tuple[float, float]]:
@@ -78,15 +90,61 @@ def spans(content: bytes) -> dict[str, tuple[float, float]]:
     }
 
 
-def test_only_ranges_of_many_values_are_narrowed_and_never_the_pixels(glaring) -> None:
-    grey = np.repeat(photos(16)[..., :1], 3, axis=-1)
-    grey[0, :2, :2] = [0, 0, 255]
-    images = calibration_images([grey], (32, 32, 3))
-    before = calibrated(glaring, images).content
+def test_ranges_of_maps_are_narrowed_and_those_of_rows_are_not(images) -> None:
+    before = calibrated(glaring(classes=400), images).content  # 25,600 scores
     after = spans(narrowed(before, images))
-    changed = {name for name, span in spans(before).items() if after[name] != span}
-    (stem,) = (name for name in changed if "stem" in name)
-    assert spans(before)[stem][1] == pytest.approx(255)
-    assert after[stem][1] < 250
-    assert not any("pool" in name or "top" in name for name in changed)  # 64 and 32 values
-    assert (0.0, 255.0) in after.values()
+    changed = [name for name, span in spans(before).items() if after[name] != span]
+    assert ["stem" in name for name in changed] == [True]
+    assert spans(before)[changed[0]][1] == pytest.approx(255)
+    assert after[changed[0]][1] < 250
+
+
+def test_the_scores_of_a_softmax_over_maps_keep_their_range(images) -> None:
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(3, 1, name="attention")(inputs)
+    x = keras.layers.Multiply()([keras.layers.Softmax(axis=-1)(x), inputs])
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    model.get_layer("attention").set_weights([np.eye(3)[None, None] ** 2, np.zeros(3)])
+    before = calibrated(model, images).content
+    (name,) = (name for name in spans(before) if "attention" in name)
+    assert spans(narrowed(before, images))[name] == spans(before)[name]
+
+
+def test_a_handful_of_values_keeps_its_range(images) -> None:
+    before = calibrated(glaring(), images).content
+    assert spans(narrowed(before, images[:2])) == spans(before)  # 8,192 values
+
+
+def test_pixels_keep_their_range() -> None:
+    dark = np.random.default_rng(0).gamma(1.0, 2.0, (24, 32, 32, 3)).clip(0, 100)
+    images = calibration_images([dark], (32, 32, 3))
+    before = calibrated(glaring(), images).content
+    pixels = next(name for name, span in spans(before).items() if span == (0.0, 255.0))
+    assert spans(narrowed(before, images))[pixels] == (0.0, 255.0)
+    counts = np.histogram(dark, 255, (0, 255))[0]
+    assert least_error(np.arange(255) + 0.5, counts)[1] < 200, "narrowing would pay"
+
+
+def test_an_operand_that_a_sum_writes_over_has_its_own_range(images) -> None:
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same", name="wide")(inputs)
+    narrow = keras.layers.Conv2D(4, 3, padding="same", activation="relu6", name="narrow")(x)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Add()([x, narrow]))
+    content = calibrated(keras.Model(inputs, x), images).content
+    (name,) = (name for name in spans(content) if "narrow" in name)
+    low, high = spans(narrowed(content, images))[name]
+    assert low == 0 and 5.5 < high < 6.01
+
+
+def test_a_layer_that_is_0_in_all_images_has_a_range(images) -> None:
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="dead")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x))
+    model.get_layer("dead").bias.assign(np.full(4, -1e4))
+    found = [s for name, s in spans(calibrated(model, images).content).items() if "dead" in name]
+    assert found == [(0.0, 1.0)]
+    pixels = np.concatenate(images)
+    expected = model.predict(pixels, verbose=0)
+    answers = LiteModel(convert(model, "int8", [pixels])).predict(pixels)
+    assert np.abs(answers - expected).max() < 0.01
