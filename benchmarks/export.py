@@ -49,7 +49,7 @@ import numpy as np
 from pruning import BASE_EPOCHS, MORE, RATE, SIZE, Lesson, Work, load, train_head
 from results import add_row, read_rows
 
-from kpipe.lite import compare, convert, evaluate, quantize_selectively
+from kpipe.lite import LiteModel, compare, convert, evaluate, quantize_selectively
 from kpipe.lite.calibration import calibration_images
 from kpipe.lite.conversion import calibrated, input_shape
 from kpipe.lite.quantizing import quantized
@@ -204,7 +204,13 @@ def add(
     """A row: a file beside the dense one in float32, and Keras' answers for the test split."""
     rows, labels = work.manifest.rows("test"), work.manifest.labels("test")
     first, found = compare([dense, content], runs=300)
-    against_keras = evaluate(content, (work.images[rows], labels), reference=reference)
+    images = work.images[rows]
+    against_keras = evaluate(content, (images, labels), reference=reference)
+    # No nearer to 0 than half a step of int8.
+    both = (
+        np.maximum(answers, 1 / 512) for answers in (reference, LiteModel(content).predict(images))
+    )
+    divergence = keras.losses.kl_divergence(*both)
     row = about | {
         "test": against_keras.accuracy,
         "validation": accuracy(work, content, "validation"),
@@ -215,6 +221,7 @@ def add(
         "memory": found.peak_memory / first.peak_memory,
         "agreement": against_keras.agreement,
         "difference": against_keras.worst_difference,
+        "divergence": float(np.mean(divergence)),
     }
     print(row, flush=True)
     add_row(work.folder / "rows.jsonl", row)
@@ -251,7 +258,9 @@ def report(work: Work) -> None:
     rows = read_rows(work.folder / "rows.jsonl")
     print(
         "| network | form | seeds | test accuracy | over float32, points | answers of Keras |"
-        " latency over float32 | size over float32 | gzip over int8 |\n" + "|---" * 9 + "|"
+        " divergence from them | latency over float32 | size over float32 | gzip over int8 |\n"
+        + "|---" * 10
+        + "|"
     )
     for name, form in dict.fromkeys((row["network"], row["form"]) for row in rows):
         mine = [row for row in rows if (row["network"], row["form"]) == (name, form)]
@@ -264,6 +273,7 @@ def report(work: Work) -> None:
             f" {np.mean(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f}) |"
             f" {min(row['agreement'] for row in mine):.1%}, within"
             f" {max(row['difference'] for row in mine):.0e} |"
+            f" {np.mean([row['divergence'] for row in mine]):.4f} |"
             f" {np.mean([row['latency'] for row in mine]):.2f} |"
             f" {np.mean([row['over_float32'] for row in mine]):.2f} | {np.mean(gzip):.2f} |"
         )

@@ -23,7 +23,6 @@ FAMILIES = {
     "MobileNet": {"alpha": 0.25},
     "MobileNetV2": {"alpha": 0.35},
     "MobileNetV3Small": {"minimalistic": True},
-    "VGG16": {},
 }
 SLOW = [
     "ConvNeXtTiny",
@@ -35,6 +34,7 @@ SLOW = [
     "NASNetMobile",
     "ResNet50",
     "ResNet50V2",
+    "VGG16",
     "Xception",
 ]
 

@@ -128,7 +128,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "sparsity": 0.8,
         "schedule": "constant",
         "epochs": 1,
-        "last_epochs": 0,
+        "last_epochs": 2,
         "distill_answers": 2.0,
         "distill_features": 1.0,
         "learning_rate": 0.1,

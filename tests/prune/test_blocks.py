@@ -15,13 +15,13 @@ from tests.prune.masking import randomize
 
 # Constructor, options, how many residual blocks it has, and which of them has a projection.
 REAL = [
-    ("ResNet50", {}, 16, 0),
+    pytest.param("ResNet50", {}, 16, 0, marks=pytest.mark.slow),
     pytest.param("ResNet50V2", {}, 16, 3, marks=pytest.mark.slow),
     ("MobileNetV2", {"alpha": 0.35}, 10, None),
     ("MobileNetV3Small", {}, 6, None),
     ("EfficientNetB0", {}, 9, None),
     pytest.param("Xception", {}, 12, 0, marks=pytest.mark.slow),
-    ("ConvNeXtTiny", {}, 18, None),
+    pytest.param("ConvNeXtTiny", {}, 18, None, marks=pytest.mark.slow),
 ]
 
 
