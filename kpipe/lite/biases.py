@@ -64,6 +64,8 @@ def corrected(ranges: bytes, errors: Mapping[str, np.ndarray], keep: Collection[
         errors: of `mean_errors`.
         keep: results of operations that will stay in float32, and so make no error.
     """
+    if not errors:  # as where speed alone is measured
+        return ranges
     model = opened(ranges)
     graph = model.subgraphs[0]
     for operation in graph.operators:

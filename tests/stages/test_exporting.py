@@ -233,7 +233,7 @@ def test_layers_kept_in_float_are_told_and_reach_the_metrics(
         return dataclasses.replace(found, accuracy=next(scores))
 
     monkeypatch.setattr(kpipe.lite, "evaluate", scored)
-    result = run(exporting(tmp_path, tolerance=0.1, calibration=12), tmp_path / "out")
+    result = run(exporting(tmp_path, tolerance=0.1, calibration=6), tmp_path / "out")
     metrics = json.loads((result.folder / "metrics.json").read_text())
     row = next(row for row in metrics["models"] if row["file"] == "model.tflite")
     assert row["validation_float32"] == 0.9
