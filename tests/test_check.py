@@ -273,9 +273,9 @@ def test_nothing_heavy_is_loaded(photos: Path, tmp_path: Path) -> None:
 def test_a_second_look_reads_no_photo_again(
     check: Command, dirty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kpipe.data.memory._UNSETTLED_NS", -1)
+    monkeypatch.setattr("kpipe.data.reading.image_cache._UNSETTLED_NS", -1)
     first, text = check(dirty), PAGE.read_text(encoding="utf-8")
-    monkeypatch.setattr("kpipe.data.facts.read_photo", None)
+    monkeypatch.setattr("kpipe.data.image_info.read_photo", None)
     second = check(dirty)
     assert (second.code, second.out) == (first.code, first.out)
     assert PAGE.read_text(encoding="utf-8") == text

@@ -74,7 +74,7 @@ class Balance(Stage):
         import numpy as np
 
         from kpipe.data import Manifest, Sampling, class_weight, frequencies
-        from kpipe.data.balance import counted
+        from kpipe.data.balancing.sampling import counted
 
         manifest = Manifest.load(context.newest("data"))
         labels, counts = counted(manifest.labels("train"), manifest.classes)

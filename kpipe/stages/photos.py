@@ -139,7 +139,7 @@ class Photos:
 
     def names(self, epoch: int, batch: int) -> list[str]:
         """The paths of the photos of one training batch."""
-        from kpipe.data.epochs import photos_of_batch
+        from kpipe.data.loading.epochs import photos_of_batch
 
         drawn = photos_of_batch(self.manifest, "train", self._drawn(epoch), self.batch_size, batch)
         rows = self.manifest.rows("train")[drawn]

@@ -18,7 +18,7 @@ from kpipe.core.fields import Between
 from kpipe.core.fingerprint import fingerprint
 from kpipe.core.stage import Need, Stage
 from kpipe.data import Augmenter, Mixer, Sampling
-from kpipe.data.balance import Method, Weighting
+from kpipe.data.balancing.sampling import Method, Weighting
 from kpipe.errors import DataError, PipelineError
 from kpipe.prune import CRITERIA
 from kpipe.sparsity import TrainingSettings

@@ -357,7 +357,7 @@ def test_of_many_problems_a_few_are_told_and_all_are_kept(perform, source: Path)
 def test_what_photos_hold_is_remembered_between_runs(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kpipe.data.memory._UNSETTLED_NS", -1)
+    monkeypatch.setattr("kpipe.data.reading.image_cache._UNSETTLED_NS", -1)
     monkeypatch.setattr("kpipe.core.digests._UNSETTLED_NS", -1)
     (tmp_path / "shared").mkdir()
     digests = []
@@ -367,5 +367,5 @@ def test_what_photos_hold_is_remembered_between_runs(
         journal = Journal(tmp_path / "journal.jsonl")
         Data(source, image_size=16).run(Context(folder, {}, 3, journal, tmp_path / "shared"))
         digests.append(Manifest.load(folder).table)
-        monkeypatch.setattr("kpipe.data.facts.read_photo", None)
+        monkeypatch.setattr("kpipe.data.image_info.read_photo", None)
     pd.testing.assert_frame_equal(*digests)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from kpipe.data.auditing.duplicates import conflicting, crossing_splits, repeated
-from kpipe.data.facts import UNREADABLE
+from kpipe.data.image_info import UNREADABLE
 
 __all__ = ["clean"]
 

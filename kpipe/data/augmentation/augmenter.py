@@ -22,11 +22,11 @@ from functools import cached_property
 import tensorflow as tf
 
 from kpipe.data.augmentation.color import Color
-from kpipe.data.augmentation.draws import seed_of, uniforms
 from kpipe.data.augmentation.filters import Operation, blur, compress, noise, shuffle_channels
 from kpipe.data.augmentation.geometry import Geometry
 from kpipe.data.augmentation.occlusion import erase, mask_grid
 from kpipe.data.augmentation.policies import aug_mix, rand_augment
+from kpipe.data.augmentation.stateless_random import seed_of, uniforms
 from kpipe.errors import DataError, nearest
 
 __all__ = ["FLIPS", "STRENGTHS", "Augmenter", "Strength", "check_strengths"]

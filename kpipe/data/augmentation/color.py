@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from kpipe.data.augmentation.draws import between
+from kpipe.data.augmentation.stateless_random import between
 
 __all__ = ["Color"]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from kpipe.data.augmentation.draws import Draws, between, seed_of
+from kpipe.data.augmentation.stateless_random import Draws, between, seed_of
 
 __all__ = ["Operation", "blur", "compress", "layered", "noise", "shuffle_channels", "sometimes"]
 

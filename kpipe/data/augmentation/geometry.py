@@ -17,7 +17,7 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from kpipe.data.augmentation.draws import between
+from kpipe.data.augmentation.stateless_random import between
 
 __all__ = ["Geometry"]
 

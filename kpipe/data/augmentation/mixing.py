@@ -19,7 +19,7 @@ import keras
 import tensorflow as tf
 
 from kpipe.data.augmentation.augmenter import Strength, check_strengths
-from kpipe.data.augmentation.draws import Draws, Generator, seed_of
+from kpipe.data.augmentation.stateless_random import Draws, Generator, seed_of
 from kpipe.errors import DataError
 
 __all__ = ["ALPHAS", "Mixer"]

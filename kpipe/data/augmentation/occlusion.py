@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from kpipe.data.augmentation.draws import Generator
 from kpipe.data.augmentation.filters import Operation, layered, sometimes
+from kpipe.data.augmentation.stateless_random import Generator
 
 __all__ = ["erase", "mask_grid"]
 

@@ -19,8 +19,8 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from kpipe.data.augmentation.draws import Draws, between
 from kpipe.data.augmentation.filters import Operation, layered
+from kpipe.data.augmentation.stateless_random import Draws, between
 
 __all__ = ["aug_mix", "rand_augment"]
 

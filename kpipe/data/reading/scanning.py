@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kpipe.data.facts import THUMBNAIL, UNREADABLE, Facts, read_facts, wrong_extension
-from kpipe.data.likeness.groups import representatives
+from kpipe.data.image_info import THUMBNAIL, UNREADABLE, Facts, read_facts, wrong_extension
 from kpipe.data.manifest import COLUMNS, FURTHER_FACTS, Manifest, Problem, problem_table
-from kpipe.data.memory import Memory, file_status
+from kpipe.data.near_duplicates.grouping import representatives
+from kpipe.data.reading.image_cache import Memory, file_status
 from kpipe.data.threads import Progress, in_threads
 from kpipe.errors import DataError
 

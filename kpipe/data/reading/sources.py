@@ -14,11 +14,16 @@ from typing import Any
 
 import pandas as pd
 
-from kpipe.data.folders import listed_files
-from kpipe.data.lookup import Lookup, each_once
 from kpipe.data.manifest import Manifest, Problem
-from kpipe.data.scanning import scan
-from kpipe.data.tables import listed_paths, read_table, refuse_missing_columns, table_entries
+from kpipe.data.reading.folders import listed_files
+from kpipe.data.reading.lookup import Lookup, each_once
+from kpipe.data.reading.scanning import scan
+from kpipe.data.reading.tables import (
+    listed_paths,
+    read_table,
+    refuse_missing_columns,
+    table_entries,
+)
 from kpipe.data.threads import Progress
 from kpipe.errors import DataError
 

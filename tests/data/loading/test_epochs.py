@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from kpipe.data import Manifest, Sampling, Training
-from kpipe.data.epochs import draw_photos, in_batches, mixing_seed, photos_per_epoch
+from kpipe.data.loading.epochs import draw_photos, in_batches, mixing_seed, photos_per_epoch
 
 CLASSES = {"cat": 20, "dog": 9, "owl": 4}
 fold_in = tf.random.experimental.stateless_fold_in

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from kpipe.data import facts as module_of_facts
-from kpipe.data import from_folder, scanning
-from kpipe.data.facts import Facts
-from kpipe.data.memory import Memory, file_status
+from kpipe.data import from_folder
+from kpipe.data import image_info as module_of_facts
+from kpipe.data.image_info import Facts
+from kpipe.data.reading import scanning
+from kpipe.data.reading.image_cache import Memory, file_status
 from kpipe.errors import DataError
 
 PHOTO = Facts(sha256="aa", format="PNG", mode="RGB", width=4, height=3, hash=b"12345678")
@@ -113,7 +114,7 @@ def test_a_moved_photo_is_read_but_not_decoded(
 def test_settled_files_are_not_even_opened(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kpipe.data.memory._UNSETTLED_NS", -(10**12))
+    monkeypatch.setattr("kpipe.data.reading.image_cache._UNSETTLED_NS", -(10**12))
     first = from_folder(folder, memory=tmp_path / "facts.sqlite")
     monkeypatch.setattr(scanning, "read_facts", lambda *_: pytest.fail("opened again"))
     assert from_folder(folder, memory=tmp_path / "facts.sqlite").digest == first.digest

@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from kpipe.data.balance import Sampling, counted, spread
+from kpipe.data.balancing.sampling import Sampling, counted, spread
 from kpipe.data.manifest import Manifest, problem_table
 
 __all__ = ["augment_minority", "oversample", "undersample"]

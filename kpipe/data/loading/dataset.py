@@ -24,16 +24,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from kpipe.data.decoding import ImageSize, height_and_width
-from kpipe.data.epochs import draw_photos, in_batches, mixing_seed, photos_per_epoch
-from kpipe.data.fetching import Fetch, fetch_decoded, fetch_files
+from kpipe.data.loading.decoding import ImageSize, height_and_width
+from kpipe.data.loading.epochs import draw_photos, in_batches, mixing_seed, photos_per_epoch
+from kpipe.data.loading.fetching import Fetch, fetch_decoded, fetch_files
 from kpipe.data.manifest import Manifest
 from kpipe.errors import DataError
 
 if TYPE_CHECKING:
     from kpipe.data.augmentation.augmenter import Augmenter
     from kpipe.data.augmentation.mixing import Mixer
-    from kpipe.data.balance import Sampling
+    from kpipe.data.balancing.sampling import Sampling
 
 __all__ = ["Training", "dataset", "steps"]
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from kpipe.data.facts import THUMBNAIL, Facts, read_facts
-from kpipe.data.likeness.alignment import aligned, correlation, halved, moved
-from kpipe.data.likeness.comparison import components
-from kpipe.data.likeness.groups import alikeness, representatives
+from kpipe.data.image_info import THUMBNAIL, Facts, read_facts
+from kpipe.data.near_duplicates.alignment import aligned, correlation, halved, moved
+from kpipe.data.near_duplicates.comparison import components
+from kpipe.data.near_duplicates.grouping import alikeness, representatives
 
 
 def scene(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:

@@ -20,8 +20,8 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.ndimage import uniform_filter
 
-from kpipe.data.facts import THUMBNAIL
-from kpipe.data.likeness.alignment import aligned, correlation, halved, moved
+from kpipe.data.image_info import THUMBNAIL
+from kpipe.data.near_duplicates.alignment import aligned, correlation, halved, moved
 
 __all__ = ["alike", "components", "correlations"]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from kpipe.data.folders import SPLIT_NAMES
-from kpipe.data.lookup import Lookup, each_once, unlisted
 from kpipe.data.manifest import COLUMNS, FURTHER_FACTS, Problem
+from kpipe.data.reading.folders import SPLIT_NAMES
+from kpipe.data.reading.lookup import Lookup, each_once, unlisted
 from kpipe.errors import DataError, nearest
 
 __all__ = [

@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 
 from kpipe.data.manifest import SPLITS, Manifest, Problem, problem_table
-from kpipe.data.scarcity import every_class_in, refuse_absent, uneven
-from kpipe.data.tables import declared_splits, read_table, refuse_missing_columns
-from kpipe.data.units import connected, crossing, numbers, refuse_torn
+from kpipe.data.reading.tables import declared_splits, read_table, refuse_missing_columns
+from kpipe.data.splits.rare_classes import every_class_in, refuse_absent, uneven
+from kpipe.data.splits.units import connected, crossing, numbers, refuse_torn
 from kpipe.errors import DataError
 
 __all__ = ["split"]

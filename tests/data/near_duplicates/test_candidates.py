@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kpipe.data.likeness.candidates import candidates
+from kpipe.data.near_duplicates.candidates import candidates
 
 
 def near_hashes(count: int, flipped: int) -> np.ndarray:
@@ -44,8 +44,8 @@ def test_photos_that_share_a_hash_are_compared_with_each_other_and_with_what_is_
 
 def test_of_too_many_pairs_the_closest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     hashes = near_hashes(300, 2)
-    monkeypatch.setattr("kpipe.data.likeness.candidates._PAIRS", 0)
-    monkeypatch.setattr("kpipe.data.likeness.candidates._PAIRS_EACH", 1)
+    monkeypatch.setattr("kpipe.data.near_duplicates.candidates._PAIRS", 0)
+    monkeypatch.setattr("kpipe.data.near_duplicates.candidates._PAIRS_EACH", 1)
     found = as_set(candidates(hashes))
     bits = apart(hashes)
     farthest = max(bits[pair] for pair in found)

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kpipe.data.facts import Facts
+from kpipe.data.image_info import Facts
 from kpipe.errors import DataError
 
 __all__ = ["Memory", "file_status"]

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from kpipe.data.decoding import load_unchanged
+from kpipe.data.loading.decoding import load_unchanged
 from kpipe.data.manifest import Manifest
 from kpipe.errors import DataError
 from kpipe.pixels import background_color, window

@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from kpipe.data.augmentation.augmenter import Augmenter
 from kpipe.data.augmentation.mixing import Mixer
-from kpipe.data.epochs import draw_photos, mixing_seed
-from kpipe.data.input import Training
+from kpipe.data.loading.dataset import Training
+from kpipe.data.loading.epochs import draw_photos, mixing_seed
 from kpipe.data.manifest import Manifest
 from kpipe.errors import DataError
 

@@ -23,11 +23,11 @@ import pandas as pd
 from kpipe.data.auditing.cleaning import clean
 from kpipe.data.auditing.duplicates import duplicate_problems
 from kpipe.data.auditing.spelling import Variant, spelling_variants
-from kpipe.data.facts import CHANNELS, Facts, wrong_extension
-from kpipe.data.likeness.groups import alikeness
+from kpipe.data.image_info import CHANNELS, Facts, wrong_extension
 from kpipe.data.manifest import Manifest, Problem, problem_table
-from kpipe.data.memory import Memory
-from kpipe.data.scanning import facts_of_table, similar, with_thumbnails
+from kpipe.data.near_duplicates.grouping import alikeness
+from kpipe.data.reading.image_cache import Memory
+from kpipe.data.reading.scanning import facts_of_table, similar, with_thumbnails
 from kpipe.data.threads import Progress
 
 __all__ = ["Audit", "audit"]

@@ -17,9 +17,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
-from kpipe.data.facts import COLORS, THUMBNAIL, Facts
-from kpipe.data.likeness.candidates import candidates
-from kpipe.data.likeness.comparison import alike, components, correlations
+from kpipe.data.image_info import COLORS, THUMBNAIL, Facts
+from kpipe.data.near_duplicates.candidates import candidates
+from kpipe.data.near_duplicates.comparison import alike, components, correlations
 from kpipe.data.threads import in_threads
 
 __all__ = ["alikeness", "representatives"]

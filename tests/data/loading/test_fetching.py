@@ -14,9 +14,9 @@ import tensorflow as tf
 from PIL import Image
 
 from kpipe.data import Manifest, decode, load_image
-from kpipe.data import fetching as fetching_module
-from kpipe.data.decoding import load_unchanged
-from kpipe.data.fetching import Fetch, fetch_decoded, fetch_files
+from kpipe.data.loading import fetching as fetching_module
+from kpipe.data.loading.decoding import load_unchanged
+from kpipe.data.loading.fetching import Fetch, fetch_decoded, fetch_files
 from kpipe.data.manifest import problem_table
 from kpipe.errors import DataError
 from kpipe.pixels import read_photo, window

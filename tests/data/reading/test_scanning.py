@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from kpipe.data import from_folder
-from kpipe.data.facts import THUMBNAIL, read_facts, wrong_extension
-from kpipe.data.scanning import facts_of, facts_of_table
+from kpipe.data.image_info import THUMBNAIL, read_facts, wrong_extension
+from kpipe.data.reading.scanning import facts_of, facts_of_table
 
 
 def test_the_table_tells_format_mode_and_orientation(photo: Callable[..., Path]) -> None:
@@ -98,6 +98,8 @@ def test_rows_are_looked_up_by_content_wherever_they_lie(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = from_folder(folder, memory=tmp_path / "facts.sqlite")
-    monkeypatch.setattr("kpipe.data.scanning.read_facts", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(
+        "kpipe.data.reading.scanning.read_facts", lambda *_: pytest.fail("read again")
+    )
     facts = facts_of_table(manifest.table, tmp_path / "facts.sqlite")
     assert [fact.sha256 for fact in facts] == manifest.table["sha256"].tolist()

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from kpipe.data.lookup import each_once
 from kpipe.data.manifest import Manifest, Problem
-from kpipe.data.scanning import scan
-from kpipe.data.tables import further_columns
+from kpipe.data.reading.lookup import each_once
+from kpipe.data.reading.scanning import scan
+from kpipe.data.reading.tables import further_columns
 from kpipe.data.threads import Progress
 from kpipe.errors import DataError
 

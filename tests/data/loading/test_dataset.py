@@ -25,7 +25,7 @@ from kpipe.data import (
     split,
     steps,
 )
-from kpipe.data import input as input_module
+from kpipe.data.loading import dataset as input_module
 from kpipe.errors import DataError
 
 

@@ -23,8 +23,8 @@ import tensorflow as tf
 from kpipe.data.manifest import Manifest
 
 if TYPE_CHECKING:
-    from kpipe.data.balance import Sampling
-    from kpipe.data.input import Training
+    from kpipe.data.balancing.sampling import Sampling
+    from kpipe.data.loading.dataset import Training
 
 __all__ = [
     "draw_photos",

@@ -1,0 +1,3 @@
+"""Class weights, over- and under-sampling, and minority augmentation."""
+
+__all__: list[str] = []
