@@ -23,7 +23,7 @@ import keras
 import numpy as np
 
 import kpipe.train
-import kpipe.train.schedules  # registers what a compiled model may hold
+import kpipe.train.optimizers.schedules  # registers what a compiled model may hold
 from kpipe.sparsity import KeepZeros
 
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]

@@ -169,7 +169,7 @@ def step(case: Case) -> str:
     import numpy as np
 
     from kpipe.train import unfreeze
-    from kpipe.train.blocks import find_blocks
+    from kpipe.train.transfer.blocks import find_blocks
 
     trained = unfreeze(case.model, find_blocks(case.model)[-2].last)
     case.model.compile("sgd", "sparse_categorical_crossentropy")

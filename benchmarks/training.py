@@ -47,7 +47,6 @@ from kpipe.train import (
     FitPlan,
     Phase,
     backbone,
-    checkpoint,
     classifier,
     cut,
     extract_features,
@@ -56,6 +55,7 @@ from kpipe.train import (
     unfreeze,
 )
 from kpipe.train import fit as kpipe_fit
+from kpipe.train.loop import checkpoint
 
 SIZE, BATCH = 160, 32
 Row = dict[str, Any]

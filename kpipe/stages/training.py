@@ -109,7 +109,7 @@ class FineTune(Stage):
         return () if self.weights in ("imagenet", None) else (Path(str(self.weights)),)
 
     def problems(self) -> list[str]:
-        from kpipe.train.catalog import backbone_names
+        from kpipe.train.backbones.catalog import backbone_names
 
         problems = super().problems()
         known = backbone_names()

@@ -1,0 +1,3 @@
+"""Pretrained backbones and their weights."""
+
+__all__: list[str] = []

@@ -1,0 +1,211 @@
+"""Pretrained feature extractors by name, and the classifier on top of one.
+
+    backbone   := raw RGB pixels in [0, 255] -> preprocessing -> features (batch, h, w, channels)
+    classifier := backbone -> mean over h and w -> dropout -> dense -> softmax
+
+What a family expects is measured, not listed: its `preprocess_input` is an affine map of the
+color channels, found by passing it black and three unit colors.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import re
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kpipe.errors import TrainingError, WeightsError, nearest
+from kpipe.train.backbones.efficientnet_lite0 import EfficientNetLite0
+from kpipe.train.backbones.weights_files import fetching, keras_files
+
+__all__ = ["backbone", "classifier"]
+
+Constructor = Callable[..., keras.Model]
+_FIXED = ("include_top", "input_shape", "input_tensor", "pooling", "classes")
+
+
+@cache
+def _constructors() -> Mapping[str, Constructor]:
+    """Every model constructor of keras.applications, and EfficientNetLite0."""
+    found = {
+        name: value
+        for name, value in vars(keras.applications).items()
+        if inspect.isfunction(value) and "include_top" in inspect.signature(value).parameters
+    }
+    return {**found, "EfficientNetLite0": EfficientNetLite0}
+
+
+def backbone(
+    name: str,
+    *,
+    image_size: int | tuple[int, int],
+    weights: str | Path | None = "imagenet",
+    **options: Any,
+) -> keras.Model:
+    """A model without its top that takes raw pixels, its preprocessing inside the graph.
+
+    Args:
+        name: one of `backbone_names()`.
+        image_size: height and width of the input in pixels, or one number for both.
+        weights: "imagenet"; a weights file for the same architecture without its top; or None for
+            random ones. With "imagenet", the environment variable KPIPE_WEIGHTS may name a folder
+            that holds the files under the names that Keras gives them.
+        **options: passed to the constructor, such as `alpha=0.35` for MobileNetV2.
+
+    Returns:
+        A flat functional model: `(batch, height, width, 3)` RGB float32 in [0, 255] to
+        `(batch, height', width', channels)`.
+
+    Raises:
+        WeightsError: an unknown name, weights that cannot be had or do not fit, or an image size
+            or option that the architecture does not take.
+    """
+    constructors = _constructors()
+    if name not in constructors:
+        raise WeightsError(
+            f"no backbone is called {name!r}", received=name, fix=nearest(name, constructors)
+        )
+    source = str(weights) if weights is not None else None
+    if source not in ("imagenet", None) and not Path(str(source)).is_file():
+        raise WeightsError(
+            f"no weights file at {source}",
+            expected=f"a .weights.h5 or .h5 file of {name} without its top",
+            fix='check the path, or use weights="imagenet"',
+        )
+    height, width = _sides(image_size)
+    fixed = [key for key in _FIXED if key in options]
+    if fixed:
+        raise WeightsError(
+            f"a backbone decides {', '.join(fixed)} itself",
+            expected="options of the architecture, such as alpha",
+            received=", ".join(f"{key}={options[key]!r}" for key in fixed),
+        )
+    constructor = constructors[name]
+    fetch = keras_files()
+    if source not in ("imagenet", None) and constructor.__module__.endswith(".efficientnet"):
+        # EfficientNetB0 to B7 rescale once more where weights="imagenet", so a file that is
+        # handed over by its path would meet a different graph.
+        path, source = source, "imagenet"
+        fetch = lambda *_, **__: path  # noqa: E731
+    arguments: dict[str, Any] = {**options, "include_top": False, "weights": source}
+    arguments["input_shape"] = (height, width, 3)
+    scaled = _preprocessed(constructor, keras.Input((height, width, 3), name="pixels"))
+    if scaled is not None:
+        arguments["input_tensor"] = scaled
+    try:
+        with fetching(fetch), warnings.catch_warnings():
+            # Weights that are left random are an error; convolutions fit any image size.
+            warnings.filterwarnings("error", message="Skipping")
+            warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
+            built = constructor(**arguments)
+        # Built upon a tensor, Keras takes a list of one input, and warns when given just the input.
+        return keras.Model(built.inputs[0], built.output, name=built.name)
+    except (TypeError, ValueError, OSError, UserWarning) as error:
+        raise WeightsError(
+            f"{name} cannot be built for images of {height} x {width} with weights={weights!r}"
+            + "".join(f", {key}={value!r}" for key, value in options.items()),
+            expected=_smallest(str(error)),
+            received=str(error),
+            fix="mend what the message names, or use weights=None to see the architecture alone",
+        ) from error
+
+
+def _sides(image_size: Any) -> tuple[int, int]:
+    """Height and width in pixels."""
+    try:
+        sides = (image_size, image_size) if np.ndim(image_size) == 0 else tuple(image_size)
+        height, width = map(operator.index, sides)
+    except (TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < 1:
+        raise WeightsError(
+            "images need a size",
+            expected="whole numbers of pixels, (height, width), or one for both",
+            received=repr(image_size),
+        )
+    return height, width
+
+
+def _smallest(message: str) -> str:
+    """What an architecture says of the smallest image that it takes."""
+    found = re.search(r"at least (\d+)x(\d+)", message)
+    return f"images of {found[1]} x {found[2]} pixels or more" if found else ""
+
+
+def _preprocessed(constructor: Constructor, pixels: keras.KerasTensor) -> keras.KerasTensor | None:
+    """What the family's `preprocess_input` makes of pixels, or None where it does nothing."""
+    preprocess = getattr(sys.modules[constructor.__module__], "preprocess_input", None)
+    if preprocess is None:
+        return None
+    # One row of four pixels: black, and full red, green and blue.
+    probe = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).astype("float64")[None, None]
+    black, *colors = np.asarray(preprocess(probe.copy()))[0, 0]
+    matrix = (np.stack(colors) - black) / 255  # row: input channel, column: output channel
+    x = pixels
+    if np.array_equal(np.abs(matrix) > 0, np.eye(3)[::-1]):
+        x = keras.ops.flip(x, axis=-1)  # families trained on BGR
+        matrix = matrix[::-1]
+    elif not np.array_equal(np.abs(matrix) > 0, np.eye(3)):
+        raise WeightsError(
+            f"the preprocessing of {constructor.__name__} mixes color channels",
+            expected="a scale and an offset for each channel",
+        )
+    scale, offset = np.diag(matrix), black
+    if np.allclose(scale, 1) and np.allclose(offset, 0):
+        return None
+    same = np.allclose(scale, scale[0]) and np.allclose(offset, offset[0])
+    return keras.layers.Rescaling(
+        float(scale[0]) if same else scale.tolist(),
+        float(offset[0]) if same else offset.tolist(),
+        name="preprocessing",
+    )(x)
+
+
+def classifier(
+    base: keras.Model, classes: int, *, dropout: float = 0.2, seed: int = 0
+) -> keras.Model:
+    """A classifier on a backbone: mean over the image, dropout, dense, softmax.
+
+    Args:
+        base: a model that ends in features `(batch, height, width, channels)`; its layers are
+            shared with the result, so training one trains the other.
+        classes: how many, at least 2.
+        dropout: the share of features set to 0 in training, in [0, 1).
+        seed: decides the first weights of the dense layer and the dropout.
+
+    Returns:
+        A flat functional model from the input of `base` to probabilities `(batch, classes)`.
+
+    Raises:
+        TrainingError: fewer than 2 classes, a dropout out of range, or a base without features.
+    """
+    if classes < 2:
+        raise TrainingError(
+            "a classifier needs classes to tell apart", expected="2 or more", received=str(classes)
+        )
+    if not 0 <= dropout < 1:
+        raise TrainingError(
+            "dropout is a share of the features", expected="[0, 1)", received=str(dropout)
+        )
+    features = base.output
+    if not isinstance(features, keras.KerasTensor) or len(features.shape) != 4:
+        raise TrainingError(
+            f"the model {base.name!r} does not end in one map of features",
+            expected="(batch, height, width, channels)",
+            received=str(getattr(features, "shape", features)),
+            fix="build it without its top and without pooling",
+        )
+    x = keras.layers.GlobalAveragePooling2D(name="head_pool")(features)
+    x = keras.layers.Dropout(dropout, seed=seed, name="head_dropout")(x)
+    start = keras.initializers.GlorotUniform(seed=seed)
+    x = keras.layers.Dense(classes, kernel_initializer=start, name="head_logits")(x)
+    x = keras.layers.Activation("softmax", name="probabilities")(x)
+    return keras.Model(base.inputs[0], x, name=f"{base.name}_classifier")

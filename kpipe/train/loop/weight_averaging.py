@@ -1,0 +1,44 @@
+"""An exponential moving average of the weights, in validation.
+
+    after each update: average <- momentum * average + (1 - momentum) * weights
+
+Keras' optimizers keep the averages (`use_ema`), which generalize better than the last weights
+(Polyak and Juditsky 1992; Izmailov et al. 2018, arXiv 1803.05407). SwitchOptimizer lets
+them go on in the new optimizer.
+
+Keras averages what an update gives before constraints take hold. Here an average obeys the
+constraint of its weight where it is validated and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from kpipe.train.optimizers.optimizer_state import unwrapped
+
+__all__ = ["AveragedWeights"]
+
+
+class AveragedWeights(keras.callbacks.Callback):
+    """Validates the averaged weights instead of the weights themselves."""
+
+    def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        self._constrain()
+        self._weights = [np.array(v.numpy()) for v in self.model.trainable_variables]
+        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
+
+    def on_test_end(self, logs: Mapping[str, float] | None = None) -> None:
+        for variable, value in zip(self.model.trainable_variables, self._weights, strict=True):
+            variable.assign(value)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        self._constrain()
+
+    def _constrain(self) -> None:
+        averages = unwrapped(self.model.optimizer)._model_variables_moving_average
+        for variable, average in zip(self.model.trainable_variables, averages, strict=True):
+            if variable.constraint is not None:
+                average.assign(variable.constraint(average))

@@ -1,0 +1,3 @@
+"""Optimizers, learning rate schedules, and the switch from one optimizer to another."""
+
+__all__: list[str] = []

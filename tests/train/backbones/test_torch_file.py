@@ -1,0 +1,168 @@
+"""The PyTorch reader: what it reads, and what it refuses."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import struct
+import sys
+import types
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kpipe.errors import WeightsError
+from kpipe.train.backbones.torch_file import read_torch_file
+
+MAGIC = 0x1950A86A20F9469CFC6C
+
+
+class Storage:
+    """What PyTorch would put a persistent id in the pickle for."""
+
+    def __init__(self, key: str, values: np.ndarray) -> None:
+        self.key = key
+        self.values = values
+
+
+@pytest.fixture(autouse=True)
+def torch(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """A stand-in that lets the pickles of these tests name PyTorch's globals."""
+    package, parts = types.ModuleType("torch"), types.ModuleType("torch._utils")
+    for name in ("FloatStorage", "LongStorage", "HalfStorage"):
+        setattr(package, name, type(name, (), {"__module__": "torch"}))
+
+    def _rebuild_tensor_v2(*_: object) -> None: ...
+
+    _rebuild_tensor_v2.__module__ = "torch._utils"
+    _rebuild_tensor_v2.__qualname__ = "_rebuild_tensor_v2"
+    parts._rebuild_tensor_v2 = _rebuild_tensor_v2
+    monkeypatch.setitem(sys.modules, "torch", package)
+    monkeypatch.setitem(sys.modules, "torch._utils", parts)
+    return package
+
+
+class Tensor:
+    def __init__(self, storage: Storage, offset: int, shape: tuple, strides: tuple) -> None:
+        self.parts = (storage, offset, shape, strides, False, OrderedDict())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sys.modules["torch._utils"]._rebuild_tensor_v2, self.parts
+
+
+def dumps(value: object) -> bytes:
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, obj: object) -> object:
+            if not isinstance(obj, Storage):
+                return None
+            kind = "FloatStorage" if obj.values.dtype == np.float32 else "LongStorage"
+            storage_type = getattr(sys.modules["torch"], kind)
+            return ("storage", storage_type, obj.key, "cpu", obj.values.size, None)
+
+    buffer = io.BytesIO()
+    Pickler(buffer, protocol=2).dump(value)
+    return buffer.getvalue()
+
+
+def torch_bytes(table: object, storages: list[Storage]) -> bytes:
+    parts = [MAGIC, 1001, {"little_endian": True}, table, [s.key for s in storages]]
+    raw = [struct.pack("<q", s.values.size) + s.values.tobytes() for s in storages]
+    return b"".join([*(dumps(part) for part in parts), *raw])
+
+
+def small_file() -> bytes:
+    floats = Storage("a", np.arange(12, dtype="float32"))
+    longs = Storage("b", np.array([7], dtype="int64"))
+    table = OrderedDict(
+        plain=Tensor(floats, 0, (3, 4), (4, 1)),
+        turned=Tensor(floats, 0, (4, 3), (1, 4)),
+        part=Tensor(floats, 5, (2,), (1,)),
+        count=Tensor(longs, 0, (), ()),
+    )
+    return torch_bytes(table, [floats, longs])
+
+
+def test_tensors_come_back_with_their_strides_and_offsets(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(small_file())
+    tensors = read_torch_file(tmp_path / "w.pth")
+    assert list(tensors) == ["plain", "turned", "part", "count"]
+    values = np.arange(12, dtype="float32").reshape(3, 4)
+    np.testing.assert_array_equal(tensors["plain"], values)
+    np.testing.assert_array_equal(tensors["turned"], values.T)
+    np.testing.assert_array_equal(tensors["part"], [5, 6])
+    assert tensors["count"] == 7
+
+
+def test_a_pickle_that_would_run_code_is_refused_unrun(tmp_path: Path) -> None:
+    class Malicious:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    (tmp_path / "w.pth").write_bytes(torch_bytes(Malicious(), []))
+    with pytest.raises(WeightsError, match="mkdir"):
+        read_torch_file(tmp_path / "w.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["eval", "getattr", "__import__"])
+def test_builtins_are_refused_by_name(name: str, tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(f"cbuiltins\n{name}\n.".encode())
+    with pytest.raises(WeightsError, match=name):
+        read_torch_file(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("parts", [(0, (13,), (1,)), (9, (4,), (1,)), (0, (2,), (12,))])
+def test_a_tensor_beyond_its_storage_is_refused(parts: tuple, tmp_path: Path) -> None:
+    floats = Storage("a", np.arange(12, dtype="float32"))
+    (tmp_path / "w.pth").write_bytes(torch_bytes(OrderedDict(x=Tensor(floats, *parts)), [floats]))
+    with pytest.raises(WeightsError, match="cannot be read"):
+        read_torch_file(tmp_path / "w.pth")
+
+
+def test_a_storage_of_another_size_than_declared_is_refused(tmp_path: Path) -> None:
+    content = bytearray(small_file())
+    content[-16:-8] = struct.pack("<q", 2**40)
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match="cannot be read"):
+        read_torch_file(tmp_path / "w.pth")
+
+
+@settings(max_examples=40, deadline=None)
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_file_cut_anywhere_is_refused(share: float, tmp_path_factory) -> None:
+    content = small_file()
+    path = tmp_path_factory.mktemp("cut") / "w.pth"
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(WeightsError, match="cannot be read"):
+        read_torch_file(path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(place=st.integers(0, 10_000), byte=st.integers(0, 255))
+def test_a_damaged_byte_never_ends_in_another_error(
+    place: int, byte: int, tmp_path_factory
+) -> None:
+    content = bytearray(small_file())
+    content[place % len(content)] = byte
+    path = tmp_path_factory.mktemp("damaged") / "w.pth"
+    path.write_bytes(content)
+    refused = ""
+    try:
+        read = read_torch_file(path)
+    except WeightsError as error:
+        refused = error.what
+    assert refused or isinstance(read, dict)
+
+
+def test_a_zip_file_and_a_missing_one_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(WeightsError, match="zip"):
+        read_torch_file(tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="no weights file"):
+        read_torch_file(tmp_path / "none.pth")

@@ -1,0 +1,395 @@
+"""Training on features of the frozen part is training the whole model with that part frozen."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kpipe.errors import TrainingError
+from kpipe.train import FitPlan, fit, unfreeze
+from kpipe.train.transfer import feature_extraction as extraction
+from kpipe.train.transfer.feature_extraction import extract_features, forget_unused
+from kpipe.train.transfer.features import FeaturePlan, Features, cut
+
+from . import tiny
+
+PLAN = FitPlan(epochs=3, learning_rate=0.02)
+
+
+def frozen(last: int | None = 0) -> keras.Model:
+    model = tiny.model()
+    # Statistics that a frozen normalization must use as they are.
+    model.get_layer("norm").moving_mean.assign([0.1, -0.2, 0.3, 0.0])
+    unfreeze(model, last)
+    return model
+
+
+def extract(stem: keras.Model, folder: Path, plan: FeaturePlan, data=tiny.data, **kwargs):
+    return extract_features(
+        stem,
+        data,
+        kwargs.pop("validation", tiny.validation()),
+        steps_per_epoch=tiny.STEPS,
+        plan=plan,
+        folder=folder,
+        **kwargs,
+    )
+
+
+def epochs_of(features: Features, first: int, count: int) -> list[list[np.ndarray]]:
+    """The features of each batch of some epochs."""
+    taken = iter(features.training(first).take(count * tiny.STEPS))
+    return [[next(taken)[0].numpy() for _ in range(tiny.STEPS)] for _ in range(count)]
+
+
+def rows(epoch: list[np.ndarray]) -> set[tuple[float, ...]]:
+    return {tuple(row) for batch in epoch for row in batch.reshape(len(batch), -1)}
+
+
+def test_the_two_halves_are_the_model_and_share_its_weights() -> None:
+    model = frozen()
+    stem, tail = cut(model)
+    images = tiny.IMAGES[:8]
+    np.testing.assert_allclose(tail(stem(images)), model(images), rtol=1e-6)
+    assert {id(v) for v in tail.trainable_weights} == {id(v) for v in model.trainable_weights}
+    assert stem.output.shape == (None, 4), "the head pools, so maps need not be kept"
+
+
+def residual() -> keras.Model:
+    """Raw operations around a nested model: what is frozen ends after the addition."""
+    pixels = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 1, name="first")(pixels)
+    inner_in = keras.Input((8, 8, 4))
+    inner = keras.Model(inner_in, keras.layers.Conv2D(4, 3, padding="same")(inner_in), name="inner")
+    x = keras.ops.relu(inner(x) + x)
+    x = keras.layers.GlobalMaxPooling2D()(x * 2.0)
+    x = keras.layers.Dense(3, activation="softmax", name="logits")(x)
+    return keras.Model(pixels, x)
+
+
+def test_raw_operations_and_nested_models_are_cut_as_layers_are() -> None:
+    model = residual()
+    before = model.to_json()
+    unfreeze(model, 0)
+    stem, tail = cut(model)
+    images = tiny.IMAGES[:4]
+    np.testing.assert_allclose(tail(stem(images)), model(images), rtol=1e-5)
+    assert [v.path for v in tail.weights] == ["logits/kernel", "logits/bias"]
+    model.trainable = True
+    assert model.to_json().replace('"trainable": false', '"trainable": true') == before
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_cached_and_live_training_of_a_frozen_phase_agree(last: int, tmp_path: Path) -> None:
+    def run(trained: keras.Model, data, validation):
+        return fit(trained, data, steps_per_epoch=tiny.STEPS, plan=PLAN, validation=validation)
+
+    def built() -> keras.Model:
+        keras.utils.set_random_seed(1)
+        pixels = keras.Input((8, 8, 3))
+        x = keras.layers.Conv2D(4, 3, name="a")(pixels)
+        x = keras.layers.BatchNormalization(name="a_norm")(keras.layers.Dropout(0.5, seed=3)(x))
+        x = keras.layers.Conv2D(4, 3, name="b")(keras.layers.ReLU()(x))
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        x = keras.layers.Dropout(0.3, seed=5)(x)
+        x = keras.layers.Dense(tiny.CLASSES, activation="softmax")(x)
+        model = keras.Model(pixels, x)
+        unfreeze(model, last)
+        return model
+
+    live, cached = built(), built()
+    expected = run(live, tiny.data, tiny.validation())
+    stem, tail = cut(cached)
+    kept = extract(stem, tmp_path, FeaturePlan(views=3))
+    result = run(tail, kept.training, kept.validation())
+    assert result.best_epoch == expected.best_epoch
+    for name, values in expected.history.items():
+        np.testing.assert_allclose(result.history[name], values, rtol=1e-4, err_msg=name)
+    # The whole model was trained through its tail; the dropout of the frozen part drew nothing.
+    for got, value in zip(cached.weights, live.weights, strict=True):
+        np.testing.assert_allclose(got, value, rtol=1e-5, atol=1e-5, err_msg=value.path)
+
+
+def test_the_first_epochs_are_those_of_the_data_and_later_ones_their_views_permuted(
+    tmp_path: Path,
+) -> None:
+    stem, _ = cut(frozen())
+    kept = extract(stem, tmp_path, FeaturePlan(views=2, seed=7), data=lambda first: shaded(first))
+    live = iter(shaded(0).take(2 * tiny.STEPS))
+    expected = [[stem(next(live)[0]).numpy() for _ in range(tiny.STEPS)] for _ in range(2)]
+    got = epochs_of(kept, 0, 6)
+    np.testing.assert_array_equal(got[:2], expected)
+    for epoch in range(2, 6):
+        assert rows(got[epoch]) == rows(expected[epoch % 2]) != rows(expected[1 - epoch % 2])
+        assert not np.array_equal(got[epoch], got[epoch - 2])
+
+
+def shaded(first_epoch: int) -> tf.data.Dataset:
+    """Each epoch darker than the one before, as an augmentation would change it."""
+    epochs = tiny.data(first_epoch).enumerate()
+    return epochs.map(
+        lambda n, batch: (
+            batch[0] / (1.0 + first_epoch + tf.cast(n // tiny.STEPS, tf.float32)),
+            batch[1],
+        )
+    )
+
+
+def test_an_epoch_is_a_function_of_its_number_alone(tmp_path: Path) -> None:
+    stem, _ = cut(frozen())
+    kept = extract(stem, tmp_path, FeaturePlan(views=2, seed=-7))
+    np.testing.assert_array_equal(epochs_of(kept, 0, 5)[3:], epochs_of(kept, 3, 2))
+    other = Features(tmp_path, FeaturePlan(views=2, seed=8))
+    assert not np.array_equal(epochs_of(kept, 3, 1), epochs_of(other, 3, 1))
+
+
+def names(epoch: int, batch: int) -> list[str]:
+    """Those of the photos that `tiny.data` shows, by their place in `tiny.IMAGES`."""
+    order = np.random.default_rng(epoch).permutation(len(tiny.LABELS))
+    return [f"{place}.jpg" for place in order.reshape(tiny.STEPS, tiny.BATCH)[batch]]
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2, 5])
+def test_the_photos_of_a_batch_of_features_are_known_by_name(epoch: int, tmp_path: Path) -> None:
+    def numbered(first_epoch: int) -> tf.data.Dataset:
+        """Labels are places in `tiny.IMAGES`."""
+        return tiny.data(first_epoch).map(
+            lambda x, _: (
+                x,
+                tf.argmin(tf.reduce_sum(abs(x[:, None] - tiny.IMAGES), (2, 3, 4)), axis=1),
+            )
+        )
+
+    stem, _ = cut(frozen())
+    features = extract(stem, tmp_path, FeaturePlan(views=2, seed=4), numbered)
+    for batch, (_, places) in enumerate(features.training(epoch).take(tiny.STEPS)):
+        expected = [f"{place}.jpg" for place in places.numpy()]
+        assert features.named(names)(epoch, batch) == expected
+
+
+def test_photos_without_finite_features_are_named(tmp_path: Path) -> None:
+    def broken(first_epoch: int) -> tf.data.Dataset:
+        bad = tf.constant(tiny.IMAGES[9])
+        return tiny.data(first_epoch).map(
+            lambda x, y: (tf.where(tf.reduce_all(x == bad, (1, 2, 3), True), np.nan, x), y)
+        )
+
+    stem, _ = cut(frozen())
+    with pytest.raises(TrainingError, match=r"1 of 8 examples: 9\.jpg"):
+        extract(stem, tmp_path, FeaturePlan(), broken, describe=names)
+
+
+def test_labels_and_weights_stay_with_their_photos(tmp_path: Path) -> None:
+    def told(images: tf.Tensor, labels: tf.Tensor):
+        # Labels and weights that can be told from the features again.
+        mean = tf.reduce_mean(images, (1, 2, 3))
+        return images, tf.stack([mean, -mean], -1), mean * 3
+
+    pixels = keras.Input((8, 8, 3))
+    mean = keras.layers.GlobalAveragePooling2D()(pixels)
+    stem = keras.Model(pixels, mean)
+    validation = tiny.validation().map(told)
+    kept = extract(
+        stem,
+        tmp_path,
+        FeaturePlan(),
+        data=lambda first: tiny.data(first).map(told),
+        validation=validation,
+    )
+    seen = [*kept.training(0).take(3 * tiny.STEPS), *kept.validation()]
+    assert len(seen) == 3 * tiny.STEPS + 2
+    for features_, labels, weights in seen:
+        mean = features_.numpy().mean(axis=1)
+        np.testing.assert_allclose(labels, np.stack([mean, -mean], -1), rtol=1e-5)
+        np.testing.assert_allclose(weights, mean * 3, rtol=1e-5)
+
+
+def test_batches_of_uneven_size_are_kept(tmp_path: Path) -> None:
+    def data(first_epoch: int) -> tf.data.Dataset:
+        return tiny.data(first_epoch).rebatch([10, 10, 10, 2])
+
+    stem, _ = cut(frozen())
+    kept = extract(stem, tmp_path, FeaturePlan(), data=data)
+    for first in (0, 1):
+        sizes = [len(x) for x, _ in kept.training(first).take(8)]
+        assert sizes == [10, 10, 10, 2] * 2
+
+
+def test_the_file_is_an_array_that_numpy_maps(tmp_path: Path) -> None:
+    stem, _ = cut(frozen())
+    extract(stem, tmp_path, FeaturePlan(dtype="float16"))
+    stored = np.load(tmp_path / "view-000" / "features.npy", mmap_mode="r")
+    images = np.concatenate([x for x, _ in tiny.data(0).take(tiny.STEPS)])
+    assert stored.dtype == np.float16 and stored.shape == (len(images), 4)
+    np.testing.assert_allclose(stored, stem(images), rtol=1e-3)
+    (batch, _), *_ = Features(tmp_path, FeaturePlan(dtype="float16")).training(0).take(1)
+    assert batch.dtype == tf.float32
+
+
+def test_only_views_that_are_missing_are_made(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def data(first_epoch: int) -> tf.data.Dataset:
+        def count(images: tf.Tensor, labels: tf.Tensor):
+            def note(x: np.ndarray) -> np.ndarray:
+                asked.append(first_epoch)
+                return x
+
+            return tf.ensure_shape(tf.numpy_function(note, [images], tf.float32), images.shape), (
+                labels
+            )
+
+        return tiny.data(first_epoch).map(count)
+
+    stem, _ = cut(frozen())
+    told: list[tuple[int, int]] = []
+    extract(stem, tmp_path, FeaturePlan(views=3), data, progress=lambda *at: told.append(at))
+    finished = ("view-000", "view-001", "view-002", "validation")
+
+    def files() -> dict[Path, bytes]:
+        return {p: p.read_bytes() for name in finished for p in (tmp_path / name).iterdir()}
+
+    whole = files()
+    assert told == [(n, 14) for n in range(1, 15)]
+    # As a kill leaves it: one view is missing, one begun.
+    shutil.rmtree(tmp_path / "view-002")
+    (tmp_path / "view-001").rename(tmp_path / "view-001.part")
+    asked.clear()
+    told.clear()
+    extract(stem, tmp_path, FeaturePlan(views=3), data, progress=lambda *at: told.append(at))
+    assert set(asked) == {1, 2}
+    assert told[0] == (4, 14) and told[-1] == (14, 14)
+    assert files() == whole
+    # Another training may be at work on it; `forget_unused` has a test of its own.
+    assert [path.name for path in tmp_path.glob("*.part")] == ["view-001.part"]
+
+
+def test_two_trainings_may_compute_the_same_features_at_once(tmp_path: Path) -> None:
+    stem, _ = cut(frozen())
+
+    def overtaken(first_epoch: int) -> tf.data.Dataset:
+        # By the time this one has read its data, the other one is done.
+        extract(stem, tmp_path, FeaturePlan(views=2))
+        return tiny.data(first_epoch)
+
+    kept = extract(stem, tmp_path, FeaturePlan(views=2), overtaken)
+    alone = extract(stem, tmp_path / "alone", FeaturePlan(views=2))
+    for one, other in zip(epochs_of(kept, 0, 3), epochs_of(alone, 0, 3), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_what_was_not_used_for_long_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    stem, _ = cut(frozen())
+    for name in ("used", "old", "cut off"):
+        extract(stem, tmp_path / name, FeaturePlan())
+    left, begun = tmp_path / "cut off" / "view-001-1.part", tmp_path / "used" / "view-001-2.part"
+    left.mkdir()
+    begun.mkdir()
+    weeks_ago = time.time() - 15 * 24 * 3600
+    for path in [left, tmp_path / "old", *(tmp_path / "old").iterdir()]:
+        os.utime(path, (weeks_ago, weeks_ago))
+    forget_unused(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut off", "used"]
+    for name in ("used", "cut off"):
+        extract(stem, tmp_path / name, FeaturePlan())
+    assert not left.exists() and begun.exists()
+    forget_unused(tmp_path / "missing")
+
+
+def test_without_validation_there_is_none(tmp_path: Path) -> None:
+    stem, _ = cut(frozen())
+    assert extract(stem, tmp_path, FeaturePlan(), validation=None).validation() is None
+
+
+def test_features_of_another_stem_are_refused(tmp_path: Path) -> None:
+    stem, _ = cut(frozen())
+    extract(stem, tmp_path, FeaturePlan())
+    stem.get_layer("conv").kernel.assign(stem.get_layer("conv").kernel * 2)
+    with pytest.raises(TrainingError, match="other features: weights of the frozen part"):
+        extract(stem, tmp_path, FeaturePlan())
+
+
+def refuse(what: str, act: Callable[[], object]) -> None:
+    with pytest.raises(TrainingError, match=what):
+        act()
+
+
+def test_what_cannot_be_kept_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
+    stem, _ = cut(frozen())
+    few = lambda first: tiny.data(first).take(3)  # noqa: E731
+    refuse("ended early", lambda: extract(stem, tmp_path / "a", FeaturePlan(), few))
+    no_labels = lambda first: tiny.data(first).map(lambda x, y: x)  # noqa: E731
+    refuse("no labels", lambda: extract(stem, tmp_path / "b", FeaturePlan(), no_labels))
+    bright = lambda first: tiny.data(first).map(lambda x, y: (x * 1e7, y))  # noqa: E731
+    half = FeaturePlan(dtype="float16")
+    refuse("not finite", lambda: extract(stem, tmp_path / "c", half, bright))
+    usage = shutil.disk_usage(tmp_path)._replace(free=600)
+    monkeypatch.setattr(extraction.shutil, "disk_usage", lambda path: usage)
+    # 32 photos of 4 float32 numbers are 512 bytes; 16 of validation are 256.
+    refuse("no room", lambda: extract(stem, tmp_path / "d", FeaturePlan()))
+    extract(stem, tmp_path / "e", FeaturePlan(), validation=None)
+    assert not list(tmp_path.glob("*/*.part"))
+    assert not list(tmp_path.glob("[abcd]/view*"))
+
+
+def test_a_model_without_a_frozen_part_is_not_cut() -> None:
+    refuse("no place to cut", lambda: cut(frozen(None)))
+    model = frozen()
+    model.trainable = False
+    refuse("no place to cut", lambda: cut(model))
+
+
+@pytest.mark.parametrize("wrong", [{"views": 0}, {"dtype": "int8"}])
+def test_a_wrong_plan_is_refused(wrong: dict) -> None:
+    refuse("views of the photos|kept as floats", lambda: FeaturePlan(**wrong))
+
+
+def test_an_interrupted_start_of_a_folder_does_not_block_it(tmp_path: Path) -> None:
+    stem, _ = cut(frozen())
+    (tmp_path / "about.json-0123").write_text("{")  # as a kill within its write leaves it
+    (tmp_path / "stray.part").write_text("")
+    extract(stem, tmp_path, FeaturePlan())
+    (tmp_path / "about.json").write_text("{")
+    refuse("cannot be read", lambda: extract(stem, tmp_path, FeaturePlan()))
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_nothing_that_blocks_the_next_training(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys; from pathlib import Path; "
+        "from kpipe.train.transfer.feature_extraction import _write_whole; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10)); "
+        "_write_whole(Path(sys.argv[1]), 'x' * 100)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "about.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "File too large" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sequential_model_is_cut_too() -> None:
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, name="conv"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3, activation="softmax", name="head"),
+        ]
+    )
+    unfreeze(model, 0)
+    stem, tail = cut(model)
+    images = tiny.IMAGES[:4]
+    np.testing.assert_allclose(tail(stem(images)), model(images), rtol=1e-6)
