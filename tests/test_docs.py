@@ -12,7 +12,8 @@ import pytest
 import tensorflow as tf
 
 from kpipe.lite import Classifier
-from kpipe.prune import count_macs, registry
+from kpipe.prune import count_macs
+from kpipe.prune.dependencies import registry
 from tests.prune import nets
 from tests.prune.masking import randomize
 

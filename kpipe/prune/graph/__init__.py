@@ -1,0 +1,3 @@
+"""A Keras model as plain data."""
+
+__all__: list[str] = []

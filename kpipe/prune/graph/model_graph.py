@@ -1,0 +1,137 @@
+"""A Keras model as plain data: operations, their calls, and the tensors between them.
+
+    Graph
+    |-- operations   one `Operation` per layer or raw operation: name, kind, config, weights
+    |     `-- calls  one `Call` per use: numbers of the tensors read, numbers of the tensors made
+    |-- shapes       tensor number -> shape with the batch axis, (None, height, width, channels)
+    |-- inputs       tensor numbers the model is given
+    |-- outputs      tensor numbers the model returns
+    |-- structure    how the two are nested in lists and dictionaries
+    `-- order        (operation index, call index), inputs first
+
+`kpipe.prune.graph.tracing` reads it from Keras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+__all__ = ["Call", "Graph", "Operation", "Tensor", "kind_of", "needed_calls", "substituted"]
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Stands in a call's arguments for the tensor of that number."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """One use of an operation.
+
+    Args:
+        inputs: numbers of the tensors read, in the order of the arguments.
+        outputs: numbers of the tensors made.
+        arguments: (positional, keyword) arguments, each tensor replaced by a `Tensor`.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    arguments: tuple[Any, Any]
+
+    def constants(self) -> list[Any]:
+        """The arguments that are not tensors: numbers, arrays, text."""
+        return [x for x in keras.tree.flatten(self.arguments) if not isinstance(x, Tensor)]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A layer or raw operation.
+
+    Args:
+        name: unique in the graph.
+        kind: what rules are registered for, see `kind_of`.
+        config: what `get_config` of the layer says.
+        weights: weight name -> shape, in the layer's order.
+        calls: its uses, in the order of the graph.
+        source: the Keras object itself, which only the surgery and the criteria touch.
+    """
+
+    name: str
+    kind: str
+    config: Mapping[str, Any]
+    weights: Mapping[str, tuple[int, ...]]
+    calls: tuple[Call, ...]
+    source: Any
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model as plain data; see the module's docstring."""
+
+    operations: tuple[Operation, ...]
+    shapes: tuple[Shape, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    structure: tuple[Any, Any]
+    order: tuple[tuple[int, int], ...]
+
+    def channels(self, tensor: int) -> int:
+        """Size of the last axis; 1 for a tensor that has only its batch axis."""
+        shape = self.shapes[tensor]
+        return shape[-1] or 0 if len(shape) > 1 else 1
+
+    def makers(self) -> dict[int, Operation]:
+        """Tensor number -> the operation that makes it."""
+        return {t: op for op in self.operations for call in op.calls for t in call.outputs}
+
+    def find(self, names: Iterable[str]) -> list[Operation]:
+        """The operations of these names, which the caller knows to exist."""
+        known = {operation.name: operation for operation in self.operations}
+        return [known[name] for name in names]
+
+
+def needed_calls(graph: Graph, instead: Mapping[int, int]) -> list[tuple[int, int]]:
+    """The calls that the outputs depend on, and the inputs, in order.
+
+    Args:
+        graph: of a model.
+        instead: tensor number -> that of the tensor that its readers get in its place.
+
+    Returns:
+        (place of the operation, number of its call), as in `Graph.order`.
+    """
+    needed = {substituted(tensor, instead) for tensor in graph.outputs} | set(graph.inputs)
+    order = []
+    for place, use in reversed(graph.order):
+        call = graph.operations[place].calls[use]
+        if needed & set(call.outputs):
+            order.append((place, use))
+            needed |= {substituted(tensor, instead) for tensor in call.inputs}
+    return order[::-1]
+
+
+def substituted(tensor: int, instead: Mapping[int, int]) -> int:
+    """The tensor that readers of `tensor` get."""
+    while tensor in instead:
+        tensor = instead[tensor]
+    return tensor
+
+
+def kind_of(thing: Any) -> str:
+    """The kind of a layer, operation or class: "layers.Conv2D", "ops.Add", "my_module.MyLayer".
+
+    A subclass is another kind than its base: what it adds is not known.
+    """
+    cls = thing if isinstance(thing, type) else type(thing)
+    module = cls.__module__.split(".")
+    if module[:2] == ["keras", "src"]:
+        return f"{module[2]}.{cls.__qualname__}"
+    return f"{cls.__module__}.{cls.__qualname__}"

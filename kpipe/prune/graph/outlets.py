@@ -1,0 +1,72 @@
+"""Where the answers of a layer's filters are read.
+
+    layer -> [BatchNormalization] -> [activation] -> whoever reads them
+    layer.outlet := the last of these, as long as each is read by the next one alone
+
+What a filter contributes shows after its normalization and its activation, not before.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from kpipe.prune.graph.model_graph import Graph, Operation
+
+__all__ = ["Outlet", "find_outlet", "readers"]
+
+_NORMALIZATION = "layers.BatchNormalization"
+_ACTIVE = """
+    layers.Activation layers.ELU layers.LeakyReLU layers.PReLU layers.ReLU
+    ops.Celu ops.Elu ops.Gelu ops.HardSigmoid ops.HardSilu ops.LeakyRelu ops.Relu ops.Relu6
+    ops.Selu ops.Sigmoid ops.Silu ops.Softplus ops.Tanh
+"""
+_ACTIVATIONS = frozenset(_ACTIVE.split())
+
+
+@dataclass(frozen=True)
+class Outlet:
+    """Where the answers of a layer's filters are read.
+
+    Args:
+        operation: the name of the operation that gives them.
+        normalization: the name of the BatchNormalization on the way, or None.
+    """
+
+    operation: str
+    normalization: str | None
+
+
+def readers(graph: Graph) -> dict[int, list[Operation]]:
+    """Tensor number -> the operations that read it, once for each call."""
+    found: dict[int, list[Operation]] = defaultdict(list)
+    for operation in graph.operations:
+        for call in operation.calls:
+            for tensor in dict.fromkeys(call.inputs):
+                found[tensor].append(operation)
+    return found
+
+
+def find_outlet(graph: Graph, layer: Operation, read: dict[int, list[Operation]]) -> Outlet:
+    """The outlet of a layer, along its first call.
+
+    Args:
+        graph: the graph of the layer.
+        layer: one whose filters make channels.
+        read: `readers(graph)`.
+    """
+    last, normalization = layer, None
+    active = layer.config.get("activation") not in (None, "linear")
+    while not active:
+        following = read[last.calls[0].outputs[0]]
+        if len(following) != 1 or len(following[0].calls) != len(layer.calls):
+            break
+        (following_one,) = following
+        if following_one.kind == _NORMALIZATION and normalization is None:
+            normalization = following_one.name
+        elif following_one.kind in _ACTIVATIONS:
+            active = True
+        else:
+            break
+        last = following_one
+    return Outlet(last.name, normalization)

@@ -1,0 +1,3 @@
+"""The pruning loop: rank, remove, retrain, repeat."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Criteria that rank filters by importance."""
+
+__all__: list[str] = []
