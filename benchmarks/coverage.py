@@ -187,7 +187,7 @@ def float32(case: Case) -> str:
     import numpy as np
 
     from kpipe.lite import convert
-    from kpipe.lite.interpreter import LiteModel
+    from kpipe.lite.runtime.interpreter import LiteModel
 
     if np.ptp(case.answers, axis=0).max() < 0.1:
         raise ValueError("the answers do not tell images apart")

@@ -50,9 +50,9 @@ from pruning import BASE_EPOCHS, MORE, RATE, SIZE, Lesson, Work, load, train_hea
 from results import add_row, read_rows
 
 from kpipe.lite import LiteModel, compare, convert, evaluate, quantize_selectively
-from kpipe.lite.calibration import calibration_images
-from kpipe.lite.conversion import calibrated, input_shape
-from kpipe.lite.quantizing import quantized
+from kpipe.lite.export.calibration import calibration_images
+from kpipe.lite.export.conversion import calibrated, input_shape
+from kpipe.lite.int8.quantizing import quantized
 from kpipe.sparsity import (
     TrainingSettings,
     cluster_weights,
@@ -324,7 +324,7 @@ def activations(rounds: int) -> None:
     pixels = np.random.default_rng(0).uniform(0, 255, (8, SIZE, SIZE, 3)).astype("float32")
     for name in ("MobileNetV3Small", "MobileNetV3Large", "Xception", "NASNetMobile"):
         model = untrained_classifier(name, pixels)
-        with mock.patch("kpipe.lite.conversion.delegable_activations", nullcontext):
+        with mock.patch("kpipe.lite.export.conversion.delegable_activations", nullcontext):
             plain = convert(model, "int8", [pixels])
         files = [convert(model), plain, convert(model, "int8", [pixels])]
         _, before, after = compare(files, runs=rounds)

@@ -238,7 +238,7 @@ def _slug(title: str) -> str:
 
 
 def _labels_text(classes: tuple[str, ...]) -> str:
-    from kpipe.lite.labels import labels_text
+    from kpipe.lite.labels_file import labels_text
 
     broken = [name for name in classes if name.splitlines() != [name]]
     if broken:

@@ -443,7 +443,7 @@ def test_the_schedules_are_those_of_the_training_package() -> None:
 
 
 def test_the_quantizations_are_those_of_the_converter() -> None:
-    from kpipe.lite.conversion import _MODES
+    from kpipe.lite.export.conversion import _MODES
 
     assert literals(Export, "quantize") == set(_MODES)
 

@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from kpipe.errors import SparsityError
 from kpipe.lite import LiteModel
-from kpipe.lite.calibration import calibration_images
-from kpipe.lite.conversion import calibrated
-from kpipe.lite.quantizing import quantized
+from kpipe.lite.export.calibration import calibration_images
+from kpipe.lite.export.conversion import calibrated
+from kpipe.lite.int8.quantizing import quantized
 from kpipe.sparsity import TrainingSettings, quantization, train_quantized
 
 from .conftest import (

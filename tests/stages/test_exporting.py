@@ -22,7 +22,7 @@ from kpipe.core.stage import Context, Stage, stage
 from kpipe.data import Manifest
 from kpipe.errors import ExportError
 from kpipe.lite import Classifier
-from kpipe.lite.evaluation import Evaluation
+from kpipe.lite.runtime.evaluation import Evaluation
 from kpipe.stages import Data, Export
 from kpipe.stages.exporting import _calibration, _labels_text
 from kpipe.stages.models import load_model

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from kpipe.errors import ExportError
-from kpipe.lite.interpreter import LiteModel
-from kpipe.lite.memory import peak_memory
+from kpipe.lite.runtime.interpreter import LiteModel
+from kpipe.lite.runtime.peak_memory import peak_memory
 
 __all__ = ["Benchmark", "benchmark", "compare", "latency"]
 
@@ -128,8 +128,8 @@ def latency(model: Any, threads: int = 1, runs: int = 100, *, quantize: str | No
     """
     if not isinstance(model, (str, os.PathLike, bytes)):
         # Only a Keras model needs Keras: timing a file must not load TensorFlow.
-        from kpipe.lite.conversion import calibrated, convert, input_shape, said_of
-        from kpipe.lite.quantizing import quantized
+        from kpipe.lite.export.conversion import calibrated, convert, input_shape, said_of
+        from kpipe.lite.int8.quantizing import quantized
 
         if quantize == "int8":
             shape = (1, *input_shape(model))

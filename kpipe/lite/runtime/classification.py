@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from kpipe.errors import DataError
-from kpipe.lite.interpreter import LiteModel
-from kpipe.lite.labels import check_labels, read_labels
+from kpipe.lite.labels_file import check_labels, read_labels
+from kpipe.lite.runtime.interpreter import LiteModel
 from kpipe.pixels import background_color, fit_image, fit_photo
 
 __all__ = ["Classifier", "Prediction"]

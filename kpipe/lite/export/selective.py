@@ -18,9 +18,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from kpipe.errors import ExportError
-from kpipe.lite.calibration import calibration_images
-from kpipe.lite.chatter import quiet_stderr
-from kpipe.lite.conversion import (
+from kpipe.lite.export.calibration import calibration_images
+from kpipe.lite.export.conversion import (
     calibrated,
     convert,
     fresh_names,
@@ -28,9 +27,10 @@ from kpipe.lite.conversion import (
     refuse_other_than_raw_pixels,
     said_of,
 )
-from kpipe.lite.interpreter import LiteModel
-from kpipe.lite.quantizing import Ranges, quantized, refined
-from kpipe.lite.verification import rounding_errors
+from kpipe.lite.int8.quantizing import Ranges, quantized, refined
+from kpipe.lite.int8.rounding_errors import rounding_errors
+from kpipe.lite.runtime.interpreter import LiteModel
+from kpipe.lite.stderr import quiet_stderr
 
 __all__ = ["Selective", "Trade", "quantize_selectively"]
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from kpipe.lite import convert
-from kpipe.lite.biases import mean_errors
-from kpipe.lite.calibration import calibration_images
-from kpipe.lite.conversion import calibrated
-from kpipe.lite.quantizing import Ranges, quantized, refined
-from kpipe.lite.ranges import narrowed
+from kpipe.lite.export.calibration import calibration_images
+from kpipe.lite.export.conversion import calibrated
+from kpipe.lite.int8.biases import mean_errors
+from kpipe.lite.int8.quantizing import Ranges, quantized, refined
+from kpipe.lite.int8.ranges import narrowed
 
 from .conftest import photos
 

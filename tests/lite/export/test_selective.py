@@ -6,7 +6,7 @@ import pytest
 
 from kpipe.errors import ExportError
 from kpipe.lite import LiteModel, quantize_selectively
-from kpipe.lite.selective import _doubled, _layer
+from kpipe.lite.export.selective import _doubled, _layer
 
 from .conftest import photos, seeded, small_classifier
 

@@ -1,6 +1,6 @@
 """How much memory a file needs, in a process that does nothing else.
 
-python -m kpipe.lite.memory THREADS < FILE
+python -m kpipe.lite.runtime.peak_memory THREADS < FILE
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kpipe.errors import ExportError
-from kpipe.lite.interpreter import LiteModel
+from kpipe.lite.runtime.interpreter import LiteModel
 
 __all__ = ["peak_memory"]
 
@@ -30,7 +30,7 @@ def peak_memory(content: bytes, threads: int = 1) -> int:
     """
     # Not by multiprocessing, which would run a caller's script anew.
     done = subprocess.run(
-        [sys.executable, "-m", "kpipe.lite.memory", str(threads)],
+        [sys.executable, "-m", "kpipe.lite.runtime.peak_memory", str(threads)],
         input=content,
         capture_output=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from tensorflow.lite.python.convert import mlir_quantize
 
-from kpipe.lite.chatter import quiet_stderr
-from kpipe.lite.interpreter import inspectable
-from kpipe.lite.rewriting import opened
+from kpipe.lite.runtime.interpreter import inspectable
+from kpipe.lite.stderr import quiet_stderr
+from kpipe.lite.tflite_file import opened
 
 __all__ = ["RoundingError", "rounding_errors"]
 

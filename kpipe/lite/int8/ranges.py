@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.schema_py_generated import BuiltinOperator, TensorType
 
-from kpipe.lite.interpreter import inspectable
-from kpipe.lite.rewriting import opened, written
+from kpipe.lite.runtime.interpreter import inspectable
+from kpipe.lite.tflite_file import opened, written
 
 __all__ = ["least_error", "narrowed", "widened"]
 

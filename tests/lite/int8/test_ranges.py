@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kpipe.lite import LiteModel, convert
-from kpipe.lite.calibration import calibration_images
-from kpipe.lite.conversion import calibrated
-from kpipe.lite.ranges import least_error, narrowed
-from kpipe.lite.rewriting import opened
+from kpipe.lite.export.calibration import calibration_images
+from kpipe.lite.export.conversion import calibrated
+from kpipe.lite.int8.ranges import least_error, narrowed
+from kpipe.lite.tflite_file import opened
 
 from .conftest import photos
 

@@ -13,10 +13,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.python.convert import deduplicate_readonly_buffers, mlir_quantize
 
-from kpipe.lite.biases import corrected, mean_errors
-from kpipe.lite.chatter import quiet_stderr
-from kpipe.lite.ranges import narrowed
-from kpipe.lite.rewriting import opened, probabilities_in_256ths, written
+from kpipe.lite.int8.biases import corrected, mean_errors
+from kpipe.lite.int8.ranges import narrowed
+from kpipe.lite.stderr import quiet_stderr
+from kpipe.lite.tflite_file import opened, probabilities_in_256ths, written
 
 __all__ = ["Ranges", "quantized", "refined"]
 

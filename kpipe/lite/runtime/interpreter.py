@@ -15,7 +15,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from kpipe.errors import ExportError
-from kpipe.lite.chatter import quiet_stderr
+from kpipe.lite.stderr import quiet_stderr
 
 __all__ = ["LiteModel", "inspectable"]
 

@@ -21,10 +21,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from kpipe.errors import ExportError
-from kpipe.lite.flatbuffer import Table, write
-from kpipe.lite.interpreter import LiteModel
-from kpipe.lite.labels import LABELS, check_labels, labels_text
-from kpipe.lite.rewriting import opened, written
+from kpipe.lite.export.flatbuffer import Table, write
+from kpipe.lite.labels_file import LABELS, check_labels, labels_text
+from kpipe.lite.runtime.interpreter import LiteModel
+from kpipe.lite.tflite_file import opened, written
 
 __all__ = ["add_metadata"]
 

@@ -39,13 +39,13 @@ from tensorflow.lite.python.convert import ConverterError
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from kpipe.errors import ExportError, nearest
-from kpipe.lite.activations import delegable_activations
-from kpipe.lite.calibration import calibration_images
-from kpipe.lite.chatter import quiet_stderr
-from kpipe.lite.interpreter import LiteModel
-from kpipe.lite.mixing import mixed
-from kpipe.lite.quantizing import Ranges, quantized, refined
-from kpipe.lite.ranges import widened
+from kpipe.lite.export.activations import delegable_activations
+from kpipe.lite.export.calibration import calibration_images
+from kpipe.lite.export.weight_only import mixed
+from kpipe.lite.int8.quantizing import Ranges, quantized, refined
+from kpipe.lite.int8.ranges import widened
+from kpipe.lite.runtime.interpreter import LiteModel
+from kpipe.lite.stderr import quiet_stderr
 from kpipe.weights import refuse_unfinished_weights
 
 __all__ = [

@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import pytest
 
-from kpipe.lite.biases import _certain, corrected, mean_errors
-from kpipe.lite.calibration import calibration_images
-from kpipe.lite.conversion import calibrated
-from kpipe.lite.interpreter import LiteModel
-from kpipe.lite.quantizing import Ranges, quantized
-from kpipe.lite.rewriting import opened
+from kpipe.lite.export.calibration import calibration_images
+from kpipe.lite.export.conversion import calibrated
+from kpipe.lite.int8.biases import _certain, corrected, mean_errors
+from kpipe.lite.int8.quantizing import Ranges, quantized
+from kpipe.lite.runtime.interpreter import LiteModel
+from kpipe.lite.tflite_file import opened
 
 from .conftest import photos
 

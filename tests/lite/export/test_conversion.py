@@ -12,7 +12,8 @@ from ai_edge_litert.interpreter import Interpreter
 
 from kpipe.ensemble import average
 from kpipe.errors import ExportError
-from kpipe.lite import LiteModel, conversion, convert
+from kpipe.lite import LiteModel, convert
+from kpipe.lite.export import conversion
 
 from .conftest import photos, seeded, small_classifier
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kpipe.lite import LiteModel, convert
-from kpipe.lite.activations import delegable_activations
+from kpipe.lite.export.activations import delegable_activations
 from kpipe.train import cut, unfreeze
 from tests.lite.conftest import photos, seeded
 

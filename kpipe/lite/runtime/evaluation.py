@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from kpipe.errors import ExportError
-from kpipe.lite.interpreter import LiteModel
+from kpipe.lite.runtime.interpreter import LiteModel
 
 __all__ = ["Difference", "Evaluation", "evaluate"]
 

@@ -17,8 +17,8 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from ai_edge_litert.schema_py_generated import BufferT, BuiltinOperator
 
-from kpipe.lite.rewriting import opened, written
-from kpipe.lite.verification import rounding_errors
+from kpipe.lite.int8.rounding_errors import rounding_errors
+from kpipe.lite.tflite_file import opened, written
 
 __all__ = ["corrected", "mean_errors"]
 
