@@ -20,7 +20,7 @@ assert keras_cv.layers.ChannelShuffle(3)(images, training=True).shape == (2, 16,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", ["import kpipe.sparsity.quantization", "import keras_cv"])
+@pytest.mark.parametrize("first", ["import kpipe.sparsity.tfmot.quantization", "import keras_cv"])
 def test_importing_sparsity_leaves_the_rest_as_it_was(first):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     environment.pop("TF_USE_LEGACY_KERAS", None)

@@ -23,8 +23,8 @@ import tf_keras
 from tf_keras.src.engine.base_layer import BaseRandomLayer as Random
 
 from kpipe.errors import SparsityError
-from kpipe.sparsity.layers import is_raw, settings_of
-from kpipe.sparsity.mapping import leaves
+from kpipe.sparsity.bridge.layers import is_raw, settings_of
+from kpipe.sparsity.bridge.mapping import leaves
 
 __all__ = ["Random", "Saver", "claim", "description"]
 

@@ -9,7 +9,7 @@ from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from kpipe.errors import SparsityError
 from kpipe.sparsity import layer_mapping, to_keras, to_tf_keras
-from kpipe.sparsity.bridge import fuse_normalizations
+from kpipe.sparsity.bridge.twins import fuse_normalizations
 
 from .conftest import pixels, seeded, shared_between_models, small_classifier
 

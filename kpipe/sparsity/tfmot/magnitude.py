@@ -21,11 +21,11 @@ import numpy as np
 import tf_keras
 
 from kpipe.errors import SparsityError, nearest
-from kpipe.sparsity.bridge import to_keras, to_tf_keras
-from kpipe.sparsity.mapping import leaves
-from kpipe.sparsity.settings import TrainingSettings, check_training, is_count, refuse_wrong
-from kpipe.sparsity.tfmot import tfmot
-from kpipe.sparsity.training import (
+from kpipe.sparsity.bridge.mapping import leaves
+from kpipe.sparsity.bridge.twins import to_keras, to_tf_keras
+from kpipe.sparsity.tfmot.loading import tfmot
+from kpipe.sparsity.tfmot.settings import TrainingSettings, check_training, is_count, refuse_wrong
+from kpipe.sparsity.tfmot.training import (
     KERNELS,
     Batches,
     train,

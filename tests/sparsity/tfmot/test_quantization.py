@@ -10,7 +10,8 @@ from kpipe.lite import LiteModel
 from kpipe.lite.export.calibration import calibration_images
 from kpipe.lite.export.conversion import calibrated
 from kpipe.lite.int8.quantizing import quantized
-from kpipe.sparsity import TrainingSettings, quantization, train_quantized
+from kpipe.sparsity import TrainingSettings, train_quantized
+from kpipe.sparsity.tfmot.loading import quantization
 
 from .conftest import (
     Killed,

@@ -21,12 +21,12 @@ import tensorflow as tf
 import tf_keras
 
 from kpipe.errors import SparsityError
-from kpipe.sparsity.bridge import to_keras, to_tf_keras
-from kpipe.sparsity.mapping import CONTAINERS, leaves
-from kpipe.sparsity.operation import KerasOperation
-from kpipe.sparsity.settings import TrainingSettings, check_training
-from kpipe.sparsity.tfmot import int8_registry, quant_ops, tfmot
-from kpipe.sparsity.training import (
+from kpipe.sparsity.bridge.mapping import CONTAINERS, leaves
+from kpipe.sparsity.bridge.operation import KerasOperation
+from kpipe.sparsity.bridge.twins import to_keras, to_tf_keras
+from kpipe.sparsity.tfmot.loading import int8_registry, quant_ops, tfmot
+from kpipe.sparsity.tfmot.settings import TrainingSettings, check_training
+from kpipe.sparsity.tfmot.training import (
     Batches,
     ZerosStay,
     refuse_activity_regularizers,

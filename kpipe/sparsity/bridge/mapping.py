@@ -17,8 +17,8 @@ import tf_keras
 from keras.src.models.functional import Functional
 
 from kpipe.errors import SparsityError
-from kpipe.sparsity.layers import FIELDS, is_raw, settings_of
-from kpipe.sparsity.operation import KerasOperation
+from kpipe.sparsity.bridge.layers import FIELDS, is_raw, settings_of
+from kpipe.sparsity.bridge.operation import KerasOperation
 
 __all__ = ["CONTAINERS", "layer_mapping", "leaves", "refuse_unequal"]
 

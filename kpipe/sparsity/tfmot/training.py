@@ -20,9 +20,9 @@ import tf_keras
 
 from kpipe.errors import SparsityError
 from kpipe.labels import all_class_weights, labels_in_range
-from kpipe.sparsity.bridge import fuse_normalizations
-from kpipe.sparsity.resuming import Random, Saver, claim, description
-from kpipe.sparsity.settings import TrainingSettings, optimizer
+from kpipe.sparsity.bridge.twins import fuse_normalizations
+from kpipe.sparsity.tfmot.checkpoints import Random, Saver, claim, description
+from kpipe.sparsity.tfmot.settings import TrainingSettings, optimizer
 from kpipe.weights import refuse_unfinished_weights
 
 __all__ = [

@@ -16,11 +16,11 @@ import keras
 import numpy as np
 
 from kpipe.errors import SparsityError, nearest
-from kpipe.sparsity.bridge import to_keras, to_tf_keras
-from kpipe.sparsity.mapping import leaves
-from kpipe.sparsity.settings import TrainingSettings, check_training, refuse_wrong
-from kpipe.sparsity.tfmot import cluster_preserving_zeros, tfmot
-from kpipe.sparsity.training import (
+from kpipe.sparsity.bridge.mapping import leaves
+from kpipe.sparsity.bridge.twins import to_keras, to_tf_keras
+from kpipe.sparsity.tfmot.loading import cluster_preserving_zeros, tfmot
+from kpipe.sparsity.tfmot.settings import TrainingSettings, check_training, refuse_wrong
+from kpipe.sparsity.tfmot.training import (
     KERNELS,
     Batches,
     ZerosStay,

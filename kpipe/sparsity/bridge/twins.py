@@ -22,9 +22,9 @@ import tf_keras
 from keras.src.models.functional import Functional
 
 from kpipe.errors import SparsityError
-from kpipe.sparsity.layers import equal, is_raw
-from kpipe.sparsity.mapping import CONTAINERS, leaves, refuse_unequal
-from kpipe.sparsity.operation import KerasOperation, Slot
+from kpipe.sparsity.bridge.layers import equal, is_raw
+from kpipe.sparsity.bridge.mapping import CONTAINERS, leaves, refuse_unequal
+from kpipe.sparsity.bridge.operation import KerasOperation, Slot
 
 __all__ = ["fuse_normalizations", "to_keras", "to_tf_keras"]
 

@@ -1,0 +1,3 @@
+"""Keras 3 models rebuilt in tf_keras, and back."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Training with TensorFlow Model Optimization."""
+
+__all__: list[str] = []
