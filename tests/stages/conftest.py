@@ -13,8 +13,8 @@ import kpipe.train
 from kpipe.core.journal import Event, Journal, read_journal
 from kpipe.core.stage import Context, Stage
 from kpipe.stages import Data
-from kpipe.stages.models import begin, save_model
-from kpipe.stages.photos import Photos
+from kpipe.stages.shared.model_folder import begin, save_model
+from kpipe.stages.shared.photos import Photos
 from tests.walking import draw
 
 RECIPE: dict[str, Any] = {

@@ -6,8 +6,9 @@ from typing import Annotated, ClassVar, Literal
 
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
-from kpipe.stages.members import train_member
-from kpipe.stages.models import (
+from kpipe.stages.fine_tune import FineTune
+from kpipe.stages.shared.members import train_member
+from kpipe.stages.shared.model_folder import (
     begin,
     is_saved,
     join_histories,
@@ -15,8 +16,7 @@ from kpipe.stages.models import (
     read_about,
     save_model,
 )
-from kpipe.stages.photos import Photos
-from kpipe.stages.training import FineTune
+from kpipe.stages.shared.photos import Photos
 
 __all__ = ["Ensemble"]
 

@@ -24,8 +24,8 @@ from kpipe.errors import ExportError
 from kpipe.lite import Classifier
 from kpipe.lite.runtime.evaluation import Evaluation
 from kpipe.stages import Data, Export
-from kpipe.stages.exporting import _calibration, _labels_text
-from kpipe.stages.models import load_model
+from kpipe.stages.export import _calibration, _labels_text
+from kpipe.stages.shared.model_folder import load_model
 from tests.stages.conftest import toy_folder
 from tests.walking import draw
 

@@ -13,7 +13,7 @@ from kpipe.core.stage import Context
 from kpipe.data import Manifest, Sampling, class_weight, frequencies
 from kpipe.errors import DataError, PipelineError
 from kpipe.stages import Augment, Balance, Data, FineTune
-from kpipe.stages.photos import Photos
+from kpipe.stages.shared.photos import Photos
 
 EVERY = [
     Balance(),

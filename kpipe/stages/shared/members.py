@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from kpipe.core.fingerprint import fingerprint
 from kpipe.errors import TrainingError
-from kpipe.stages.models import begin, is_saved, save_model
-from kpipe.stages.photos import Photos
+from kpipe.stages.shared.model_folder import begin, is_saved, save_model
+from kpipe.stages.shared.photos import Photos
 
 if TYPE_CHECKING:
     import keras
 
     from kpipe.core.journal import Journal
-    from kpipe.stages.training import FineTune
+    from kpipe.stages.fine_tune import FineTune
     from kpipe.train import FeaturePlan, FitPlan, FitResult, Phase, Unfrozen
 
 __all__ = ["fit_on", "plan_phases", "train_member"]

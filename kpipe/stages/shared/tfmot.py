@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
-from kpipe.stages.models import (
+from kpipe.stages.fine_tune import Rate
+from kpipe.stages.shared.model_folder import (
     begin,
     is_saved,
     join_histories,
@@ -22,9 +23,8 @@ from kpipe.stages.models import (
     read_about,
     save_model,
 )
-from kpipe.stages.photos import Photos
-from kpipe.stages.retraining import Weight, retrain, unfreeze_but_normalization
-from kpipe.stages.training import Rate
+from kpipe.stages.shared.photos import Photos
+from kpipe.stages.shared.retraining import Weight, retrain, unfreeze_but_normalization
 
 if TYPE_CHECKING:
     import keras

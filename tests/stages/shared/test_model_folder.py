@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from kpipe.stages.models import (
+from kpipe.stages.shared.model_folder import (
     begin,
     is_saved,
     join_histories,

@@ -9,9 +9,9 @@ import pytest
 
 from kpipe.prune import count_macs
 from kpipe.stages import Augment, Ensemble
-from kpipe.stages import ensembling as module
-from kpipe.stages.models import load_model, read_about
-from kpipe.stages.photos import Photos
+from kpipe.stages import ensemble as module
+from kpipe.stages.shared.model_folder import load_model, read_about
+from kpipe.stages.shared.photos import Photos
 from tests.stages.conftest import RECIPE, toy, toy_folder
 
 PIXELS = np.random.default_rng(0).uniform(0, 255, (40, 32, 32, 3)).astype("float32")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kpipe.core.fields import Between
-from kpipe.stages.members import fit_on
-from kpipe.stages.photos import Photos
+from kpipe.stages.shared.members import fit_on
+from kpipe.stages.shared.photos import Photos
 
 if TYPE_CHECKING:
     import keras

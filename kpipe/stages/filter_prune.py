@@ -1,6 +1,6 @@
 """FilterPrune: a smaller, faster network that still knows.
 
-model folder := what `kpipe.stages.models` says, and
+model folder := what `kpipe.stages.shared.model_folder` says, and
                 pruning.json  {"target", "latency_of", "stopped",
                                "rounds": [one row of `kpipe.prune.Round` each],
                                "sensitivity": {"whole", "scores", "ceilings"} or None}
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
-from kpipe.stages.models import (
+from kpipe.stages.fine_tune import OPTIMIZERS, Rate
+from kpipe.stages.shared.model_folder import (
     begin,
     is_saved,
     join_histories,
@@ -24,9 +25,8 @@ from kpipe.stages.models import (
     read_about,
     save_model,
 )
-from kpipe.stages.photos import Photos
-from kpipe.stages.retraining import Weight, retrain, sample, unfreeze_but_normalization
-from kpipe.stages.training import OPTIMIZERS, Rate
+from kpipe.stages.shared.photos import Photos
+from kpipe.stages.shared.retraining import Weight, retrain, sample, unfreeze_but_normalization
 
 if TYPE_CHECKING:
     import keras

@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.errors import nearest
-from kpipe.stages.members import train_member
-from kpipe.stages.photos import Photos
+from kpipe.stages.shared.members import train_member
+from kpipe.stages.shared.photos import Photos
 
 __all__ = ["OPTIMIZERS", "SCHEDULES", "FineTune", "Rate"]
 

@@ -13,9 +13,9 @@ from kpipe.core.journal import Journal
 from kpipe.data import Augmenter, Mixer, Sampling
 from kpipe.errors import TrainingError, WeightsError
 from kpipe.stages import FineTune
-from kpipe.stages.members import plan_phases, train_member
-from kpipe.stages.models import load_model, read_about
-from kpipe.stages.photos import Photos
+from kpipe.stages.shared.members import plan_phases, train_member
+from kpipe.stages.shared.model_folder import load_model, read_about
+from kpipe.stages.shared.photos import Photos
 from kpipe.train import backbone, classifier, recalibrate
 
 

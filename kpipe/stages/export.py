@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.errors import ExportError
-from kpipe.stages.model_card import model_card
-from kpipe.stages.models import begin, load_model, read_about
-from kpipe.stages.photos import Photos
+from kpipe.stages.shared.model_card import model_card
+from kpipe.stages.shared.model_folder import begin, load_model, read_about
+from kpipe.stages.shared.photos import Photos
 
 if TYPE_CHECKING:
     import keras

@@ -208,7 +208,7 @@ def _augmentation(
         return Augmenter(**about["augmenter"]), None if mixer == Mixer() else mixer
     if sampling is None or sampling.method != "augment_minority":
         return None, None
-    from kpipe.stages.augmenting import Augment
+    from kpipe.stages.augment import Augment
 
     known = {field.name for field in dataclasses.fields(Augmenter)}
     usual = {name: value for name, value in Augment().configuration().items() if name in known}

@@ -12,8 +12,8 @@ from kpipe.core.stage import Context, Stage
 from kpipe.data import Manifest, Mixer, Sampling, class_weight
 from kpipe.errors import DataError
 from kpipe.stages import Augment, Balance, FilterPrune, FineTune, MagnitudePrune
-from kpipe.stages.models import save_model
-from kpipe.stages.photos import Photos
+from kpipe.stages.shared.model_folder import save_model
+from kpipe.stages.shared.photos import Photos
 
 
 def notes(events) -> str:

@@ -11,7 +11,7 @@ import pytest
 from kpipe.errors import PruneError
 from kpipe.prune import count_macs
 from kpipe.stages import FilterPrune
-from kpipe.stages.models import begin, load_model, read_about, save_model
+from kpipe.stages.shared.model_folder import begin, load_model, read_about, save_model
 from tests.stages.conftest import RECIPE, toy_folder
 
 
@@ -164,7 +164,7 @@ def test_a_scan_that_was_made_is_not_made_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as during:
-        during.setattr("kpipe.stages.pruning.retrain", killed)
+        during.setattr("kpipe.stages.filter_prune.retrain", killed)
         with pytest.raises(KeyboardInterrupt):
             perform(stage, data=data_folder, model=source)
     monkeypatch.setattr("kpipe.prune.scan_sensitivity", killed)

@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import pytest
 
-import kpipe.stages.sparsifying
+import kpipe.stages.shared.tfmot
 from kpipe.core.stage import Stage
 from kpipe.sparsity import sparsity_of
 from kpipe.stages import ClusterWeights, MagnitudePrune, QuantizeAware
-from kpipe.stages.models import begin, load_model, save_model
-from kpipe.stages.retraining import unfreeze_but_normalization
+from kpipe.stages.shared.model_folder import begin, load_model, save_model
+from kpipe.stages.shared.retraining import unfreeze_but_normalization
 from tests.stages.conftest import RECIPE, toy, toy_folder
 
 QUICK: dict[str, Any] = {"sparsity": 0.75, "epochs": 1, "batch_size": 4}
@@ -42,13 +42,13 @@ def changed(folder: Path, change: Callable[[keras.Model], keras.Model | None]) -
 def test_zeros_stay_where_they_are_while_the_rest_is_trained_further(
     perform, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, real = [], kpipe.stages.sparsifying.retrain
+    begun, real = [], kpipe.stages.shared.tfmot.retrain
 
     def recorded(model: keras.Model, *given: Any, **named: Any) -> None:
         begun.extend(kernels(model))
         real(model, *given, **named)
 
-    monkeypatch.setattr(kpipe.stages.sparsifying, "retrain", recorded)
+    monkeypatch.setattr(kpipe.stages.shared.tfmot, "retrain", recorded)
     stage = MagnitudePrune(last_epochs=3, learning_rate=0.01, **QUICK)
     folder, _ = perform(stage, data=data_folder, model=toy_folder(tmp_path / "toy", 1))
     assert len(losses(folder)) == 3
@@ -124,7 +124,7 @@ def test_cut_off_between_the_two_trainings_it_ends_the_same(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as during:
-        during.setattr("kpipe.stages.sparsifying.retrain", killed)
+        during.setattr("kpipe.stages.shared.tfmot.retrain", killed)
         with pytest.raises(KeyboardInterrupt):
             perform(stage, data=data_folder, model=source)
     folder, _ = perform(stage, data=data_folder, model=source)

@@ -1,0 +1,3 @@
+"""What several stages use."""
+
+__all__: list[str] = []
