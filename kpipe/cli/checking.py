@@ -159,8 +159,8 @@ def _audited(declared: Data, root: Path, console: Console) -> tuple[Manifest, Au
 def _show(manifest: Manifest, audit: Audit, page: Path, title: str, console: Console) -> bool:
     """Whether there is something serious in what is shown."""
     from kpipe.report import write_audit
+    from kpipe.report.audit_findings import common_folder, findings, statistics_lines
     from kpipe.report.audit_tables import classes_table, findings_table
-    from kpipe.report.findings import common_folder, findings, statistics_lines
 
     table = write_audit(page, title, manifest, audit)
     found = findings(audit.problems)

@@ -21,7 +21,7 @@ from kpipe.data import SPLITS, Audit, Manifest
 from kpipe.data.manifest import write_table
 from kpipe.data.threads import in_threads
 from kpipe.pixels import Unreadable, read_photo
-from kpipe.report.findings import Finding, common_folder, findings, shown, statistics_lines
+from kpipe.report.audit_findings import Finding, common_folder, findings, shown, statistics_lines
 from kpipe.report.templates import write_page
 
 __all__ = ["write_audit"]

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kpipe.data import SPLITS
-from kpipe.report.findings import Finding, shown
+from kpipe.report.audit_findings import Finding, shown
 
 __all__ = ["classes_table", "findings_table"]
 

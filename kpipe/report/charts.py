@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kpipe.report.figures import BLUE, GREEN, GREY, RED, as_svg, new_figure
+from kpipe.report.chart_style import BLUE, GREEN, GREY, RED, as_svg, new_figure
 
 __all__ = ["confusion_matrix", "learning_curves"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from kpipe.report.figures import BLUE, GREY, RED, as_svg, new_figure
+from kpipe.report.chart_style import BLUE, GREY, RED, as_svg, new_figure
 
 __all__ = ["filters_left", "pruning_rounds", "sensitivity_map"]
 

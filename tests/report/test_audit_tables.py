@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kpipe.data.manifest import problem_table
+from kpipe.report.audit_findings import findings
 from kpipe.report.audit_tables import classes_table, findings_table
-from kpipe.report.findings import findings
 
 
 def drawn(table: Table) -> str:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from kpipe.data.manifest import problem_table
-from kpipe.report.findings import common_folder, findings, shown, statistics_lines
+from kpipe.report.audit_findings import common_folder, findings, shown, statistics_lines
 
 
 def test_the_worst_comes_first_and_every_row_is_kept() -> None:
