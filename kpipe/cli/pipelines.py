@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kpipe.cli.chatter import chatter_kept_apart
 from kpipe.cli.declaration import FILE, ROOT, SET, load_pipeline
 from kpipe.cli.lines import line
+from kpipe.cli.stderr_log import chatter_kept_apart
 from kpipe.core.runner import plan as plan_steps
 from kpipe.core.runner import run as run_pipeline
 from kpipe.core.runner import run_folder

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from kpipe.cli.chatter import chatter_kept_apart
 from kpipe.cli.declaration import FILE, ROOT, SET, load_pipeline
 from kpipe.cli.lines import line
+from kpipe.cli.stderr_log import chatter_kept_apart
 from kpipe.core.pipeline import Pipeline
 from kpipe.core.runner import run as run_pipeline
 from kpipe.core.store import disk_watched
