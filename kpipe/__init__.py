@@ -1,7 +1,7 @@
 """kpipe: one Python file declares how a folder of labelled photos becomes a TFLite model."""
 
-from kpipe._lazy import lazy
+import lazy_loader
 
-__all__ = ["KpipeError", "Pipeline", "__version__"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ += ["__version__"]
 __version__ = "0.1.0"
-__getattr__, __dir__ = lazy(__name__, {"KpipeError": "errors", "Pipeline": "core.pipeline"})

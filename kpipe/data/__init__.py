@@ -3,64 +3,6 @@
 from_folder / from_csv / from_dataframe -> Manifest -> split -> decode -> dataset
 """
 
-from kpipe._lazy import lazy
+import lazy_loader
 
-__all__ = [
-    "SPLITS",
-    "Audit",
-    "Augmenter",
-    "Manifest",
-    "Mixer",
-    "Sampling",
-    "Training",
-    "audit",
-    "augment_minority",
-    "class_weight",
-    "contact_sheet",
-    "converted",
-    "dataset",
-    "decode",
-    "frequencies",
-    "from_csv",
-    "from_dataframe",
-    "from_folder",
-    "load_image",
-    "merge",
-    "oversample",
-    "photos_of_csv",
-    "problem_table",
-    "split",
-    "steps",
-    "undersample",
-]
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "SPLITS": "manifest",
-        "Audit": "auditing.audit",
-        "Augmenter": "augmentation.augmenter",
-        "Manifest": "manifest",
-        "Mixer": "augmentation.mixing",
-        "Sampling": "balancing.sampling",
-        "Training": "loading.dataset",
-        "audit": "auditing.audit",
-        "augment_minority": "balancing.resampling",
-        "class_weight": "balancing.sampling",
-        "converted": "auditing.conversion",
-        "contact_sheet": "loading.contact_sheet",
-        "dataset": "loading.dataset",
-        "decode": "loading.decoding",
-        "frequencies": "balancing.sampling",
-        "from_csv": "reading.sources",
-        "from_dataframe": "reading.sources",
-        "from_folder": "reading.sources",
-        "load_image": "loading.decoding",
-        "merge": "reading.merging",
-        "oversample": "balancing.resampling",
-        "photos_of_csv": "reading.sources",
-        "problem_table": "manifest",
-        "split": "splits.splitting",
-        "steps": "loading.dataset",
-        "undersample": "balancing.resampling",
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

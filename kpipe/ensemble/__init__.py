@@ -1,8 +1,5 @@
 """Several classifiers that answer as one."""
 
-from __future__ import annotations
+import lazy_loader
 
-from kpipe._lazy import lazy
-
-__all__ = ["average", "vote"]
-__getattr__, __dir__ = lazy(__name__, {"average": "combination", "vote": "combination"})
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

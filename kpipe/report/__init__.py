@@ -3,16 +3,6 @@
 journal and artifacts -> `collect` -> dict -> `write_report` -> report.html
 """
 
-from kpipe._lazy import lazy
+import lazy_loader
 
-__all__ = ["Progress", "collect", "models_table", "write_audit", "write_report"]
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "Progress": "terminal",
-        "collect": "collection",
-        "models_table": "terminal",
-        "write_audit": "audit_page",
-        "write_report": "page",
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,32 +10,6 @@ MagnitudePrune, ClusterWeights, QuantizeAware -> "model"      one that compresse
 Export                                     the `.tflite` files, run and measured
 """
 
-from kpipe._lazy import lazy
+import lazy_loader
 
-__all__ = [
-    "Augment",
-    "Balance",
-    "ClusterWeights",
-    "Data",
-    "Ensemble",
-    "Export",
-    "FilterPrune",
-    "FineTune",
-    "MagnitudePrune",
-    "QuantizeAware",
-]
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "Augment": "augment",
-        "Balance": "balance",
-        "ClusterWeights": "shared.tfmot",
-        "Data": "data",
-        "Ensemble": "ensemble",
-        "Export": "export",
-        "FilterPrune": "filter_prune",
-        "FineTune": "fine_tune",
-        "MagnitudePrune": "shared.tfmot",
-        "QuantizeAware": "shared.tfmot",
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

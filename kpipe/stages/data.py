@@ -200,9 +200,9 @@ class Data(Stage):
 
 
 def _tell(manifest: Manifest, context: Context) -> None:
-    counts = manifest.counts()
+    counts = manifest.counts().astype(int)
     rows = ", ".join(
-        f"{label} {'/'.join(str(int(n)) for n in counts.loc[label])}" for label in manifest.classes
+        f"{label} {'/'.join(map(str, counts.loc[label]))}" for label in manifest.classes
     )
     context.journal.record(
         "note", text=f"{len(manifest.table)} photos; train/validation/test: {rows}"

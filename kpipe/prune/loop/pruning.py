@@ -132,9 +132,9 @@ def prune_filters(
 
     For `latency_ms`, each round tries removals alone, each group of filters at its next width and
     each residual block, and measures the loss they add and the milliseconds they save; then those
-    go that add least for each millisecond (see `kpipe.prune.loop.latency_search`). The criterion says
-    which filters of a group go. That takes a conversion and a measurement for each, some minutes a
-    round. Times differ from one measurement to the next, and with them the choice.
+    go that add least for each millisecond (see `kpipe.prune.loop.latency_search`). The criterion
+    says which filters of a group go. That takes a conversion and a measurement for each, some
+    minutes a round. Times differ from one measurement to the next, and with them the choice.
 
     Args:
         model: a built Functional or Sequential model of fixed image size; left as it is.

@@ -4,7 +4,8 @@
             model, its compile configuration and its train function
 
 Adam gets far fast; SGD with momentum often ends better (Keskar and Socher 2017, arXiv
-1712.07628). What is carried over and what is refused stands in `kpipe.train.optimizers.optimizer_state`.
+1712.07628). What is carried over and what is refused:
+`kpipe.train.optimizers.optimizer_state`.
 
 The callback's state travels inside whatever weights file Keras writes during the fit, under
 "kpipe_switch", and is read back before the optimizer is. So a file and what is known of its

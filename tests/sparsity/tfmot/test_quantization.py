@@ -11,7 +11,7 @@ from kpipe.lite.export.calibration import calibration_images
 from kpipe.lite.export.conversion import calibrated
 from kpipe.lite.int8.quantizing import quantized
 from kpipe.sparsity import TrainingSettings, train_quantized
-from kpipe.sparsity.tfmot.loading import quantization
+from kpipe.sparsity.tfmot import quantization
 
 from .conftest import (
     Killed,

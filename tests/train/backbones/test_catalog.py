@@ -6,7 +6,8 @@ import sys
 import keras
 import pytest
 
-from kpipe.train.backbones.building import _constructors, catalog
+from kpipe.train.backbones import catalog
+from kpipe.train.backbones.building import _constructors
 from kpipe.train.backbones.catalog import OWN_BACKBONES, backbone_names
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from kpipe.errors import WeightsError
-from kpipe.train.backbones.building import efficientnet_lite0 as lite0
+from kpipe.train.backbones import efficientnet_lite0 as lite0
 from kpipe.train.backbones.efficientnet_lite0 import EfficientNetLite0
 
 needs_weights = pytest.mark.skipif(

@@ -15,7 +15,7 @@ import pytest
 
 from .trainings import PHASES
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 KILLS = 20
 
 

@@ -259,7 +259,7 @@ def test_a_wrong_plan_is_refused_at_once(wrong: dict) -> None:
 
 @pytest.mark.slow
 def test_killed_for_real_it_ends_bit_identical(uninterrupted, tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     # Of about 75 operations an epoch: in the second or third.
     command = [sys.executable, "-m", "tests.train.killed", str(tmp_path), "switching", "400"]
     done = subprocess.run(command, cwd=root, capture_output=True, check=False)

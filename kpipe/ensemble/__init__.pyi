@@ -1,0 +1,2 @@
+from .combination import average as average
+from .combination import vote as vote
