@@ -37,17 +37,17 @@ from kpipe.data import (
     Augmenter,
     Manifest,
     Sampling,
-    Training,
+    TrainingOptions,
+    class_shares,
     class_weight,
     dataset,
     decode,
-    frequencies,
     from_folder,
     split,
     steps,
 )
 from kpipe.stages import Augment
-from kpipe.train import FitPlan, backbone, classifier, fit, quicken, unfreeze
+from kpipe.train import TrainingConfig, adapt_bn_momentum, backbone, classifier, fit, unfreeze
 
 # What each method shows, and what it weighs.
 METHODS: dict[str, tuple[Sampling | None, str | None]] = {
@@ -115,7 +115,7 @@ def trained(
     weights = class_weight(labels, manifest.classes, weighting) if weighting else None
     known = Augmenter.__dataclass_fields__
     usual = {name: value for name, value in Augment().configuration().items() if name in known}
-    training = Training(seed=seed, augmenter=Augmenter(**usual), sampling=sampling)
+    training = TrainingOptions(seed=seed, augmenter=Augmenter(**usual), sampling=sampling)
 
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
@@ -124,8 +124,8 @@ def trained(
     unfreeze(model, 30)
     # As many steps for every method, whatever its own epochs hold.
     each = steps(manifest, "train", BATCH)
-    quicken(model, each)
-    plan = FitPlan(
+    adapt_bn_momentum(model, each)
+    plan = TrainingConfig(
         asked.epochs,
         learning_rate=asked.learning_rate,
         schedule="cosine",
@@ -145,7 +145,7 @@ def trained(
         "steps": asked.epochs * each,
         "kept": result.best_epoch + 1,
         "val_loss": min(result.history["val_loss"]),
-        "smallest_share": min(frequencies(labels, sampling, weights).values()),
+        "smallest_share": min(class_shares(labels, sampling, weights).values()),
         **{split: scores(model, manifest, images, split) for split in ("validation", "test")},
         "seconds": round(seconds),
     }

@@ -216,10 +216,10 @@ def rounding(case: Case) -> str:
 
 def reachable(case: Case) -> str:
     """The share of multiply-accumulates in filters that can be removed."""
-    from kpipe.prune import reach
+    from kpipe.prune import prunable_fraction
     from kpipe.train import classifier
 
-    return f"{reach(classifier(case.base, CLASSES)):.1%}"
+    return f"{prunable_fraction(classifier(case.base, CLASSES)):.1%}"
 
 
 def removal(case: Case) -> str:

@@ -177,7 +177,7 @@ def training(folder: Path, options: argparse.Namespace) -> None:
     import keras
     import tensorflow as tf
 
-    from kpipe.data import Augmenter, Training, dataset, decode
+    from kpipe.data import Augmenter, TrainingOptions, dataset, decode
     from kpipe.stages import Augment
 
     manifest, declared = list_jpegs(folder, options.photos), Augment()
@@ -193,7 +193,9 @@ def training(folder: Path, options: argparse.Namespace) -> None:
     same = tf.data.Dataset.from_tensors(batch).repeat(STEPS)
     with tempfile.TemporaryDirectory() as scratch:
         images = decode(manifest, SIZE, scratch)
-        data = dataset(manifest, "train", images=images, training=Training(augmenter=augmenter))
+        data = dataset(
+            manifest, "train", images=images, training=TrainingOptions(augmenter=augmenter)
+        )
         data = data.take(STEPS)
         for name, last in (("all layers", len(network.layers)), ("the last 30 layers", 30)):
             for layer in network.layers[:-last]:
@@ -229,7 +231,7 @@ def peak() -> float:
 
 def occupy(folder: Path, told: Any) -> None:
     """What `memory` looks at, in a process of its own."""
-    from kpipe.data import Training, dataset, decode, from_folder, split, steps
+    from kpipe.data import TrainingOptions, dataset, decode, from_folder, split, steps
 
     start = time.perf_counter()
 
@@ -242,10 +244,10 @@ def occupy(folder: Path, told: Any) -> None:
     tell("split")
     images = decode(manifest, 128, folder / "cache")
     tell(f"decoded to {images.nbytes / 1e9:.1f} GB")
-    data = dataset(manifest, "train", images=images, training=Training(), batch_size=BATCH)
+    data = dataset(manifest, "train", images=images, training=TrainingOptions(), batch_size=BATCH)
     walk(data.take(steps(manifest, "train", BATCH)))
     tell("an epoch from the cache")
-    data = dataset(manifest, "train", image_size=128, training=Training(), batch_size=BATCH)
+    data = dataset(manifest, "train", image_size=128, training=TrainingOptions(), batch_size=BATCH)
     walk(data.take(steps(manifest, "train", BATCH)))
     tell("an epoch from the files")
     told.put(None)

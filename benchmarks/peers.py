@@ -135,7 +135,7 @@ def by_kpipe(model: keras.Model, photos: np.ndarray, criterion: str) -> keras.Mo
         finetune=lambda net, number: None,
         evaluate=lambda net: 0.0,
         calibration=sample,
-        selection=Selection(multiple=1, data=sample),
+        selection=Selection(round_to=1, data=sample),
     ).model
 
 

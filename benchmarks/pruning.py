@@ -68,14 +68,14 @@ from kpipe.sparsity import KeepZeros
 from kpipe.train import (
     Distiller,
     FeaturePlan,
-    FitPlan,
     Phase,
+    TrainingConfig,
+    adapt_bn_momentum,
     backbone,
     classifier,
     fit_phases,
     fused_normalization,
     optimizer,
-    quicken,
     unfreeze,
 )
 
@@ -156,7 +156,7 @@ class Work:
     def train(self, model: keras.Model, lesson: Lesson) -> None:
         """The last epoch is what counts."""
         unfreeze(model)
-        quicken(model, self.steps)
+        adapt_bn_momentum(model, self.steps)
         mixer = Mixer(mix_up=MIX_UP) if lesson.teacher else None
         batches = self.batches(lesson.seed, lesson.begun, mixer)
         loss = "categorical_crossentropy" if lesson.teacher else "sparse_categorical_crossentropy"
@@ -213,7 +213,7 @@ def network(work: Work, seed: int, *, pretrained: bool = True) -> keras.Model:
 
 
 def train_head(work: Work, model: keras.Model, seed: int) -> None:
-    head = Phase(FitPlan(10, learning_rate=3e-3, schedule="cosine"), 0, FeaturePlan(3, seed))
+    head = Phase(TrainingConfig(10, learning_rate=3e-3, schedule="cosine"), 0, FeaturePlan(3, seed))
     batches = partial(work.batches, seed)
     with TemporaryDirectory() as folder:
         fit_phases(model, batches, [head], steps_per_epoch=work.steps, folder=folder)

@@ -44,14 +44,14 @@ import tensorflow as tf
 from kpipe.data import Augmenter, Manifest, Training, dataset, decode, from_folder, split, steps
 from kpipe.train import (
     FeaturePlan,
-    FitPlan,
     Phase,
+    TrainingConfig,
     backbone,
     classifier,
-    cut,
     extract_features,
     fit_phases,
     fused_normalization,
+    split_frozen,
     unfreeze,
 )
 from kpipe.train import fit as kpipe_fit
@@ -129,8 +129,12 @@ def by_phases(folder: Path, weights: str, seed: int) -> tuple[Clock, float]:
             model,
             batches(manifest, images, seed, Augmenter(flip="horizontal", rotate=0.05, crop=0.8)),
             [
-                Phase(FitPlan(10, learning_rate=3e-3, schedule="cosine"), 0, FeaturePlan(3, seed)),
-                Phase(FitPlan(6, learning_rate=1e-3, schedule="cosine"), 30),
+                Phase(
+                    TrainingConfig(10, learning_rate=3e-3, schedule="cosine"),
+                    0,
+                    FeaturePlan(3, seed),
+                ),
+                Phase(TrainingConfig(6, learning_rate=1e-3, schedule="cosine"), 30),
             ],
             steps_per_epoch=steps(manifest, "train", BATCH),
             validation=dataset(manifest, "validation", images=images, batch_size=64),
@@ -232,7 +236,7 @@ def fit(asked: argparse.Namespace) -> None:
         unfreeze(model, 30)
         # A third of an epoch: what is done once an epoch weighs three times as much.
         data, each = batches(manifest, images, 0, None), steps(manifest, "train", BATCH) // 3
-        plan, number = FitPlan(2), iter(range(1000))
+        plan, number = TrainingConfig(2), iter(range(1000))
 
         bare = partial(by_keras, model, data, each)
 
@@ -256,7 +260,7 @@ def begin(asked: argparse.Namespace) -> None:
         data = batches(manifest, images, 0, None)
         sides = {
             "model.fit": partial(by_keras, model, data, 1),
-            "fit": partial(kpipe_fit, model, data, steps_per_epoch=1, plan=FitPlan(2)),
+            "fit": partial(kpipe_fit, model, data, steps_per_epoch=1, plan=TrainingConfig(2)),
         }
         measure("2 steps", sides, asked.rounds, "below 1")
 
@@ -295,7 +299,7 @@ def checkpoints(asked: argparse.Namespace) -> None:
             model,
             batches(manifest, images, 0, None),
             steps_per_epoch=steps(manifest, "train", BATCH),
-            plan=FitPlan(3),
+            plan=TrainingConfig(3),
             callbacks=[Epochs()],
         )
         folder, writes = Path(scratch) / "checkpoints", []
@@ -320,7 +324,7 @@ def features(asked: argparse.Namespace) -> None:
         manifest, images, model = prepared(asked, scratch)
         unfreeze(model, 0)
         data, each = batches(manifest, images, 0, None), steps(manifest, "train", BATCH)
-        stem, tail = cut(model)
+        stem, tail = split_frozen(model)
         kept = extract_features(
             stem,
             data,

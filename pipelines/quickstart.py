@@ -47,7 +47,7 @@ pipeline = Pipeline(
         ),
         FineTune(
             "EfficientNetLite0",
-            views=2,
+            cached_views=2,
             retrain_last=40,
             switch_to="sgd",
             switch_when=3,

@@ -41,7 +41,7 @@ def benchmark(models: tuple[Path, ...], threads: int, runs: int) -> None:
             f"  median {one.median_ms:.2f} ms ({one.p5_ms:.2f} to {one.p95_ms:.2f}), "
             f"opened in {one.initialization_ms:.1f} ms, peak memory {one.peak_memory / 1e6:.1f} MB",
         )
-        left = ", ".join(one.outside) or "nothing"
+        left = ", ".join(one.undelegated_ops) or "nothing"
         line(
             console,
             f"  {one.size / 1e6:.2f} MB, gzip {one.gzip_size / 1e6:.2f} MB; "

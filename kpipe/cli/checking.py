@@ -96,7 +96,7 @@ def _declared(
         root=columns["photos"],
         csv=dict(map(_option, options)),
     )
-    if problems := declared.problems():
+    if problems := declared.validation_errors():
         raise PipelineError("\n    ".join(["this cannot be looked through:", *problems]))
     whole = data[0].resolve()
     return whole.stem if whole.is_file() else whole.name, declared
@@ -137,16 +137,16 @@ def _refuse_existing(file: Path | None) -> None:
 
 def _audited(declared: Data, root: Path, console: Console) -> tuple[Manifest, Audit]:
     from kpipe.data import audit, converted, problem_table
-    from kpipe.stages.data import MEMORY
+    from kpipe.stages.data import IMAGE_CACHE
 
-    memory = root / ".cache" / "shared" / MEMORY
+    cache = root / ".cache" / "shared" / IMAGE_CACHE
     with Progress(console) as progress:
 
         def reading(done: int, total: int) -> None:
             progress.hear({"event": "step", "what": "reading", "done": done, "total": total})
 
-        manifest = declared.manifest(max_unreadable=None, memory=memory, progress=reading)
-        found = audit(manifest, memory=memory, progress=reading)
+        manifest = declared.manifest(max_unreadable=None, cache=cache, progress=reading)
+        found = audit(manifest, cache=cache, progress=reading)
     told = problem_table(
         [
             *found.problems.itertuples(index=False, name=None),

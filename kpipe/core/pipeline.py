@@ -125,14 +125,14 @@ class Pipeline:
         problems = []
         for index, stage in enumerate(self.stages):
             if isinstance(stage, Stage):
-                problems += [f"{stage.name}: {problem}" for problem in stage.problems()]
+                problems += [f"{stage.name}: {problem}" for problem in stage.validation_errors()]
             else:
                 problems.append(f"item {index + 1} is no stage but {stage!r:.60}: write Data(...)")
         stages = [stage for stage in self.stages if isinstance(stage, Stage)]
         counts = Counter(stage.name for stage in stages)
         problems += [
             f"{name} stands {counts[name]} times: {mend}"
-            for name, mend in {stage.name: stage.twice for stage in stages}.items()
+            for name, mend in {stage.name: stage.duplicate_hint for stage in stages}.items()
             if counts[name] > 1
         ]
         return problems

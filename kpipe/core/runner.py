@@ -29,13 +29,13 @@ from kpipe.core.stage import Context, Stage
 from kpipe.core.store import Entry, Store, disk_watched
 from kpipe.errors import DataError, KpipeError
 
-__all__ = ["Result", "Step", "plan", "run", "run_folder"]
+__all__ = ["PlannedStage", "Result", "plan", "run", "run_folder"]
 
 Status = Literal["cached", "continues", "runs", "waits"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class PlannedStage:
     """What would happen to one stage.
 
     Attributes:
@@ -110,7 +110,7 @@ class _Walk:
                     kind: [entry.digest for entry in found] for kind, found in self.inputs().items()
                 },
                 "distributions": {
-                    name: importlib.metadata.version(name) for name in stage.distributions
+                    name: importlib.metadata.version(name) for name in stage.packages
                 },
             },
             where=stage.name,
@@ -118,7 +118,7 @@ class _Walk:
         return about
 
 
-def plan(pipeline: Pipeline, root: Path) -> list[Step]:
+def plan(pipeline: Pipeline, root: Path) -> list[PlannedStage]:
     """What `run` would do now, stage by stage, and why.
 
     Args:
@@ -131,17 +131,19 @@ def plan(pipeline: Pipeline, root: Path) -> list[Step]:
         for stage in pipeline.stages:
             entry = None
             if unknown := walk.unknown():
-                step = Step(stage.name, "waits", f"for {', '.join(unknown)}")
+                step = PlannedStage(stage.name, "waits", f"for {', '.join(unknown)}")
             else:
                 about = walk.about()
                 key = fingerprint(about)
                 entry = store.find(key)
                 if entry:
-                    step = Step(stage.name, "cached", f"made from the same content: {key[:12]}")
+                    step = PlannedStage(
+                        stage.name, "cached", f"made from the same content: {key[:12]}"
+                    )
                 elif store.has_partial(key):
-                    step = Step(stage.name, "continues", "was cut off before it finished")
+                    step = PlannedStage(stage.name, "continues", "was cut off before it finished")
                 else:
-                    step = Step(stage.name, "runs", _why(store, about))
+                    step = PlannedStage(stage.name, "runs", _why(store, about))
             walk.entries.append(entry)
             steps.append(step)
     return steps

@@ -85,8 +85,8 @@ class Stage(ABC):
     gives: ClassVar[tuple[str, ...]] = ()
     publishes: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
-    distributions: ClassVar[tuple[str, ...]] = ()
-    twice: ClassVar[str] = "keep one"
+    packages: ClassVar[tuple[str, ...]] = ()
+    duplicate_hint: ClassVar[str] = "keep one"
 
     @property
     def name(self) -> str:
@@ -101,7 +101,7 @@ class Stage(ABC):
         """Files and folders outside the pipeline that it reads; they are part of its key."""
         return ()
 
-    def problems(self) -> list[str]:
+    def validation_errors(self) -> list[str]:
         """What is wrong with the configuration, one sentence each; empty when all is well."""
         return check_fields(self)
 

@@ -7,10 +7,10 @@ from .balancing.resampling import augment_minority as augment_minority
 from .balancing.resampling import oversample as oversample
 from .balancing.resampling import undersample as undersample
 from .balancing.sampling import Sampling as Sampling
+from .balancing.sampling import class_shares as class_shares
 from .balancing.sampling import class_weight as class_weight
-from .balancing.sampling import frequencies as frequencies
 from .loading.contact_sheet import contact_sheet as contact_sheet
-from .loading.dataset import Training as Training
+from .loading.dataset import TrainingOptions as TrainingOptions
 from .loading.dataset import dataset as dataset
 from .loading.dataset import steps as steps
 from .loading.decoding import decode as decode

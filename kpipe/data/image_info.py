@@ -25,7 +25,7 @@ __all__ = [
     "COLORS",
     "THUMBNAIL",
     "UNREADABLE",
-    "Facts",
+    "ImageInfo",
     "read_facts",
     "wrong_extension",
 ]
@@ -64,7 +64,7 @@ _PROMISES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ImageInfo:
     """What one file holds.
 
     Args:
@@ -95,7 +95,9 @@ class Facts:
     thumbnail: bytes = b""
 
 
-def read_facts(path: str, known: Callable[[str], Facts | None] = lambda digest: None) -> Facts:
+def read_facts(
+    path: str, known: Callable[[str], ImageInfo | None] = lambda digest: None
+) -> ImageInfo:
     """Read one file; what is wrong with it is in the facts too.
 
     Args:
@@ -106,13 +108,13 @@ def read_facts(path: str, known: Callable[[str], Facts | None] = lambda digest: 
         if not Path(path).is_file():
             there = Path(path).exists()
             detail = "not a regular file" if there else "there is no such file"
-            return Facts(kind="unreadable file" if there else "missing file", detail=detail)
+            return ImageInfo(kind="unreadable file" if there else "missing file", detail=detail)
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
             facts = known(digest) or _decoded(file, Path(path).suffix)
     except (OSError, ValueError) as error:
-        return Facts(kind="unreadable file", detail=f"{type(error).__name__}: {error}")
+        return ImageInfo(kind="unreadable file", detail=f"{type(error).__name__}: {error}")
     return replace(facts, sha256=digest)
 
 
@@ -126,16 +128,16 @@ def wrong_extension(path: str, format: str) -> str:
     return f"holds {format}" if promised and format not in promised else ""
 
 
-def _decoded(file: BinaryIO, suffix: str) -> Facts:
+def _decoded(file: BinaryIO, suffix: str) -> ImageInfo:
     try:
         header, image = read_photo(file, suffix, at_least=THUMBNAIL)
     except Unreadable as error:
-        return Facts(kind=error.kind, detail=error.detail)
+        return ImageInfo(kind=error.kind, detail=error.detail)
     # Whole factors first, which is fast; the filter then keeps shrunk copies in step with the
     # photo, to a fraction of a pixel.
     square = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.HAMMING, reducing_gap=2.0)
     grey = square.convert("L")
-    return Facts(
+    return ImageInfo(
         format=header.format,
         mode=header.mode,
         orientation=header.orientation,

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["Progress", "in_threads"]
+__all__ = ["ProgressCallback", "in_threads"]
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -20,7 +20,7 @@ _AHEAD = 256
 def in_threads(
     function: Callable[[_Item], _Result],
     items: Sequence[_Item],
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Iterator[_Result]:
     """Results of `function`, in the order of the items.
 

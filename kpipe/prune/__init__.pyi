@@ -1,7 +1,7 @@
 from .dependencies.dependency_graph import Group as Group
 from .dependencies.macs import count_macs as count_macs
 from .dependencies.macs import count_params as count_params
-from .dependencies.macs import reach as reach
+from .dependencies.macs import prunable_fraction as prunable_fraction
 from .dependencies.registry import register as register
 from .dependencies.rules import Channels as Channels
 from .dependencies.rules import Cut as Cut

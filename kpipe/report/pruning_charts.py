@@ -80,7 +80,7 @@ def sensitivity_map(scan: dict[str, Any]) -> str:
 
     Args:
         scan: `whole`, the accuracy of the model as it was; `scores`, group -> {share: accuracy};
-            `ceilings`, group -> the largest share that may go.
+            `max_pruning_ratio`, group -> the largest share that may go.
     """
     names = list(scan["scores"])
     shares = list(next(iter(scan["scores"].values())))
@@ -95,7 +95,7 @@ def sensitivity_map(scan: dict[str, Any]) -> str:
                 axes.text(
                     column, place, f"{value:.0%}", ha="center", va="center", fontsize=7, color=color
                 )
-                if float(share) == scan["ceilings"][name]:
+                if float(share) == scan["max_pruning_ratio"][name]:
                     axes.plot(
                         [column + 0.5] * 2, [place - 0.5, place + 0.5], color=RED, linewidth=3
                     )

@@ -53,7 +53,7 @@ class Augment(Stage):
     needs: ClassVar = ("data",)
     gives: ClassVar = ("augmentation",)
     version: ClassVar = 2
-    distributions: ClassVar = ("keras", "keras-cv", "pillow", "tensorflow")
+    packages: ClassVar = ("keras", "keras-cv", "pillow", "tensorflow")
 
     flip: Literal["horizontal", "vertical", "horizontal_and_vertical", ""] = "horizontal"
     rotate: Annotated[float, Between(0, 0.5)] = 0.05
@@ -77,8 +77,8 @@ class Augment(Stage):
     cut_mix: Off | Annotated[float, Between(0.05, 1)] = 0.0
     fourier_mix: Alpha = 0.0
 
-    def problems(self) -> list[str]:
-        problems = super().problems()
+    def validation_errors(self) -> list[str]:
+        problems = super().validation_errors()
         beside = [name for name in ("saturation", "hue") if getattr(self, name)]
         if not problems and self.color and beside:
             problems.append(

@@ -36,8 +36,10 @@ class Balance(Stage):
     needs: ClassVar = ("data",)
     gives: ClassVar = ("balance",)
     version: ClassVar = 2
-    distributions: ClassVar = ("scikit-learn",)
-    twice: ClassVar = "keep one; for sampling and weights together, declare and_class_weight=True"
+    packages: ClassVar = ("scikit-learn",)
+    duplicate_hint: ClassVar = (
+        "keep one; for sampling and weights together, declare and_class_weight=True"
+    )
 
     method: Literal["class_weight", "oversample", "undersample", "augment_minority"] = (
         "class_weight"
@@ -52,8 +54,8 @@ class Balance(Stage):
         """Whether classes get weights in the loss."""
         return self.method == "class_weight" or self.and_class_weight
 
-    def problems(self) -> list[str]:
-        return super().problems() or self._idle_fields()
+    def validation_errors(self) -> list[str]:
+        return super().validation_errors() or self._idle_fields()
 
     def _idle_fields(self) -> list[str]:
         """Fields that the method does not use; a value that is the default's cannot be told."""
@@ -73,7 +75,7 @@ class Balance(Stage):
     def run(self, context: Context) -> None:
         import numpy as np
 
-        from kpipe.data import Manifest, Sampling, class_weight, frequencies
+        from kpipe.data import Manifest, Sampling, class_shares, class_weight
         from kpipe.data.balancing.sampling import counted
 
         manifest = Manifest.load(context.newest("data"))
@@ -87,7 +89,7 @@ class Balance(Stage):
             # On what sampling leaves, so that nothing is made up for twice.
             left = np.repeat(list(shown), list(shown.values()))
             weights = class_weight(left, manifest.classes, self.weighting, self.beta)
-        before, after = frequencies(labels), frequencies(labels, sampling, weights)
+        before, after = class_shares(labels), class_shares(labels, sampling, weights)
         told = ", ".join(
             f"{name} {before[i]:.1%} -> {after[i]:.1%} ({_told(int(counts[i]), shown[i])}"
             + (f", x{weights[i]:.2f})" if weights else ")")

@@ -18,12 +18,12 @@ from kpipe.errors import DataError
 if TYPE_CHECKING:
     from kpipe.data import Manifest
 
-__all__ = ["MEMORY", "Data"]
+__all__ = ["IMAGE_CACHE", "Data"]
 
 # No split may be empty: training looks at the second, the proof of the exported files at the third.
 Part = Annotated[float, Between(0, 1, strict=True)]
 # What photos were found to hold, in the folder that all runs share.
-MEMORY = "photos.sqlite"
+IMAGE_CACHE = "photos.sqlite"
 _SHOWN = 3
 
 
@@ -53,7 +53,7 @@ class Data(Stage):
     publishes: ClassVar = ("manifest.csv",)
     # 2: a photo's split is decided by its content alone.
     version: ClassVar = 2
-    distributions: ClassVar = ("imagehash", "pandas", "pillow")
+    packages: ClassVar = ("imagehash", "pandas", "pillow")
 
     source: str | tuple[str, ...]
     image_size: Annotated[int, Between(16, 4096)] = 224
@@ -86,8 +86,8 @@ class Data(Stage):
         """Whether the source is a CSV rather than a folder."""
         return bool(self.image or self.label)
 
-    def problems(self) -> list[str]:
-        problems = super().problems()
+    def validation_errors(self) -> list[str]:
+        problems = super().validation_errors()
         if not self.source:
             problems.append(f"source={self.source!r}: expected the path of a folder or CSV")
         if self.is_table and not (self.image and self.label):
@@ -125,21 +125,21 @@ class Data(Stage):
         self,
         *,
         max_unreadable: float | None,
-        memory: Path | None,
+        cache: Path | None,
         progress: Callable[[int, int], None] | None,
     ) -> Manifest:
         """The photos, as they lie in the source: neither split nor decoded.
 
         Args:
             max_unreadable: as the field; None refuses nothing, for an audit.
-            memory: an SQLite file in which to remember what photos hold.
+            cache: an SQLite file in which to remember what photos hold.
             progress: called as `progress(done, total)`.
         """
         from kpipe.data import from_csv, from_folder
 
         how: dict[str, Any] = {
             "max_unreadable": max_unreadable,
-            "memory": memory,
+            "cache": cache,
             "progress": progress,
         }
         if not self.is_table:
@@ -165,13 +165,13 @@ class Data(Stage):
 
             return tell
 
-        memory = context.shared / MEMORY if context.shared else None
+        cache = context.shared / IMAGE_CACHE if context.shared else None
         manifest = self.manifest(
             max_unreadable=self.max_unreadable,
-            memory=memory,
+            cache=cache,
             progress=progress("reading photos"),
         )
-        found = audit(manifest, memory=memory, progress=progress("looking at photos")).problems
+        found = audit(manifest, cache=cache, progress=progress("looking at photos")).problems
         # What lies in several splits is told as it is set aside.
         found = found[found["kind"] != "duplicates cross splits"]
         told = [found, problem_table(converted(manifest, self.background))]

@@ -35,7 +35,7 @@ class Ensemble(Stage):
 
     needs: ClassVar = ("data", "model", "balance?", "augmentation?")
     gives: ClassVar = ("ensemble",)
-    distributions: ClassVar = ("keras", "tensorflow")
+    packages: ClassVar = ("keras", "tensorflow")
 
     members: Annotated[int, Between(2, 20)] = 3
     combine: Literal["average", "vote"] = "average"

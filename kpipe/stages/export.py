@@ -59,7 +59,7 @@ class Export(Stage):
         "metrics.json",
         "model_card.md",
     )
-    distributions: ClassVar = ("keras", "tensorflow", "ai-edge-litert", "flatbuffers")
+    packages: ClassVar = ("keras", "tensorflow", "ai-edge-litert", "flatbuffers")
 
     quantize: Literal["int8", "mixed", "float16", "dynamic"] | None = "int8"
     tolerance: Annotated[float, Between(0, 1)] = 0.01
@@ -77,7 +77,7 @@ class Export(Stage):
             begin(context.seed)
             about = read_about(folder)
             model = load_model(folder)
-            reference = model.predict(photos.finite("test", _BATCH), verbose=0)
+            reference = model.predict(photos.evaluation_dataset("test", _BATCH), verbose=0)
             forms: list[tuple[str | None, str]] = [(None, f"{_slug(about['title'])}.tflite")]
             if folder == last:
                 forms = [*(forms if self.quantize else []), (self.quantize, "model.tflite")]

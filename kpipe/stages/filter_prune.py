@@ -3,7 +3,7 @@
 model folder := what `kpipe.stages.shared.model_folder` says, and
                 pruning.json  {"target", "latency_of", "stopped",
                                "rounds": [one row of `kpipe.prune.Round` each],
-                               "sensitivity": {"whole", "scores", "ceilings"} or None}
+                               "sensitivity": {"whole", "scores", "max_pruning_ratio"} or None}
 """
 
 from __future__ import annotations
@@ -60,16 +60,16 @@ class FilterPrune(Stage):
         sensitivity: validation accuracy, in [0, 1], that the removal of filters of one group alone
             may cost before any retraining; a scan of all groups finds how many that are. None
             limits no group.
-        multiple: filters left in a group are a multiple of it.
-        floor: the share of each group's filters that stay in any case.
+        round_to: filters left in a group are a multiple of it.
+        min_filters_fraction: the share of each group's filters that stay in any case.
         blocks: whether residual blocks may go as a whole for `latency_ms`; with `sensitivity`,
             which limits the groups in them, those that it scanned stay.
         epochs: of retraining after each round but the last.
         last_epochs: of retraining after the last round. Of each retraining, the epoch of the lowest
             validation loss is kept.
-        distill_answers: what the answers of the unpruned network weigh beside the labels in the
+        soft_target_weight: what the answers of the unpruned network weigh beside the labels in the
             loss of the retraining, 0 or more; see `kpipe.train.Distiller`.
-        distill_features: what its features weigh, 0 or more: 40, with answers of 4, where
+        feature_weight: what its features weigh, 0 or more: 40, with answers of 4, where
             photos are mixed and the network was trained as a whole; not where only its last
             layers were.
         optimizer: of the retraining; all layers train, but for normalizations that were frozen.
@@ -80,7 +80,7 @@ class FilterPrune(Stage):
     needs: ClassVar = ("data", "model", "balance?", "augmentation?")
     gives: ClassVar = ("model",)
     publishes: ClassVar = ("model.keras",)
-    distributions: ClassVar = ("keras", "tensorflow")
+    packages: ClassVar = ("keras", "tensorflow")
 
     criterion: Literal[
         "apoz",
@@ -100,13 +100,13 @@ class FilterPrune(Stage):
     rounds: Annotated[int, Between(1)] = 4
     tolerance: Part | None = None
     sensitivity: Part | None = None
-    multiple: Annotated[int, Between(1)] = 8
-    floor: Part = 0.1
+    round_to: Annotated[int, Between(1)] = 8
+    min_filters_fraction: Part = 0.1
     blocks: bool = True
     epochs: Annotated[int, Between(1)] = 1
     last_epochs: Annotated[int, Between(1)] = 6
-    distill_answers: Weight = 1.0
-    distill_features: Weight = 0.0
+    soft_target_weight: Weight = 1.0
+    feature_weight: Weight = 0.0
     optimizer: OPTIMIZERS = "adam"
     learning_rate: Rate = 5e-4
     # Small batches: after a removal, the number of steps is what is missing.
@@ -119,10 +119,10 @@ class FilterPrune(Stage):
         given = {name: value for name, value in asked.items() if value is not None}
         return given or {"macs": 0.5}
 
-    def problems(self) -> list[str]:
+    def validation_errors(self) -> list[str]:
         given = ", ".join(f"{name}={value}" for name, value in self.target.items())
         contradiction = f"{given}: one target is enough" if len(self.target) > 1 else ""
-        return super().problems() or [contradiction] * bool(contradiction)
+        return super().validation_errors() or [contradiction] * bool(contradiction)
 
     def run(self, context: Context) -> None:
         if is_saved(context.folder):
@@ -137,7 +137,7 @@ class FilterPrune(Stage):
         labels = photos.manifest.labels("validation")
 
         def answers(net: keras.Model) -> np.ndarray:
-            return net.predict(photos.finite("validation"), verbose=0)
+            return net.predict(photos.evaluation_dataset("validation"), verbose=0)
 
         def evaluate(net: keras.Model) -> float:
             return float((answers(net).argmax(axis=1) == labels).mean())
@@ -146,18 +146,18 @@ class FilterPrune(Stage):
             of_photo = keras.losses.sparse_categorical_crossentropy(labels, answers(net))
             return float(np.mean(of_photo))
 
-        scan, ceilings = None, {}
+        scan, max_pruning_ratio = None, {}
         if self.sensitivity is not None:
             scan = self._scan(model, photos, evaluate, context)
-            ceilings = scan.ceilings(self.sensitivity)
-            whole = sum(share == 0 for share in ceilings.values())
+            max_pruning_ratio = scan.max_pruning_ratio(self.sensitivity)
+            whole = sum(share == 0 for share in max_pruning_ratio.values())
             context.journal.record(
                 "note",
-                text=f"sensitivity: {len(ceilings)} groups of filters scanned, {whole} of them "
-                f"lose more than {self.sensitivity:.1%} of accuracy with the smallest share and "
+                text=f"sensitivity: {len(max_pruning_ratio)} groups of filters scanned, {whole} of "
+                f"them lose more than {self.sensitivity:.1%} of accuracy with the smallest share and "
                 "stay whole",
             )
-        result = self._prune(model, photos, evaluate, loss, ceilings, context)
+        result = self._prune(model, photos, evaluate, loss, max_pruning_ratio, context)
         if result.stopped:
             context.journal.record("note", text=f"stopped: {result.stopped}; kept the round before")
         (context.folder / "pruning.json").write_text(
@@ -169,7 +169,7 @@ class FilterPrune(Stage):
                     "rounds": [dataclasses.asdict(row) for row in result.history],
                     "sensitivity": None
                     if scan is None
-                    else {**dataclasses.asdict(scan), "ceilings": ceilings},
+                    else {**dataclasses.asdict(scan), "max_pruning_ratio": max_pruning_ratio},
                 }
             ),
             encoding="utf-8",
@@ -215,14 +215,14 @@ class FilterPrune(Stage):
         photos: Photos,
         evaluate: Evaluate,
         loss: Evaluate,
-        ceilings: dict[str, float],
+        max_pruning_ratio: dict[str, float],
         context: Context,
     ) -> PruneResult:
         from kpipe.lite import latency
         from kpipe.prune import Selection, prune_filters
-        from kpipe.train import FitPlan
+        from kpipe.train import TrainingConfig
 
-        plan = FitPlan(
+        plan = TrainingConfig(
             epochs=self.epochs,
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,
@@ -244,8 +244,8 @@ class FilterPrune(Stage):
                 _training_of(context, number),
                 context.journal,
                 title,
-                answers=self.distill_answers,
-                features=self.distill_features,
+                soft_target_weight=self.soft_target_weight,
+                feature_weight=self.feature_weight,
             )
 
         def tried(done: int, total: int) -> None:
@@ -275,9 +275,9 @@ class FilterPrune(Stage):
             selection=Selection(
                 seed=context.seed,
                 data=sample(photos),
-                multiple=self.multiple,
-                floor=self.floor,
-                ceilings=ceilings,
+                round_to=self.round_to,
+                min_filters_fraction=self.min_filters_fraction,
+                max_pruning_ratio=max_pruning_ratio,
                 blocks=self.blocks,
             ),
             on_round=tell,

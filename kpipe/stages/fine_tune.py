@@ -36,12 +36,12 @@ class FineTune(Stage):
             pretrained layers train after it, else for 0.
         head_learning_rate: the rate in them; None for three times `learning_rate`, since the head
             is new and nothing of it can be lost.
-        views: how many epochs' augmentation the features of the frozen backbone are computed for;
-            0 computes them anew in every epoch.
+        cached_views: how many epochs' augmentation the features of the frozen backbone are
+            computed for; 0 computes them anew in every epoch.
         retrain_last: how many of the backbone's last layers train beside the head, a block that is
             begun included; None for all, 0 for the head alone.
-        unfreeze_in: the number of phases in which these layers are unfrozen, from the top.
-        rate_decay: the factor of the learning rate from a block to the one below it.
+        unfreeze_phases: the number of phases in which these layers are unfrozen, from the top.
+        layer_decay: the factor of the learning rate from a block to the one below it.
         dropout: the share of features dropped before the head.
         label_smoothing: the share of each label that goes to all classes evenly.
         optimizer: the first optimizer.
@@ -56,16 +56,17 @@ class FineTune(Stage):
             keeps the weights themselves.
         patience: epochs without a lower validation loss that end a phase; None for never.
         epochs: epochs after those of the head alone.
-        small_size: pixels of a side at which all this happens, smaller than the photos; None for
+        low_res_size: pixels of a side at which all this happens, smaller than the photos; None for
             that of the photos. Networks halve an image several times: multiples of 32 fit best.
-        finish_epochs: with `small_size`, epochs at full size after that, at a tenth of the rate.
+        full_res_epochs: with `low_res_size`, epochs at full size after that, at a tenth of the
+            rate.
         batch_size: photos in a step.
     """
 
     needs: ClassVar = ("data", "balance?", "augmentation?")
     gives: ClassVar = ("model",)
     publishes: ClassVar = ("model.keras",)
-    distributions: ClassVar = ("keras", "tensorflow")
+    packages: ClassVar = ("keras", "tensorflow")
     version: ClassVar = 3
 
     backbone: str
@@ -73,10 +74,10 @@ class FineTune(Stage):
     weights: str | None = "imagenet"
     head_epochs: Annotated[int, Between(0)] | None = None
     head_learning_rate: Rate | None = None
-    views: Annotated[int, Between(0)] = 4
+    cached_views: Annotated[int, Between(0)] = 4
     retrain_last: Annotated[int, Between(0)] | None = 30
-    unfreeze_in: Count = 1
-    rate_decay: Annotated[float, Between(0.01, 1)] = 1.0
+    unfreeze_phases: Count = 1
+    layer_decay: Annotated[float, Between(0.01, 1)] = 1.0
     dropout: Annotated[float, Between(0, 0.95)] = 0.2
     label_smoothing: Annotated[float, Between(0, 0.95)] = 0.0
     optimizer: OPTIMIZERS = "adam"
@@ -86,11 +87,11 @@ class FineTune(Stage):
     switch_when: Count | Literal["plateau", "swats"] = "plateau"
     switch_learning_rate: Rate | None = None
     swats_tolerance: Rate = 1e-5
-    ema: Share | None = None
+    ema_momentum: Share | None = None
     patience: Count | None = None
     epochs: Count = 20
-    small_size: Annotated[int, Between(16)] | None = None
-    finish_epochs: Count = 2
+    low_res_size: Annotated[int, Between(16)] | None = None
+    full_res_epochs: Count = 2
     batch_size: Count = 32
 
     @property
@@ -108,10 +109,10 @@ class FineTune(Stage):
     def sources(self) -> tuple[Path, ...]:
         return () if self.weights in ("imagenet", None) else (Path(str(self.weights)),)
 
-    def problems(self) -> list[str]:
+    def validation_errors(self) -> list[str]:
         from kpipe.train.backbones.catalog import backbone_names
 
-        problems = super().problems()
+        problems = super().validation_errors()
         known = backbone_names()
         if self.backbone not in known:
             problems.append(f"backbone={self.backbone!r}: {nearest(str(self.backbone), known)}")
@@ -120,13 +121,16 @@ class FineTune(Stage):
     def _contradictions(self) -> list[str]:
         """Fields that do not go together, each being right by itself."""
         problems = []
-        if self.unfreeze_in > self.epochs:
+        if self.unfreeze_phases > self.epochs:
             problems.append(
-                f"unfreeze_in={self.unfreeze_in}: each phase needs one of epochs={self.epochs}"
+                f"unfreeze_phases={self.unfreeze_phases}: each phase needs one of "
+                f"epochs={self.epochs}"
             )
-        if self.unfreeze_in > 1 and self.retrain_last == 0:
-            problems.append(f"unfreeze_in={self.unfreeze_in}: retrain_last=0 unfreezes nothing")
-        last_phase = self.epochs - self.epochs // self.unfreeze_in * (self.unfreeze_in - 1)
+        if self.unfreeze_phases > 1 and self.retrain_last == 0:
+            problems.append(
+                f"unfreeze_phases={self.unfreeze_phases}: retrain_last=0 unfreezes nothing"
+            )
+        last_phase = self.epochs - self.epochs // self.unfreeze_phases * (self.unfreeze_phases - 1)
         at_epoch = isinstance(self.switch_when, int) and self.switch_when >= last_phase
         if self.switch_to is not None and at_epoch:
             problems.append(

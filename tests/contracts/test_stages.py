@@ -85,10 +85,10 @@ CHANGES: dict[str, dict[str, Any]] = {
         "weights": None,
         "head_epochs": 3,
         "head_learning_rate": 0.01,
-        "views": 2,
+        "cached_views": 2,
         "retrain_last": None,
-        "unfreeze_in": 2,
-        "rate_decay": 0.9,
+        "unfreeze_phases": 2,
+        "layer_decay": 0.9,
         "dropout": 0.5,
         "label_smoothing": 0.1,
         "optimizer": "adamw",
@@ -98,11 +98,11 @@ CHANGES: dict[str, dict[str, Any]] = {
         "switch_learning_rate": 0.01,
         "swats_tolerance": 1e-9,
         "schedule": "step",
-        "ema": 0.99,
+        "ema_momentum": 0.99,
         "patience": 3,
         "epochs": 9,
-        "small_size": 64,
-        "finish_epochs": 1,
+        "low_res_size": 64,
+        "full_res_epochs": 1,
         "batch_size": 8,
     },
     "Ensemble": {"members": 2, "combine": "vote"},
@@ -113,13 +113,13 @@ CHANGES: dict[str, dict[str, Any]] = {
         "rounds": 2,
         "tolerance": 0.02,
         "sensitivity": 0.05,
-        "multiple": 4,
+        "round_to": 4,
         "floor": 0.2,
         "blocks": False,
         "epochs": 2,
         "last_epochs": 3,
-        "distill_answers": 0.0,
-        "distill_features": 1.0,
+        "soft_target_weight": 0.0,
+        "feature_weight": 1.0,
         "optimizer": "sgd",
         "learning_rate": 0.1,
         "batch_size": 8,
@@ -129,8 +129,8 @@ CHANGES: dict[str, dict[str, Any]] = {
         "schedule": "constant",
         "epochs": 1,
         "last_epochs": 2,
-        "distill_answers": 2.0,
-        "distill_features": 1.0,
+        "soft_target_weight": 2.0,
+        "feature_weight": 1.0,
         "learning_rate": 0.1,
         "batch_size": 8,
     },
@@ -216,13 +216,13 @@ WRONG = [
     ("FineTune", "head_epochs", -1, "0 or more"),
     ("FineTune", "head_learning_rate", 0.0, "above 0"),
     ("FineTune", "views", 1.5, "whole number"),
-    ("FineTune", "unfreeze_in", 0, "1 or more"),
-    ("FineTune", "rate_decay", 1.5, "between 0.01 and 1"),
+    ("FineTune", "unfreeze_phases", 0, "1 or more"),
+    ("FineTune", "layer_decay", 1.5, "between 0.01 and 1"),
     ("FineTune", "label_smoothing", 1.0, "between 0 and 0.95"),
     ("FineTune", "ema", 1.0, "between 0 and 1"),
     ("FineTune", "patience", 0, "1 or more"),
-    ("FineTune", "small_size", 8, "16 or more"),
-    ("FineTune", "finish_epochs", 0, "1 or more"),
+    ("FineTune", "low_res_size", 8, "16 or more"),
+    ("FineTune", "full_res_epochs", 0, "1 or more"),
     ("FineTune", "schedule", "cosin", "did you mean 'cosine'?"),
     ("FineTune", "epochs", 0, "1 or more"),
     ("FineTune", "epochs", True, "a whole number"),
@@ -240,8 +240,8 @@ WRONG = [
     ("FilterPrune", "multiple", 0, "1 or more"),
     ("FilterPrune", "floor", 1.1, "between 0 and 1"),
     ("FilterPrune", "blocks", 1, "True or False"),
-    ("FilterPrune", "distill_answers", -1, "0 or more"),
-    ("FilterPrune", "distill_features", "much", "0 or more"),
+    ("FilterPrune", "soft_target_weight", -1, "0 or more"),
+    ("FilterPrune", "feature_weight", "much", "0 or more"),
     ("FilterPrune", "rounds", 0, "1 or more"),
     ("FilterPrune", "epochs", None, "a whole number"),
     ("FilterPrune", "last_epochs", 0, "1 or more"),
@@ -253,8 +253,8 @@ WRONG = [
     ("MagnitudePrune", "schedule", "linear", "'constant'"),
     ("MagnitudePrune", "epochs", "2", "a whole number"),
     ("MagnitudePrune", "last_epochs", -1, "0 or more"),
-    ("MagnitudePrune", "distill_answers", -0.5, "0 or more"),
-    ("MagnitudePrune", "distill_features", NAN, "0 or more"),
+    ("MagnitudePrune", "soft_target_weight", -0.5, "0 or more"),
+    ("MagnitudePrune", "feature_weight", NAN, "0 or more"),
     ("MagnitudePrune", "learning_rate", 0, "above 0"),
     ("MagnitudePrune", "batch_size", -4, "1 or more"),
     ("ClusterWeights", "clusters", 1, "2 or more"),
@@ -322,21 +322,21 @@ def test_its_fingerprint_changes_with_every_field(example: Stage) -> None:
 
 
 def test_it_has_no_problems_with_valid_values(example: Stage) -> None:
-    assert example.problems() == []
-    assert changed(example, **CHANGES[example.name]).problems() == []
+    assert example.validation_errors() == []
+    assert changed(example, **CHANGES[example.name]).validation_errors() == []
 
 
 @pytest.mark.parametrize(("name", "field", "value", "words"), WRONG)
 def test_a_bad_value_is_named_with_what_is_right(
     name: str, field: str, value: Any, words: str
 ) -> None:
-    problems = changed(EXAMPLES[name], **{field: value}).problems()
+    problems = changed(EXAMPLES[name], **{field: value}).validation_errors()
     assert any(field in problem and words in problem for problem in problems), problems
 
 
 def test_every_bad_value_is_named_at_once() -> None:
     bad = FineTune("MobilNetV2", epochs=0, optimizer="adm", batch_size=True)
-    told = "\n".join(bad.problems())
+    told = "\n".join(bad.validation_errors())
     assert all(name in told for name in ("backbone", "epochs", "optimizer", "batch_size"))
 
 
@@ -364,7 +364,7 @@ def test_the_distributions_of_its_key_are_requirements_of_the_package(example: S
     import importlib.metadata
 
     required = " ".join(importlib.metadata.requires("kpipe") or ()).lower()
-    for name in example.distributions:
+    for name in example.packages:
         assert importlib.metadata.version(name)
         assert name in required
 
@@ -429,7 +429,7 @@ def test_the_balance_takes_the_ratios_that_a_sampling_takes(ratio: float) -> Non
         taken = True
     except DataError:
         taken = False
-    assert (Balance("oversample", ratio=ratio).problems() == []) == taken
+    assert (Balance("oversample", ratio=ratio).validation_errors() == []) == taken
 
 
 def test_the_criteria_are_those_of_the_pruning_package() -> None:

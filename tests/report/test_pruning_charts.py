@@ -25,7 +25,7 @@ PRUNING: dict[str, Any] = {
     "sensitivity": {
         "whole": 0.9,
         "scores": {"stem": {"0.25": 0.88, "0.5": 0.52}, "<b>": {"0.25": 0.83, "0.5": 0.11}},
-        "ceilings": {"stem": 0.25, "<b>": 0.0},
+        "max_pruning_ratio": {"stem": 0.25, "<b>": 0.0},
     },
 }  # fmt: skip
 
@@ -70,7 +70,7 @@ def test_the_map_shows_each_score_and_a_line_for_each_ceiling() -> None:
     picture = sensitivity_map(scan)
     for text in ("88%", "52%", "83%", "11%", "25%", "50%", "stem"):
         assert f">{text}</text>" in picture
-    without = sensitivity_map({**scan, "ceilings": {"stem": 0.0, "<b>": 0.0}})
+    without = sensitivity_map({**scan, "max_pruning_ratio": {"stem": 0.0, "<b>": 0.0}})
     assert picture.count("#c2410c") == 1 and without.count("#c2410c") == 0
 
 

@@ -62,11 +62,11 @@ def test_the_stage_takes_what_the_data_package_takes(name: str) -> None:
     outside = [strength.low - 0.01, strength.high + 0.01, float("nan"), "0.1", True]
     for value in inside:
         kind(**{name: value})
-        assert Augment(**{"color": 0, name: value}).problems() == []
+        assert Augment(**{"color": 0, name: value}).validation_errors() == []
     for value in outside:
         with pytest.raises(DataError, match=f"{name}="):
             kind(**{name: value})
-        (problem,) = Augment(**{"color": 0, name: value}).problems()
+        (problem,) = Augment(**{"color": 0, name: value}).validation_errors()
         assert f"{name}=" in problem
 
 
@@ -76,7 +76,7 @@ def test_it_is_refused_where_nothing_after_it_augments() -> None:
 
 
 def test_color_beside_saturation_or_hue_is_refused_by_name() -> None:
-    (problem,) = Augment(saturation=0.2, hue=0.1).problems()
+    (problem,) = Augment(saturation=0.2, hue=0.1).validation_errors()
     for words in ("color=0.1", "saturation", "hue", "write color=0"):
         assert words in problem
-    assert Augment(color=0, saturation=0.2).problems() == []
+    assert Augment(color=0, saturation=0.2).validation_errors() == []

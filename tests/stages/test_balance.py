@@ -10,7 +10,7 @@ import pytest
 from kpipe import Pipeline
 from kpipe.core.journal import Journal
 from kpipe.core.stage import Context
-from kpipe.data import Manifest, Sampling, class_weight, frequencies
+from kpipe.data import Manifest, Sampling, class_shares, class_weight
 from kpipe.errors import DataError, PipelineError
 from kpipe.stages import Augment, Balance, Data, FineTune
 from kpipe.stages.shared.photos import Photos
@@ -104,7 +104,7 @@ def test_what_the_stage_leaves_is_what_the_library_gives(
     assert found["method"] == balance.method
     assert found["sampling"] == (vars(sampling) if sampling else None)
     assert found["class_weight"] == (pytest.approx(list(weights.values())) if weights else None)
-    after = frequencies(labels, sampling, weights)
+    after = class_shares(labels, sampling, weights)
     assert found["frequencies"]["after"] == pytest.approx(list(after.values()))
     before = np.bincount(labels) / len(labels)
     for index, name in enumerate(("blue", "green", "red")):
@@ -145,7 +145,7 @@ def test_a_class_without_training_photos_is_named(perform, data_folder: Path, tm
 
 
 def test_every_balance_has_no_problems(balance: Balance) -> None:
-    assert balance.problems() == []
+    assert balance.validation_errors() == []
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_every_balance_has_no_problems(balance: Balance) -> None:
     ],
 )
 def test_a_field_that_would_do_nothing_is_refused(fields: dict, said: str) -> None:
-    (problem,) = Balance(**fields).problems()
+    (problem,) = Balance(**fields).validation_errors()
     assert said in problem
 
 

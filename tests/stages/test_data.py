@@ -43,9 +43,9 @@ def table(source: Path) -> Path:
 
 
 def digest(stage: Data) -> list[str]:
-    memory = Digests(Path(stage.paths[0]).parent / "digests.sqlite")
-    found = [memory.path(path) for path in stage.sources()]
-    memory.close()
+    cache = Digests(Path(stage.paths[0]).parent / "digests.sqlite")
+    found = [cache.path(path) for path in stage.sources()]
+    cache.close()
     return found
 
 
@@ -95,7 +95,7 @@ def test_a_table_maps_its_labels_and_tells_what_it_leaves_out(perform, table: Pa
         classes={"0.0": "sound", "1": "broken"},
         csv={"sep": ";"},
     )
-    assert stage.problems() == []
+    assert stage.validation_errors() == []
     folder, events = perform(stage)
     manifest = Manifest.load(folder)
     assert manifest.classes == ("broken", "sound")
@@ -194,7 +194,7 @@ def test_a_group_is_not_torn(perform, table: Path) -> None:
 
 
 def test_a_group_needs_a_table(source: Path) -> None:
-    assert "use a CSV" in Data(source, group="session").problems()[0]
+    assert "use a CSV" in Data(source, group="session").validation_errors()[0]
 
 
 def test_a_background_is_under_transparent_pixels(perform, source: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_background_is_under_transparent_pixels(perform, source: Path) -> None
 
 
 def test_a_background_that_is_no_color_is_refused_before_anything_runs(source: Path) -> None:
-    (problem,) = Data(source, background="whit").problems()
+    (problem,) = Data(source, background="whit").validation_errors()
     assert "background='whit'" in problem and "did you mean 'white'?" in problem
 
 

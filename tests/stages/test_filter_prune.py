@@ -87,14 +87,14 @@ def rounds_of(folder: Path) -> list[dict[str, Any]]:
     return json.loads((folder / "pruning.json").read_text())["rounds"]
 
 
-ALONE = {"distill_answers": 0.0, "distill_features": 0.0}
-QUICK: dict[str, Any] = {"rounds": 1, "last_epochs": 1, "multiple": 2, "batch_size": 12}
+ALONE = {"soft_target_weight": 0.0, "feature_weight": 0.0}
+QUICK: dict[str, Any] = {"rounds": 1, "last_epochs": 1, "round_to": 2, "batch_size": 12}
 
 
 def test_without_a_target_half_of_the_work_stays() -> None:
     assert FilterPrune().target == {"macs": 0.5}
     assert FilterPrune(params=0.3).target == {"params": 0.3}
-    (problem,) = FilterPrune(params=0.3, latency_ms=2.0).problems()
+    (problem,) = FilterPrune(params=0.3, latency_ms=2.0).validation_errors()
     assert "params=0.3, latency_ms=2.0: one target is enough" in problem
 
 
@@ -140,7 +140,7 @@ def test_a_scan_sets_ceilings_which_the_rounds_keep(
     stage = FilterPrune(macs=0.6, sensitivity=1.0, **QUICK)
     folder, events = perform(stage, data=data_folder, model=source)
     scan = json.loads((folder / "pruning.json").read_text())["sensitivity"]
-    assert scan["ceilings"] == {"conv2d": 0.75} and set(scan["scores"]) == {"conv2d"}
+    assert scan["max_pruning_ratio"] == {"conv2d": 0.75} and set(scan["scores"]) == {"conv2d"}
     assert 0 <= scan["whole"] <= 1
     notes = [event["text"] for event in events if event["event"] == "note"]
     assert any("1 groups of filters scanned, 0 of them" in note for note in notes)
@@ -173,7 +173,7 @@ def test_a_scan_that_was_made_is_not_made_again(
         FilterPrune(macs=0.6, **QUICK), data=data_folder, model=source, into=tmp_path / "no scan"
     )
     scan = json.loads((folder / "pruning.json").read_text())["sensitivity"]
-    assert scan["ceilings"] == {"conv2d": 0.75}
+    assert scan["max_pruning_ratio"] == {"conv2d": 0.75}
     assert rounds_of(folder)[1]["filters"] == rounds_of(whole)[1]["filters"]
 
 
@@ -214,7 +214,7 @@ def test_the_retraining_learns_from_the_network_as_it_was(
     found = taught(lambda model: model.count_params())
     losses = []
     for weights in ((3.0, 5.0), (0.0, 0.0)):
-        names = dict(zip(("distill_answers", "distill_features"), weights, strict=True))
+        names = dict(zip(("soft_target_weight", "feature_weight"), weights, strict=True))
         stage = FilterPrune(macs=0.6, learning_rate=1e-9, **names, **QUICK)
         folder, _ = perform(stage, data=data_folder, model=source, into=tmp_path / str(weights[0]))
         (row,) = json.loads((folder / "history.json").read_text())
@@ -222,7 +222,7 @@ def test_the_retraining_learns_from_the_network_as_it_was(
     ((small, whole, asked),) = found
     assert small == load_model(folder).count_params()
     assert whole == load_model(source).count_params()
-    assert asked == {"answers": 3.0, "features": 5.0}
+    assert asked == {"soft_target_weight": 3.0, "feature_weight": 5.0}
     # Next to nothing was learned: what is validated is the same, what is trained on is not.
     assert losses[0][1] == pytest.approx(losses[1][1], rel=1e-3)
     assert losses[0][0] != pytest.approx(losses[1][0], rel=1e-2)

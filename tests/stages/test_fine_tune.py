@@ -62,11 +62,11 @@ def test_phases_are_trained_in_order_and_told(perform, data_folder: Path, weight
         weights=str(weights),
         head_epochs=2,
         retrain_last=20,
-        unfreeze_in=2,
-        rate_decay=0.9,
+        unfreeze_phases=2,
+        layer_decay=0.9,
         epochs=5,
         label_smoothing=0.1,
-        ema=0.9,
+        ema_momentum=0.9,
         patience=5,
         switch_to="sgd",
         switch_when=2,
@@ -122,11 +122,14 @@ def test_features_are_told_apart_by_all_that_they_depend_on(
         (phase, _), *_ = plan_phases(recipe, photos, model)
         return phase.features.folder
 
-    same = [folder(), folder(epochs=3, head_epochs=7, learning_rate=0.1, dropout=0.5, ema=0.9)]
+    same = [
+        folder(),
+        folder(epochs=3, head_epochs=7, learning_rate=0.1, dropout=0.5, ema_momentum=0.9),
+    ]
     flipped = dataclasses.replace(photos, augmenter=Augmenter(flip="horizontal"))
     other = [
         folder(flipped),
-        folder(flipped, views=2),
+        folder(flipped, cached_views=2),
         folder(dataclasses.replace(photos, seed=4)),
         folder(dataclasses.replace(photos, origin="other photos")),
         folder(dataclasses.replace(photos, batch_size=9)),
@@ -150,9 +153,9 @@ def test_trained_small_it_ends_at_full_size(photos: Photos, tmp_path: Path) -> N
         alpha=0.35,
         weights=None,
         retrain_last=0,
-        small_size=33,  # odd, so that it pads otherwise than the full size does
+        low_res_size=33,  # odd, so that it pads otherwise than the full size does
         epochs=1,
-        finish_epochs=1,
+        full_res_epochs=1,
     )
     large = dataclasses.replace(photos, images=photos.images.repeat(2, 1).repeat(2, 2))
     train_member(recipe, large, tmp_path, Journal(tmp_path / "journal.jsonl"), "net")
@@ -170,10 +173,10 @@ def test_trained_small_it_ends_at_full_size(photos: Photos, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"unfreeze_in": 3, "epochs": 2}, "unfreeze_in=3"),
-        ({"unfreeze_in": 2, "retrain_last": 0}, "unfreezes nothing"),
+        ({"unfreeze_phases": 3, "epochs": 2}, "unfreeze_phases=3"),
+        ({"unfreeze_phases": 2, "retrain_last": 0}, "unfreezes nothing"),
         ({"switch_to": "sgd", "switch_when": 20}, "has 20 epochs"),
-        ({"switch_to": "sgd", "switch_when": 4, "unfreeze_in": 5}, "has 4 epochs"),
+        ({"switch_to": "sgd", "switch_when": 4, "unfreeze_phases": 5}, "has 4 epochs"),
         ({"switch_to": "adam", "switch_when": "swats"}, "not from 'adam' to 'adam'"),
         (
             {"switch_to": "sgd", "switch_when": "swats", "switch_learning_rate": 0.1},
@@ -182,13 +185,13 @@ def test_trained_small_it_ends_at_full_size(photos: Photos, tmp_path: Path) -> N
     ],
 )
 def test_fields_that_do_not_go_together_are_named(fields: dict, named: str) -> None:
-    (problem,) = FineTune("MobileNet", **fields).problems()
+    (problem,) = FineTune("MobileNet", **fields).validation_errors()
     assert named in problem
 
 
 def test_a_size_that_is_not_smaller_is_refused(perform, data_folder: Path, weights: Path) -> None:
-    stage = FineTune("MobileNet", alpha=0.25, weights=str(weights), small_size=32)
-    with pytest.raises(TrainingError, match="small_size=32"):
+    stage = FineTune("MobileNet", alpha=0.25, weights=str(weights), low_res_size=32)
+    with pytest.raises(TrainingError, match="low_res_size=32"):
         perform(stage, data=data_folder)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from kpipe.train import SWATS, AtEpoch, FeaturePlan, FitPlan, OnPlateau, Phase, Plateau
+from kpipe.train import SWATS, AtEpoch, FeaturePlan, OnPlateau, Phase, Plateau, TrainingConfig
 
-SWITCHING = FitPlan(
+SWITCHING = TrainingConfig(
     epochs=6,
     learning_rate=0.01,
     schedule="cosine",
@@ -15,7 +15,7 @@ SWITCHING = FitPlan(
     switch_when=AtEpoch(3),
     class_weight={0: 1.0, 1: 2.0, 2: 0.5},
 )
-WAITING = FitPlan(
+WAITING = TrainingConfig(
     epochs=6,
     optimizer="rmsprop",
     learning_rate=0.003,
@@ -23,18 +23,18 @@ WAITING = FitPlan(
     switch_when=OnPlateau(patience=2, min_delta=0.2),
 )
 # Averages of the weights, SWATS, and a rate that falls on a plateau.
-PROJECTING = FitPlan(
+PROJECTING = TrainingConfig(
     epochs=6,
     learning_rate=0.01,
     schedule=Plateau(factor=0.3, patience=1, min_delta=0.05),
     switch_to="sgd",
     switch_when=SWATS(tolerance=0.05),
-    ema=0.8,
+    ema_momentum=0.8,
 )
 STOPPED = dataclasses.replace(WAITING, epochs=9, patience=2)  # ends before its last epoch
 PLANS = {"switching": SWITCHING, "waiting": WAITING}
 PHASES = (
-    Phase(FitPlan(epochs=4, learning_rate=0.01), features=FeaturePlan(views=2, seed=3)),
+    Phase(TrainingConfig(epochs=4, learning_rate=0.01), features=FeaturePlan(views=2, seed=3)),
     Phase(SWITCHING, last=2),
     Phase(PROJECTING, last=None),
     Phase(STOPPED, last=None),

@@ -23,12 +23,12 @@ import pandas as pd
 from kpipe.data.auditing.cleaning import clean
 from kpipe.data.auditing.duplicates import duplicate_problems
 from kpipe.data.auditing.spelling import Variant, spelling_variants
-from kpipe.data.image_info import CHANNELS, Facts, wrong_extension
+from kpipe.data.image_info import CHANNELS, ImageInfo, wrong_extension
 from kpipe.data.manifest import Manifest, Problem, problem_table
 from kpipe.data.near_duplicates.grouping import alikeness
-from kpipe.data.reading.image_cache import Memory
+from kpipe.data.reading.image_cache import ImageCache
 from kpipe.data.reading.scanning import facts_of_table, similar, with_thumbnails
-from kpipe.data.threads import Progress
+from kpipe.data.threads import ProgressCallback
 
 __all__ = ["Audit", "audit"]
 
@@ -71,31 +71,31 @@ class Audit:
 def audit(
     manifest: Manifest,
     *,
-    memory: str | Path | None = None,
-    progress: Progress | None = None,
+    cache: str | Path | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Audit:
     """Look for what would spoil a training.
 
     Args:
         manifest: made with `max_unreadable=None`, so that nothing stops at the first finding.
-        memory: the SQLite file that the manifest was made with, so that no photo is read again.
+        cache: the SQLite file that the manifest was made with, so that no photo is read again.
         progress: called as `progress(done, total)` while photos are read.
     """
-    every = facts_of_table(manifest.table, memory, progress)
+    every = facts_of_table(manifest.table, cache, progress)
     told = list(manifest.problems[["path", "kind", "detail"]].itertuples(index=False, name=None))
     told += _of_files(manifest.table, every)
     facts = [fact for fact in every if not fact.kind]
     readable = np.array([not fact.kind for fact in every], bool)
     table = manifest.table[readable].reset_index(drop=True)
     if "similar" not in table:
-        table = table.assign(similar=similar(facts, memory))
+        table = table.assign(similar=similar(facts, cache))
     counts = Counter(table["label"])
     variants = spelling_variants(counts)
     spelt = {variant.label: variant.of for variant in variants if variant.certain}
     merged = table.assign(label=table["label"].replace(spelt))
 
     def alike(rows: Sequence[int], others: Sequence[int]) -> np.ndarray:
-        with Memory(memory) as remembered:
+        with ImageCache(cache) as remembered:
             one, two = (
                 with_thumbnails([facts[row] for row in side], remembered) for side in (rows, others)
             )
@@ -120,7 +120,7 @@ def audit(
     )
 
 
-def _of_files(table: pd.DataFrame, facts: Sequence[Facts]) -> list[Problem]:
+def _of_files(table: pd.DataFrame, facts: Sequence[ImageInfo]) -> list[Problem]:
     """What a manifest that was made elsewhere, or of files that changed since, does not tell."""
     rows = list(zip(table["path"], facts, strict=True))
     found = [(path, fact.kind, fact.detail) for path, fact in rows if fact.kind]
@@ -130,7 +130,7 @@ def _of_files(table: pd.DataFrame, facts: Sequence[Facts]) -> list[Problem]:
     return found
 
 
-def _of_photos(table: pd.DataFrame, facts: Sequence[Facts]) -> list[Problem]:
+def _of_photos(table: pd.DataFrame, facts: Sequence[ImageInfo]) -> list[Problem]:
     width, height = (table[name].to_numpy(float) for name in ("width", "height"))
     short, long = np.minimum(width, height), np.maximum(width, height)
     tiny = min(_TINY_SIDE, _TINY_SHARE * np.median(short)) if len(short) else 0
@@ -175,7 +175,7 @@ def _classes(manifest: Manifest) -> pd.DataFrame:
     return pd.DataFrame({"photos": photos, "share": share}).join(counts)
 
 
-def _statistics(table: pd.DataFrame, facts: Sequence[Facts]) -> dict[str, dict[str, float]]:
+def _statistics(table: pd.DataFrame, facts: Sequence[ImageInfo]) -> dict[str, dict[str, float]]:
     if table.empty:
         return {}
     sizes = {name: table[name].to_numpy(float) for name in ("width", "height")}
@@ -200,7 +200,7 @@ def _statistics(table: pd.DataFrame, facts: Sequence[Facts]) -> dict[str, dict[s
     return found
 
 
-def _channels(facts: Sequence[Facts]) -> np.ndarray:
+def _channels(facts: Sequence[ImageInfo]) -> np.ndarray:
     """(photos, 6) means and deviations."""
     joined = b"".join(fact.channels for fact in facts)
     return np.frombuffer(joined, np.float32).reshape(-1, CHANNELS).astype(float)

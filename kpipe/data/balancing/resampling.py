@@ -3,8 +3,8 @@
     labels   -> positions in them
     manifest -> a manifest of other train rows, those of one photo one after another
 
-What is drawn here stays. In training, `Training(sampling=Sampling(...))` draws anew in each epoch
-instead, so that under-sampling shows every photo over the epochs; the first epoch is this draw.
+What is drawn here stays. In training, `TrainingOptions(sampling=Sampling(...))` draws anew in each
+epoch instead, so that under-sampling shows every photo over the epochs; the first epoch is this draw.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def augment_minority(photos: Rows, ratio: float = 1.0, seed: int = 0) -> Rows:
         positions in the labels, int64 (n,), ascending: the first of equal ones is the photo as it
         is, the others are to be augmented; or a new manifest, in which these are the rows of
         `table.duplicated("path")`. (`dataset` augments every row of a manifest; with
-        `Training(sampling=Sampling("augment_minority"))` the repeats alone.)
+        `TrainingOptions(sampling=Sampling("augment_minority"))` the repeats alone.)
 
     Raises:
         DataError: as `oversample`.

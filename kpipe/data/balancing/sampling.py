@@ -26,7 +26,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from kpipe.errors import DataError, nearest
 
-__all__ = ["Sampling", "class_weight", "counted", "frequencies", "spread"]
+__all__ = ["Sampling", "class_shares", "class_weight", "counted", "spread"]
 
 Method = Literal["oversample", "undersample", "augment_minority"]
 Weighting = Literal["balanced", "effective"]
@@ -163,7 +163,7 @@ class Sampling:
         return copies >= (1 if self.method == "augment_minority" else 0)
 
 
-def frequencies(
+def class_shares(
     labels: ArrayLike,
     sampling: Sampling | None = None,
     class_weight: Mapping[int, float] | None = None,

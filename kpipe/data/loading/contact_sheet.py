@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from kpipe.data.augmentation.augmenter import Augmenter
 from kpipe.data.augmentation.mixing import Mixer
-from kpipe.data.loading.dataset import Training
+from kpipe.data.loading.dataset import TrainingOptions
 from kpipe.data.loading.epochs import draw_photos, mixing_seed
 from kpipe.data.manifest import Manifest
 from kpipe.errors import DataError
@@ -69,7 +69,7 @@ def contact_sheet(
     photos = np.stack([images[row] for row in train[places]])
     cells = [[Image.fromarray(photo)] for photo in photos]
     shares = [[""] for _ in places]
-    training = Training(seed)
+    training = TrainingOptions(seed)
     epochs = draw_photos(manifest, "train", training).batch(len(train)).take(views)
     for number, drawn in epochs.enumerate():
         seeds = tf.gather(drawn["seed"], tf.gather(tf.argsort(drawn["place"]), places))

@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from kpipe.data.augmentation.mixing import Mixer
     from kpipe.data.balancing.sampling import Sampling
 
-__all__ = ["Training", "dataset", "steps"]
+__all__ = ["TrainingOptions", "dataset", "steps"]
 
 _Batch = tuple[tf.Tensor, ...]
 _PARALLEL = tf.data.AUTOTUNE
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingOptions:
     """How the photos are drawn, shuffled and changed, and where in the training to begin.
 
     Args:
@@ -96,7 +96,7 @@ def dataset(
     image_size: ImageSize | None = None,
     batch_size: int = 32,
     images: np.ndarray | None = None,
-    training: Training | None = None,
+    training: TrainingOptions | None = None,
     one_hot: bool = False,
     background: str = "white",
 ) -> tf.data.Dataset:
@@ -139,7 +139,7 @@ def dataset(
         fetch = fetch_decoded(images, rows)
         batches = _with_images(in_batches(photos, count, batch_size), fetch)
     length = -(-count // batch_size)
-    finish = _finish(manifest, split, training or Training(), one_hot, length)
+    finish = _finish(manifest, split, training or TrainingOptions(), one_hot, length)
     made = _mapped(batches.enumerate(), finish)
     known = length if training is None else tf.data.INFINITE_CARDINALITY
     return made.apply(tf.data.experimental.assert_cardinality(known)).prefetch(tf.data.AUTOTUNE)
@@ -154,7 +154,7 @@ def _with_images(data: tf.data.Dataset, fetch: Fetch) -> tf.data.Dataset:
 
 
 def _finish(
-    manifest: Manifest, split: str, training: Training, one_hot: bool, steps_per_epoch: int
+    manifest: Manifest, split: str, training: TrainingOptions, one_hot: bool, steps_per_epoch: int
 ) -> Callable[[tf.Tensor, dict[str, tf.Tensor]], _Batch]:
     """What makes a numbered batch of photos what `fit` sees."""
     labels, classes = tf.constant(manifest.labels(split)), len(manifest.classes)
@@ -178,7 +178,7 @@ def _finish(
     return finish
 
 
-def _weights(training: Training, classes: int) -> tf.Tensor | None:
+def _weights(training: TrainingOptions, classes: int) -> tf.Tensor | None:
     """Of each class, (classes,) float32."""
     if training.class_weight is None:
         return None

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from kpipe.data.manifest import Manifest
-from kpipe.data.threads import Progress, in_threads
+from kpipe.data.threads import ProgressCallback, in_threads
 from kpipe.errors import DataError
 from kpipe.pixels import Unreadable, background_color, fit_photo
 
@@ -89,7 +89,7 @@ def decode(
     manifest: Manifest,
     image_size: ImageSize,
     folder: str | Path,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     background: str = "white",
 ) -> np.ndarray:
     """Decode every photo once, into `folder/images.npy`.

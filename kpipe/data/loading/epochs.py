@@ -24,7 +24,7 @@ from kpipe.data.manifest import Manifest
 
 if TYPE_CHECKING:
     from kpipe.data.balancing.sampling import Sampling
-    from kpipe.data.loading.dataset import Training
+    from kpipe.data.loading.dataset import TrainingOptions
 
 __all__ = [
     "draw_photos",
@@ -42,7 +42,7 @@ def photos_per_epoch(labels: np.ndarray, sampling: Sampling | None) -> int:
     return sum(sampling.targets(labels).values()) if sampling else len(labels)
 
 
-def draw_photos(manifest: Manifest, split: str, training: Training) -> tf.data.Dataset:
+def draw_photos(manifest: Manifest, split: str, training: TrainingOptions) -> tf.data.Dataset:
     """The photos of epoch after epoch, without end.
 
     Args:
@@ -89,7 +89,7 @@ def in_batches(photos: tf.data.Dataset, count: int, batch_size: int) -> tf.data.
 
 
 def photos_of_batch(
-    manifest: Manifest, split: str, training: Training, batch_size: int, batch: int
+    manifest: Manifest, split: str, training: TrainingOptions, batch_size: int, batch: int
 ) -> np.ndarray:
     """Which photos of a split one batch of the first epoch holds: (photos,) int64."""
     count = photos_per_epoch(manifest.labels(split), training.sampling)
@@ -99,7 +99,7 @@ def photos_of_batch(
     return places
 
 
-def mixing_seed(training: Training, steps: int, number: tf.Tensor) -> tf.Tensor:
+def mixing_seed(training: TrainingOptions, steps: int, number: tf.Tensor) -> tf.Tensor:
     """The seed of a batch's mixing.
 
     Args:
@@ -115,7 +115,7 @@ def mixing_seed(training: Training, steps: int, number: tf.Tensor) -> tf.Tensor:
 
 
 def _drawn(
-    training: Training, labels: np.ndarray, epoch: tf.Tensor
+    training: TrainingOptions, labels: np.ndarray, epoch: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Positions, copies and whether to augment, of one epoch's photos: (photos,) each."""
     sampling = training.sampling

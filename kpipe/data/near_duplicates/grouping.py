@@ -17,7 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from threadpoolctl import threadpool_limits
 
-from kpipe.data.image_info import COLORS, THUMBNAIL, Facts
+from kpipe.data.image_info import COLORS, THUMBNAIL, ImageInfo
 from kpipe.data.near_duplicates.candidates import candidates
 from kpipe.data.near_duplicates.comparison import alike, components, correlations
 from kpipe.data.threads import in_threads
@@ -31,7 +31,7 @@ _GREY, _COLORS_APART, _PART_APART = 3.0, 4.0, 0.35
 _BLOCK = 128
 
 
-def representatives(photos: Sequence[Facts]) -> list[str]:
+def representatives(photos: Sequence[ImageInfo]) -> list[str]:
     """The smallest sha256 among the photos that look like each photo.
 
     Args:
@@ -50,7 +50,7 @@ def representatives(photos: Sequence[Facts]) -> list[str]:
     return [str(name) for name in names[smallest[groups]][copy]]
 
 
-def alikeness(photos: Sequence[Facts], others: Sequence[Facts]) -> np.ndarray:
+def alikeness(photos: Sequence[ImageInfo], others: Sequence[ImageInfo]) -> np.ndarray:
     """How alike the photos of each pair are: their correlation, one laid upon the other.
 
     Args:
@@ -63,7 +63,7 @@ def alikeness(photos: Sequence[Facts], others: Sequence[Facts]) -> np.ndarray:
     return np.clip(correlations(_grey(photos), _grey(others)), 0, 1)
 
 
-def _alike_pairs(photos: Sequence[Facts]) -> tuple[np.ndarray, np.ndarray]:
+def _alike_pairs(photos: Sequence[ImageInfo]) -> tuple[np.ndarray, np.ndarray]:
     hashes = np.frombuffer(b"".join(photo.hash for photo in photos), ">u8").astype(np.uint64)
     one, two = candidates(hashes)
     agree = _colors_agree(photos, one, two)
@@ -82,12 +82,12 @@ def _alike_pairs(photos: Sequence[Facts]) -> tuple[np.ndarray, np.ndarray]:
     return one[same], two[same]
 
 
-def _grey(photos: Sequence[Facts]) -> np.ndarray:
+def _grey(photos: Sequence[ImageInfo]) -> np.ndarray:
     joined = b"".join(photo.thumbnail for photo in photos)
     return np.frombuffer(joined, np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL)
 
 
-def _colors_agree(photos: Sequence[Facts], one: np.ndarray, two: np.ndarray) -> np.ndarray:
+def _colors_agree(photos: Sequence[ImageInfo], one: np.ndarray, two: np.ndarray) -> np.ndarray:
     joined = b"".join(photo.colors for photo in photos)
     colors = np.frombuffer(joined, np.uint8).reshape(-1, COLORS**2, 3).astype(np.float32)
     chroma = (colors - colors.mean(2, keepdims=True)).reshape(len(photos), -1)

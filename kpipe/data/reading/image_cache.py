@@ -24,16 +24,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kpipe.data.image_info import Facts
+from kpipe.data.image_info import ImageInfo
 from kpipe.errors import DataError
 
-__all__ = ["Memory", "file_status"]
+__all__ = ["ImageCache", "file_status"]
 
 # Another number, and what was remembered is forgotten: raised with the meaning of a fact.
 _VERSION = 4
 _ANSWERS = 20
 _UNSETTLED_NS = 2_000_000_000
-_COLUMNS = tuple(field.name for field in dataclasses.fields(Facts))
+_COLUMNS = tuple(field.name for field in dataclasses.fields(ImageInfo))
 # Of 20,000 photos 80 megabytes, which few questions need: fetched apart.
 _LARGE = "thumbnail"
 _SMALL = tuple(name for name in _COLUMNS if name != _LARGE)
@@ -41,7 +41,7 @@ _SMALL = tuple(name for name in _COLUMNS if name != _LARGE)
 _KEPT_KINDS = ("", "empty file", "truncated", "undecodable")
 
 
-class Memory:
+class ImageCache:
     """Facts with a memory.
 
     Args:
@@ -62,7 +62,7 @@ class Memory:
             raise _unusable(self._path, error) from error
         self._connection = self._opened()
 
-    def __enter__(self) -> Memory:
+    def __enter__(self) -> ImageCache:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -80,14 +80,14 @@ class Memory:
         )
         return {path: digest for path, status, digest in rows if statuses[path] == status}
 
-    def facts(self, digests: Iterable[str]) -> dict[str, Facts]:
+    def facts(self, digests: Iterable[str]) -> dict[str, ImageInfo]:
         """What is known of some contents but for their thumbnails, by sha256."""
         rows = self._asked(
             f"SELECT {', '.join(_SMALL)} FROM facts"
             " WHERE sha256 IN (SELECT value FROM json_each(?))",
             list(digests),
         )
-        return {row[0]: Facts(**dict(zip(_SMALL, row, strict=True))) for row in rows}
+        return {row[0]: ImageInfo(**dict(zip(_SMALL, row, strict=True))) for row in rows}
 
     def thumbnails(self, digests: Iterable[str]) -> dict[str, bytes]:
         """The thumbnails of some contents, by sha256."""
@@ -97,14 +97,14 @@ class Memory:
         )
         return dict(rows)
 
-    def content(self, digest: str) -> Facts | None:
+    def content(self, digest: str) -> ImageInfo | None:
         """What is known of one content, all of it."""
         rows = self._asked(
             f"SELECT {', '.join(_COLUMNS)} FROM facts"
             " WHERE sha256 IN (SELECT value FROM json_each(?))",
             [digest],
         )
-        return Facts(*rows[0]) if rows else None
+        return ImageInfo(*rows[0]) if rows else None
 
     def answer(self, question: str) -> bytes | None:
         """What was worked out before, if it was."""
@@ -129,7 +129,7 @@ class Memory:
                 (_ANSWERS,),
             )
 
-    def remember(self, found: Iterable[tuple[str, str, Facts]]) -> None:
+    def remember(self, found: Iterable[tuple[str, str, ImageInfo]]) -> None:
         """Keep what was found.
 
         Args:

@@ -11,7 +11,7 @@ from kpipe.data.manifest import Manifest, Problem
 from kpipe.data.reading.lookup import each_once
 from kpipe.data.reading.scanning import scan
 from kpipe.data.reading.tables import further_columns
-from kpipe.data.threads import Progress
+from kpipe.data.threads import ProgressCallback
 from kpipe.errors import DataError
 
 __all__ = ["merge"]
@@ -21,18 +21,18 @@ def merge(
     manifests: Sequence[Manifest],
     *,
     max_unreadable: float | None = 0.05,
-    memory: str | Path | None = None,
-    progress: Progress | None = None,
+    cache: str | Path | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Manifest:
     """One manifest of several, from folders and tables alike.
 
     Classes of one name are one class. The photos are looked at again, since those of one manifest
-    may look like those of another; with a `memory`, that costs little.
+    may look like those of another; with a `cache`, that costs little.
 
     Args:
         manifests: at least one.
         max_unreadable: see `from_dataframe`.
-        memory: see `from_dataframe`.
+        cache: see `from_dataframe`.
         progress: see `from_dataframe`.
 
     Returns:
@@ -59,7 +59,7 @@ def merge(
         classes=(),
         problems=problems,
         max_unreadable=max_unreadable,
-        memory=memory,
+        cache=cache,
         progress=progress,
     )
     found = merged.problems.drop_duplicates(ignore_index=True)

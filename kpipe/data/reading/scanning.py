@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kpipe.data.image_info import THUMBNAIL, UNREADABLE, Facts, read_facts, wrong_extension
+from kpipe.data.image_info import THUMBNAIL, UNREADABLE, ImageInfo, read_facts, wrong_extension
 from kpipe.data.manifest import COLUMNS, FURTHER_FACTS, Manifest, Problem, problem_table
 from kpipe.data.near_duplicates.grouping import representatives
-from kpipe.data.reading.image_cache import Memory, file_status
-from kpipe.data.threads import Progress, in_threads
+from kpipe.data.reading.image_cache import ImageCache, file_status
+from kpipe.data.threads import ProgressCallback, in_threads
 from kpipe.errors import DataError
 
 __all__ = ["facts_of", "facts_of_table", "scan", "similar", "with_thumbnails"]
@@ -40,8 +40,8 @@ def scan(
     classes: Iterable[str],
     problems: Sequence[Problem],
     max_unreadable: float | None,
-    memory: str | Path | None = None,
-    progress: Progress | None = None,
+    cache: str | Path | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Manifest:
     """Read the listed files and make a manifest of those that hold photos.
 
@@ -52,21 +52,21 @@ def scan(
         problems: what was set aside before.
         max_unreadable: largest share of unreadable files, in [0, 1]; None refuses nothing, neither
             these nor classes that cannot be learned.
-        memory: an SQLite file in which to remember what files hold.
+        cache: an SQLite file in which to remember what files hold.
         progress: called as `progress(done, total)`.
 
     Raises:
         DataError: too many unreadable files, no photo, a single class, a class with one photo.
     """
     paths = entries["path"].tolist()
-    facts = facts_of(paths, memory, progress)
+    facts = facts_of(paths, cache, progress)
     found = [*problems, *_told(paths, facts)]
     kept = [not fact.kind for fact in facts]
     if max_unreadable is not None:
         _refuse_unreadable(found, sum(kept), max_unreadable, source)
     photos = [fact for fact in facts if not fact.kind]
     measured = {name: [getattr(fact, name) for fact in photos] for name in _MEASURED}
-    table = entries[np.array(kept, bool)].assign(**measured, similar=similar(photos, memory))
+    table = entries[np.array(kept, bool)].assign(**measured, similar=similar(photos, cache))
     present = tuple(sorted(set(table["label"])))
     found += [
         ("", "class without images", repr(name)) for name in sorted(set(classes) - set(present))
@@ -79,17 +79,17 @@ def scan(
     return Manifest(table.astype(kinds), present, problem_table(found))
 
 
-def similar(photos: Sequence[Facts], memory: str | Path | None = None) -> list[str]:
+def similar(photos: Sequence[ImageInfo], cache: str | Path | None = None) -> list[str]:
     """`representatives` of the photos, worked out once for the same contents.
 
     Args:
         photos: readable ones, in any order.
-        memory: an SQLite file in which to remember it.
+        cache: an SQLite file in which to remember it.
     """
     digests = sorted({photo.sha256 for photo in photos})
     place = {digest: number for number, digest in enumerate(digests)}
     question = f"similar {hashlib.sha256(''.join(digests).encode()).hexdigest()}"
-    with Memory(memory) as remembered:
+    with ImageCache(cache) as remembered:
         answer = remembered.answer(question)
         if answer is None:
             names = [photo.sha256 for photo in photos]
@@ -101,9 +101,9 @@ def similar(photos: Sequence[Facts], memory: str | Path | None = None) -> list[s
     return [digests[representative[place[photo.sha256]]] for photo in photos]
 
 
-def with_thumbnails(photos: Sequence[Facts], memory: Memory) -> list[Facts]:
+def with_thumbnails(photos: Sequence[ImageInfo], cache: ImageCache) -> list[ImageInfo]:
     """The same facts, with the thumbnails that the memory holds."""
-    kept = memory.thumbnails({photo.sha256 for photo in photos if not photo.thumbnail})
+    kept = cache.thumbnails({photo.sha256 for photo in photos if not photo.thumbnail})
     # Lost with a memory that was damaged this moment, a thumbnail is like no other.
     flat = bytes(THUMBNAIL**2)
     return [
@@ -114,17 +114,17 @@ def with_thumbnails(photos: Sequence[Facts], memory: Memory) -> list[Facts]:
 
 def facts_of(
     paths: Sequence[str],
-    memory: str | Path | None = None,
-    progress: Progress | None = None,
-) -> list[Facts]:
+    cache: str | Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> list[ImageInfo]:
     """What each file holds, read where it is not remembered.
 
     Args:
         paths: of the files, absolute.
-        memory: an SQLite file in which to remember it.
+        cache: an SQLite file in which to remember it.
         progress: called as `progress(done, total)`.
     """
-    with Memory(memory) as remembered:
+    with ImageCache(cache) as remembered:
         statuses = {path: file_status(path) for path in paths}
         digests = remembered.digests(statuses)
         known = remembered.facts(set(digests.values()))
@@ -132,14 +132,14 @@ def facts_of(
         unread = [path for path in statuses if path not in found]
         done = len(paths) - len(unread)
 
-        def read(path: str) -> Facts:
+        def read(path: str) -> ImageInfo:
             return read_facts(path, remembered.content)
 
         def further(place: int, _: int) -> None:
             if progress is not None:
                 progress(done + place, len(paths))
 
-        news: list[tuple[str, str, Facts]] = []
+        news: list[tuple[str, str, ImageInfo]] = []
         for path, facts in zip(unread, in_threads(read, unread, further), strict=True):
             found[path] = facts
             news.append((path, statuses[path], facts))
@@ -152,26 +152,26 @@ def facts_of(
 
 def facts_of_table(
     table: pd.DataFrame,
-    memory: str | Path | None = None,
-    progress: Progress | None = None,
-) -> list[Facts]:
+    cache: str | Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> list[ImageInfo]:
     """What each row's photo holds, read where its content is not remembered.
 
     Args:
         table: path and sha256 of each photo.
-        memory: an SQLite file in which to remember it.
+        cache: an SQLite file in which to remember it.
         progress: called as `progress(done, total)`.
     """
     digests = table["sha256"].tolist()
-    with Memory(memory) as remembered:
+    with ImageCache(cache) as remembered:
         known = remembered.facts(set(digests))
     rows = list(zip(table["path"], digests, strict=True))
     paths = [path for path, digest in rows if digest not in known]
-    read = dict(zip(paths, facts_of(paths, memory, progress) if paths else [], strict=True))
+    read = dict(zip(paths, facts_of(paths, cache, progress) if paths else [], strict=True))
     return [known[digest] if digest in known else read[path] for path, digest in rows]
 
 
-def _told(paths: Sequence[str], facts: Sequence[Facts]) -> list[Problem]:
+def _told(paths: Sequence[str], facts: Sequence[ImageInfo]) -> list[Problem]:
     found = []
     for path, fact in zip(paths, facts, strict=True):
         if fact.kind:

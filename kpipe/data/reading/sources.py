@@ -24,7 +24,7 @@ from kpipe.data.reading.tables import (
     refuse_missing_columns,
     table_entries,
 )
-from kpipe.data.threads import Progress
+from kpipe.data.threads import ProgressCallback
 from kpipe.errors import DataError
 
 __all__ = ["from_csv", "from_dataframe", "from_folder", "photos_of_csv"]
@@ -36,8 +36,8 @@ def from_folder(
     root: _Several,
     *,
     max_unreadable: float | None = 0.05,
-    memory: str | Path | None = None,
-    progress: Progress | None = None,
+    cache: str | Path | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Manifest:
     """Photos in class folders.
 
@@ -47,7 +47,7 @@ def from_folder(
             below their class folder. Of several roots, class folders of one name are one class.
         max_unreadable: largest share of files that may be unreadable, in [0, 1]. None refuses
             nothing, neither these files nor classes that cannot be learned: for an audit.
-        memory: an SQLite file in which to remember what each file holds.
+        cache: an SQLite file in which to remember what each file holds.
         progress: called as `progress(done, total)` while the files are read.
 
     Returns:
@@ -69,7 +69,7 @@ def from_folder(
         classes={label for _, label, _ in listed},
         problems=problems,
         max_unreadable=max_unreadable,
-        memory=memory,
+        cache=cache,
         progress=progress,
     )
 
@@ -82,8 +82,8 @@ def from_csv(
     root: str | Path | None = None,
     classes: Mapping[Any, str] | None = None,
     max_unreadable: float | None = 0.05,
-    memory: str | Path | None = None,
-    progress: Progress | None = None,
+    cache: str | Path | None = None,
+    progress: ProgressCallback | None = None,
     **options: Any,
 ) -> Manifest:
     """Photos listed in a CSV or TSV file.
@@ -100,7 +100,7 @@ def from_csv(
         root: folder that relative files are under; without it, the folder of the table.
         classes: see `from_dataframe`.
         max_unreadable: see `from_dataframe`.
-        memory: see `from_dataframe`.
+        cache: see `from_dataframe`.
         progress: see `from_dataframe`.
         **options: passed on to `pandas.read_csv`, such as `sep`, `names`, `encoding`.
 
@@ -116,7 +116,7 @@ def from_csv(
         classes=classes.values() if classes else (),
         problems=problems,
         max_unreadable=max_unreadable,
-        memory=memory,
+        cache=cache,
         progress=progress,
     )
 
@@ -129,8 +129,8 @@ def from_dataframe(
     root: str | Path | None = None,
     classes: Mapping[Any, str] | None = None,
     max_unreadable: float | None = 0.05,
-    memory: str | Path | None = None,
-    progress: Progress | None = None,
+    cache: str | Path | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Manifest:
     """Photos listed in a table.
 
@@ -153,7 +153,7 @@ def from_dataframe(
             one label). Without it, every label is a class.
         max_unreadable: largest share of files that may be missing or unreadable, in [0, 1]. None
             refuses nothing, neither these files nor classes that cannot be learned: for an audit.
-        memory: an SQLite file in which to remember what each file holds.
+        cache: an SQLite file in which to remember what each file holds.
         progress: called as `progress(done, total)` while the files are read.
 
     Returns:
@@ -171,7 +171,7 @@ def from_dataframe(
         classes=classes.values() if classes else (),
         problems=problems,
         max_unreadable=max_unreadable,
-        memory=memory,
+        cache=cache,
         progress=progress,
     )
 

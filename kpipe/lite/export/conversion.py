@@ -68,7 +68,7 @@ def convert(
     quantize: str | None = None,
     calibration: Iterable[Any] | None = None,
     *,
-    ends: str = "uint8",
+    io_dtype: str = "uint8",
 ) -> bytes:
     """Convert an image classifier to TFLite, with builtin operations only.
 
@@ -78,8 +78,8 @@ def convert(
         quantize: None, "float16", "dynamic", "mixed" or "int8"; see the table above.
         calibration: for "int8": images (height, width, 3) or batches (n, height, width, 3) in
             [0, 255], a few hundred from the training split. Read once, kept in memory.
-        ends: of an "int8" file: "uint8" pixels in and probabilities out, or "float32" for an app
-            that has floats; the arithmetic between is the same.
+        io_dtype: of an "int8" file: "uint8" pixels in and probabilities out, or "float32" for an
+            app that has floats; the arithmetic between is the same.
 
     Returns:
         The content of a `.tflite` file with one signature, "serving_default": image ->
@@ -95,11 +95,11 @@ def convert(
             expected="None, " + ", ".join(map(repr, _MODES)),
             fix=nearest(str(quantize), _MODES),
         )
-    if ends not in _ENDS:
+    if io_dtype not in _ENDS:
         raise ExportError(
-            f"unknown ends {ends!r}",
+            f"unknown ends {io_dtype!r}",
             expected=", ".join(map(repr, _ENDS)),
-            fix=nearest(str(ends), _ENDS),
+            fix=nearest(str(io_dtype), _ENDS),
         )
     if quantize == "mixed":
         return mixed(convert(model))
@@ -109,8 +109,8 @@ def convert(
         return content
     images = calibration_images(calibration, input_shape(model))
     with said_of(model):
-        content = quantized(refined(calibrated(model, images), images), ends=ends)
-    if ends == "uint8":
+        content = quantized(refined(calibrated(model, images), images), io_dtype=io_dtype)
+    if io_dtype == "uint8":
         refuse_other_than_raw_pixels(content)
     else:
         LiteModel(content)

@@ -32,7 +32,7 @@ from kpipe.lite.int8.rounding_errors import rounding_errors
 from kpipe.lite.runtime.interpreter import LiteModel
 from kpipe.lite.stderr import quiet_stderr
 
-__all__ = ["Selective", "Trade", "quantize_selectively"]
+__all__ = ["FloatTradeoff", "Selective", "quantize_selectively"]
 
 _IMAGES = 32  # on which the layers are compared
 _CANDIDATES = 64  # operations of which the effect on the answers is measured
@@ -41,7 +41,7 @@ _Place = tuple[keras.Layer, tuple[keras.Model, ...]]  # a layer, and the nested 
 
 
 @dataclass(frozen=True)
-class Trade:
+class FloatTradeoff:
     """What a file with some layers in float is like."""
 
     in_float: tuple[str, ...]
@@ -60,16 +60,16 @@ class Selective:
     Attributes:
         content: the `.tflite` file, uint8 in and out.
         in_float: the layers that compute in float32 there, those that cost most first.
-        within: whether its accuracy is within the tolerance.
+        meets_tolerance: whether its accuracy is within the tolerance.
         float_accuracy: of the float32 file.
         trades: every file looked at, plain int8 first.
     """
 
     content: bytes
     in_float: tuple[str, ...]
-    within: bool
+    meets_tolerance: bool
     float_accuracy: float
-    trades: tuple[Trade, ...]
+    trades: tuple[FloatTradeoff, ...]
 
 
 def quantize_selectively(
@@ -78,7 +78,7 @@ def quantize_selectively(
     accuracy: Callable[[bytes], float],
     *,
     tolerance: float = 0.01,
-    most: int = 32,
+    max_float_ops: int = 32,
 ) -> Selective:
     """Convert to int8, and keep in float32 what costs more accuracy than may be lost.
 
@@ -87,20 +87,20 @@ def quantize_selectively(
         calibration: as for `convert`.
         accuracy: of a `.tflite` file on data that choices may be made on, so not the test split.
         tolerance: the accuracy that may be lost against the float32 file.
-        most: operations, each with those that read its result, in float32 at most.
+        max_float_ops: operations, each with those that read its result, in float32 at most.
 
     Returns:
         The first file within the tolerance, of plain int8 and 1, 2, 4, ... operations in float32;
-        where there is none, the most accurate of them, `within` false.
+        where there is none, the most accurate of them, `meets_tolerance` false.
 
     Raises:
         ExportError: as `convert`, or a tolerance that is no share.
     """
-    if not 0 <= tolerance <= 1 or most < 0:
+    if not 0 <= tolerance <= 1 or max_float_ops < 0:
         raise ExportError(
             "the tolerance is no share, or most no count",
             expected="tolerance from 0 to 1, most 0 or more",
-            received=f"tolerance={tolerance}, most={most}",
+            received=f"tolerance={tolerance}, most={max_float_ops}",
         )
     float32 = convert(model)
     images = calibration_images(calibration, input_shape(model))
@@ -111,24 +111,26 @@ def quantize_selectively(
     aim = accuracy(float32)
     least = aim - tolerance
     files = [plain]
-    trades = [Trade((), accuracy(files[0]), len(files[0]))]
+    trades = [FloatTradeoff((), accuracy(files[0]), len(files[0]))]
     if trades[0].accuracy < least:
         costs = _costliest(ranges, float32, files[0], images[:_IMAGES])
-        for count in _doubled(min(most, len(costs))):
+        for count in _doubled(min(max_float_ops, len(costs))):
             tensors = list(dict.fromkeys(tensor for group in costs[:count] for tensor in group))
             files.append(quantized(ranges, tensors))
             layers = dict.fromkeys(_layer(model, tensor) for tensor in tensors)
-            trades.append(Trade(tuple(layers), accuracy(files[-1]), len(files[-1])))
+            trades.append(FloatTradeoff(tuple(layers), accuracy(files[-1]), len(files[-1])))
             if trades[-1].accuracy >= least:
                 break
-    within = trades[-1].accuracy >= least
-    chosen = -1 if within else int(np.argmax([trade.accuracy for trade in trades]))
-    return Selective(files[chosen], trades[chosen].in_float, within, aim, tuple(trades))
+    meets_tolerance = trades[-1].accuracy >= least
+    chosen = -1 if meets_tolerance else int(np.argmax([trade.accuracy for trade in trades]))
+    return Selective(files[chosen], trades[chosen].in_float, meets_tolerance, aim, tuple(trades))
 
 
-def _doubled(most: int) -> list[int]:
-    """1, 2, 4, ... and `most`."""
-    return sorted({min(2**power, most) for power in range(most.bit_length() + 1)} - {0})
+def _doubled(max_float_ops: int) -> list[int]:
+    """1, 2, 4, ... and `max_float_ops`."""
+    return sorted(
+        {min(2**power, max_float_ops) for power in range(max_float_ops.bit_length() + 1)} - {0}
+    )
 
 
 def _costliest(

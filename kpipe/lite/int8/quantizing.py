@@ -49,20 +49,20 @@ def refined(ranges: Ranges, images: Sequence[np.ndarray]) -> Ranges:
     return Ranges(content, mean_errors(content, seen))
 
 
-def quantized(ranges: Ranges, keep: Collection[str] = (), *, ends: str = "uint8") -> bytes:
+def quantized(ranges: Ranges, keep: Collection[str] = (), *, io_dtype: str = "uint8") -> bytes:
     """The int8 file.
 
     Args:
         ranges: as they came or refined.
         keep: names of the tensors whose operations stay in float32.
-        ends: the type of pixels and probabilities, "uint8" or "float32".
+        io_dtype: the type of pixels and probabilities, "uint8" or "float32".
     """
-    content, kind = corrected(ranges.content, ranges.shifts, keep), tf.as_dtype(ends)
+    content, kind = corrected(ranges.content, ranges.shifts, keep), tf.as_dtype(io_dtype)
     with quiet_stderr():
         content = mlir_quantize(
             content, denylisted_nodes=[*keep], input_data_type=kind, output_data_type=kind
         )
     model = opened(deduplicate_readonly_buffers(content))
-    if ends == "uint8":
+    if io_dtype == "uint8":
         probabilities_in_256ths(model)
     return written(model)

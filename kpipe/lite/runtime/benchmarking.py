@@ -44,7 +44,7 @@ class Benchmark:
         size: bytes of the file.
         gzip_size: bytes of the file in a compressed download.
         partitions: in how many pieces the XNNPACK delegate runs the graph; 1 is best.
-        outside: operations that are left to slower kernels, in the order of the graph.
+        undelegated_ops: operations that are left to slower kernels, in the order of the graph.
     """
 
     threads: int
@@ -58,11 +58,11 @@ class Benchmark:
     size: int
     gzip_size: int
     partitions: int
-    outside: tuple[str, ...]
+    undelegated_ops: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {**asdict(self), "outside": list(self.outside)}
+        return {**asdict(self), "undelegated_ops": list(self.undelegated_ops)}
 
 
 def benchmark(path: _File, threads: int = 1, runs: int = 100) -> Benchmark:
@@ -96,7 +96,7 @@ def compare(paths: Sequence[_File], threads: int = 1, runs: int = 100) -> list[B
     found = []
     for model, opening, times in zip(models, openings, durations, strict=True):
         p5, median, p95 = np.percentile(times, [5, 50, 95]) * 1000
-        partitions, outside = model.delegation()
+        partitions, undelegated_ops = model.delegation()
         found.append(
             Benchmark(
                 threads=threads,
@@ -110,7 +110,7 @@ def compare(paths: Sequence[_File], threads: int = 1, runs: int = 100) -> list[B
                 size=len(model.content),
                 gzip_size=len(gzip.compress(model.content, mtime=0)),
                 partitions=partitions,
-                outside=outside,
+                undelegated_ops=undelegated_ops,
             )
         )
     return found

@@ -26,7 +26,7 @@ from kpipe.prune.dependencies.registry import rule_of
 from kpipe.prune.dependencies.rules import Channels, Cut, Site, freeze
 from kpipe.prune.graph.model_graph import Call, Graph, Operation
 
-__all__ = ["Coupling", "Group", "couple", "cut_of"]
+__all__ = ["DependencyGraph", "Group", "build_dependencies", "cut_of"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Coupling:
+class DependencyGraph:
     """A graph with the units of its channels; see the module's docstring."""
 
     graph: Graph
@@ -74,22 +74,22 @@ def cut_of(operation: Operation, inputs: list[np.ndarray], output: np.ndarray) -
     return Cut() if rule is None else rule.cut(operation, inputs, output)
 
 
-def couple(graph: Graph, protect: Iterable[str] = ()) -> Coupling:
+def build_dependencies(graph: Graph, ignored_layers: Iterable[str] = ()) -> DependencyGraph:
     """Applies every operation's rule and finds the units and groups.
 
     Args:
         graph: the model as read.
-        protect: names of layers whose output channels must stay.
+        ignored_layers: names of layers whose output channels must stay.
 
     Raises:
-        PruneError: `protect` names layers that the model does not have.
+        PruneError: `ignored_layers` names layers that the model does not have.
     """
     channels = Channels()
     ids = _link(graph, channels)
-    _protect(graph, ids, channels, protect)
+    _protect(graph, ids, channels, ignored_layers)
     units, frozen, because = _solve(channels)
     by_tensor = tuple(units[i] for i in ids)
-    return Coupling(
+    return DependencyGraph(
         graph,
         by_tensor,
         frozen,
@@ -177,17 +177,17 @@ def _join_calls(
 
 
 def _protect(
-    graph: Graph, ids: list[np.ndarray], channels: Channels, protect: Iterable[str]
+    graph: Graph, ids: list[np.ndarray], channels: Channels, ignored_layers: Iterable[str]
 ) -> None:
     """Freezes the model's outputs and the layers named, as the first reasons to be given."""
     makers = graph.makers()
     facts = [(ids[tensor], makers[tensor].name, "a model output") for tensor in graph.outputs]
-    named = [protect] if isinstance(protect, str) else list(protect or ())
+    named = [ignored_layers] if isinstance(ignored_layers, str) else list(ignored_layers or ())
     known = {operation.name: operation for operation in graph.operations}
     unknown = [name for name in named if name not in known]
     if unknown:
         raise PruneError(
-            f"protect names no layer of the model: {', '.join(map(repr, unknown))}",
+            f"ignored_layers names no layer of the model: {', '.join(map(repr, unknown))}",
             fix="; ".join(nearest(name, known) for name in unknown),
         )
     for name in named:

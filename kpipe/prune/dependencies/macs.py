@@ -21,13 +21,13 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from kpipe.prune.dependencies.dependency_graph import Coupling, couple
+from kpipe.prune.dependencies.dependency_graph import DependencyGraph, build_dependencies
 from kpipe.prune.dependencies.registry import rule_of
 from kpipe.prune.dependencies.rules import positions
 from kpipe.prune.graph.model_graph import Graph, Operation
 from kpipe.prune.graph.tracing import read
 
-__all__ = ["Terms", "count_macs", "count_params", "kept_width", "reach", "terms"]
+__all__ = ["Terms", "count_macs", "count_params", "kept_width", "prunable_fraction", "terms"]
 
 Width = Callable[[int], int]
 
@@ -117,20 +117,20 @@ def count_params(model: keras.Model) -> int:
     return int(sum(math.prod(weight.shape) for weight in model.weights))
 
 
-def reach(model: keras.Model) -> float:
+def prunable_fraction(model: keras.Model) -> float:
     """The share of the model's multiply-accumulates that can be removed, in [0, 1].
 
     What goes when every removable filter goes: the work of making its output and the work of
     reading it. What stays is between channels that are protected on both sides.
     """
     graph = read(model)
-    coupling = couple(graph)
+    dependencies = build_dependencies(graph)
     costs = terms(graph)
     total = sum(term.macs(graph.channels) for term in costs)
-    stays = sum(term.macs(kept_width(coupling, ~coupling.frozen)) for term in costs)
+    stays = sum(term.macs(kept_width(dependencies, ~dependencies.frozen)) for term in costs)
     return 1 - stays / total if total else 0.0
 
 
-def kept_width(coupling: Coupling, removed: np.ndarray) -> Width:
+def kept_width(dependencies: DependencyGraph, removed: np.ndarray) -> Width:
     """Tensor number -> channels left when the units marked in `removed` (units,) are gone."""
-    return lambda tensor: int(np.count_nonzero(~removed[coupling.units[tensor]]))
+    return lambda tensor: int(np.count_nonzero(~removed[dependencies.units[tensor]]))

@@ -6,7 +6,7 @@
     answer   the shortest beginning of the order that is measured to meet the target; where none
              does, the better half of it goes, and what is left is tried again
 
-Widths are  multiple * 2^n:  kernels compute channels in powers of two, and between these nothing is
+Widths are  round_to * 2^n:  kernels compute channels in powers of two, and between these nothing is
 saved. Narrower layers proposed one by one, measured on the device: NetAdapt (Yang et al. 2018,
 arXiv 1804.03230). What is best by loss per cost is best for the cost that it reaches: Everett 1963,
 Operations Research 11(3), theorem 1.
@@ -33,7 +33,7 @@ from kpipe.prune.surgery.batch_norm_statistics import Reference
 from kpipe.prune.surgery.block_removal import Loss, remove_blocks
 from kpipe.prune.surgery.planning import plan, remove_filters
 
-__all__ = ["Trade"]
+__all__ = ["LatencySearch"]
 
 _RETURNS = 3  # steps that are tried for whether they can stay after all, each a measurement
 _IMAGES = 64  # on which statistics are shifted in a trial
@@ -66,7 +66,7 @@ class _Edge:
         return self.added / self.saved, -self.saved
 
 
-class Trade:
+class LatencySearch:
     """A model, and what can be removed from it.
 
     Args:
@@ -153,7 +153,7 @@ class Trade:
         found = {}
         for name, ranking in self._rankings.items():
             size, least = len(ranking.scores), self._least[name]
-            powers = (self._selection.multiple * 2**n for n in range(size.bit_length()))
+            powers = (self._selection.round_to * 2**n for n in range(size.bit_length()))
             narrower = [width for width in (least, *powers) if least <= width < size]
             if narrower:
                 found[name] = max(narrower)
@@ -192,7 +192,7 @@ class Trade:
             lowest = np.argsort(ranking.scores, kind="stable")[: len(ranking.scores) - step.kept]
             for layer in left & set(ranking.group.members):
                 request[layer] += ranking.group.members[layer][lowest].ravel().tolist()
-        made = plan(smaller, request, protect=self._selection.protect)
+        made = plan(smaller, request, ignored_layers=self._selection.ignored_layers)
         smaller = remove_filters(smaller, made)
         if self._reference is not None and images != 0:
             self._reference.shift(smaller, made, images)

@@ -26,11 +26,11 @@ import keras
 import numpy as np
 
 from kpipe.errors import PruneError
-from kpipe.prune.dependencies.dependency_graph import couple
+from kpipe.prune.dependencies.dependency_graph import build_dependencies
 from kpipe.prune.dependencies.macs import count_macs, count_params
 from kpipe.prune.graph.tracing import read
 from kpipe.prune.loop.removals import RankedRemoval, Removal, TriedRemoval
-from kpipe.prune.loop.rounds import Round, Store
+from kpipe.prune.loop.rounds import Round, RoundStore
 from kpipe.prune.loop.selection import Selection
 from kpipe.prune.loop.targets import Latency, Target, find_target
 from kpipe.prune.ranking.ranking import Criterion, find_criterion
@@ -83,8 +83,12 @@ class _Request:
         chosen = self.selection
         name = getattr(self.criterion, "__qualname__", str(self.criterion))
         request = [self.target.argument, float(self.target.value), int(self.rounds), name]
-        request += [self.tolerance, chosen.multiple, chosen.floor, chosen.normalize]
-        request += [sorted(chosen.ceilings.items()), sorted(chosen.protect), chosen.seed]
+        request += [self.tolerance, chosen.round_to, chosen.min_filters_fraction, chosen.normalize]
+        request += [
+            sorted(chosen.max_pruning_ratio.items()),
+            sorted(chosen.ignored_layers),
+            chosen.seed,
+        ]
         request += [chosen.blocks] * (self.target.latency is not None)
         total = hashlib.sha256(json.dumps(request).encode())
         for operation in read(model).operations:
@@ -173,7 +177,7 @@ def prune_filters(
     if not isinstance(selection, Selection | None):
         raise PruneError(
             "how filters are chosen is said by a Selection",
-            expected="kpipe.prune.Selection(floor=0.1)",
+            expected="kpipe.prune.Selection(min_filters_fraction=0.1)",
             received=repr(selection),
         )
     asked = find_target(macs, params, latency_ms, latency)
@@ -198,7 +202,7 @@ def prune_filters(
     original, cost = count_macs(model), asked.cost(model)
     _check(request, cost, removal)
     with tempfile.TemporaryDirectory() as passing:
-        store = Store(Path(passing if folder is None else folder), digest, model)
+        store = RoundStore(Path(passing if folder is None else folder), digest, model)
         tell = on_round or (lambda row: None)
         history = store.history()
         if not history:
@@ -248,9 +252,9 @@ def _check(request: _Request, cost: float, removal: Removal) -> None:
         raise PruneError(
             f"the model cannot be cut to {target.argument}={target.value:.4g}",
             expected=f"{target.told(lowest, cost)}, the nearest that can be reached with "
-            f"multiple={chosen.multiple} and floor={chosen.floor}",
+            f"round_to={chosen.round_to} and min_filters_fraction={chosen.min_filters_fraction}",
             received=f"{target.argument}={target.value}",
-            fix="ask for more, or lower the floor or the multiple"
+            fix="ask for more, or lower min_filters_fraction or round_to"
             + (f"; {protected} layers are protected" if protected else ""),
         )
 
@@ -263,8 +267,8 @@ def _row(
     request: _Request,
     latency: Latency | None,
 ) -> Round:
-    coupling = couple(read(model), request.selection.protect)
-    filters = {group.name: len(group.units) for group in coupling.groups}
+    dependencies = build_dependencies(read(model), request.selection.ignored_layers)
+    filters = {group.name: len(group.units) for group in dependencies.groups}
     cost = count_macs(model)
     took = None if latency is None else float(latency(model))
     return Round(number, cost, cost / original, count_params(model), *scores, filters, took)

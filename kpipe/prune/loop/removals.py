@@ -15,9 +15,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from kpipe.prune.dependencies.dependency_graph import Coupling, couple
+from kpipe.prune.dependencies.dependency_graph import DependencyGraph, build_dependencies
 from kpipe.prune.graph.tracing import read
-from kpipe.prune.loop.latency_search import Trade
+from kpipe.prune.loop.latency_search import LatencySearch
 from kpipe.prune.loop.limits import Limits
 from kpipe.prune.loop.selection import Selection, at_floors, floors, select
 from kpipe.prune.loop.targets import Target
@@ -50,7 +50,7 @@ class Removal(ABC):
         criterion: str | Criterion,
         images: Iterable[Any] | None,
     ) -> None:
-        self._whole = couple(read(model), selection.protect)
+        self._whole = build_dependencies(read(model), selection.ignored_layers)
         self._target, self._selection = target, selection
         self._criterion, self._images = criterion, images
 
@@ -76,10 +76,14 @@ class Removal(ABC):
             PruneError: no removal that is left meets the limit.
         """
 
-    def _scores(self, model: keras.Model, coupling: Coupling, seed: int) -> dict[str, Ranking]:
+    def _scores(
+        self, model: keras.Model, dependencies: DependencyGraph, seed: int
+    ) -> dict[str, Ranking]:
         chosen = self._selection
         data = self._images if chosen.data is None else chosen.data
-        return score(coupling, model, self._criterion, data, normalize=chosen.normalize, seed=seed)
+        return score(
+            dependencies, model, self._criterion, data, normalize=chosen.normalize, seed=seed
+        )
 
 
 class RankedRemoval(Removal):
@@ -88,7 +92,12 @@ class RankedRemoval(Removal):
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         chosen = self._selection
-        self._least = floors(self._whole.groups, chosen.floor, chosen.multiple, chosen.ceilings)
+        self._least = floors(
+            self._whole.groups,
+            chosen.min_filters_fraction,
+            chosen.round_to,
+            chosen.max_pruning_ratio,
+        )
 
     def lowest(self) -> float:
         return self._target.price(self._whole)(at_floors(self._whole, self._least))
@@ -96,16 +105,16 @@ class RankedRemoval(Removal):
     def down(self, model: keras.Model, limit: float, seed: int) -> keras.Model:
         if self._target.cost(model) <= limit:  # the round before saved more than it had to
             return model
-        coupling = couple(read(model), self._selection.protect)
+        dependencies = build_dependencies(read(model), self._selection.ignored_layers)
         plan = plan_units(
-            coupling,
+            dependencies,
             select(
-                coupling,
-                self._scores(model, coupling, seed),
-                self._target.price(coupling),
+                dependencies,
+                self._scores(model, dependencies, seed),
+                self._target.price(dependencies),
                 limit,
                 self._least,
-                self._selection.multiple,
+                self._selection.round_to,
             ),
         )
         smaller = remove_filters(model, plan)
@@ -115,7 +124,7 @@ class RankedRemoval(Removal):
 
 
 class TriedRemoval(Removal):
-    """By a `Trade`, pass by pass: what is left is tried anew until the limit is met.
+    """By a `LatencySearch`, pass by pass: what is left is tried anew until the limit is met.
 
     Args:
         loss: (uncompiled model) -> a loss on validation data.
@@ -142,9 +151,11 @@ class TriedRemoval(Removal):
             time = float(np.median([self._target.cost(model) for _ in range(_MEASUREMENTS)]))
             if time <= limit:
                 return model
-            trade = Trade(
+            trade = LatencySearch(
                 model,
-                self._scores(model, couple(read(model), self._selection.protect), seed),
+                self._scores(
+                    model, build_dependencies(read(model), self._selection.ignored_layers), seed
+                ),
                 self._selection,
                 self._limits,
                 latency=self._target.cost,

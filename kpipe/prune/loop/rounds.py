@@ -23,7 +23,7 @@ from kpipe.errors import PruneError
 from kpipe.prune.graph.tracing import read
 from kpipe.prune.surgery.planning import copied
 
-__all__ = ["Round", "Store"]
+__all__ = ["Round", "RoundStore"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Round:
     latency_ms: float | None = None
 
 
-class Store:
+class RoundStore:
     """The finished rounds of one loop in a folder."""
 
     def __init__(self, folder: Path, request: str, original: keras.Model) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from kpipe.errors import PruneError, nearest
-from kpipe.prune.dependencies.dependency_graph import Coupling, Group
+from kpipe.prune.dependencies.dependency_graph import DependencyGraph, Group
 from kpipe.prune.loop.targets import Price
 from kpipe.prune.ranking.ranking import Ranking
 
@@ -35,42 +35,49 @@ class Selection:
     """How the filters that go are chosen.
 
     Args:
-        multiple: filters left in each group are a multiple of it, because odd counts can run
+        round_to: filters left in each group are a multiple of it, because odd counts can run
             slower than the unpruned model; a group of no more filters than that stays whole.
-        floor: share of each group's filters that stay in any case, in [0, 1].
+        min_filters_fraction: share of each group's filters that stay in any case, in [0, 1].
         normalize: how scores are compared across layers: "mean", "max", "l2" or "none"; None for
             what suits the criterion, see `rank`.
-        ceilings: name of a group of filters (see `rank`) -> the largest share of them that may
-            go, in [0, 1]; a sensitivity scan gives them.
-        protect: layers whose filters must stay.
+        max_pruning_ratio: name of a group of filters (see `rank`) -> the largest share of them that
+            may go, in [0, 1]; a sensitivity scan gives them.
+        ignored_layers: layers whose filters must stay.
         blocks: whether residual blocks may go as a whole for a target in milliseconds. Those that
-            hold a layer of `protect`, or a whole group of `ceilings` below 1, stay.
+            hold a layer of `ignored_layers`, or a whole group of `max_pruning_ratio` below 1, stay.
         data: handed to the criterion; None for the images of the calibration.
         seed: of the criterion and of Keras' random state at the start of each round.
     """
 
-    multiple: int = 8
-    floor: float = 0.1
+    round_to: int = 8
+    min_filters_fraction: float = 0.1
     normalize: str | None = None
-    ceilings: Mapping[str, float] = field(default_factory=dict)
-    protect: tuple[str, ...] = ()
+    max_pruning_ratio: Mapping[str, float] = field(default_factory=dict)
+    ignored_layers: tuple[str, ...] = ()
     blocks: bool = True
     data: Any = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        counted = isinstance(self.multiple, numbers.Integral) and self.multiple >= 1
-        shared = isinstance(self.floor, numbers.Real) and 0 <= self.floor <= 1
+        counted = isinstance(self.round_to, numbers.Integral) and self.round_to >= 1
+        shared = (
+            isinstance(self.min_filters_fraction, numbers.Real)
+            and 0 <= self.min_filters_fraction <= 1
+        )
         if not counted or not shared:
             raise PruneError(
                 "the selection cannot be made",
-                expected="multiple, a whole number of at least 1, and floor in [0, 1]",
-                received=f"multiple={self.multiple!r}, floor={self.floor!r}",
+                expected="round_to, a whole number of at least 1, "
+                "and min_filters_fraction in [0, 1]",
+                received=f"round_to={self.round_to!r}, "
+                f"min_filters_fraction={self.min_filters_fraction!r}",
             )
-        wrong = {name: share for name, share in self.ceilings.items() if not 0 <= share <= 1}
+        wrong = {
+            name: share for name, share in self.max_pruning_ratio.items() if not 0 <= share <= 1
+        }
         if wrong:
             raise PruneError(
-                "ceilings are shares of the filters of a group",
+                "max_pruning_ratio holds shares of the filters of a group",
                 expected="in [0, 1]",
                 received=str(wrong),
             )
@@ -83,71 +90,71 @@ class _Block:
     units: np.ndarray
 
 
-def check_ceilings(groups: Iterable[Group], ceilings: Iterable[str]) -> None:
+def check_ceilings(groups: Iterable[Group], max_pruning_ratio: Iterable[str]) -> None:
     """Refuses ceilings of groups that there are not."""
     names = [group.name for group in groups]
-    unknown = [name for name in ceilings if name not in names]
+    unknown = [name for name in max_pruning_ratio if name not in names]
     if unknown:
         raise PruneError(
-            f"ceilings name no group of filters: {', '.join(map(repr, unknown))}",
+            f"max_pruning_ratio names no group of filters: {', '.join(map(repr, unknown))}",
             fix="; ".join(nearest(name, names) for name in unknown),
         )
 
 
 def floors(
     groups: tuple[Group, ...],
-    floor: float,
-    multiple: int,
-    ceilings: Mapping[str, float] | None = None,
+    min_filters_fraction: float,
+    round_to: int,
+    max_pruning_ratio: Mapping[str, float] | None = None,
 ) -> dict[str, int]:
     """Units that each group keeps at least, rounded up to the multiple.
 
     Args:
         groups: the groups of the model before the first removal.
-        floor: share of a group's units, in [0, 1].
-        multiple: kept counts are multiples of it; a group of no more units than that stays whole.
-        ceilings: name of a group -> the largest share of its units that may go, in [0, 1].
+        min_filters_fraction: share of a group's units, in [0, 1].
+        round_to: kept counts are multiples of it; a group of no more units than that stays whole.
+        max_pruning_ratio: name of a group -> the largest share of its units that may go, in [0, 1].
 
     Raises:
         PruneError: ceilings of groups that the model does not have.
     """
-    limits = dict(ceilings or {})
+    limits = dict(max_pruning_ratio or {})
     check_ceilings(groups, limits)
     least = {}
     for group in groups:
         size = len(group.units)
-        share = max(floor, 1 - limits.get(group.name, 1.0))
+        share = max(min_filters_fraction, 1 - limits.get(group.name, 1.0))
         # Before rounding up: 0.7 * 10 must not become 8.
         wanted = max(1, math.ceil(round(share * size, 6)))
-        least[group.name] = min(size, math.ceil(wanted / multiple) * multiple)
+        least[group.name] = min(size, math.ceil(wanted / round_to) * round_to)
     return least
 
 
-def at_floors(coupling: Coupling, least: Mapping[str, int]) -> np.ndarray:
+def at_floors(dependencies: DependencyGraph, least: Mapping[str, int]) -> np.ndarray:
     """The units that go when every group is down to its floor."""
-    removed = np.zeros(len(coupling.frozen), bool)
-    for group in coupling.groups:
+    removed = np.zeros(len(dependencies.frozen), bool)
+    for group in dependencies.groups:
         removed[group.units[least[group.name] :]] = True
     return removed
 
 
 def select(
-    coupling: Coupling,
+    dependencies: DependencyGraph,
     rankings: Mapping[str, Ranking],
     price: Price,
     limit: float,
     least: Mapping[str, int],
-    multiple: int,
+    round_to: int,
 ) -> np.ndarray:
     """The units to remove.
 
     Args:
-        coupling: the model's graph.
+        dependencies: the model's graph.
         rankings: name of a group -> its scores; a group that is not among them stays whole.
         price: units to remove, a mark for each -> what the model then costs.
         limit: what it may cost.
         least: name of a group -> units it keeps at least, see `floors`.
-        multiple: kept counts are multiples of it where the floor allows.
+        round_to: kept counts are multiples of it where the floor allows.
 
     Returns:
         Marks over all units, (units of the coupling,) bool.
@@ -156,12 +163,12 @@ def select(
         PruneError: the limit is below what all ranked groups at their floors cost.
     """
     blocks = sorted(
-        (b for r in rankings.values() for b in _blocks(r, least[r.group.name], multiple)),
+        (b for r in rankings.values() for b in _blocks(r, least[r.group.name], round_to)),
         key=lambda block: block.score,
     )
 
     def removed(count: int) -> np.ndarray:
-        marks = np.zeros(len(coupling.frozen), bool)
+        marks = np.zeros(len(dependencies.frozen), bool)
         for block in blocks[:count]:
             marks[block.units] = True
         return marks
@@ -191,12 +198,12 @@ def select(
     return marks
 
 
-def _blocks(ranking: Ranking, least: int, multiple: int) -> list[_Block]:
+def _blocks(ranking: Ranking, least: int, round_to: int) -> list[_Block]:
     """A group's units, lowest first, in blocks that each leave a multiple; scores ascend."""
     order = np.argsort(ranking.scores, kind="stable")
     size = len(order)
-    first = (size - 1) // multiple * multiple
-    kept = [size, *(count for count in range(first, 0, -multiple) if count >= least)]
+    first = (size - 1) // round_to * round_to
+    kept = [size, *(count for count in range(first, 0, -round_to) if count >= least)]
     blocks = []
     for before, after in itertools.pairwise(kept):
         chosen = order[size - before : size - after]

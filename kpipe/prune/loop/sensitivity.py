@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from kpipe.errors import PruneError
-from kpipe.prune.dependencies.dependency_graph import couple
+from kpipe.prune.dependencies.dependency_graph import build_dependencies
 from kpipe.prune.graph.tracing import read
 from kpipe.prune.ranking.ranking import Criterion, score
 from kpipe.prune.scores import score_of
@@ -40,7 +40,7 @@ class Sensitivity:
     whole: float
     scores: Mapping[str, Mapping[float, float]]
 
-    def ceilings(self, tolerance: float) -> dict[str, float]:
+    def max_pruning_ratio(self, tolerance: float) -> dict[str, float]:
         """Name of a group -> the largest share before the score first falls by more than that.
 
         Args:
@@ -63,7 +63,7 @@ def scan_sensitivity(
     shares: Sequence[float] = (0.25, 0.5, 0.75),
     criterion: str | Criterion = "l1",
     data: Any = None,
-    protect: Iterable[str] = (),
+    ignored_layers: Iterable[str] = (),
     calibration: Iterable[Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Sensitivity:
@@ -75,7 +75,7 @@ def scan_sensitivity(
         shares: of a group's filters, ascending, in (0, 1); one filter of each group stays.
         criterion: see `rank`; groups that it cannot judge are not scanned.
         data: handed to the criterion; None for the images of the calibration.
-        protect: layers whose filters must stay.
+        ignored_layers: layers whose filters must stay.
         calibration: batches of images, on which the statistics of BatchNormalization are shifted
             by what each removal changes, see `shift_statistics`; None leaves them.
         progress: called as `progress(done, total)`.
@@ -93,16 +93,16 @@ def scan_sensitivity(
         )
 
     def scored(removal: np.ndarray) -> float:
-        chosen = plan_units(coupling, removal)
+        chosen = plan_units(dependencies, removal)
         small = remove_filters(model, chosen)  # where nothing goes a copy, which may be compiled
         if reference is not None and removal.any():
             reference.shift(small, chosen)
         return score_of(evaluate(small))
 
-    coupling = couple(read(model), protect)
+    dependencies = build_dependencies(read(model), ignored_layers)
     if isinstance(calibration, Iterator):  # it is read more than once
         calibration = list(calibration)
-    rankings = score(coupling, model, criterion, calibration if data is None else data)
+    rankings = score(dependencies, model, criterion, calibration if data is None else data)
     reference = None if calibration is None else Reference(model, calibration)
     total, done = len(rankings) * len(shares), 0
     scores: dict[str, dict[float, float]] = {}
@@ -110,10 +110,10 @@ def scan_sensitivity(
         order = ranking.group.units[np.argsort(ranking.scores, kind="stable")]
         scores[name] = {}
         for share in shares:
-            removed = np.zeros(len(coupling.frozen), bool)
+            removed = np.zeros(len(dependencies.frozen), bool)
             removed[order[: min(round(share * len(order)), len(order) - 1)]] = True
             scores[name][float(share)] = scored(removed)
             done += 1
             if progress is not None:
                 progress(done, total)
-    return Sensitivity(scored(np.zeros(len(coupling.frozen), bool)), scores)
+    return Sensitivity(scored(np.zeros(len(dependencies.frozen), bool)), scores)

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from kpipe.errors import PruneError
-from kpipe.prune.dependencies.dependency_graph import Coupling
+from kpipe.prune.dependencies.dependency_graph import DependencyGraph
 from kpipe.prune.dependencies.macs import count_macs, count_params, kept_width, terms
 from kpipe.prune.surgery.planning import count_kept_params
 
@@ -57,14 +57,14 @@ class Target:
         # The last one is met to the last bit.
         return limit if done == 1 else whole * (limit / whole) ** done
 
-    def price(self, coupling: Coupling) -> Price:
+    def price(self, dependencies: DependencyGraph) -> Price:
         """(units to remove, a mark for each) -> what the model then costs; not for a latency."""
         if self.argument == "params":
-            return lambda removed: count_kept_params(coupling, removed)
-        costs = terms(coupling.graph)
+            return lambda removed: count_kept_params(dependencies, removed)
+        costs = terms(dependencies.graph)
 
         def macs(removed: np.ndarray) -> float:
-            width = kept_width(coupling, removed)
+            width = kept_width(dependencies, removed)
             return sum(term.macs(width) for term in costs)
 
         return macs

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kpipe.prune.dependencies.dependency_graph import Coupling
+from kpipe.prune.dependencies.dependency_graph import DependencyGraph
 from kpipe.prune.graph.outlets import Outlet, find_outlet, readers
 from kpipe.prune.ranking.activity import Activity, watch
 from kpipe.prune.ranking.readers import READERS, channel_errors, second_moments
@@ -21,13 +21,13 @@ class Measured:
     """A model on data, looked at where the answers of its filters are read.
 
     Args:
-        coupling: the model's groups.
+        dependencies: the model's groups.
         model: of one input and one output.
         data: batches; run through once for each kind of measurement.
     """
 
-    def __init__(self, coupling: Coupling, model: keras.Model, data: Any) -> None:
-        self.coupling = coupling
+    def __init__(self, dependencies: DependencyGraph, model: keras.Model, data: Any) -> None:
+        self.dependencies = dependencies
         self.model = model
         # Every pass reads it from the start, which an iterator allows once.
         self.data = list(data) if isinstance(data, Iterator) else data
@@ -36,9 +36,9 @@ class Measured:
     @cached_property
     def outlets(self) -> dict[str, Outlet]:
         """Layer name -> its outlet, for every layer that makes units of a group."""
-        graph = self.coupling.graph
+        graph = self.dependencies.graph
         read = readers(graph)
-        names = dict.fromkeys(name for group in self.coupling.groups for name in group.members)
+        names = dict.fromkeys(name for group in self.dependencies.groups for name in group.members)
         return {layer.name: find_outlet(graph, layer, read) for layer in graph.find(names)}
 
     def activity(self, *, labels: bool) -> dict[str, Activity]:
@@ -58,12 +58,13 @@ class Measured:
     @cached_property
     def errors(self) -> list[tuple[int, np.ndarray]]:
         """(tensor, error of its reader's output without each of its channels), for each reader."""
-        graph, frozen = self.coupling.graph, self.coupling.frozen
+        graph, frozen = self.dependencies.graph, self.dependencies.frozen
         found = [
             (operation, call.inputs[0])
             for operation in graph.operations
             for call in operation.calls
-            if operation.kind in READERS and not frozen[self.coupling.units[call.inputs[0]]].all()
+            if operation.kind in READERS
+            and not frozen[self.dependencies.units[call.inputs[0]]].all()
         ]
         places = {
             tensor: (operation.name, number)
@@ -92,7 +93,7 @@ class Measured:
         name = self.outlets[layer].normalization
         if name is None:
             return None
-        (normalization,) = self.coupling.graph.find([name])
+        (normalization,) = self.dependencies.graph.find([name])
         places = list(normalization.weights)
         if "gamma" not in places:
             return None

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from kpipe.errors import PruneError, nearest
-from kpipe.prune.dependencies.dependency_graph import Coupling, Group, couple
+from kpipe.prune.dependencies.dependency_graph import DependencyGraph, Group, build_dependencies
 from kpipe.prune.dependencies.registry import rule_of
 from kpipe.prune.graph.tracing import read
 from kpipe.prune.ranking.activation_criteria import apoz, mean_activation, taylor
@@ -40,7 +40,7 @@ class Candidate:
         model: the model they are in.
         data: whatever the caller handed to `rank`, for criteria that look at activations.
         seed: for criteria that draw.
-        coupling: the whole model's groups.
+        dependencies: the whole model's groups.
         measured: what the model does on the data, measured when it is first asked for.
     """
 
@@ -48,7 +48,7 @@ class Candidate:
     model: keras.Model
     data: Any
     seed: int
-    coupling: Coupling
+    dependencies: DependencyGraph
     measured: Measured
 
     def filters(self, layer: str) -> np.ndarray:
@@ -57,7 +57,7 @@ class Candidate:
         Returns:
             (units, weights): where a unit is made by several filters of the layer, all of them.
         """
-        (operation,) = self.coupling.graph.find([layer])
+        (operation,) = self.dependencies.graph.find([layer])
         rule = rule_of(operation)
         chosen = self.group.members[layer]
         parts = []
@@ -118,7 +118,7 @@ def rank(
     data: Any = None,
     *,
     normalize: str | None = None,
-    protect: Iterable[str] = (),
+    ignored_layers: Iterable[str] = (),
     seed: int = 0,
 ) -> dict[str, Ranking]:
     """Scores every group of filters that can be removed.
@@ -134,7 +134,7 @@ def rank(
             averaged over the layers of a group: "mean", "max" or "l2" norm of that layer's scores
             in the group, or "none". None for what suits the criterion: "l2" for "reconstruction",
             "mean" for all others.
-        protect: layers whose filters must stay.
+        ignored_layers: layers whose filters must stay.
         seed: for criteria that draw.
 
     Returns:
@@ -148,12 +148,12 @@ def rank(
     Warns:
         UserWarning: groups that the criterion cannot judge, by name.
     """
-    coupling = couple(read(model), protect)
-    return score(coupling, model, criterion, data, normalize=normalize, seed=seed)
+    dependencies = build_dependencies(read(model), ignored_layers)
+    return score(dependencies, model, criterion, data, normalize=normalize, seed=seed)
 
 
 def score(
-    coupling: Coupling,
+    dependencies: DependencyGraph,
     model: keras.Model,
     criterion: str | Criterion,
     data: Any = None,
@@ -170,9 +170,9 @@ def score(
             f"unknown normalization {normalize!r}", fix=nearest(normalize, _NORMALIZERS)
         )
     ranked, unjudged = {}, []
-    measured = Measured(coupling, model, data)
-    for group in coupling.groups:
-        given = function(Candidate(group, model, data, seed, coupling, measured))
+    measured = Measured(dependencies, model, data)
+    for group in dependencies.groups:
+        given = function(Candidate(group, model, data, seed, dependencies, measured))
         if given is None:
             unjudged.append(group.name)
             continue

@@ -31,7 +31,7 @@ def reconstruction(candidate: Candidate) -> np.ndarray | None:
     place = {unit: number for number, unit in enumerate(candidate.group.units)}
     judged = False
     for tensor, errors in candidate.measured.errors:
-        units = candidate.coupling.units[tensor]
+        units = candidate.dependencies.units[tensor]
         ours = np.array([place.get(unit, -1) for unit in units])
         if (ours >= 0).any() and errors.sum() > 0:
             judged = True

@@ -17,7 +17,7 @@ from kpipe.errors import PruneError, nearest
 from kpipe.prune.graph.tracing import read
 from kpipe.prune.scores import loss_of
 from kpipe.prune.surgery.rebuilding import rebuild
-from kpipe.prune.surgery.residual_blocks import ResidualBlock, find_blocks
+from kpipe.prune.surgery.residual_blocks import ResidualBlock, find_residual_blocks
 
 __all__ = ["rank_blocks", "remove_blocks", "residual_blocks"]
 
@@ -30,7 +30,7 @@ def residual_blocks(model: keras.Model) -> tuple[ResidualBlock, ...]:
     Raises:
         PruneError: as for `kpipe.prune.plan`.
     """
-    return find_blocks(read(model))
+    return find_residual_blocks(read(model))
 
 
 def rank_blocks(model: keras.Model, loss: Loss) -> dict[str, float]:
@@ -77,7 +77,7 @@ def remove_blocks(
             model = remove_blocks(model, [next(iter(rank_blocks(model, loss)))])
         return model
     graph = read(model)
-    found = {block.name: block for block in find_blocks(graph)}
+    found = {block.name: block for block in find_residual_blocks(graph)}
     named = [blocks] if isinstance(blocks, str) else list(blocks)
     unknown = [name for name in named if name not in found]
     if unknown:

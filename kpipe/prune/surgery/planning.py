@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from kpipe.errors import PruneError, nearest
-from kpipe.prune.dependencies.dependency_graph import Coupling, couple, cut_of
+from kpipe.prune.dependencies.dependency_graph import DependencyGraph, build_dependencies, cut_of
 from kpipe.prune.dependencies.macs import kept_width, terms
 from kpipe.prune.dependencies.rules import Cut
 from kpipe.prune.graph.model_graph import Graph
@@ -54,27 +54,27 @@ class Plan:
 
 
 def plan(
-    model: keras.Model, remove: Mapping[str, Channels], *, protect: Iterable[str] = ()
+    model: keras.Model, remove: Mapping[str, Channels], *, ignored_layers: Iterable[str] = ()
 ) -> Plan:
     """Closes a request over everything that must go with it.
 
     Args:
         model: a built Functional or Sequential model; nested models are opened.
         remove: name of a layer or raw operation -> output channels to remove.
-        protect: layers whose output channels must stay.
+        ignored_layers: layers whose output channels must stay.
 
     Raises:
         PruneError: unknown layers or channels, protected channels, or layers that would be left
             without a channel; all of them are named.
     """
-    coupling = couple(read(model), protect)
-    return plan_units(coupling, _requested(coupling, remove))
+    dependencies = build_dependencies(read(model), ignored_layers)
+    return plan_units(dependencies, _requested(dependencies, remove))
 
 
-def plan_units(coupling: Coupling, removed: np.ndarray) -> Plan:
+def plan_units(dependencies: DependencyGraph, removed: np.ndarray) -> Plan:
     """The plan of removing the units marked in `removed`, (units of the coupling,) bool."""
-    graph = coupling.graph
-    kept = _kept(coupling, removed)
+    graph = dependencies.graph
+    kept = _kept(dependencies, removed)
     empty = [repr(name) for name, channels in kept.items() if not len(channels)]
     if empty:
         raise PruneError(
@@ -84,10 +84,10 @@ def plan_units(coupling: Coupling, removed: np.ndarray) -> Plan:
         )
     fixed = all(None not in shape[1:] for shape in graph.shapes)
     costs = terms(graph) if fixed else []
-    width = kept_width(coupling, removed)
+    width = kept_width(dependencies, removed)
     return Plan(
         kept,
-        coupling.protected,
+        dependencies.protected,
         sum(term.macs(graph.channels) for term in costs) if fixed else None,
         sum(term.macs(width) for term in costs) if fixed else None,
         _params(graph, {}),
@@ -95,21 +95,21 @@ def plan_units(coupling: Coupling, removed: np.ndarray) -> Plan:
     )
 
 
-def _requested(coupling: Coupling, remove: Mapping[str, Channels]) -> np.ndarray:
-    known = {operation.name: operation for operation in coupling.graph.operations}
+def _requested(dependencies: DependencyGraph, remove: Mapping[str, Channels]) -> np.ndarray:
+    known = {operation.name: operation for operation in dependencies.graph.operations}
     if not isinstance(remove, Mapping):
         raise PruneError(
             "a request names layers, and the channels of each",
             expected='a dictionary such as {"conv_1": [0, 3]}',
             received=repr(remove)[:200],
         )
-    removed = np.zeros(len(coupling.frozen), bool)
+    removed = np.zeros(len(dependencies.frozen), bool)
     faults: list[str] = []
     for name, channels in remove.items():
         if name not in known:
             faults.append(f"there is no layer {name!r} ({nearest(name, known)})")
             continue
-        units = coupling.output_units(known[name])
+        units = dependencies.output_units(known[name])
         try:
             asked = np.asarray(channels)
         except ValueError:  # lists of several lengths
@@ -122,9 +122,11 @@ def _requested(coupling: Coupling, remove: Mapping[str, Channels]) -> np.ndarray
         if len(outside):
             faults.append(f"{name!r} has {len(units)} channels, not {outside.tolist()}")
             continue
-        stuck = asked[coupling.frozen[units[asked]]]
+        stuck = asked[dependencies.frozen[units[asked]]]
         if len(stuck):
-            reason = coupling.protected.get(name, "they are joined with channels that must stay")
+            reason = dependencies.protected.get(
+                name, "they are joined with channels that must stay"
+            )
             faults.append(f"channels {stuck.tolist()} of {name!r} are protected: {reason}")
             continue
         removed[units[asked]] = True
@@ -171,16 +173,16 @@ def _params(graph: Graph, kept: Mapping[str, np.ndarray]) -> int:
     return total
 
 
-def count_kept_params(coupling: Coupling, removed: np.ndarray) -> int:
+def count_kept_params(dependencies: DependencyGraph, removed: np.ndarray) -> int:
     """Parameters that are left without the units marked in `removed` (units,)."""
-    return _params(coupling.graph, _kept(coupling, removed))
+    return _params(dependencies.graph, _kept(dependencies, removed))
 
 
-def _kept(coupling: Coupling, removed: np.ndarray) -> dict[str, np.ndarray]:
+def _kept(dependencies: DependencyGraph, removed: np.ndarray) -> dict[str, np.ndarray]:
     """Name of each operation that loses channels -> those that stay."""
     kept = {}
-    for operation in coupling.graph.operations:
-        stays = ~removed[coupling.output_units(operation)]
+    for operation in dependencies.graph.operations:
+        stays = ~removed[dependencies.output_units(operation)]
         if not stays.all():
             kept[operation.name] = np.flatnonzero(stays)
     return kept

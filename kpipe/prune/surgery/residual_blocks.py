@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from kpipe.prune.graph.model_graph import Call, Graph, Operation
 from kpipe.prune.graph.outlets import readers
 
-__all__ = ["ResidualBlock", "find_blocks"]
+__all__ = ["ResidualBlock", "find_residual_blocks"]
 
 _SUMS = ("layers.Add", "ops.Add")
 # x + scale * branch, of InceptionResNetV2: the shortcut stands first.
@@ -38,7 +38,7 @@ class ResidualBlock:
     branch: tuple[str, ...]
 
 
-def find_blocks(graph: Graph) -> tuple[ResidualBlock, ...]:
+def find_residual_blocks(graph: Graph) -> tuple[ResidualBlock, ...]:
     """The residual blocks of a graph, in its order.
 
     A sum of two different tensors of equal shape is one where a layer with weights stands on one

@@ -79,8 +79,8 @@ class ConstantSparsity:
         return tfmot.sparsity.keras.ConstantSparsity(sparsity, begin, frequency=frequency)
 
 
-Schedule = PolynomialSparsity | ConstantSparsity
-_SCHEDULES: dict[str, Schedule] = {
+SparsitySchedule = PolynomialSparsity | ConstantSparsity
+_SCHEDULES: dict[str, SparsitySchedule] = {
     "polynomial": PolynomialSparsity(),
     "constant": ConstantSparsity(),
 }
@@ -94,7 +94,7 @@ def prune_magnitude(
     sparsity: float | None = None,
     epochs: int,
     steps_per_epoch: int,
-    schedule: str | Schedule = "polynomial",
+    schedule: str | SparsitySchedule = "polynomial",
     m_by_n: tuple[int, int] | None = None,
     block_size: tuple[int, int] = (1, 1),
     settings: TrainingSettings = _DEFAULTS,
@@ -198,8 +198,8 @@ def sparsity_of(model: keras.Model) -> dict[str, float]:
     return shares
 
 
-def _schedule(schedule: str | Schedule) -> Schedule:
-    if isinstance(schedule, Schedule):
+def _schedule(schedule: str | SparsitySchedule) -> SparsitySchedule:
+    if isinstance(schedule, SparsitySchedule):
         return schedule
     if not isinstance(schedule, str) or schedule not in _SCHEDULES:
         raise SparsityError(
@@ -212,7 +212,7 @@ def _share(
     sparsity: float | None,
     m_by_n: tuple[int, int] | None,
     block_size: tuple[int, int],
-    ramp: Schedule,
+    ramp: SparsitySchedule,
 ) -> float:
     """The share of zeros asked for, after a look at the numbers."""
     if (sparsity is None) == (m_by_n is None):

@@ -1,7 +1,7 @@
 """One network trained on the photos, alone or as a member of an ensemble.
 
 phases := [the head alone, on features], last layers unfrozen in one phase or several
-small  := phases at `small_size`, then a short one at full size (Touvron et al. 2019)
+small  := phases at `low_res_size`, then a short one at full size (Touvron et al. 2019)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from kpipe.core.journal import Journal
     from kpipe.stages.fine_tune import FineTune
-    from kpipe.train import FeaturePlan, FitPlan, FitResult, Phase, Unfrozen
+    from kpipe.train import FeaturePlan, FitResult, Phase, TrainingConfig, Unfrozen
 
 __all__ = ["fit_on", "plan_phases", "train_member"]
 
@@ -90,12 +90,12 @@ def train_member(
     if is_saved(folder):
         return
     begin(photos.seed)
-    size, small = photos.image_size, recipe.small_size
+    size, small = photos.image_size, recipe.low_res_size
     if small is not None and small >= size:
         raise TrainingError(
-            f"small_size={small} is not smaller than the photos",
+            f"low_res_size={small} is not smaller than the photos",
             expected=f"less than {size} pixels",
-            fix="leave small_size out, or raise Data.image_size",
+            fix="leave low_res_size out, or raise Data.image_size",
         )
     if small is None:
         model = _network(recipe, photos, size)
@@ -128,26 +128,26 @@ def _network(recipe: FineTune, photos: Photos, size: int) -> keras.Model:
 def fit_on(
     model: keras.Model,
     photos: Photos,
-    plan: FitPlan,
+    plan: TrainingConfig,
     folder: Path,
     journal: Journal,
     title: str,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
     """Train a model on the photos, with checkpoints and `history.json` in a folder."""
-    from kpipe.train import fit, quicken
+    from kpipe.train import adapt_bn_momentum, fit
 
-    quicken(model, photos.steps)
+    adapt_bn_momentum(model, photos.steps)
     teller = _Teller(journal, title, photos.steps)
     result = fit(
         model,
         photos.training,
         steps_per_epoch=photos.steps,
         plan=plan,
-        validation=photos.finite("validation"),
+        validation=photos.evaluation_dataset("validation"),
         folder=folder / "training",
         callbacks=[*callbacks, teller.epochs(0, plan.epochs)],
-        describe=photos.names,
+        batch_names=photos.names,
     )
     row = teller.result(result, _name(plan))
     (folder / "history.json").write_text(json.dumps([row]), encoding="utf-8")
@@ -162,7 +162,7 @@ def _trained(
     title: str,
 ) -> dict[str, Any]:
     """Trains a model through phases, each with its decay of rates; its row of history.json."""
-    from kpipe.train import DiscriminativeRates, fit_phases
+    from kpipe.train import LayerDecay, fit_phases
 
     teller = _Teller(journal, title, photos.steps)
     lengths = [phase.plan.epochs for phase, _ in phases]
@@ -174,17 +174,17 @@ def _trained(
         features = f", on features of {count} view{'s' * (count > 1)}" if count else ""
         teller.note(f" at {photos.size} px{of}: {unfrozen}{features}")
         watching = [teller.epochs(sum(lengths[: number - 1]), sum(lengths))]
-        return watching if decay == 1 else [DiscriminativeRates(decay), *watching]
+        return watching if decay == 1 else [LayerDecay(decay), *watching]
 
     result = fit_phases(
         model,
         photos.training,
         [phase for phase, _ in phases],
         steps_per_epoch=photos.steps,
-        validation=photos.finite("validation"),
+        validation=photos.evaluation_dataset("validation"),
         folder=folder / f"training-{photos.size}",
         callbacks=callbacks,
-        describe=photos.names,
+        batch_names=photos.names,
         progress=lambda done, total: teller.progress(": features", done, total),
     )
     return teller.result(result, _name(phases[-1][0].plan))
@@ -194,7 +194,7 @@ def plan_phases(recipe: FineTune, photos: Photos, model: keras.Model) -> list[tu
     """The phases that a recipe declares for a network, each with its decay of rates."""
     from kpipe.train import Phase, plan_unfreezing
 
-    features = _features(recipe, photos, model) if recipe.views else None
+    features = _features(recipe, photos, model) if recipe.cached_views else None
     plan = _planner(recipe, photos)
     phases = []
     if recipe.epochs_of_head:
@@ -202,7 +202,7 @@ def plan_phases(recipe: FineTune, photos: Photos, model: keras.Model) -> list[tu
         phases.append((Phase(plan(recipe.epochs_of_head, rate=rate), 0, features), 1.0))
         # Later phases see later epochs of the data, whose features are others.
         features = dataclasses.replace(features, folder=None) if features else None
-    count = recipe.unfreeze_in
+    count = recipe.unfreeze_phases
     lasts: tuple[int | None, ...] = (recipe.retrain_last,)
     if count > 1:
         lasts = plan_unfreezing(model, count + 1, recipe.retrain_last)[1:]
@@ -212,27 +212,27 @@ def plan_phases(recipe: FineTune, photos: Photos, model: keras.Model) -> list[tu
         each = recipe.epochs // count
         epochs = recipe.epochs - each * (count - 1) if is_last else each
         on = features if last == 0 else None
-        phases.append((Phase(plan(epochs, switches=is_last), last, on), recipe.rate_decay))
+        phases.append((Phase(plan(epochs, switches=is_last), last, on), recipe.layer_decay))
     return phases
 
 
 def _features(recipe: FineTune, photos: Photos, model: keras.Model) -> FeaturePlan:
     """Which features of the frozen backbone are computed, and where every run finds them."""
-    from kpipe.train import FeaturePlan, cut, forget_unused, unfreeze, weights_digest
+    from kpipe.train import FeaturePlan, forget_unused, split_frozen, unfreeze, weights_digest
 
     varies = photos.augmenter or photos.mixer or photos.sampling
-    plan = FeaturePlan(recipe.views if varies else 1, photos.seed)
+    plan = FeaturePlan(recipe.cached_views if varies else 1, photos.seed)
     if photos.shared is None:
         return plan
     unfreeze(model, 0)
-    stem, _ = cut(model)
+    stem, _ = split_frozen(model)
     key = fingerprint(
         {
             "photos": photos.drawn_from,
             "backbone": [recipe.backbone, recipe.alpha, weights_digest(stem)],
             "views": plan.views,
             "version": recipe.version,
-            "distributions": {name: version(name) for name in recipe.distributions},
+            "distributions": {name: version(name) for name in recipe.packages},
         }
     )
     forget_unused(photos.shared / "features")
@@ -242,13 +242,13 @@ def _features(recipe: FineTune, photos: Photos, model: keras.Model) -> FeaturePl
 def _finish(recipe: FineTune, photos: Photos) -> tuple[Phase, float]:
     from kpipe.train import Phase
 
-    plan = _planner(recipe, photos)(recipe.finish_epochs, rate=0.1 * recipe.learning_rate)
-    return Phase(plan, recipe.retrain_last), recipe.rate_decay
+    plan = _planner(recipe, photos)(recipe.full_res_epochs, rate=0.1 * recipe.learning_rate)
+    return Phase(plan, recipe.retrain_last), recipe.layer_decay
 
 
-def _planner(recipe: FineTune, photos: Photos) -> Callable[..., FitPlan]:
+def _planner(recipe: FineTune, photos: Photos) -> Callable[..., TrainingConfig]:
     """Makes the plan of a phase from its epochs; only the last phase switches."""
-    from kpipe.train import SWATS, AtEpoch, FitPlan, OnPlateau
+    from kpipe.train import SWATS, AtEpoch, OnPlateau, TrainingConfig
 
     when: Any = recipe.switch_when
     if when == "plateau":
@@ -258,9 +258,9 @@ def _planner(recipe: FineTune, photos: Photos) -> Callable[..., FitPlan]:
     else:
         when = AtEpoch(when)
 
-    def plan(epochs: int, switches: bool = False, rate: float | None = None) -> FitPlan:
+    def plan(epochs: int, switches: bool = False, rate: float | None = None) -> TrainingConfig:
         switches = switches and recipe.switch_to is not None
-        return FitPlan(
+        return TrainingConfig(
             epochs=epochs,
             optimizer=recipe.optimizer,
             learning_rate=rate or recipe.learning_rate,
@@ -270,12 +270,12 @@ def _planner(recipe: FineTune, photos: Photos) -> Callable[..., FitPlan]:
             switch_when=when if switches else None,
             class_weight=photos.fit_weight,
             label_smoothing=recipe.label_smoothing,
-            ema=recipe.ema,
+            ema_momentum=recipe.ema_momentum,
             patience=recipe.patience,
         )
 
     return plan
 
 
-def _name(plan: FitPlan) -> str | None:
+def _name(plan: TrainingConfig) -> str | None:
     return plan.switch_to if isinstance(plan.switch_to, str) else None

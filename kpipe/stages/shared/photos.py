@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
-    from kpipe.data import Augmenter, Manifest, Mixer, Sampling, Training
+    from kpipe.data import Augmenter, Manifest, Mixer, Sampling, TrainingOptions
 
 __all__ = ["Photos"]
 
@@ -145,7 +145,7 @@ class Photos:
         rows = self.manifest.rows("train")[drawn]
         return [str(path) for path in self.manifest.table["path"].to_numpy()[rows]]
 
-    def finite(self, split: str, batch_size: int | None = None) -> tf.data.Dataset:
+    def evaluation_dataset(self, split: str, batch_size: int | None = None) -> tf.data.Dataset:
         """A split once, in the manifest's order, unchanged; labels of the kind of training's."""
         from kpipe.data import dataset
 
@@ -158,10 +158,10 @@ class Photos:
         )
         return self._shown(batches)
 
-    def _drawn(self, first_epoch: int) -> Training:
-        from kpipe.data import Training
+    def _drawn(self, first_epoch: int) -> TrainingOptions:
+        from kpipe.data import TrainingOptions
 
-        return Training(
+        return TrainingOptions(
             seed=self.seed,
             augmenter=self.augmenter,
             first_epoch=first_epoch,

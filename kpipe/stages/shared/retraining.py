@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import keras
 
     from kpipe.core.journal import Journal
-    from kpipe.train import FitPlan
+    from kpipe.train import TrainingConfig
 
 __all__ = ["Weight", "retrain", "sample", "unfreeze_but_normalization"]
 
@@ -30,21 +30,27 @@ def retrain(
     model: keras.Model,
     teacher: keras.Model,
     photos: Photos,
-    plan: FitPlan,
+    plan: TrainingConfig,
     folder: Path,
     journal: Journal,
     title: str,
     *,
-    answers: float,
-    features: float,
+    soft_target_weight: float,
+    feature_weight: float,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
     """Train a model as `fit_on` does, with a teacher where its answers or features count."""
     from kpipe.train import Distiller
 
     learner = model
-    if answers or features:
-        learner = Distiller(model, teacher, sample(photos), answers=answers, features=features)
+    if soft_target_weight or feature_weight:
+        learner = Distiller(
+            model,
+            teacher,
+            sample(photos),
+            soft_target_weight=soft_target_weight,
+            feature_weight=feature_weight,
+        )
     folder.mkdir(exist_ok=True)
     fit_on(learner, photos, plan, folder, journal, title, callbacks)
 

@@ -50,9 +50,9 @@ class MagnitudePrune(Stage):
         epochs: of training by TFMOT while they do.
         last_epochs: of training by Keras after it, which leaves the zeros where they are; its epoch
             of the lowest validation loss is kept. 0 for none.
-        distill_answers: what the answers of the network as it was weigh beside the labels in the
+        soft_target_weight: what the answers of the network as it was weigh beside the labels in the
             loss of those epochs, 0 or more; see `kpipe.train.Distiller`.
-        distill_features: what its features weigh, 0 or more.
+        feature_weight: what its features weigh, 0 or more.
         learning_rate: of both trainings, at their beginnings; in the last of them it falls along a
             cosine, before that it stays.
         batch_size: photos in a step.
@@ -61,21 +61,21 @@ class MagnitudePrune(Stage):
     needs: ClassVar = _NEEDS
     gives: ClassVar = ("model",)
     publishes: ClassVar = ("model.keras",)
-    distributions: ClassVar = _DISTRIBUTIONS
+    packages: ClassVar = _DISTRIBUTIONS
 
     sparsity: Annotated[float, Between(0, 1, strict=True)] | Literal["2 by 4"] = 0.5
     schedule: Literal["polynomial", "constant"] = "polynomial"
     epochs: Annotated[int, Between(1)] = 3
     last_epochs: Annotated[int, Between(0)] = 6
-    distill_answers: Weight = 1.0
-    distill_features: Weight = 0.0
+    soft_target_weight: Weight = 1.0
+    feature_weight: Weight = 0.0
     learning_rate: Rate = 5e-4
     batch_size: Annotated[int, Between(1)] = 16
 
-    def problems(self) -> list[str]:
-        idle = self.distill_features if not self.last_epochs else 0
-        contradiction = f"distill_features={idle}: it weighs in last_epochs, and these are 0"
-        return super().problems() or [contradiction] * bool(idle)
+    def validation_errors(self) -> list[str]:
+        idle = self.feature_weight if not self.last_epochs else 0
+        contradiction = f"feature_weight={idle}: it weighs in last_epochs, and these are 0"
+        return super().validation_errors() or [contradiction] * bool(idle)
 
     def run(self, context: Context) -> None:
         if is_saved(context.folder):
@@ -102,14 +102,14 @@ class MagnitudePrune(Stage):
     ) -> None:
         """Train the model of zeros further, taught by the one without."""
         from kpipe.sparsity import KeepZeros
-        from kpipe.train import FitPlan
+        from kpipe.train import TrainingConfig
 
         folder = context.folder / "training-last"
         retrain(
             sparse,
             model,
             photos.varied(context.seed + 1, 1.0),
-            FitPlan(
+            TrainingConfig(
                 epochs=self.last_epochs,
                 optimizer="adam",
                 learning_rate=self.learning_rate,
@@ -119,8 +119,8 @@ class MagnitudePrune(Stage):
             folder,
             context.journal,
             "sparse",
-            answers=self.distill_answers,
-            features=self.distill_features,
+            soft_target_weight=self.soft_target_weight,
+            feature_weight=self.feature_weight,
             callbacks=[KeepZeros(sparse)],
         )
         join_histories(context.folder, [folder])
@@ -144,7 +144,7 @@ class ClusterWeights(Stage):
     needs: ClassVar = _NEEDS
     gives: ClassVar = ("model",)
     publishes: ClassVar = ("model.keras",)
-    distributions: ClassVar = _DISTRIBUTIONS
+    packages: ClassVar = _DISTRIBUTIONS
 
     clusters: Annotated[int, Between(2)] = 32
     epochs: Annotated[int, Between(1)] = 2
@@ -181,7 +181,7 @@ class QuantizeAware(Stage):
     needs: ClassVar = _NEEDS
     gives: ClassVar = ("model",)
     publishes: ClassVar = ("model.keras",)
-    distributions: ClassVar = _DISTRIBUTIONS
+    packages: ClassVar = _DISTRIBUTIONS
 
     epochs: Annotated[int, Between(1)] = 2
     learning_rate: Rate = 1e-5

@@ -1,9 +1,9 @@
 """A smaller network trained with one that knows: its answers, and what it sees.
 
     loss    = (loss(label, answer)
-               + answers * crossentropy(teacher(image), answer)
-               + features * mean((targets - P(features of the student))^2))
-              / (1 + answers + features)
+               + soft_target_weight * crossentropy(teacher(image), answer)
+               + feature_weight * mean((targets - P(features of the student))^2))
+              / (1 + soft_target_weight + feature_weight)
     targets = (features of the teacher - mean) / (deviation + 5 % of the mean deviation)
 
 The teacher sees the very image that the student is given. Its answers are those of Hinton et al.
@@ -26,7 +26,7 @@ from sklearn.linear_model import Ridge
 
 from kpipe.errors import TrainingError
 from kpipe.train.argument_checks import refuse_number
-from kpipe.train.transfer.blocks import Step, read_steps
+from kpipe.train.transfer.blocks import LayerCall, read_steps
 from kpipe.weights import refuse_unfinished_weights
 
 __all__ = ["Distiller"]
@@ -56,8 +56,8 @@ class Distiller(keras.Model):
         teacher: the same, larger; in inference, not trained.
         sample: batches of images, or tuples that begin with images, 10,000 photos at most: for the
             mean and deviation of the targets, and where P begins. Some hundred are enough.
-        answers: how much the teacher's answers weigh beside the labels, 0 or more.
-        features: how much its features weigh, 0 or more; with 0 the two need not have any.
+        soft_target_weight: how much the teacher's answers weigh beside the labels, 0 or more.
+        feature_weight: how much its features weigh, 0 or more; with 0 the two need not have any.
         layer: the name of a layer in both models whose input (batch, ..., features) is compared,
             its mean where there are places between; None is the last Dense, if nothing with weights
             comes after it. Of Dropout before it, what goes in.
@@ -75,23 +75,26 @@ class Distiller(keras.Model):
         teacher: keras.Model,
         sample: Iterable[Any],
         *,
-        answers: float = 4.0,
-        features: float = 40.0,
+        soft_target_weight: float = 4.0,
+        feature_weight: float = 40.0,
         layer: str | None = None,
     ) -> None:
         # The student casts for itself, and the teacher must see what it is given.
         super().__init__(name="distiller", dtype="float32", autocast=False)
-        for name, weight in (("answers", answers), ("features", features)):
+        for name, weight in (
+            ("soft_target_weight", soft_target_weight),
+            ("feature_weight", feature_weight),
+        ):
             refuse_number(f"{name}, a weight in the loss,", weight, 0)
         _check(student, teacher)
         self.output_shape = student.output_shape
-        knowing = _with_features(teacher, features, layer, "teacher")
-        learning = _with_features(student, features, layer, "student")
+        knowing = _with_features(teacher, feature_weight, layer, "teacher")
+        learning = _with_features(student, feature_weight, layer, "student")
         known, own = _seen(sample, knowing, learning)
-        self._student, self._weights = learning, (answers, features)
+        self._student, self._weights = learning, (soft_target_weight, feature_weight)
         # A partial hides the teacher: its weights are none of the distiller's.
         self._ask = partial(knowing, training=False)
-        if features:
+        if feature_weight:
             self._mean, self._deviation = _scale(known)
             targets = (known - self._mean) / self._deviation
             self._projection = _regression(own, targets, known.var(axis=0).mean())
@@ -194,7 +197,7 @@ def _features(model: keras.Model, name: str | None, role: str) -> keras.KerasTen
     steps = read_steps(model)
     fix = "name another layer, or leave features out with a weight of 0"
 
-    def meant(step: Step) -> bool:
+    def meant(step: LayerCall) -> bool:
         if name is None:
             return isinstance(step.operation, keras.layers.Dense)
         return step.operation.name == name

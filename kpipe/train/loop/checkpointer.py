@@ -22,7 +22,7 @@ from kpipe.train.loop.checkpoint import Checkpoint
 from kpipe.train.optimizers.optimizer_state import unwrapped
 from kpipe.train.optimizers.switching import StatefulCallback
 
-__all__ = ["Keeper"]
+__all__ = ["Checkpointer"]
 
 # What these Keras callbacks count from epoch to epoch; Keras itself forgets it between fits.
 _KERAS_COUNTERS: Mapping[type, tuple[str, ...]] = {
@@ -32,7 +32,7 @@ _KERAS_COUNTERS: Mapping[type, tuple[str, ...]] = {
 }
 
 
-class Keeper(keras.callbacks.Callback):
+class Checkpointer(keras.callbacks.Callback):
     """Keeps history, the best weights and checkpoints; must be the last callback."""
 
     def __init__(

@@ -19,10 +19,10 @@ import tensorflow as tf
 from kpipe.errors import TrainingError
 from kpipe.labels import all_class_weights, labels_in_range
 from kpipe.train.loop import checkpoint
-from kpipe.train.loop.checkpointer import Keeper
+from kpipe.train.loop.checkpointer import Checkpointer
 from kpipe.train.loop.fused_batch_norm import fused_normalization
-from kpipe.train.loop.non_finite import Batches, Finite
-from kpipe.train.loop.training_config import FitPlan
+from kpipe.train.loop.non_finite import BatchReader, TerminateOnNonFinite
+from kpipe.train.loop.training_config import TrainingConfig
 from kpipe.train.loop.weight_averaging import AveragedWeights
 from kpipe.train.optimizers.switching import SwitchOptimizer
 
@@ -56,11 +56,11 @@ def fit(
     data: Callable[[int], tf.data.Dataset],
     *,
     steps_per_epoch: int,
-    plan: FitPlan,
+    plan: TrainingConfig,
     validation: tf.data.Dataset | None = None,
     folder: str | Path | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    describe: Callable[[int, int], Sequence[str]] | None = None,
+    batch_names: Callable[[int, int], Sequence[str]] | None = None,
 ) -> FitResult:
     """Trains a softmax classifier in place, and leaves the weights of its best epoch in it.
 
@@ -86,7 +86,7 @@ def fit(
         validation: a finite dataset with labels of the same kind.
         folder: where checkpoints go; None for none.
         callbacks: Keras callbacks, called as in `model.fit`.
-        describe: epoch, batch -> the names of its photos, for an error about that batch.
+        batch_names: epoch, batch -> the names of its photos, for an error about that batch.
 
     Raises:
         TrainingError: labels of another kind, labels or class weights that the model has no answer
@@ -107,7 +107,7 @@ def fit(
     classes = shape[-1] if shape else None
     class_weight = all_class_weights(plan.class_weight, classes, TrainingError)
     watched = [*([switch] if switch else []), *_declared(plan, validation), *callbacks]
-    keeper = Keeper(_identity(model, plan, steps_per_epoch), folder, watched)
+    keeper = Checkpointer(_identity(model, plan, steps_per_epoch), folder, watched)
     found = keeper.resume()
     start = found.epoch + 1 if found is not None else 0
     batches = data(start)
@@ -136,7 +136,9 @@ def fit(
         checkpoint.restore(model.variables, found.model, "model")
         checkpoint.restore(model.optimizer.variables, found.optimizer, "optimizer")
     if start < plan.epochs and not keeper.stopped:
-        finite = Finite(Batches(data, describe, keeper.folder), steps_per_epoch)
+        finite = TerminateOnNonFinite(
+            BatchReader(data, batch_names, keeper.folder), steps_per_epoch
+        )
         with fused_normalization(model), labels_in_range(classes, TrainingError):
             model.fit(
                 batches,
@@ -158,11 +160,13 @@ def fit(
     )
 
 
-def _declared(plan: FitPlan, validation: tf.data.Dataset | None) -> list[keras.callbacks.Callback]:
+def _declared(
+    plan: TrainingConfig, validation: tf.data.Dataset | None
+) -> list[keras.callbacks.Callback]:
     """The callbacks that the plan asks for; those with a state resume with the training."""
     monitor = "loss" if validation is None else "val_loss"
     declared = plan.schedule_callbacks(monitor)
-    if plan.ema is not None:
+    if plan.ema_momentum is not None:
         declared.append(AveragedWeights())
     if plan.patience is not None:
         declared.append(keras.callbacks.EarlyStopping(monitor, patience=plan.patience, mode="min"))
@@ -183,7 +187,7 @@ def _as_shares(batches: tf.data.Dataset, classes: int | None) -> tf.data.Dataset
     )
 
 
-def _switch(plan: FitPlan, steps_per_epoch: int) -> SwitchOptimizer | None:
+def _switch(plan: TrainingConfig, steps_per_epoch: int) -> SwitchOptimizer | None:
     if plan.switch_when is None:
         return None
     return SwitchOptimizer(
@@ -192,7 +196,9 @@ def _switch(plan: FitPlan, steps_per_epoch: int) -> SwitchOptimizer | None:
     )
 
 
-def _loss(batches: tf.data.Dataset, validation: tf.data.Dataset | None, plan: FitPlan) -> Any:
+def _loss(
+    batches: tf.data.Dataset, validation: tf.data.Dataset | None, plan: TrainingConfig
+) -> Any:
     loss = _loss_of("training", batches)
     if plan.class_weight and loss == "categorical_crossentropy":
         # Keras would take the weight of the largest share for the whole photo.
@@ -225,7 +231,7 @@ def _loss_of(name: str, batches: tf.data.Dataset) -> str:
     )
 
 
-def _identity(model: keras.Model, plan: FitPlan, steps_per_epoch: int) -> dict[str, str]:
+def _identity(model: keras.Model, plan: TrainingConfig, steps_per_epoch: int) -> dict[str, str]:
     """What must be the same when a training is taken up again."""
     trained = {id(v) for v in model.trainable_variables}
     shapes = [f"{tuple(v.shape)}{'*' if id(v) in trained else ''}" for v in model.weights]

@@ -19,24 +19,24 @@ import tensorflow as tf
 from kpipe.errors import TrainingError
 from kpipe.train.loop.checkpoint import store
 
-__all__ = ["Batches", "Finite"]
+__all__ = ["BatchReader", "TerminateOnNonFinite"]
 
 _FILE = "refused-batch.npz"
 _SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Batches:
+class BatchReader:
     """How to get at a batch of a training once more.
 
     Args:
         data: first epoch -> an endless dataset from that epoch on.
-        describe: epoch, batch -> the names of its photos; None where they are not known.
+        batch_names: epoch, batch -> the names of its photos; None where they are not known.
         folder: where a refused batch is kept; None for nowhere.
     """
 
     data: Callable[[int], tf.data.Dataset]
-    describe: Callable[[int, int], Sequence[str]] | None
+    batch_names: Callable[[int, int], Sequence[str]] | None
     folder: Path | None
 
     def arrays(self, epoch: int, batch: int) -> dict[str, np.ndarray]:
@@ -47,8 +47,8 @@ class Batches:
             name: np.asarray(value)
             for name, value in zip(("images", "labels", "weights"), values, strict=False)
         }
-        if self.describe is not None:
-            arrays["names"] = np.array([str(name) for name in self.describe(epoch, batch)])
+        if self.batch_names is not None:
+            arrays["names"] = np.array([str(name) for name in self.batch_names(epoch, batch)])
         return arrays
 
     def keep(self, arrays: Mapping[str, np.ndarray]) -> str:
@@ -69,10 +69,10 @@ class Batches:
                 (self.folder / _FILE).unlink()
 
 
-class Finite(keras.callbacks.Callback):
+class TerminateOnNonFinite(keras.callbacks.Callback):
     """Ends a training whose numbers are not finite, or whose data ends, before it is stored."""
 
-    def __init__(self, batches: Batches, steps_per_epoch: int) -> None:
+    def __init__(self, batches: BatchReader, steps_per_epoch: int) -> None:
         super().__init__()
         self._batches = batches
         self._steps = steps_per_epoch

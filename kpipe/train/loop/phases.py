@@ -22,10 +22,10 @@ import tensorflow as tf
 from kpipe.errors import TrainingError
 from kpipe.train.loop import checkpoint
 from kpipe.train.loop.fitting import FitResult, fit
-from kpipe.train.loop.training_config import FitPlan
-from kpipe.train.transfer.batch_norm_momentum import quicken
+from kpipe.train.loop.training_config import TrainingConfig
+from kpipe.train.transfer.batch_norm_momentum import adapt_bn_momentum
 from kpipe.train.transfer.feature_extraction import extract_features
-from kpipe.train.transfer.features import FeaturePlan, cut
+from kpipe.train.transfer.features import FeaturePlan, split_frozen
 from kpipe.train.transfer.unfreezing import Unfrozen, unfreeze
 
 __all__ = ["Phase", "fit_phases"]
@@ -46,7 +46,7 @@ class Phase:
             the first epoch.
     """
 
-    plan: FitPlan
+    plan: TrainingConfig
     last: int | None = 0
     features: FeaturePlan | None = None
 
@@ -60,7 +60,7 @@ def fit_phases(
     validation: tf.data.Dataset | None = None,
     folder: str | Path | None = None,
     callbacks: _Callbacks = lambda number, trains: (),
-    describe: _Describe | None = None,
+    batch_names: _Describe | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FitResult:
     """Trains a softmax classifier in place, phase after phase, and leaves the best of all epochs.
@@ -78,7 +78,7 @@ def fit_phases(
         folder: where checkpoints and features go; needed for features.
         callbacks: called as each phase begins with its number, the first being 1, and with what
             trains in it; returns new callbacks for it.
-        describe: as for `fit`, its epochs counted through all phases.
+        batch_names: as for `fit`, its epochs counted through all phases.
         progress: of the features, called as `progress(done, total)`, in batches.
 
     Returns:
@@ -103,12 +103,12 @@ def fit_phases(
     best, values, begun = 0, _values(model), 0
     for number, phase in enumerate(phases, 1):
         watching = callbacks(number, unfreeze(model, phase.last))
-        quicken(model, steps_per_epoch)
+        adapt_bn_momentum(model, steps_per_epoch)
         trained, batches, held = model, _after(begun, data), validation
-        names = _named_after(begun, describe) if describe is not None else None
+        names = _named_after(begun, batch_names) if batch_names is not None else None
         place = Path(folder) / f"phase-{number}" if folder is not None else None
         if phase.features is not None and place is not None:
-            stem, trained = cut(model)
+            stem, trained = split_frozen(model)
             features = extract_features(
                 stem,
                 batches,
@@ -116,7 +116,7 @@ def fit_phases(
                 steps_per_epoch=steps_per_epoch,
                 plan=phase.features,
                 folder=phase.features.folder or place / "features",
-                describe=names,
+                batch_names=names,
                 progress=progress,
             )
             batches = features.training
@@ -131,7 +131,7 @@ def fit_phases(
                 validation=held,
                 folder=place,
                 callbacks=watching,
-                describe=names,
+                batch_names=names,
             )
         )
         begun += phase.plan.epochs
@@ -145,8 +145,8 @@ def _after(begun: int, data: _Data) -> _Data:
     return lambda first_epoch: data(begun + first_epoch)
 
 
-def _named_after(begun: int, describe: _Describe) -> _Describe:
-    return lambda epoch, batch: describe(begun + epoch, batch)
+def _named_after(begun: int, batch_names: _Describe) -> _Describe:
+    return lambda epoch, batch: batch_names(begun + epoch, batch)
 
 
 def _values(model: keras.Model) -> list[np.ndarray]:

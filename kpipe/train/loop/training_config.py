@@ -17,13 +17,13 @@ from kpipe.labels import refuse_class_weights
 from kpipe.train.argument_checks import refuse_fraction, refuse_number
 from kpipe.train.optimizers.creation import Kind, optimizer
 from kpipe.train.optimizers.schedules import Plateau, Schedule, as_schedule
-from kpipe.train.optimizers.triggers import AtEpoch, Moment, WatchingMoment, refuse_other
+from kpipe.train.optimizers.triggers import AtEpoch, PerStepTrigger, SwitchTrigger, refuse_other
 
-__all__ = ["FitPlan"]
+__all__ = ["TrainingConfig"]
 
 
 @dataclass(frozen=True)
-class FitPlan:
+class TrainingConfig:
     """How to train.
 
     Args:
@@ -53,10 +53,10 @@ class FitPlan:
     schedule: str | Schedule = "constant"
     switch_to: Kind | None = None
     switch_learning_rate: float | None = None
-    switch_when: Moment | None = None
+    switch_when: SwitchTrigger | None = None
     class_weight: Mapping[int, float] | None = None
     label_smoothing: float = 0.0
-    ema: float | None = None
+    ema_momentum: float | None = None
     patience: int | None = None
 
     def __post_init__(self) -> None:
@@ -129,14 +129,18 @@ class FitPlan:
         return [schedule.callback(monitor)] if isinstance(schedule, Plateau) else []
 
     def _averaging(self) -> dict[str, Any]:
-        return {} if self.ema is None else {"use_ema": True, "ema_momentum": self.ema}
+        return (
+            {}
+            if self.ema_momentum is None
+            else {"use_ema": True, "ema_momentum": self.ema_momentum}
+        )
 
     def _refuse_numbers(self) -> None:
         refuse_fraction("epochs", self.epochs, 1)
         refuse_number("label_smoothing, a share of a label,", self.label_smoothing, 0, 1)
-        if self.ema is not None:
-            refuse_number("ema, a momentum,", self.ema, 0, 1)
-            if self.ema == 0:
+        if self.ema_momentum is not None:
+            refuse_number("ema, a momentum,", self.ema_momentum, 0, 1)
+            if self.ema_momentum == 0:
                 raise TrainingError("ema, a momentum, is out of range", expected="(0, 1)")
         if self.patience is not None:
             refuse_fraction("patience", self.patience, 1)
@@ -146,7 +150,7 @@ class FitPlan:
         refuse_class_weights(self.class_weight, TrainingError)
 
     def _refuse_switch(self, first: Any, second: Any) -> None:
-        if not isinstance(self.switch_when, WatchingMoment):
+        if not isinstance(self.switch_when, PerStepTrigger):
             return
         name = type(self.switch_when).__name__
         if not isinstance(first, keras.optimizers.Adam) or not isinstance(

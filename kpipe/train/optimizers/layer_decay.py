@@ -17,13 +17,13 @@ from kpipe.errors import TrainingError
 from kpipe.train.optimizers.optimizer_state import unwrapped
 from kpipe.train.transfer.blocks import find_blocks
 
-__all__ = ["DiscriminativeRates", "rate_factors"]
+__all__ = ["LayerDecay", "rate_factors"]
 
 _FACTORS = "_kpipe_rate_factors"
 _PATCHED = ("update_step", "_apply_weight_decay", _FACTORS)
 
 
-class DiscriminativeRates(keras.callbacks.Callback):
+class LayerDecay(keras.callbacks.Callback):
     """Trains each block of the model at a rate of its own, in any `model.fit`.
 
     Follows the model's optimizer: its schedule, a rate set by another callback, and another

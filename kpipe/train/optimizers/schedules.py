@@ -32,7 +32,7 @@ __all__ = [
     "PiecewiseLinear",
     "Plateau",
     "Schedule",
-    "Step",
+    "StepDecay",
     "as_schedule",
     "schedule_names",
 ]
@@ -104,7 +104,7 @@ class Exponential(Schedule):
 
 
 @dataclass(frozen=True)
-class Step(Schedule):
+class StepDecay(Schedule):
     """Multiplied by `factor`, in (0, 1], after each of the shares `at` of the steps, ascending."""
 
     at: tuple[float, ...] = (0.5, 0.75)
@@ -204,7 +204,7 @@ _SCHEDULES: Mapping[str, type[Schedule]] = {
     "exponential": Exponential,
     "one-cycle": OneCycle,
     "plateau": Plateau,
-    "step": Step,
+    "step": StepDecay,
 }
 
 

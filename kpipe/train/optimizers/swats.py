@@ -25,7 +25,7 @@ from kpipe.errors import TrainingError
 from kpipe.train.argument_checks import refuse_number
 from kpipe.train.optimizers.layer_decay import rate_factors
 from kpipe.train.optimizers.optimizer_state import unwrapped
-from kpipe.train.optimizers.triggers import State, Watch, WatchingMoment
+from kpipe.train.optimizers.triggers import PerStepTrigger, State, Watch
 
 __all__ = ["SWATS"]
 
@@ -33,12 +33,12 @@ _UPDATE = "_backend_update_step"
 
 
 @dataclass(frozen=True)
-class SWATS(WatchingMoment):
+class SWATS(PerStepTrigger):
     """When SGD's rate, as estimated from Adam's steps, agrees with its own running average.
 
     For `keras.optimizers.Adam` and its subclasses, AdamW among them: the step is what Adam makes
     of the gradient after clipping and accumulation, without decoupled weight decay; under
-    `DiscriminativeRates`, gradients are scaled as the steps are. The switch
+    `LayerDecay`, gradients are scaled as the steps are. The switch
     comes between two steps, inside an epoch; with `steps_per_execution=n`, which Keras runs as one,
     after the n in which it fell due, at the rate of the step at which it did. One deviation from
     the paper: a rate must be above 0.

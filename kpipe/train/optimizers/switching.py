@@ -34,7 +34,13 @@ from kpipe.train.optimizers.optimizer_state import (
     refuse_unable,
     unwrapped,
 )
-from kpipe.train.optimizers.triggers import Moment, State, Watch, WatchingMoment, refuse_other
+from kpipe.train.optimizers.triggers import (
+    PerStepTrigger,
+    State,
+    SwitchTrigger,
+    Watch,
+    refuse_other,
+)
 
 __all__ = ["StatefulCallback", "SwitchOptimizer"]
 
@@ -70,7 +76,8 @@ class SwitchOptimizer(StatefulCallback):
         to: the new optimizer: a name, at Keras' default rate; a Keras optimizer, whose
             configuration is used; or a function of the epoch that makes one, which for SWATS also
             takes what SWATS decides: `learning_rate`, `momentum` and `nesterov`.
-        when: an `AtEpoch`, an `OnPlateau`, a `SWATS`, for which `to` is SGD, or another `Moment`.
+        when: an `AtEpoch`, an `OnPlateau`, a `SWATS`, for which `to` is SGD, or another
+            `SwitchTrigger`.
 
     Attributes:
         switched_at: the epoch of the new optimizer's first step, the first being 0; None before.
@@ -83,7 +90,7 @@ class SwitchOptimizer(StatefulCallback):
     def __init__(
         self,
         to: str | keras.optimizers.Optimizer | Callable[..., keras.optimizers.Optimizer],
-        when: Moment,
+        when: SwitchTrigger,
     ) -> None:
         super().__init__()
         refuse_other(when)
@@ -124,7 +131,7 @@ class SwitchOptimizer(StatefulCallback):
 
     def new_optimizer(self, epoch: int) -> keras.optimizers.Optimizer:
         """The optimizer for a switch at `epoch`, new and without state."""
-        options = self.when.options(self._seen) if isinstance(self.when, WatchingMoment) else {}
+        options = self.when.options(self._seen) if isinstance(self.when, PerStepTrigger) else {}
         return self._make(epoch, **options)
 
     def set_model(self, model: keras.Model) -> None:
@@ -145,7 +152,7 @@ class SwitchOptimizer(StatefulCallback):
         if self.switched_at is not None:
             if self._averages:
                 keep_averaging(self.model.optimizer)
-        elif self._watch is None and isinstance(self.when, WatchingMoment):
+        elif self._watch is None and isinstance(self.when, PerStepTrigger):
             # Only now: as a fit begins, other callbacks may still restore an earlier state.
             self._watch = self.when.watch(self.model, self._seen)
             self.model.make_train_function(force=True)
@@ -162,14 +169,14 @@ class SwitchOptimizer(StatefulCallback):
         elif self.switched_at is None:
             self._tell_missing(logs)
             self._seen = self.when.seen(self._seen, logs)
-        if isinstance(self.when, WatchingMoment):
+        if isinstance(self.when, PerStepTrigger):
             logs.update(self.when.logs(self._seen))
         logs["switched"] = float(self.switched_at is not None)
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         self.model.__dict__.pop(_ATTRIBUTE, None)
         self._averages = False  # they have begun; another optimizer may come with another compile
-        if self._watch is not None and isinstance(self.when, WatchingMoment):
+        if self._watch is not None and isinstance(self.when, PerStepTrigger):
             self._stop_watching()
             self.model.train_function = None  # it was traced under watch
             if not self.when.due(self._seen, self._epoch + 1):
@@ -254,7 +261,7 @@ class _StateInWeights(KerasSaveable):  # type: ignore[misc]
 
 def _maker(
     to: str | keras.optimizers.Optimizer | Callable[..., keras.optimizers.Optimizer],
-    when: Moment,
+    when: SwitchTrigger,
 ) -> Callable[..., keras.optimizers.Optimizer]:
     if not isinstance(to, str | keras.optimizers.Optimizer):
         _refuse_uncallable(to, when)
@@ -262,7 +269,7 @@ def _maker(
     # Misspelt names are refused here, not at the switch. A Keras optimizer belongs to the first
     # model that it trains; its configuration does not.
     made = optimizer(to)
-    if isinstance(when, WatchingMoment) and not isinstance(made, keras.optimizers.SGD):
+    if isinstance(when, PerStepTrigger) and not isinstance(made, keras.optimizers.SGD):
         raise TrainingError(
             f"{type(when).__name__} chooses the rate and the momentum of SGD",
             expected='"sgd"',
@@ -272,10 +279,10 @@ def _maker(
     return lambda _, **options: optimizer(template, **options)
 
 
-def _refuse_uncallable(to: Any, when: Moment) -> None:
+def _refuse_uncallable(to: Any, when: SwitchTrigger) -> None:
     """Raises, before anything trains, for what cannot be called at the switch."""
     chosen = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": False}
-    options = chosen if isinstance(when, WatchingMoment) else {}
+    options = chosen if isinstance(when, PerStepTrigger) else {}
     if callable(to) and not isinstance(to, type):
         try:
             inspect.signature(to).bind(0, **options)

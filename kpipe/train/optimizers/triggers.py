@@ -21,11 +21,11 @@ from kpipe.train.argument_checks import refuse_fraction, refuse_number
 
 __all__ = [
     "AtEpoch",
-    "Moment",
     "OnPlateau",
+    "PerStepTrigger",
     "State",
+    "SwitchTrigger",
     "Watch",
-    "WatchingMoment",
     "refuse_other",
 ]
 
@@ -34,7 +34,7 @@ State = dict[str, Any]
 _ERRORS = frozenset(("mae", "mape", "mse", "msle", "rmse"))
 
 
-class Moment(abc.ABC):
+class SwitchTrigger(abc.ABC):
     """When to switch. Itself without state: what it has seen is handed to it."""
 
     @abc.abstractmethod
@@ -51,7 +51,7 @@ class Moment(abc.ABC):
 
 
 class Watch(abc.ABC):
-    """What looks at each step of an optimizer, for a `WatchingMoment`."""
+    """What looks at each step of an optimizer, for a `PerStepTrigger`."""
 
     @abc.abstractmethod
     def state(self) -> State:
@@ -66,7 +66,7 @@ class Watch(abc.ABC):
         """Leaves the optimizer as it was before."""
 
 
-class WatchingMoment(Moment):
+class PerStepTrigger(SwitchTrigger):
     """A moment that may come at any step, and that says how to go on."""
 
     @abc.abstractmethod
@@ -88,17 +88,17 @@ class WatchingMoment(Moment):
 
 def refuse_other(when: object) -> None:
     """Raises a TrainingError for what is no moment, such as the number of an epoch."""
-    if not isinstance(when, Moment):
+    if not isinstance(when, SwitchTrigger):
         raise TrainingError(
             "when to switch is told by a moment",
-            expected="AtEpoch(n), OnPlateau(...), SWATS(...) or another kpipe.train.Moment",
+            expected="AtEpoch(n), OnPlateau(...), SWATS(...) or another kpipe.train.SwitchTrigger",
             received=repr(when),
             fix=f"AtEpoch({when})" if isinstance(when, int) else "OnPlateau()",
         )
 
 
 @dataclass(frozen=True)
-class AtEpoch(Moment):
+class AtEpoch(SwitchTrigger):
     """After `epoch` epochs: `AtEpoch(5)` leaves five epochs to the first optimizer."""
 
     epoch: int
@@ -117,7 +117,7 @@ class AtEpoch(Moment):
 
 
 @dataclass(frozen=True)
-class OnPlateau(Moment):
+class OnPlateau(SwitchTrigger):
     """After `patience` epochs in a row without an improvement of more than `min_delta`.
 
     Epochs without validation, as `validation_freq` leaves them, do not count.

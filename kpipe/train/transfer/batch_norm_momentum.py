@@ -16,14 +16,14 @@ import tensorflow as tf
 
 from kpipe.errors import TrainingError
 
-__all__ = ["quicken", "recalibrate"]
+__all__ = ["adapt_bn_momentum", "recalibrate"]
 
 # The moving statistics forget within a fifth of an epoch, and always average two batches at least.
 _HORIZONS_PER_EPOCH = 5
 _LOWEST_MOMENTUM = 0.5
 
 
-def quicken(model: keras.Model, steps_per_epoch: int) -> float:
+def adapt_bn_momentum(model: keras.Model, steps_per_epoch: int) -> float:
     """Lower the momentum of what trains, so that statistics follow the weights within an epoch.
 
     Args:

@@ -27,7 +27,7 @@ import keras
 
 from kpipe.errors import TrainingError
 
-__all__ = ["Block", "Step", "find_blocks", "places", "read_steps"]
+__all__ = ["Block", "LayerCall", "find_blocks", "places", "read_steps"]
 
 _NORMALIZATIONS = (
     keras.layers.BatchNormalization,
@@ -43,7 +43,7 @@ _POOLS = (
 
 
 @dataclass(frozen=True)
-class Step:
+class LayerCall:
     """One use of a layer or raw operation.
 
     Args:
@@ -114,7 +114,7 @@ def find_blocks(model: keras.Model) -> tuple[Block, ...]:
     return (*reversed(counted), blocks[-1])
 
 
-def read_steps(model: keras.Model) -> list[Step]:
+def read_steps(model: keras.Model) -> list[LayerCall]:
     """Every use of an operation, in the order of the graph, nested models opened.
 
     Raises:
@@ -140,7 +140,7 @@ def _graph(model: Any) -> Any:
 
 def _walk(
     function: Any, numbers: dict[int, int], counter: Iterator[int], *, outer: bool
-) -> Iterator[Step]:
+) -> Iterator[LayerCall]:
     """The steps of one call; `numbers`: id of a tensor -> its number, filled on the way."""
     for depth in sorted(function._nodes_by_depth, reverse=True):
         for node in function._nodes_by_depth[depth]:
@@ -150,7 +150,7 @@ def _walk(
             inner = _graph(operation) if isinstance(operation, keras.Model) else None
             if inner is None:
                 numbers |= {id(x): next(counter) for x in node.outputs}
-                yield Step(
+                yield LayerCall(
                     operation,
                     tuple(numbers[id(x)] for x in node.input_tensors),
                     tuple(numbers[id(x)] for x in node.outputs),
@@ -166,13 +166,13 @@ def _walk(
             if outer and steps and len(node.outputs) == 1:
                 # The nested model's result is a tensor of the outer model.
                 last = max(i for i, s in enumerate(steps) if set(made.values()) & set(s.makes))
-                steps[last] = Step(
+                steps[last] = LayerCall(
                     **{**vars(steps[last]), "tensor": node.outputs[0]},
                 )
             yield from steps
 
 
-def places(steps: list[Step]) -> list[tuple[int, ...]]:
+def places(steps: list[LayerCall]) -> list[tuple[int, ...]]:
     """For each place, the first one before all steps: numbers of the tensors that cross it.
 
     Empty where an operation that is used on both sides makes the place none.
@@ -194,7 +194,7 @@ def places(steps: list[Step]) -> list[tuple[int, ...]]:
     return crossing
 
 
-def _head_start(steps: list[Step]) -> int:
+def _head_start(steps: list[LayerCall]) -> int:
     crossing = places(steps)
     readers = [number for step in steps for number in step.reads]
     pooled = [
@@ -209,7 +209,7 @@ def _head_start(steps: list[Step]) -> int:
     return pooled[-1] if pooled else maps[-1] if maps else 0
 
 
-def _pieces(steps: list[Step], end: int) -> Iterator[list[Step]]:
+def _pieces(steps: list[LayerCall], end: int) -> Iterator[list[LayerCall]]:
     """The steps before `end`, cut wherever the graph is a chain."""
     crossing = places(steps)
     kinds = {number: type(step.operation).__name__ for step in steps for number in step.makes}
@@ -226,9 +226,9 @@ def _pieces(steps: list[Step], end: int) -> Iterator[list[Step]]:
             yield steps[start:stop]
 
 
-def _joined(pieces: Iterator[list[Step]]) -> list[list[Step]]:
+def _joined(pieces: Iterator[list[LayerCall]]) -> list[list[LayerCall]]:
     """Pieces of the chain, joined to blocks by the table of the module."""
-    blocks: list[list[list[Step]]] = [[]]
+    blocks: list[list[list[LayerCall]]] = [[]]
     for piece in pieces:
         cores = _cores(blocks[-1])
         if (
@@ -252,7 +252,7 @@ def _joined(pieces: Iterator[list[Step]]) -> list[list[Step]]:
     return [[step for piece in block for step in piece] for block in blocks if block]
 
 
-def _cores(block: list[list[Step]]) -> list[list[Step]]:
+def _cores(block: list[list[LayerCall]]) -> list[list[LayerCall]]:
     """The pieces that a block is about: neither normalization nor gates nor without weights."""
     return [
         piece
@@ -263,15 +263,15 @@ def _cores(block: list[list[Step]]) -> list[list[Step]]:
     ]
 
 
-def _is_normalization(piece: list[Step]) -> bool:
+def _is_normalization(piece: list[LayerCall]) -> bool:
     return len(piece) == 1 and isinstance(piece[0].operation, _NORMALIZATIONS)
 
 
-def _is_gate(piece: list[Step]) -> bool:
+def _is_gate(piece: list[LayerCall]) -> bool:
     return len(piece) > 1 and type(piece[-1].operation).__name__ == "Multiply"
 
 
-def _is_depthwise(piece: list[Step]) -> bool:
+def _is_depthwise(piece: list[LayerCall]) -> bool:
     operation = piece[0].operation
     return len(piece) == 1 and (
         isinstance(operation, keras.layers.DepthwiseConv2D)
@@ -279,7 +279,7 @@ def _is_depthwise(piece: list[Step]) -> bool:
     )
 
 
-def _change(piece: list[Step]) -> int:
+def _change(piece: list[LayerCall]) -> int:
     """By how many channels a single convolution widens what it reads; else 0."""
     if len(piece) > 1 or not piece[0].weighted or _is_depthwise(piece):
         return 0

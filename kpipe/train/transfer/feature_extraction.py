@@ -44,7 +44,7 @@ def extract_features(
     steps_per_epoch: int,
     plan: FeaturePlan,
     folder: str | Path,
-    describe: _Describe | None = None,
+    batch_names: _Describe | None = None,
     progress: _Told | None = None,
 ) -> Features:
     """Run the stem over the training data's first epochs and over the validation data, once each.
@@ -54,13 +54,13 @@ def extract_features(
     that are missing.
 
     Args:
-        stem: of `cut`.
+        stem: of `split_frozen`.
         data: as for `fit`: first epoch -> an endless dataset of images, labels and maybe weights.
         validation: a finite dataset, or None.
         steps_per_epoch: batches in an epoch.
         plan: which features to keep.
         folder: of these features alone; the caller names it by all that `data` depends on.
-        describe: epoch, batch -> the names of its photos, for an error about that batch.
+        batch_names: epoch, batch -> the names of its photos, for an error about that batch.
         progress: called as `progress(done, total)`, in batches.
 
     Raises:
@@ -88,7 +88,7 @@ def extract_features(
     for number in range(plan.views):
         if not writer.skips(view_name(number), steps_per_epoch):
             epoch = data(number).take(steps_per_epoch)
-            names = partial(describe, number) if describe is not None else None
+            names = partial(batch_names, number) if batch_names is not None else None
             writer.write(view_name(number), epoch, steps_per_epoch, names)
     if validation is not None and not writer.skips("validation", max(held, 0)):
         writer.write("validation", validation, None)

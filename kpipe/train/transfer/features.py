@@ -33,7 +33,7 @@ import tensorflow as tf
 from kpipe.errors import TrainingError
 from kpipe.train.transfer.unfreezing import frozen_end
 
-__all__ = ["COLUMNS", "FeaturePlan", "Features", "cut", "view_name"]
+__all__ = ["COLUMNS", "FeaturePlan", "Features", "split_frozen", "view_name"]
 
 COLUMNS = ("features", "labels", "weights")
 Names: TypeAlias = Sequence[str]
@@ -99,11 +99,11 @@ class Features:
         endless = tf.data.Dataset.counter(first_epoch).flat_map(batches)
         return endless.prefetch(tf.data.AUTOTUNE)
 
-    def named(self, describe: Callable[[int, int], Names]) -> Callable[[int, int], Names]:
+    def named(self, batch_names: Callable[[int, int], Names]) -> Callable[[int, int], Names]:
         """The photos of each batch of `training`.
 
         Args:
-            describe: epoch, batch -> the names of its photos, of the data that was extracted.
+            batch_names: epoch, batch -> the names of its photos, of the data that was extracted.
         """
 
         def names(epoch: int, batch: int) -> Names:
@@ -113,7 +113,7 @@ class Features:
             rows = order[slice(*bounds[batch])]
             sources = np.searchsorted(bounds[:, 1], rows, side="right")
             return [
-                describe(view, int(source))[row - bounds[source, 0]]
+                batch_names(view, int(source))[row - bounds[source, 0]]
                 for source, row in zip(sources, rows, strict=True)
             ]
 
@@ -177,7 +177,7 @@ def view_name(number: int) -> str:
     return f"view-{number:03d}"
 
 
-def cut(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+def split_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     """A model in two, where what is frozen ends.
 
     Args:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from kpipe.data import Sampling, class_weight, frequencies
+from kpipe.data import Sampling, class_shares, class_weight
 from kpipe.errors import DataError
 
 METHODS = ["oversample", "undersample", "augment_minority"]
@@ -268,12 +268,12 @@ def test_frequencies_are_those_of_the_draws_times_the_weights(counts, sampling, 
     seen = labels if sampling is None else labels[sampling.draw(labels, 1, 4)[0]]
     factors = np.ones(len(counts)) if weights is None else np.array(list(weights.values()))
     expected = np.bincount(seen, factors[seen], minlength=len(counts))
-    found = frequencies(labels, sampling, weights)
+    found = class_shares(labels, sampling, weights)
     np.testing.assert_allclose(list(found.values()), expected / expected.sum(), rtol=1e-12)
 
 
 def test_weights_on_what_sampling_leaves_give_equal_shares() -> None:
     sampling = Sampling("oversample", 0.5)
     left = UNEVEN[sampling.draw(UNEVEN, 0, 0)[0]]
-    found = frequencies(UNEVEN, sampling, class_weight(left))
+    found = class_shares(UNEVEN, sampling, class_weight(left))
     assert found == pytest.approx({0: 1 / 3, 1: 1 / 3, 2: 1 / 3})

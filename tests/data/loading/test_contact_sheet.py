@@ -9,7 +9,7 @@ from kpipe.data import (
     Augmenter,
     Manifest,
     Mixer,
-    Training,
+    TrainingOptions,
     contact_sheet,
     dataset,
     decode,
@@ -51,7 +51,7 @@ def test_views_are_what_training_shows_in_the_first_epochs(manifest, images) -> 
     rows = shown_rows(sheet, images, 4)
     train = manifest.rows("train")
     batches = dataset(manifest, "train", images=images, batch_size=len(train),
-                      training=Training(9, AUGMENTER))  # fmt: skip
+                      training=TrainingOptions(9, AUGMENTER))  # fmt: skip
     for epoch, (photos, _) in enumerate(batches.take(3).as_numpy_iterator()):
         for row in range(4):
             distance = abs(photos - cell(sheet, row, 1 + epoch)).max((1, 2, 3))

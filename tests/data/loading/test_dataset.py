@@ -17,7 +17,7 @@ from kpipe.data import (
     Manifest,
     Mixer,
     Sampling,
-    Training,
+    TrainingOptions,
     dataset,
     decode,
     from_folder,
@@ -51,10 +51,10 @@ class Blend:
         return tuple(x * share + tf.roll(x, -1, 0) * (1 - share) for x in (images, labels))
 
 
-ALL = Training(
+ALL = TrainingOptions(
     5, Noise(), sampling=Sampling("oversample"), mixer=Blend(), class_weight={0: 1, 1: 2, 2: 3}
 )
-REAL = Training(
+REAL = TrainingOptions(
     5,
     Augmenter(flip="horizontal", rotate=0.1, crop=0.8, brightness=0.2, color=0.2, blur=0.5),
     sampling=Sampling("augment_minority"),
@@ -108,16 +108,20 @@ _WEIGHTS = tf.TensorSpec((None,), tf.float32)
     [
         (None, False, (_INDICES,)),
         (None, True, (_HOT,)),
-        (Training(), False, (_INDICES,)),
-        (Training(augmenter=Noise()), True, (_HOT,)),
-        (Training(sampling=Sampling("undersample")), False, (_INDICES,)),
-        (Training(mixer=Blend()), False, (_HOT,)),
-        (Training(class_weight={0: 1, 1: 2, 2: 3}), False, (_INDICES, _WEIGHTS)),
+        (TrainingOptions(), False, (_INDICES,)),
+        (TrainingOptions(augmenter=Noise()), True, (_HOT,)),
+        (TrainingOptions(sampling=Sampling("undersample")), False, (_INDICES,)),
+        (TrainingOptions(mixer=Blend()), False, (_HOT,)),
+        (TrainingOptions(class_weight={0: 1, 1: 2, 2: 3}), False, (_INDICES, _WEIGHTS)),
         (ALL, False, (_HOT, _WEIGHTS)),
     ],
 )
 def test_batches_say_their_type_and_shape(
-    training: Training | None, one_hot: bool, expected: Any, manifest: Manifest, images: np.ndarray
+    training: TrainingOptions | None,
+    one_hot: bool,
+    expected: Any,
+    manifest: Manifest,
+    images: np.ndarray,
 ) -> None:
     photos = tf.TensorSpec((None, 16, 16, 3), tf.float32)
     for given in ({"images": images}, {"image_size": 16}):
@@ -125,9 +129,9 @@ def test_batches_say_their_type_and_shape(
         assert data.element_spec == (photos, *expected)
 
 
-@pytest.mark.parametrize("training", [None, Training(2), ALL])
+@pytest.mark.parametrize("training", [None, TrainingOptions(2), ALL])
 def test_decoded_images_and_files_give_the_same_batches(
-    training: Training | None, manifest: Manifest, images: np.ndarray
+    training: TrainingOptions | None, manifest: Manifest, images: np.ndarray
 ) -> None:
     cached = dataset(manifest, "train", images=images, training=training, batch_size=8)
     read = dataset(manifest, "train", image_size=16, training=training, batch_size=8)
@@ -142,7 +146,7 @@ def test_jpeg_files_give_the_decoded_images_to_one_level(
     manifest = split(from_folder(tmp_path / "photos"), (1.0, 0.0, 0.0))
     assert set(manifest.table["format"]) == {"JPEG", "PNG"}
     images = decode(manifest, 16, tmp_path / "decoded")
-    for training in (None, Training(2)):
+    for training in (None, TrainingOptions(2)):
         cached = dataset(manifest, "train", images=images, training=training)
         read = dataset(manifest, "train", image_size=16, training=training)
         one, other = _take(cached, 1), _take(read, 1)
@@ -168,7 +172,7 @@ def test_an_epoch_shows_every_photo_once_and_batches_end_with_it(
 ) -> None:
     rows = manifest.rows("train")
     count = steps(manifest, "train", 8)
-    data = dataset(manifest, "train", images=images, batch_size=8, training=Training())
+    data = dataset(manifest, "train", images=images, batch_size=8, training=TrainingOptions())
     assert int(data.cardinality()) == tf.data.INFINITE_CARDINALITY
     batches = _take(data, 3 * count)
     expected = sorted(image.tobytes() for image in images[rows].astype(np.float32))
@@ -189,7 +193,7 @@ def test_labels_follow_their_photos(manifest: Manifest, images: np.ndarray) -> N
             images[rows].astype(np.float32), manifest.labels("train"), strict=True
         )
     }
-    data = dataset(manifest, "train", images=images, batch_size=8, training=Training(seed=5))
+    data = dataset(manifest, "train", images=images, batch_size=8, training=TrainingOptions(seed=5))
     for batch, labels in _take(data, 6):
         assert [label_of[image.tobytes()] for image in batch] == labels.tolist()
 
@@ -202,7 +206,7 @@ def test_an_epoch_shows_what_the_sampling_aims_at(
     wanted = sampling.targets(manifest.labels("train"))
     count = steps(manifest, "train", 8, sampling)
     assert count == -(-sum(wanted.values()) // 8)
-    training = Training(3, sampling=sampling)
+    training = TrainingOptions(3, sampling=sampling)
     data = dataset(manifest, "train", images=images, batch_size=8, training=training)
     batches = _take(data, 3 * count)
     orders = []
@@ -216,7 +220,7 @@ def test_an_epoch_shows_what_the_sampling_aims_at(
 def test_of_photos_drawn_for_their_rarity_only_the_repeats_are_augmented(
     manifest: Manifest, images: np.ndarray
 ) -> None:
-    training = Training(3, Noise(), sampling=Sampling("augment_minority"))
+    training = TrainingOptions(3, Noise(), sampling=Sampling("augment_minority"))
     count = steps(manifest, "train", 8, training.sampling)
     data = dataset(manifest, "train", images=images, batch_size=8, training=training)
     shown = [image.tobytes() for image in _joined(_take(data, count))]
@@ -227,7 +231,7 @@ def test_of_photos_drawn_for_their_rarity_only_the_repeats_are_augmented(
 
 
 def test_every_copy_of_a_photo_is_augmented_anew(manifest: Manifest, images: np.ndarray) -> None:
-    training = Training(3, Noise(), sampling=Sampling("oversample"))
+    training = TrainingOptions(3, Noise(), sampling=Sampling("oversample"))
     count = steps(manifest, "train", 8, training.sampling)
     data = dataset(manifest, "train", images=images, batch_size=8, training=training)
     shown = {image.tobytes() for image in _joined(_take(data, 2 * count))}
@@ -237,7 +241,7 @@ def test_every_copy_of_a_photo_is_augmented_anew(manifest: Manifest, images: np.
 def test_a_mixer_sees_the_batch_of_the_training_without_it(
     manifest: Manifest, images: np.ndarray
 ) -> None:
-    plain = Training(3, Noise())
+    plain = TrainingOptions(3, Noise())
     data = dataset(manifest, "train", images=images, batch_size=8, training=plain, one_hot=True)
     expected = [
         (x * 0.25 + np.roll(x, -1, 0) * 0.75, y * 0.25 + np.roll(y, -1, 0) * 0.75)
@@ -252,21 +256,23 @@ def test_a_mixer_sees_the_batch_of_the_training_without_it(
 
 
 def test_each_batch_is_mixed_by_a_draw_of_its_own(manifest: Manifest, images: np.ndarray) -> None:
-    def shares(training: Training) -> set[float]:
+    def shares(training: TrainingOptions) -> set[float]:
         data = dataset(
             manifest, "train", images=np.zeros_like(images), batch_size=4, training=training
         )
         return {float(labels.max(-1).min()) for _, labels in _take(data, 12)}
 
-    assert len(shares(Training(3, mixer=Blend()))) > 6
-    assert not shares(Training(3, mixer=Blend())) & shares(Training(4, mixer=Blend())) - {1.0}
+    assert len(shares(TrainingOptions(3, mixer=Blend()))) > 6
+    assert not shares(TrainingOptions(3, mixer=Blend())) & shares(
+        TrainingOptions(4, mixer=Blend())
+    ) - {1.0}
 
 
 def test_the_loss_of_a_mixed_photo_is_the_weighted_mean_of_its_parts(
     manifest: Manifest, images: np.ndarray
 ) -> None:
     weights = {0: 0.5, 1: 1.25, 2: 4.0}
-    plain = Training(3, class_weight=weights)
+    plain = TrainingOptions(3, class_weight=weights)
     unmixed = _take(dataset(manifest, "train", images=images, batch_size=8, training=plain), 5)
     mixed = dataset(
         manifest, "train", images=images, batch_size=8, training=replace(plain, mixer=Blend(0.3))
@@ -286,7 +292,7 @@ def test_the_loss_of_a_mixed_photo_is_the_weighted_mean_of_its_parts(
 
 
 def test_a_weight_of_zero_leaves_a_photo_out(manifest: Manifest, images: np.ndarray) -> None:
-    training = Training(3, mixer=Blend(1.0), class_weight={0: 0, 1: 1, 2: 1})
+    training = TrainingOptions(3, mixer=Blend(1.0), class_weight={0: 0, 1: 1, 2: 1})
     for _, labels, weight in _take(dataset(manifest, "train", images=images, training=training), 2):
         assert np.isfinite(labels).all()
         np.testing.assert_array_equal(weight, labels.sum(-1))
@@ -298,8 +304,8 @@ def test_fit_takes_the_batches_of_every_kind(manifest: Manifest, images: np.ndar
         [keras.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")]
     )
     for training, loss in (
-        (Training(), "sparse_categorical_crossentropy"),
-        (Training(class_weight={0: 1, 1: 2, 2: 3}), "sparse_categorical_crossentropy"),
+        (TrainingOptions(), "sparse_categorical_crossentropy"),
+        (TrainingOptions(class_weight={0: 1, 1: 2, 2: 3}), "sparse_categorical_crossentropy"),
         (ALL, "categorical_crossentropy"),
     ):
         model.compile("sgd", loss)
@@ -314,9 +320,9 @@ def test_fit_takes_the_batches_of_every_kind(manifest: Manifest, images: np.ndar
         )
 
 
-@pytest.mark.parametrize("training", [Training(7, Noise()), ALL, REAL])
+@pytest.mark.parametrize("training", [TrainingOptions(7, Noise()), ALL, REAL])
 def test_a_later_first_epoch_gives_what_the_first_run_gave_there(
-    training: Training, manifest: Manifest, images: np.ndarray
+    training: TrainingOptions, manifest: Manifest, images: np.ndarray
 ) -> None:
     count = steps(manifest, "train", 8, training.sampling)
     whole = _take(
@@ -392,20 +398,20 @@ def test_draws_follow_seed_epoch_and_photo(manifest: Manifest, images: np.ndarra
     assert count == 1
     alike = np.broadcast_to(images[:1], images.shape)
 
-    def means(training: Training) -> list[float]:
+    def means(training: TrainingOptions) -> list[float]:
         data = dataset(manifest, "train", images=alike, training=training)
         return sorted(_joined(_take(data, 1)).mean((1, 2, 3)).tolist())
 
-    first = means(Training(0, Noise()))
+    first = means(TrainingOptions(0, Noise()))
     assert len(set(first)) == len(manifest.rows("train"))
-    assert means(Training(0, Noise())) == first
-    assert not set(means(Training(1, Noise()))) & set(first)
-    assert not set(means(Training(0, Noise(), first_epoch=1))) & set(first)
+    assert means(TrainingOptions(0, Noise())) == first
+    assert not set(means(TrainingOptions(1, Noise()))) & set(first)
+    assert not set(means(TrainingOptions(0, Noise(), first_epoch=1))) & set(first)
 
 
-@pytest.mark.parametrize("training", [Training(4, Noise()), ALL, REAL])
+@pytest.mark.parametrize("training", [TrainingOptions(4, Noise()), ALL, REAL])
 def test_batches_do_not_depend_on_row_order_or_place(
-    training: Training, manifest: Manifest, images: np.ndarray
+    training: TrainingOptions, manifest: Manifest, images: np.ndarray
 ) -> None:
     order = np.random.default_rng(0).permutation(len(manifest.table))
     table = manifest.table.iloc[order].reset_index(drop=True)
@@ -428,7 +434,7 @@ def test_weights_of_other_classes_are_refused(
     weights: Any, manifest: Manifest, images: np.ndarray
 ) -> None:
     with pytest.raises(DataError, match="the class weights are not those"):
-        dataset(manifest, "train", images=images, training=Training(class_weight=weights))
+        dataset(manifest, "train", images=images, training=TrainingOptions(class_weight=weights))
 
 
 def test_what_does_not_fit_is_refused(manifest: Manifest, images: np.ndarray) -> None:
@@ -448,6 +454,6 @@ def test_what_does_not_fit_is_refused(manifest: Manifest, images: np.ndarray) ->
     with pytest.raises(DataError, match="no color is called"):
         dataset(manifest, "train", image_size=16, background="wite")
     with pytest.raises(DataError, match="first_epoch=-1"):
-        Training(first_epoch=-1)
+        TrainingOptions(first_epoch=-1)
     with pytest.raises(DataError, match=r"seed=0\.5"):
-        Training(seed=0.5)
+        TrainingOptions(seed=0.5)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kpipe.data import Manifest, Sampling, Training
+from kpipe.data import Manifest, Sampling, TrainingOptions
 from kpipe.data.loading.epochs import draw_photos, in_batches, mixing_seed, photos_per_epoch
 
 CLASSES = {"cat": 20, "dog": 9, "owl": 4}
@@ -23,7 +23,7 @@ def manifest(listed: Callable[..., Manifest]) -> Manifest:
     return listed([rows[place] for place in np.random.default_rng(0).permutation(len(rows))])
 
 
-def _epoch(manifest: Manifest, training: Training) -> dict[str, np.ndarray]:
+def _epoch(manifest: Manifest, training: TrainingOptions) -> dict[str, np.ndarray]:
     count = photos_per_epoch(manifest.labels("train"), training.sampling)
     photos = draw_photos(manifest, "train", training).batch(count)
     return next(photos.as_numpy_iterator())
@@ -35,7 +35,7 @@ def _key(manifest: Manifest, place: int) -> int:
 
 
 def test_without_sampling_each_photo_comes_once_and_is_augmented(manifest: Manifest) -> None:
-    photos = _epoch(manifest, Training(3))
+    photos = _epoch(manifest, TrainingOptions(3))
     assert sorted(photos["place"]) == list(range(33))
     assert photos["augmented"].all()
 
@@ -44,7 +44,7 @@ def test_rows_of_the_same_bytes_are_augmented_each_in_its_own_way(
     listed: Callable[..., Manifest],
 ) -> None:
     rows = [(f"{n % 3 + 5:064x}", label, "train") for n, label in enumerate("aabbab" * 2)]
-    photos = _epoch(listed(rows), Training(3))
+    photos = _epoch(listed(rows), TrainingOptions(3))
     assert sorted(photos["place"]) == list(range(12))
     assert len(np.unique(photos["seed"], axis=0)) == 12
 
@@ -53,7 +53,7 @@ def test_rows_of_the_same_bytes_are_augmented_each_in_its_own_way(
 def test_the_seed_of_a_photo_is_folded_of_seed_epoch_copy_and_content(
     sampling: Sampling | None, manifest: Manifest
 ) -> None:
-    photos = _epoch(manifest, Training(3, first_epoch=2, sampling=sampling))
+    photos = _epoch(manifest, TrainingOptions(3, first_epoch=2, sampling=sampling))
     places, seeds = photos["place"], photos["seed"]
     epoch = tf.constant([3, 2], tf.int64)
     for place in np.unique(places):
@@ -75,7 +75,7 @@ def test_the_sampling_is_asked_in_the_order_of_content(manifest: Manifest) -> No
             asked.append((labels.tolist(), seed, epoch))
             return super().draw(labels, seed, epoch)
 
-    training = Training(-5, sampling=Asked("augment_minority"), first_epoch=1)
+    training = TrainingOptions(-5, sampling=Asked("augment_minority"), first_epoch=1)
     photos = _epoch(manifest, training)
     by_content = np.argsort([_key(manifest, place) for place in range(33)])
     labels = manifest.labels("train")[by_content]
@@ -103,7 +103,7 @@ def test_batches_end_with_the_epoch(count: int, batch_size: int) -> None:
 def test_the_seed_of_a_mixing_is_folded_of_seed_epoch_and_batch(
     number: int, epoch: int, place: int
 ) -> None:
-    found = mixing_seed(Training(3, first_epoch=2), 4, tf.constant(number, tf.int64))
+    found = mixing_seed(TrainingOptions(3, first_epoch=2), 4, tf.constant(number, tf.int64))
     mixing = tf.constant(zlib.crc32(b"mixing"), tf.int64)
     expected = fold_in(
         fold_in(tf.constant([3, epoch], tf.int64), mixing), tf.constant(place, tf.int64)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from kpipe.data.image_info import THUMBNAIL, Facts, read_facts
+from kpipe.data.image_info import THUMBNAIL, ImageInfo, read_facts
 from kpipe.data.near_duplicates.alignment import aligned, correlation, halved, moved
 from kpipe.data.near_duplicates.comparison import components
 from kpipe.data.near_duplicates.grouping import alikeness, representatives
@@ -32,10 +32,10 @@ def scene(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
 
 
 @pytest.fixture
-def facts(tmp_path) -> Callable[..., Facts]:
+def facts(tmp_path) -> Callable[..., ImageInfo]:
     """`facts(image)`: what the file would hold; `name` stands for its digest."""
 
-    def read(image: Image.Image, name: str = "", **options: object) -> Facts:
+    def read(image: Image.Image, name: str = "", **options: object) -> ImageInfo:
         content = io.BytesIO()
         image.save(content, **{"format": "PNG", **options})
         path = tmp_path / "photo.png"
@@ -71,7 +71,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("change", COPIES.values(), ids=COPIES)
 def test_a_changed_copy_has_the_representative_of_its_photo(
-    facts: Callable[..., Facts], change: Callable[[Image.Image], tuple[Image.Image, dict]]
+    facts: Callable[..., ImageInfo], change: Callable[[Image.Image], tuple[Image.Image, dict]]
 ) -> None:
     photos = [facts(scene(seed), f"{seed:02}") for seed in range(30)]
     image, options = change(scene(7))
@@ -81,13 +81,13 @@ def test_a_changed_copy_has_the_representative_of_its_photo(
 
 @pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS)
 def test_what_is_no_copy_represents_itself(
-    facts: Callable[..., Facts], change: Callable[[Image.Image], Image.Image]
+    facts: Callable[..., ImageInfo], change: Callable[[Image.Image], Image.Image]
 ) -> None:
     photos = [facts(scene(seed), f"{seed:02}") for seed in range(30)]
     assert representatives([*photos, facts(change(scene(7)), "99")])[-1] == "99"
 
 
-def test_the_smallest_digest_represents_whatever_the_order(facts: Callable[..., Facts]) -> None:
+def test_the_smallest_digest_represents_whatever_the_order(facts: Callable[..., ImageInfo]) -> None:
     photos = [facts(scene(seed), f"{seed + 10}") for seed in range(30)]
     photos += [facts(scene(3).resize((60, 45)), "00"), facts(scene(3), "77"), photos[3]]
     expected = dict(zip([photo.sha256 for photo in photos], representatives(photos), strict=True))
@@ -102,13 +102,13 @@ def test_no_photo_is_no_group() -> None:
     assert representatives([]) == [] and alikeness([], []).shape == (0,)
 
 
-def test_flat_photos_are_alike_to_none(facts: Callable[..., Facts]) -> None:
+def test_flat_photos_are_alike_to_none(facts: Callable[..., ImageInfo]) -> None:
     flat = [facts(Image.new("RGB", (50, 50), (level,) * 3), f"{level}") for level in (99, 101)]
     assert representatives(flat) == ["99", "101"]
 
 
 def test_alikeness_is_one_of_a_photo_and_itself_and_small_of_two(
-    facts: Callable[..., Facts],
+    facts: Callable[..., ImageInfo],
 ) -> None:
     one, two = facts(scene(1)), facts(scene(2))
     found = alikeness([one, one], [one, two])

@@ -97,7 +97,7 @@ def test_progress_counts_every_file_once(folder: Path, tmp_path: Path) -> None:
 def test_rows_are_looked_up_by_content_wherever_they_lie(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest = from_folder(folder, memory=tmp_path / "facts.sqlite")
+    manifest = from_folder(folder, cache=tmp_path / "facts.sqlite")
     monkeypatch.setattr(
         "kpipe.data.reading.scanning.read_facts", lambda *_: pytest.fail("read again")
     )

@@ -44,7 +44,7 @@ def test_int8_output_is_uint8_with_256_steps(int8_file):
 
 
 def test_int8_with_float_ends_gives_the_same_answers(model, int8_file):
-    content = convert(model, "int8", photos(16), ends="float32")
+    content = convert(model, "int8", photos(16), io_dtype="float32")
     interpreter = Interpreter(model_content=content)
     (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
     assert taken["dtype"] is given["dtype"] is np.float32
@@ -58,7 +58,7 @@ def test_int8_with_float_ends_gives_the_same_answers(model, int8_file):
 
 def test_other_ends_are_refused(model):
     with pytest.raises(ExportError, match="unknown ends 'int8'"):
-        convert(model, "int8", photos(2), ends="int8")
+        convert(model, "int8", photos(2), io_dtype="int8")
 
 
 def test_int8_computes_nothing_in_float(int8_file):

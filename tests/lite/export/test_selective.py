@@ -51,7 +51,7 @@ class Agreement:
 def test_plain_int8_that_is_good_enough_is_taken(model, images):
     accuracy = Agreement(model, images)
     found = quantize_selectively(model, [images], accuracy, tolerance=0.2)
-    assert found.within and found.in_float == () and len(found.trades) == 1
+    assert found.meets_tolerance and found.in_float == () and len(found.trades) == 1
     assert found.content == accuracy.files[-1]
     assert LiteModel(found.content).input_quantization == (1.0, 0)
 
@@ -61,7 +61,7 @@ def test_the_layers_that_cost_most_stay_in_float(images):
     accuracy = Agreement(model, images)
     found = quantize_selectively(model, [images], accuracy, tolerance=0.02)
     assert found.trades[0].accuracy < 0.95
-    assert found.within and found.trades[-1].accuracy >= found.float_accuracy - 0.02
+    assert found.meets_tolerance and found.trades[-1].accuracy >= found.float_accuracy - 0.02
     assert {"wide", "narrow"} <= set(found.in_float)
     assert "top" not in found.in_float
     opened = LiteModel(found.content)
@@ -99,8 +99,8 @@ def test_the_best_is_given_and_said_not_to_be_within(model, images):
         given.append(content)
         return next(scores)
 
-    found = quantize_selectively(model, [images], accuracy, most=4)
-    assert not found.within
+    found = quantize_selectively(model, [images], accuracy, max_float_ops=4)
+    assert not found.meets_tolerance
     assert [trade.accuracy for trade in found.trades] == [0.5, 0.6, 0.8, 0.7][: len(found.trades)]
     assert found.content == given[1 + np.argmax([trade.accuracy for trade in found.trades])]
     assert found.in_float == max(found.trades, key=lambda trade: trade.accuracy).in_float
@@ -120,6 +120,8 @@ def test_a_tolerance_that_is_no_share_is_refused():
         quantize_selectively(small_classifier(), [photos(2)], lambda content: 1.0, tolerance=2)
 
 
-@pytest.mark.parametrize(("most", "counts"), [(0, []), (1, [1]), (4, [1, 2, 4]), (6, [1, 2, 4, 6])])
-def test_counts_double(most, counts):
-    assert _doubled(most) == counts
+@pytest.mark.parametrize(
+    ("max_float_ops", "counts"), [(0, []), (1, [1]), (4, [1, 2, 4]), (6, [1, 2, 4, 6])]
+)
+def test_counts_double(max_float_ops, counts):
+    assert _doubled(max_float_ops) == counts

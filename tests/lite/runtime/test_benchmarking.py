@@ -18,7 +18,7 @@ def test_percentiles_are_in_order_and_sizes_are_those_of_the_file(float_file):
     assert found.size == len(float_file)
     assert found.gzip_size == len(gzip.compress(float_file))
     assert (found.threads, found.runs) == (1, 5)
-    assert (found.partitions, found.outside) == (1, ())
+    assert (found.partitions, found.undelegated_ops) == (1, ())
     assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
 
 
@@ -37,7 +37,7 @@ def test_what_the_delegate_leaves_is_named():
     x = keras.ops.flip(keras.layers.Conv2D(4, 3, name="before")(inputs), axis=1)
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, name="after")(x))
     found = benchmark(convert(keras.Model(inputs, keras.layers.Dense(3, "softmax")(x))), runs=1)
-    assert (found.partitions, found.outside) == (2, ("REVERSE_V2",))
+    assert (found.partitions, found.undelegated_ops) == (2, ("REVERSE_V2",))
 
 
 def test_files_are_timed_in_turns(float_file, int8_file, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from keras import layers
 
 from kpipe.errors import PruneError
-from kpipe.prune import count_macs, count_params, plan, reach
+from kpipe.prune import count_macs, count_params, plan, prunable_fraction
 from tests.prune import nets
 
 
@@ -71,5 +71,5 @@ def test_reach_is_what_is_not_between_protected_channels() -> None:
     x = layers.Conv2D(5, 1, name="read")(x)
     x = layers.LayerNormalization()(x)
     model = keras.Model(inputs, layers.Conv2D(2, 1, name="stuck")(x))
-    assert reach(model) == pytest.approx((12 + 20) / (12 + 20 + 10))
-    assert reach(nets.lite()) > 0.99
+    assert prunable_fraction(model) == pytest.approx((12 + 20) / (12 + 20 + 10))
+    assert prunable_fraction(nets.lite()) > 0.99

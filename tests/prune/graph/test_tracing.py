@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from kpipe.errors import PruneError
-from kpipe.prune import count_macs, plan, reach, remove_filters
+from kpipe.prune import count_macs, plan, prunable_fraction, remove_filters
 from tests.prune.masking import random_request, randomize, worst_difference
 
 
@@ -67,7 +67,7 @@ def test_a_backbone_of_open_size_has_the_size_that_it_is_given() -> None:
 
     opened, fixed = model(None), model(12)
     assert count_macs(opened) == count_macs(fixed)
-    assert reach(opened) == reach(fixed) == 1
+    assert prunable_fraction(opened) == prunable_fraction(fixed) == 1
     flat = remove_filters(opened, plan(opened, {}))
     request = random_request(flat, 1)
     made = plan(opened, request)

@@ -67,19 +67,19 @@ def test_what_adds_least_loss_for_each_millisecond_goes() -> None:
 
 def test_what_saves_no_time_stays() -> None:
     """48 filters, then 32, then 16; other groups cost nothing and stay whole."""
-    chosen = Selection(floor=0, blocks=False)
+    chosen = Selection(min_filters_fraction=0, blocks=False)
     result = traded(by_width(b_expand=1.0), lambda model: 0.0, 0.5, selection=chosen)
     assert widths(result) == {"b_expand": (48, 16)}
 
 
 def test_widths_are_the_multiple_times_a_power_of_two() -> None:
-    chosen = Selection(multiple=6, floor=0, blocks=False)
+    chosen = Selection(round_to=6, min_filters_fraction=0, blocks=False)
     result = traded(by_width(b_expand=1.0), lambda model: 0.0, 0.9, selection=chosen)
     assert widths(result) == {"b_expand": (48, 24)}
 
 
 def test_the_floor_is_the_last_width() -> None:
-    chosen = Selection(floor=0.8, blocks=False)
+    chosen = Selection(min_filters_fraction=0.8, blocks=False)
     result = traded(by_width(b_expand=1.0), lambda model: 0.0, 0.9, selection=chosen)
     assert widths(result) == {"b_expand": (48, 40)}
 
@@ -103,9 +103,9 @@ def test_a_block_goes_where_that_is_what_saves() -> None:
     "held",
     [
         {"blocks": False},
-        {"protect": ("b_dw", "c_project")},
-        {"protect": ("b_add", "c_add")},
-        {"ceilings": {"b_expand": 0.9, "c_expand": 0.5}},
+        {"ignored_layers": ("b_dw", "c_project")},
+        {"ignored_layers": ("b_add", "c_add")},
+        {"max_pruning_ratio": {"b_expand": 0.9, "c_expand": 0.5}},
     ],
 )
 def test_blocks_stay_where_they_are_held(held: dict[str, Any]) -> None:
@@ -122,7 +122,7 @@ def test_a_narrow_block_goes_after_its_filters() -> None:
     def loss(model: keras.Model) -> float:
         return 0.0 if any(layer.name == "b_dw" for layer in model.layers) else 1.0
 
-    chosen = Selection(protect=("c_dw",))
+    chosen = Selection(ignored_layers=("c_dw",))
     assert widths(traded(latency, loss, 0.9, selection=chosen)) == {"b_expand": (48, 32)}
     assert widths(traded(latency, loss, 0.4, selection=chosen)) == {"b_expand": (48, 0)}
 
@@ -137,7 +137,7 @@ def test_a_step_stays_where_a_later_one_is_enough_alone() -> None:
 @pytest.mark.slow
 def test_it_goes_on_where_one_step_of_each_is_not_enough() -> None:
     latency = by_width(a_expand=1.0, b_expand=1.0, c_expand=1.0, head=1.0)
-    chosen = Selection(floor=0, blocks=False)
+    chosen = Selection(min_filters_fraction=0, blocks=False)
     result = traded(latency, lambda model: 0.0, 0.25, selection=chosen)
     assert latency(result.model) <= 0.25 * latency(nets.lite())
 
@@ -145,7 +145,7 @@ def test_it_goes_on_where_one_step_of_each_is_not_enough() -> None:
 def test_progress_counts_the_trials_of_each_pass() -> None:
     """Three groups of a block each and the head, and the two blocks with a shortcut."""
     told: list[tuple[int, int]] = []
-    chosen = Selection(protect=("stem", "a_project"))
+    chosen = Selection(ignored_layers=("stem", "a_project"))
     latency = by_width(head=1.0)
     traded(
         latency,
@@ -180,7 +180,7 @@ def test_a_name_that_goes_with_its_block_keeps_the_floor_of_its_group() -> None:
         names = {layer.name for layer in model.layers}
         return 100.0 * ("branch" in names) + by_width(projection=1.0)(model)
 
-    chosen = Selection(floor=0.5)
+    chosen = Selection(min_filters_fraction=0.5)
     result = traded(latency, lambda model: 0.0, 0.13, model, rounds=2, selection=chosen)
     assert [row.filters.get("projection") for row in result.history] == [None, 32, 16]
     with pytest.raises(PruneError, match="latency_ms=16"):
@@ -265,7 +265,11 @@ def test_filters_that_only_a_branch_protected_are_free_without_it() -> None:
 
 @pytest.mark.parametrize(
     ("limits", "left"),
-    [({"floor": 0.9}, 16), ({"ceilings": {"stem": 0.5}}, 8), ({"ceilings": {"stem#2": 0.0}}, 16)],
+    [
+        ({"min_filters_fraction": 0.9}, 16),
+        ({"max_pruning_ratio": {"stem": 0.5}}, 8),
+        ({"max_pruning_ratio": {"stem#2": 0.0}}, 16),
+    ],
 )
 def test_limits_hold_where_groups_are_joined(limits: dict[str, Any], left: int) -> None:
     """The branch tells 4 channels of the stem from 12, and without it nothing does."""
@@ -278,7 +282,7 @@ def test_limits_hold_where_groups_are_joined(limits: dict[str, Any], left: int) 
         gone = not any(layer.name == "part4" for layer in model.layers)
         return by_width(stem=1.0)(model) + (0 if gone else 100)
 
-    model, chosen = with_branch(branch), Selection(multiple=4, **limits)
+    model, chosen = with_branch(branch), Selection(round_to=4, **limits)
     assert {"stem", "stem#2"} <= rank(model).keys()
     result = traded(latency, free, (left + 0.5) / latency(model), model, rounds=2, selection=chosen)
     assert result.model.get_layer("stem").filters == left
@@ -301,7 +305,7 @@ def test_layers_of_several_calls_hold_a_block() -> None:
     gone = traded(layer_count, free, 0.8, model).model
     assert "twice" not in {layer.name for layer in gone.layers}
     with pytest.raises(PruneError, match="cannot be cut to latency_ms"):
-        traded(layer_count, free, 0.8, model, selection=Selection(protect=("twice",)))
+        traded(layer_count, free, 0.8, model, selection=Selection(ignored_layers=("twice",)))
 
 
 def test_a_block_stays_that_shares_a_layer_with_what_stays() -> None:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (8, 8, 8, 3)).astype("float32")
 LABELS = np.arange(8) % 4
-FOUR = Selection(multiple=4, seed=5)
+FOUR = Selection(round_to=4, seed=5)
 
 
 class Killed(BaseException):
@@ -124,7 +124,7 @@ def test_a_stored_round_that_was_damaged_is_made_again(tmp_path: Path) -> None:
 
 def test_a_folder_of_another_loop_is_refused(tmp_path: Path) -> None:
     pruned(tmp_path, rounds=1)
-    for changes in ({"macs": 0.6}, {"criterion": "l2"}, {"selection": Selection(multiple=4)}):
+    for changes in ({"macs": 0.6}, {"criterion": "l2"}, {"selection": Selection(round_to=4)}):
         with pytest.raises(PruneError, match="another loop"):
             pruned(tmp_path, **{"rounds": 1, **changes})
     rows = json.loads((tmp_path / "history.json").read_text())["rounds"]
@@ -159,7 +159,7 @@ def test_what_cannot_be_reached_is_said_before_any_training() -> None:
     nearest = float(asked(**slow, latency_ms=0.01).split("latency_ms=")[2].split(",")[0])
     assert 0.01 < nearest < whole
     with pytest.raises(PruneError, match="selection"):
-        Selection(floor=2)
+        Selection(min_filters_fraction=2)
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), [0.5, 0.9]])
@@ -239,23 +239,23 @@ def test_within_the_tolerance_it_goes_on_to_the_target() -> None:
 
 
 def test_ceilings_hold_over_all_rounds() -> None:
-    chosen = Selection(multiple=4, ceilings={"head": 0.25})
+    chosen = Selection(round_to=4, max_pruning_ratio={"head": 0.25})
     assert pruned(selection=chosen).history[-1].filters["head"] >= 24
     with pytest.raises(PruneError, match="shares"):
-        Selection(ceilings={"head": 1.5})
+        Selection(max_pruning_ratio={"head": 1.5})
 
 
 @pytest.mark.parametrize("asked", [{}, {"macs": None, "latency_ms": 1.0, "latency": count_macs}])
 def test_ceilings_of_groups_that_there_are_not_are_refused(asked: dict[str, Any]) -> None:
     with pytest.raises(PruneError, match=r"'heat'.*\n.*'head'"):
-        pruned(**asked, selection=Selection(ceilings={"heat": 0.5}))
+        pruned(**asked, selection=Selection(max_pruning_ratio={"heat": 0.5}))
 
 
 @pytest.mark.slow
 def test_what_looks_at_images_sees_those_of_the_calibration() -> None:
     asked = {"rounds": 1, "criterion": "mean_activation", "calibration": [IMAGES]}
     seen = pruned(**asked)
-    told = pruned(**asked, selection=Selection(multiple=4, seed=5, data=[IMAGES]))
+    told = pruned(**asked, selection=Selection(round_to=4, seed=5, data=[IMAGES]))
     assert seen.history == told.history and same(seen.model, told.model)
     with pytest.raises(PruneError, match="calibration="):
         pruned(rounds=1, criterion="mean_activation")
@@ -293,7 +293,7 @@ def test_the_model_that_is_given_is_never_trained_nor_compiled() -> None:
         ({"rounds": 1.5}, "rounds=1.5"),
         ({"rounds": "2"}, "rounds='2'"),
         ({"tolerance": "x"}, "tolerance='x'"),
-        ({"selection": {"floor": 0.1}}, "'floor'"),
+        ({"selection": {"min_filters_fraction": 0.1}}, "'min_filters_fraction'"),
         ({"calibration": 5}, "received: 5"),
     ],
 )
@@ -302,7 +302,9 @@ def test_arguments_of_another_kind_are_refused(changes: dict[str, Any], received
         pruned(**changes)
 
 
-@pytest.mark.parametrize("changes", [{"multiple": "8"}, {"multiple": 2.5}, {"floor": "a"}])
+@pytest.mark.parametrize(
+    "changes", [{"round_to": "8"}, {"round_to": 2.5}, {"min_filters_fraction": "a"}]
+)
 def test_a_selection_of_another_kind_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(PruneError, match="cannot be made"):
         Selection(**changes)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpipe.errors import PruneError
-from kpipe.prune.dependencies.dependency_graph import Coupling, couple
+from kpipe.prune.dependencies.dependency_graph import DependencyGraph, build_dependencies
 from kpipe.prune.dependencies.macs import count_macs, count_params
 from kpipe.prune.graph.tracing import read
 from kpipe.prune.loop.selection import at_floors, floors, select
@@ -19,113 +19,116 @@ from tests.prune import nets
 
 
 @pytest.fixture(scope="module")
-def coupling() -> Coupling:
-    return couple(read(nets.lite()))
+def dependencies() -> DependencyGraph:
+    return build_dependencies(read(nets.lite()))
 
 
 @pytest.fixture(scope="module")
-def price(coupling: Coupling) -> Price:
-    return Target("macs", 0.5, None).price(coupling)
+def price(dependencies: DependencyGraph) -> Price:
+    return Target("macs", 0.5, None).price(dependencies)
 
 
-def scored(coupling: Coupling, seed: int) -> dict[str, Ranking]:
+def scored(dependencies: DependencyGraph, seed: int) -> dict[str, Ranking]:
     draws = np.random.default_rng(seed)
-    return {g.name: Ranking(g, draws.random(len(g.units))) for g in coupling.groups}
+    return {g.name: Ranking(g, draws.random(len(g.units))) for g in dependencies.groups}
 
 
-def test_floors_are_rounded_up_to_the_multiple(coupling: Coupling) -> None:
-    sizes = {group.name: len(group.units) for group in coupling.groups}
+def test_floors_are_rounded_up_to_the_multiple(dependencies: DependencyGraph) -> None:
+    sizes = {group.name: len(group.units) for group in dependencies.groups}
     expected = {"stem": 8, "a_expand": 24, "a_project": 16, "b_expand": 48, "c_expand": 48}
     assert sizes == expected | {"head": 32}
-    least = floors(coupling.groups, 0.3, 8)
+    least = floors(dependencies.groups, 0.3, 8)
     expected = {"stem": 8, "a_expand": 8, "a_project": 8, "b_expand": 16, "c_expand": 16}
     assert least == expected | {"head": 16}
-    assert set(floors(coupling.groups, 0.0, 1).values()) == {1}
+    assert set(floors(dependencies.groups, 0.0, 1).values()) == {1}
 
 
-def test_a_ceiling_keeps_more_than_the_floor_does(coupling: Coupling) -> None:
-    least = floors(coupling.groups, 0.1, 1, {"head": 0.25, "b_expand": 0.0, "c_expand": 1.0})
+def test_a_ceiling_keeps_more_than_the_floor_does(dependencies: DependencyGraph) -> None:
+    least = floors(dependencies.groups, 0.1, 1, {"head": 0.25, "b_expand": 0.0, "c_expand": 1.0})
     assert (least["head"], least["b_expand"], least["c_expand"]) == (24, 48, 5)
-    assert floors(coupling.groups, 0.1, 8, {"head": 0.3})["head"] == 24
+    assert floors(dependencies.groups, 0.1, 8, {"head": 0.3})["head"] == 24
     with pytest.raises(PruneError, match="did you mean 'head'"):
-        floors(coupling.groups, 0.1, 1, {"heat": 0.5})
+        floors(dependencies.groups, 0.1, 1, {"heat": 0.5})
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 99), st.floats(0.3, 0.99), st.sampled_from([1, 4, 8]))
 def test_the_target_is_met_and_no_lower_score_is_left(
-    coupling: Coupling, price: Price, seed: int, share: float, multiple: int
+    dependencies: DependencyGraph, price: Price, seed: int, share: float, round_to: int
 ) -> None:
-    rankings = scored(coupling, seed)
-    least = floors(coupling.groups, 0.1, multiple)
-    target = max(share * count_macs(nets.lite()), price(at_floors(coupling, least)))
-    removed = select(coupling, rankings, price, target, least, multiple)
-    after = plan_units(coupling, removed).macs_after
+    rankings = scored(dependencies, seed)
+    least = floors(dependencies.groups, 0.1, round_to)
+    target = max(share * count_macs(nets.lite()), price(at_floors(dependencies, least)))
+    removed = select(dependencies, rankings, price, target, least, round_to)
+    after = plan_units(dependencies, removed).macs_after
     assert after is not None and after <= target
-    assert not (removed & coupling.frozen).any()
+    assert not (removed & dependencies.frozen).any()
     for name, ranking in rankings.items():
         gone = removed[ranking.group.units]
         left = int((~gone).sum())
         assert left >= least[name]
-        assert left % multiple == 0 or left == len(gone)
+        assert left % round_to == 0 or left == len(gone)
         if gone.any():
             assert ranking.scores[gone].max() <= ranking.scores[~gone].min()
 
 
-def test_blocks_go_in_the_order_of_their_mean_score(coupling: Coupling, price: Price) -> None:
-    rankings = scored(coupling, 0)
+def test_blocks_go_in_the_order_of_their_mean_score(
+    dependencies: DependencyGraph, price: Price
+) -> None:
+    rankings = scored(dependencies, 0)
     high = {name: Ranking(r.group, r.scores + 10) for name, r in rankings.items()}
     rankings = high | {"b_expand": rankings["b_expand"]}
-    least = floors(coupling.groups, 0.1, 8)
+    least = floors(dependencies.groups, 0.1, 8)
     whole = count_macs(nets.lite())
-    removed = select(coupling, rankings, price, 0.95 * whole, least, 8)
-    kept = plan_units(coupling, removed).kept
+    removed = select(dependencies, rankings, price, 0.95 * whole, least, 8)
+    kept = plan_units(dependencies, removed).kept
     names = {"expand", "expand_bn", "expand_relu", "pad", "dw", "dw_bn", "dw_relu"}
     assert set(kept) == {f"b_{name}" for name in names}
-    fewest = select(coupling, rankings, price, whole - 1, least, 8)
+    fewest = select(dependencies, rankings, price, whole - 1, least, 8)
     assert fewest.sum() == 8
 
 
 def test_a_block_stays_where_it_fits_into_what_was_saved_too_much(
-    coupling: Coupling, price: Price, monkeypatch: pytest.MonkeyPatch
+    dependencies: DependencyGraph, price: Price, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In order, a small block and a large one, which is enough alone."""
-    rankings = scored(coupling, 0)
+    rankings = scored(dependencies, 0)
     order = {"b_expand": 0.0, "a_project": 1.0}
     ranks = {n: Ranking(r.group, r.scores + order.get(n, 9)) for n, r in rankings.items()}
-    least = floors(coupling.groups, 0.1, 8)
+    least = floors(dependencies.groups, 0.1, 8)
     whole = count_macs(nets.lite())
     small, large = (
-        whole - price(select(coupling, {n: ranks[n]}, price, whole - 1, least, 8)) for n in order
+        whole - price(select(dependencies, {n: ranks[n]}, price, whole - 1, least, 8))
+        for n in order
     )
     assert small < large
-    one = select(coupling, ranks, price, whole - large, least, 8)
+    one = select(dependencies, ranks, price, whole - large, least, 8)
     monkeypatch.setattr("kpipe.prune.loop.selection._RETURNS", 0)
-    both = select(coupling, ranks, price, whole - large, least, 8)
-    assert set(plan_units(coupling, both).kept) > set(plan_units(coupling, one).kept)
+    both = select(dependencies, ranks, price, whole - large, least, 8)
+    assert set(plan_units(dependencies, both).kept) > set(plan_units(dependencies, one).kept)
     assert price(one) == whole - large
 
 
-def test_a_group_without_scores_stays_whole(coupling: Coupling, price: Price) -> None:
-    rankings = scored(coupling, 0)
+def test_a_group_without_scores_stays_whole(dependencies: DependencyGraph, price: Price) -> None:
+    rankings = scored(dependencies, 0)
     del rankings["head"]
-    least = floors(coupling.groups, 0.1, 8)
+    least = floors(dependencies.groups, 0.1, 8)
     limit = 0.6 * count_macs(nets.lite())
-    removed = select(coupling, rankings, price, limit, least, 8)
-    (head,) = (group for group in coupling.groups if group.name == "head")
+    removed = select(dependencies, rankings, price, limit, least, 8)
+    (head,) = (group for group in dependencies.groups if group.name == "head")
     assert removed.any() and not removed[head.units].any()
 
 
-def test_the_price_of_parameters_is_what_is_left_of_them(coupling: Coupling) -> None:
+def test_the_price_of_parameters_is_what_is_left_of_them(dependencies: DependencyGraph) -> None:
     model = nets.lite()
-    of = Target("params", 0.5, None).price(coupling)
-    least = floors(coupling.groups, 0.1, 1)
-    removed = at_floors(coupling, least)
+    of = Target("params", 0.5, None).price(dependencies)
+    least = floors(dependencies.groups, 0.1, 1)
+    removed = at_floors(dependencies, least)
     assert of(np.zeros_like(removed)) == count_params(model)
-    assert of(removed) == plan_units(coupling, removed).params_after
+    assert of(removed) == plan_units(dependencies, removed).params_after
 
 
-def test_a_target_below_the_floors_is_refused(coupling: Coupling, price: Price) -> None:
-    least = floors(coupling.groups, 0.1, 8)
+def test_a_target_below_the_floors_is_refused(dependencies: DependencyGraph, price: Price) -> None:
+    least = floors(dependencies.groups, 0.1, 8)
     with pytest.raises(PruneError, match="cannot be cut to a cost of 1"):
-        select(coupling, scored(coupling, 0), price, 1, least, 8)
+        select(dependencies, scored(dependencies, 0), price, 1, least, 8)

@@ -28,13 +28,13 @@ def test_each_score_is_that_of_the_model_with_the_lowest_of_one_group_removed() 
         model,
         lambda net: -float(count_params(net)),
         shares=(0.25, 0.99),
-        protect=["stem"],
+        ignored_layers=["stem"],
         progress=lambda done, total: told.append((done, total)),
     )
     assert found.whole == -model.count_params()
     assert "stem" not in found.scores and told[-1] == (len(told), len(told))
     assert len(told) == 2 * len(found.scores)
-    for name, ranking in rank(model, "l1", protect=["stem"]).items():
+    for name, ranking in rank(model, "l1", ignored_layers=["stem"]).items():
         size = len(ranking.scores)
         for share, count in ((0.25, round(0.25 * size)), (0.99, size - 1)):
             lowest = ranking.group.channels[np.argsort(ranking.scores, kind="stable")[:count]]
@@ -69,12 +69,12 @@ def test_a_ceiling_is_the_last_share_before_the_first_fall() -> None:
         "bears nothing": {0.25: 0.5, 0.5: 0.4, 0.75: 0.3},
     }
     found = Sensitivity(0.9, scores)
-    assert found.ceilings(0.03) == {
+    assert found.max_pruning_ratio(0.03) == {
         "bears much": 0.5,
         "falls and returns": 0.25,
         "bears nothing": 0.0,
     }
-    assert found.ceilings(0.05)["bears much"] == 0.75
+    assert found.max_pruning_ratio(0.05)["bears much"] == 0.75
 
 
 @pytest.mark.parametrize("shares", [(), (0.5, 0.25), (0.0, 0.5), (0.5, 1.0), (0.5, 0.5)])

@@ -71,4 +71,4 @@ def test_unusable_scores_and_unknown_names_are_refused() -> None:
 
 
 def test_protected_layers_are_not_ranked() -> None:
-    assert set(rank(nets.residual(), protect=["a_add"])) == {"a_1", "b_1"}
+    assert set(rank(nets.residual(), ignored_layers=["a_add"])) == {"a_1", "b_1"}

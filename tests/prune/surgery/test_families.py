@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from kpipe.lite import LiteModel, convert
-from kpipe.prune import Plan, count_macs, plan, reach, remove_filters
+from kpipe.prune import Plan, count_macs, plan, prunable_fraction, remove_filters
 from kpipe.train import backbone, classifier
 from tests.prune.masking import colored, random_request, randomize, settle, worst_difference
 
@@ -48,7 +48,7 @@ def cut(name: str) -> tuple[keras.Model, keras.Model, Plan]:
     options, size, share = FAMILIES[name]
     base = backbone(name, image_size=size, weights=None, **options)
     model = classifier(base, 3, dropout=0.0)
-    assert reach(model) >= share
+    assert prunable_fraction(model) >= share
     flat = randomize(remove_filters(model, plan(model, {})), 3)  # nested models are opened
     made = plan(flat, random_request(flat, 3))
     return flat, remove_filters(flat, made), made

@@ -50,14 +50,14 @@ def test_what_must_stay_is_named_with_its_reason() -> None:
     assert "'norm'" in protected["first"]
     assert protected["predictions"] == "a model output"
     assert "'predictions'" in protected["logits"]
-    assert plan(nets.lite(), {}, protect=["stem"]).protected["stem"] == "protected by name"
+    assert plan(nets.lite(), {}, ignored_layers=["stem"]).protected["stem"] == "protected by name"
 
 
 def test_every_offender_is_named() -> None:
     model = nets.lite()
     request = {"steem": [0], "stem": [8], "logits": [1], "b_add": [0], "head": ["x"]}
     with pytest.raises(PruneError) as caught:
-        plan(model, request, protect=["c_add"])
+        plan(model, request, ignored_layers=["c_add"])
     text = str(caught.value)
     for part in (
         "'steem' (did you mean 'stem'?)",
@@ -77,7 +77,7 @@ def test_a_layer_is_never_emptied() -> None:
 
 def test_an_unknown_protected_name_is_refused() -> None:
     with pytest.raises(PruneError, match="'steem', 'hed'"):
-        plan(nets.lite(), {}, protect=["steem", "hed"])
+        plan(nets.lite(), {}, ignored_layers=["steem", "hed"])
 
 
 @keras.saving.register_keras_serializable("kpipe_tests")

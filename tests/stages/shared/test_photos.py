@@ -101,11 +101,13 @@ def test_mixed_photos_bring_their_weights_along(perform, data_folder: Path) -> N
 def test_validation_has_labels_of_the_kind_that_training_has(perform, data_folder: Path) -> None:
     augmentation, _ = perform(Augment(mix_up=0.4), data=data_folder)
     mixed, plain = read(data_folder, augmentation=augmentation), read(data_folder)
-    labels = np.concatenate([labels for _, labels in mixed.finite("validation")])
+    labels = np.concatenate([labels for _, labels in mixed.evaluation_dataset("validation")])
     np.testing.assert_array_equal(labels, np.eye(3)[plain.manifest.labels("validation")])
-    for images, others in zip(mixed.finite("validation"), plain.finite("validation"), strict=True):
+    for images, others in zip(
+        mixed.evaluation_dataset("validation"), plain.evaluation_dataset("validation"), strict=True
+    ):
         np.testing.assert_array_equal(images[0], others[0])
-    assert next(iter(plain.finite("validation")))[1].dtype == "int32"
+    assert next(iter(plain.evaluation_dataset("validation")))[1].dtype == "int32"
 
 
 def read(data: Path, **inputs: Path) -> Photos:
@@ -119,7 +121,7 @@ def test_evaluation_sees_the_raw_pixels_in_the_order_of_the_manifest(
     strong = Augment(flip="horizontal_and_vertical", rotate=0.5, brightness=1.0, crop=0.1)
     photos = read(data_folder, augmentation=perform(strong, data=data_folder)[0])
     for split in ("validation", "test"):
-        batches = list(photos.finite(split))
+        batches = list(photos.evaluation_dataset(split))
         images = np.concatenate([images for images, _ in batches])
         rows = photos.manifest.rows(split)
         np.testing.assert_array_equal(images, photos.images[rows].astype(np.float32))

@@ -77,9 +77,9 @@ def test_a_share_of_zeros_that_rounds_to_none_is_told(
 
 
 def test_features_without_the_epochs_that_they_weigh_in_are_a_contradiction() -> None:
-    (problem,) = MagnitudePrune(last_epochs=0, distill_features=5.0).problems()
-    assert "distill_features=5.0" in problem and "last_epochs" in problem
-    assert not MagnitudePrune(last_epochs=0).problems()
+    (problem,) = MagnitudePrune(last_epochs=0, feature_weight=5.0).validation_errors()
+    assert "feature_weight=5.0" in problem and "last_epochs" in problem
+    assert not MagnitudePrune(last_epochs=0).validation_errors()
 
 
 def test_the_epochs_after_the_zeros_learn_from_the_network_without(
@@ -89,12 +89,14 @@ def test_the_epochs_after_the_zeros_learn_from_the_network_without(
     found = taught(sparsity_of)
     first = []
     for answers in (3.0, 0.0):
-        stage = MagnitudePrune(last_epochs=1, distill_answers=answers, learning_rate=1e-9, **QUICK)
+        stage = MagnitudePrune(
+            last_epochs=1, soft_target_weight=answers, learning_rate=1e-9, **QUICK
+        )
         folder, _ = perform(stage, data=data_folder, model=source, into=tmp_path / str(answers))
         first.append(losses(folder)[0])
     ((student, teacher, asked),) = found
     assert min(student.values()) > 0.7 and max(teacher.values()) < 0.1
-    assert asked == {"answers": 3.0, "features": 0.0}
+    assert asked == {"soft_target_weight": 3.0, "feature_weight": 0.0}
     assert first[0] != pytest.approx(first[1], rel=1e-2)
 
 

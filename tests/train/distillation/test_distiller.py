@@ -18,9 +18,9 @@ import tensorflow as tf
 from kpipe.ensemble import average
 from kpipe.errors import TrainingError
 from kpipe.train import (
-    DiscriminativeRates,
     Distiller,
-    FitPlan,
+    LayerDecay,
+    TrainingConfig,
     backbone,
     classifier,
     fit,
@@ -78,7 +78,9 @@ def test_the_loss_of_a_training(nested: bool, layer: str | None, weighted: bool)
     for part in small.layers:  # in training, answers are then known
         if isinstance(part, keras.layers.Dropout):
             part.rate = 0.0
-    distiller = Distiller(small, whole, BATCHES, answers=3, features=7, layer=layer)
+    distiller = Distiller(
+        small, whole, BATCHES, soft_target_weight=3, feature_weight=7, layer=layer
+    )
     distiller.compile(loss="sparse_categorical_crossentropy")
     answers = np.array(small(IMAGES))
     parts = [
@@ -111,13 +113,13 @@ def test_maps_are_averaged_over_their_places() -> None:
     whole, small = network(6), network(2, seed=1)
     losses = []
     for layer in (None, "pool"):
-        distiller = Distiller(small, whole, BATCHES, answers=0, layer=layer)
+        distiller = Distiller(small, whole, BATCHES, soft_target_weight=0, layer=layer)
         made = distiller(IMAGES, training=True)
         losses.append(float(np.square(distiller._said(IMAGES)[1] - made[1]).mean()))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("weights", [{}, {"features": 0}, {"answers": 0}])
+@pytest.mark.parametrize("weights", [{}, {"feature_weight": 0}, {"soft_target_weight": 0}])
 def test_only_the_student_learns(weights: dict[str, float]) -> None:
     """In kpipe's `fit`, from the teacher alone: labels say nothing."""
     whole, small = network(6), network(6, seed=1)
@@ -130,10 +132,10 @@ def test_only_the_student_learns(weights: dict[str, float]) -> None:
         distiller,
         lambda epoch: tf.data.Dataset.from_tensor_slices((IMAGES, nothing)).batch(6).repeat(),
         steps_per_epoch=2,
-        plan=FitPlan(60, learning_rate=0.02),
+        plan=TrainingConfig(60, learning_rate=0.02),
     )
     # Answers have an entropy of their own, that no learning takes away.
-    assert result.history["loss"][-1] < before * (1 if weights.get("features") == 0 else 0.6)
+    assert result.history["loss"][-1] < before * (1 if weights.get("feature_weight") == 0 else 0.6)
     assert {"loss", "accuracy"} == result.history.keys()
     assert [v.path for v in small.variables] == paths
     for old, new in zip(teacher, whole.get_weights(), strict=True):
@@ -150,7 +152,7 @@ def test_a_training_with_a_teacher_goes_on_where_it_was_cut(tmp_path: Path) -> N
                 distiller,
                 lambda epoch: BATCHES.repeat(),
                 steps_per_epoch=2,
-                plan=FitPlan(3, class_weight={0: 3.0}),
+                plan=TrainingConfig(3, class_weight={0: 3.0}),
                 validation=BATCHES,
                 folder=folder,
                 callbacks=callbacks,
@@ -219,7 +221,7 @@ def test_an_ensemble_teaches_by_its_answers() -> None:
     whole = average([network(3), network(4, seed=2)])
     with pytest.raises(TrainingError, match="features out with a weight of 0"):
         Distiller(network(2), whole, BATCHES)
-    distiller = Distiller(network(2), whole, BATCHES, features=0)
+    distiller = Distiller(network(2), whole, BATCHES, feature_weight=0)
     distiller.compile("sgd", "sparse_categorical_crossentropy")
     distiller.fit(BATCHES, shuffle=False, verbose=0)
 
@@ -240,7 +242,7 @@ def test_what_reads_a_graph_says_that_a_distiller_has_none() -> None:
         unfreeze(distiller, 3)
     distiller.compile("sgd", "sparse_categorical_crossentropy")
     with pytest.raises(TrainingError, match="has no graph of layers"):
-        distiller.fit(BATCHES, callbacks=[DiscriminativeRates(0.5)], shuffle=False, verbose=0)
+        distiller.fit(BATCHES, callbacks=[LayerDecay(0.5)], shuffle=False, verbose=0)
 
 
 def two_inputs() -> keras.Model:
@@ -318,8 +320,13 @@ PLAIN = partial(network, 3)
 @pytest.mark.parametrize(
     ("student", "teacher", "settings", "message"),
     [
-        (PLAIN, PLAIN, {"answers": -1}, "answers, a weight in the loss, is out of range"),
-        (PLAIN, PLAIN, {"features": "much"}, "features, a weight .* is out of range"),
+        (
+            PLAIN,
+            PLAIN,
+            {"soft_target_weight": -1},
+            "soft_target_weight, a weight in the loss, is out of range",
+        ),
+        (PLAIN, PLAIN, {"feature_weight": "much"}, "feature_weight, a weight .* is out of range"),
         (PLAIN, PLAIN, {"layer": "hint"}, "the teacher has no layer 'hint' in its graph"),
         (PLAIN, PLAIN, {"layer": "pixels"}, "cannot be compared"),
         (PLAIN, without_dense, {}, r"no Dense layer at its end\n.*layer=.*\n.*mean, soft"),
@@ -330,10 +337,10 @@ PLAIN = partial(network, 3)
         (two_inputs, PLAIN, {}, r"the student is no model from images.*\n.*\n.*2 inputs"),
         (PLAIN, two_inputs, {}, "the teacher is no model from images"),
         (other_end(5, "softmax"), PLAIN, {}, r"answer differently\n.*\(3,\).*\n.*\(5,\)"),
-        (other_end(3, "softmax", 8), PLAIN, {"features": 0}, r"see or answer differently.*"),
-        (PLAIN, other_end(3, None), {"features": 0}, "must be probabilities"),
-        (PLAIN, other_end(3, "sigmoid"), {"features": 0}, "must be probabilities"),
-        (*[other_end(1, "sigmoid")] * 2, {"features": 0}, "2 classes or more.*\n.*1 classes"),
+        (other_end(3, "softmax", 8), PLAIN, {"feature_weight": 0}, r"see or answer differently.*"),
+        (PLAIN, other_end(3, None), {"feature_weight": 0}, "must be probabilities"),
+        (PLAIN, other_end(3, "sigmoid"), {"feature_weight": 0}, "must be probabilities"),
+        (*[other_end(1, "sigmoid")] * 2, {"feature_weight": 0}, "2 classes or more.*\n.*1 classes"),
         (PLAIN, broken, {}, "NaN or infinite: answers/bias"),
         (Subclassed, PLAIN, {}, "has no graph of layers"),
         (PLAIN, PLAIN, {"sample": []}, r"sample is too small.*\n.*\n.*0"),

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from kpipe.errors import TrainingError
-from kpipe.train import FitPlan, fit, soft_labels
+from kpipe.train import TrainingConfig, fit, soft_labels
 
 IMAGES = np.random.default_rng(0).uniform(0, 1, (12, 4, 4, 3)).astype("float32")
 LABELS = np.arange(12, dtype=np.int32) % 3
@@ -49,7 +49,7 @@ def test_a_student_comes_to_answer_like_its_teacher() -> None:
         student,
         lambda epoch: soft_labels(batches, model).repeat(),
         steps_per_epoch=2,
-        plan=FitPlan(30, learning_rate=0.02),
+        plan=TrainingConfig(30, learning_rate=0.02),
     )
     assert distance() < before / 2
 

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from kpipe.errors import TrainingError
-from kpipe.train import FitPlan, FitResult, OnPlateau, fit
+from kpipe.train import FitResult, OnPlateau, TrainingConfig, fit
 from kpipe.train.loop import checkpoint
 from kpipe.train.loop import non_finite as finiteness
 
@@ -61,7 +61,7 @@ class Poison(keras.callbacks.Callback):
 
 
 def run(
-    folder: Path | None = None, *callbacks, plan: FitPlan = PLAN, validate: bool = True
+    folder: Path | None = None, *callbacks, plan: TrainingConfig = PLAN, validate: bool = True
 ) -> tuple[FitResult, list[np.ndarray], keras.Model]:
     model = tiny.model()
     result = fit(
@@ -130,7 +130,7 @@ def test_keras_callbacks_count_on_across_a_cut(tmp_path: Path) -> None:
             keras.callbacks.EarlyStopping("loss", patience=4, min_delta=10.0),
         )
 
-    plan = FitPlan(epochs=8, optimizer="sgd", learning_rate=0.05)
+    plan = TrainingConfig(epochs=8, optimizer="sgd", learning_rate=0.05)
     whole, whole_values, _ = run(None, *callbacks(), plan=plan)
     assert len(whole.history["loss"]) == 5  # stopped early
     with pytest.raises(Cut):
@@ -151,7 +151,7 @@ def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
 
 
 def test_the_best_epoch_is_left_in_the_model(tmp_path: Path) -> None:
-    plan = FitPlan(epochs=4, optimizer="sgd")
+    plan = TrainingConfig(epochs=4, optimizer="sgd")
     rates = [0.01, 0.01, 50.0, 50.0]  # so high at last that it gets worse
     for folder in (None, tmp_path):
         schedule = keras.callbacks.LearningRateScheduler(lambda epoch: rates[epoch])
@@ -179,10 +179,10 @@ def test_a_loss_that_is_no_number_ends_it_and_keeps_the_last_checkpoint(
     at_end: bool, said: str, tmp_path: Path, uninterrupted, monkeypatch
 ) -> None:
     if at_end:  # the poison comes with the last update of the epoch
-        check = finiteness.Finite.on_epoch_end
+        check = finiteness.TerminateOnNonFinite.on_epoch_end
         poison = Poison(2, at_end=True)
         monkeypatch.setattr(
-            finiteness.Finite,
+            finiteness.TerminateOnNonFinite,
             "on_epoch_end",
             lambda self, epoch, logs=None: (
                 poison.set_model(self.model),
@@ -235,9 +235,9 @@ def test_a_damaged_checkpoint_is_warned_about_and_trained_again(
 
 
 def test_a_folder_of_another_training_is_refused(tmp_path: Path) -> None:
-    run(tmp_path, plan=FitPlan(epochs=1))
+    run(tmp_path, plan=TrainingConfig(epochs=1))
     with pytest.raises(TrainingError, match="another training: plan"):
-        run(tmp_path, plan=FitPlan(epochs=1, learning_rate=0.5))
+        run(tmp_path, plan=TrainingConfig(epochs=1, learning_rate=0.5))
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,9 @@ def weighted(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor
     return *as_shares(images, labels), tf.gather(WEIGHTS, labels)
 
 
-def run_on(change, validation, folder: Path | None = None, *callbacks, plan: FitPlan = PLAIN):
+def run_on(
+    change, validation, folder: Path | None = None, *callbacks, plan: TrainingConfig = PLAIN
+):
     model = tiny.model()
     result = fit(
         model,
@@ -317,7 +319,7 @@ def test_the_loss_of_shares_is_their_cross_entropy() -> None:
     def mixed(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return images, 0.7 * tf.one_hot(labels, 3) + 0.3 * tf.one_hot((labels + 1) % 3, 3)
 
-    plan = FitPlan(epochs=1)
+    plan = TrainingConfig(epochs=1)
     result, _, model = run_on(mixed, tiny.validation().map(mixed), plan=plan)
     labels = tiny.LABELS[:16]
     shares = 0.7 * np.eye(3)[labels] + 0.3 * np.eye(3)[(labels + 1) % 3]
@@ -352,7 +354,7 @@ def test_shares_with_weights_cut_and_taken_up_end_bit_identical(tmp_path: Path) 
         ),
     ],
 )
-def test_labels_that_do_not_fit_are_refused(change, plan: FitPlan, said: str) -> None:
+def test_labels_that_do_not_fit_are_refused(change, plan: TrainingConfig, said: str) -> None:
     with pytest.raises(TrainingError, match=said):
         run_on(change, tiny.validation(), plan=plan)
 
@@ -360,10 +362,10 @@ def test_labels_that_do_not_fit_are_refused(change, plan: FitPlan, said: str) ->
 @pytest.mark.parametrize("beyond", ["training", "validation"])
 @pytest.mark.parametrize(
     "plan",
-    [PLAIN, FitPlan(2, class_weight={0: 2.0}), FitPlan(2, label_smoothing=0.1)],
+    [PLAIN, TrainingConfig(2, class_weight={0: 2.0}), TrainingConfig(2, label_smoothing=0.1)],
     ids=["plain", "weights", "smoothed"],
 )
-def test_a_label_without_an_answer_is_named(beyond: str, plan: FitPlan) -> None:
+def test_a_label_without_an_answer_is_named(beyond: str, plan: TrainingConfig) -> None:
     def shifted(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return images, labels + 1
 
@@ -387,16 +389,21 @@ class Subclassed(keras.Model):
 def test_a_subclassed_model_trains_and_cannot_be_smoothed() -> None:
     model = Subclassed()
     model(tiny.IMAGES[:1])
-    plan = FitPlan(1, class_weight={0: 2.0, 1: 1.0, 2: 1.0})
+    plan = TrainingConfig(1, class_weight={0: 2.0, 1: 1.0, 2: 1.0})
     result = fit(model, tiny.data, steps_per_epoch=tiny.STEPS, plan=plan)
     assert np.isfinite(result.history["loss"]).all()
     with pytest.raises(TrainingError, match="how many classes"):
-        fit(model, tiny.data, steps_per_epoch=tiny.STEPS, plan=FitPlan(1, label_smoothing=0.1))
+        fit(
+            model,
+            tiny.data,
+            steps_per_epoch=tiny.STEPS,
+            plan=TrainingConfig(1, label_smoothing=0.1),
+        )
 
 
 def test_classes_that_class_weight_does_not_name_count_once() -> None:
     plans = [
-        FitPlan(1, class_weight=weights)
+        TrainingConfig(1, class_weight=weights)
         for weights in ({0: 3.0}, {0: 3.0, 1: 1.0, 2: 1.0}, {0: 3.0, 3: 1.0})
     ]
     _, values, _ = run_on(lambda *batch: batch, None, plan=plans[0])
@@ -406,7 +413,9 @@ def test_classes_that_class_weight_does_not_name_count_once() -> None:
         run_on(lambda *batch: batch, None, plan=plans[2])
 
 
-AVERAGED = dataclasses.replace(PLAN, ema=0.8, label_smoothing=0.2, patience=4, class_weight=None)
+AVERAGED = dataclasses.replace(
+    PLAN, ema_momentum=0.8, label_smoothing=0.2, patience=4, class_weight=None
+)
 
 
 class Steps(keras.callbacks.Callback):
@@ -463,7 +472,7 @@ def test_averages_and_patience_cut_and_taken_up_end_bit_identical(tmp_path: Path
 
 
 def test_patience_ends_a_training_that_gets_no_better() -> None:
-    plan = FitPlan(epochs=9, optimizer="sgd", learning_rate=1e-9, patience=2)
+    plan = TrainingConfig(epochs=9, optimizer="sgd", learning_rate=1e-9, patience=2)
     assert len(run(plan=plan)[0].history["loss"]) < 9
 
 
@@ -485,7 +494,9 @@ def test_the_batch_that_broke_the_loss_is_named_and_kept(tmp_path: Path, uninter
             plan=PLAN,
             validation=tiny.validation(),
             folder=tmp_path,
-            describe=lambda epoch, batch: [f"{epoch}-{batch}-{i}.jpg" for i in range(tiny.BATCH)],
+            batch_names=lambda epoch, batch: [
+                f"{epoch}-{batch}-{i}.jpg" for i in range(tiny.BATCH)
+            ],
         )
         return tiny.values(model)
 
@@ -529,7 +540,7 @@ def test_with_a_loss_scale_too_the_averages_are_what_is_kept(tmp_path: Path) -> 
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model = tiny.model()
-        plan = FitPlan(epochs=3, optimizer="sgd", learning_rate=0.5, ema=0.99)
+        plan = TrainingConfig(epochs=3, optimizer="sgd", learning_rate=0.5, ema_momentum=0.99)
         for folder in (None, tmp_path):
             result = fit(
                 model,
@@ -552,7 +563,7 @@ def test_the_best_file_of_a_model_checkpoint_outlives_a_cut(tmp_path: Path) -> N
         path = tmp_path / "best.weights.h5"
         return keras.callbacks.ModelCheckpoint(path, save_best_only=True, save_weights_only=True)
 
-    plan = FitPlan(epochs=6, optimizer="sgd", learning_rate=3.0)
+    plan = TrainingConfig(epochs=6, optimizer="sgd", learning_rate=3.0)
     whole, *_ = run(plan=plan)
     best = whole.best_epoch
     assert best < 4, "the cut must come after the best epoch"
@@ -565,7 +576,7 @@ def test_the_best_file_of_a_model_checkpoint_outlives_a_cut(tmp_path: Path) -> N
 
 def test_data_that_ends_is_refused() -> None:
     def attempt(data) -> None:
-        fit(tiny.model(), data, steps_per_epoch=tiny.STEPS, plan=FitPlan(epochs=3))
+        fit(tiny.model(), data, steps_per_epoch=tiny.STEPS, plan=TrainingConfig(epochs=3))
 
     with pytest.raises(TrainingError, match=r"ends(.|\n)*\.repeat\(\)"):
         attempt(
@@ -579,7 +590,7 @@ def test_data_that_ends_is_refused() -> None:
 
 
 def test_a_plateau_of_the_validation_loss_needs_validation() -> None:
-    plan = FitPlan(epochs=2, switch_to="sgd", switch_when=OnPlateau())
+    plan = TrainingConfig(epochs=2, switch_to="sgd", switch_when=OnPlateau())
     with pytest.raises(TrainingError, match="there is no validation data"):
         run(plan=plan, validate=False)
 
@@ -606,7 +617,7 @@ def test_averages_obey_the_constraints_of_their_weights(kept: bool, tmp_path: Pa
         model,
         tiny.data,
         steps_per_epoch=tiny.STEPS,
-        plan=FitPlan(epochs=2, learning_rate=0.1, ema=0.5),
+        plan=TrainingConfig(epochs=2, learning_rate=0.1, ema_momentum=0.5),
         validation=tiny.validation(),
         folder=tmp_path if kept else None,
     )

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from kpipe.errors import TrainingError
-from kpipe.train import FeaturePlan, FitPlan, Phase, fit_phases
+from kpipe.train import FeaturePlan, Phase, TrainingConfig, fit_phases
 
 from . import tiny
 
-HEAD = Phase(FitPlan(epochs=2, learning_rate=0.01), features=FeaturePlan(views=2))
-REST = Phase(FitPlan(epochs=2, optimizer="sgd", learning_rate=0.01), last=None)
+HEAD = Phase(TrainingConfig(epochs=2, learning_rate=0.01), features=FeaturePlan(views=2))
+REST = Phase(TrainingConfig(epochs=2, optimizer="sgd", learning_rate=0.01), last=None)
 
 
 def run(folder: Path | None, *phases: Phase):
@@ -50,7 +50,7 @@ def test_a_later_phase_goes_on_where_the_one_before_it_ended(tmp_path: Path) -> 
 
 
 def test_a_phase_that_makes_it_worse_does_not_count(tmp_path: Path) -> None:
-    spoiling = Phase(FitPlan(epochs=2, optimizer="sgd", learning_rate=30.0), last=None)
+    spoiling = Phase(TrainingConfig(epochs=2, optimizer="sgd", learning_rate=30.0), last=None)
     result, values, _ = run(tmp_path / "two", HEAD, spoiling)
     losses = result.history["val_loss"]
     assert min(losses[:2]) < min(losses[2:])
@@ -65,6 +65,6 @@ def test_phases_that_cannot_be_are_refused() -> None:
         run(None)
     with pytest.raises(TrainingError, match="need a folder"):
         run(None, HEAD)
-    smoothed = Phase(FitPlan(epochs=1, label_smoothing=0.3), last=None)
+    smoothed = Phase(TrainingConfig(epochs=1, label_smoothing=0.3), last=None)
     with pytest.raises(TrainingError, match="cannot be compared"):
         run(None, smoothed, REST)

@@ -6,32 +6,32 @@ import keras
 import pytest
 
 from kpipe.errors import TrainingError
-from kpipe.train import AtEpoch, FitPlan, OneCycle, OnPlateau, Plateau
+from kpipe.train import AtEpoch, OneCycle, OnPlateau, Plateau, TrainingConfig
 
 
 def test_a_plan_is_adam_at_a_thousandth_unless_told_otherwise() -> None:
-    made = FitPlan(epochs=1).first_optimizer(1)
+    made = TrainingConfig(epochs=1).first_optimizer(1)
     assert type(made) is keras.optimizers.Adam
     assert float(made.learning_rate) == pytest.approx(1e-3)
-    assert float(FitPlan(epochs=1, optimizer="sgd").first_optimizer(1).learning_rate) == (
+    assert float(TrainingConfig(epochs=1, optimizer="sgd").first_optimizer(1).learning_rate) == (
         pytest.approx(1e-3)
     )
 
 
 def test_a_keras_optimizer_keeps_its_configuration_and_its_rate() -> None:
     given = keras.optimizers.Adam(0.02, beta_1=0.8, clipnorm=1.0)
-    plan = FitPlan(epochs=2, optimizer=given)
+    plan = TrainingConfig(epochs=2, optimizer=given)
     one, two = plan.first_optimizer(3), plan.first_optimizer(3)
     assert one is not given and one is not two
     assert float(one.learning_rate) == pytest.approx(0.02)
     assert (one.beta_1, one.clipnorm) == (0.8, 1.0)
-    other = FitPlan(epochs=2, optimizer=given, learning_rate=0.5).first_optimizer(1)
+    other = TrainingConfig(epochs=2, optimizer=given, learning_rate=0.5).first_optimizer(1)
     assert float(other.learning_rate) == 0.5
 
 
 def test_equal_plans_read_the_same_in_every_process() -> None:
-    def plan() -> FitPlan:
-        return FitPlan(
+    def plan() -> TrainingConfig:
+        return TrainingConfig(
             epochs=2,
             optimizer=keras.optimizers.Adam(0.02),
             switch_to=keras.optimizers.SGD(0.1),
@@ -43,7 +43,7 @@ def test_equal_plans_read_the_same_in_every_process() -> None:
 
 
 def test_a_schedule_runs_over_the_epochs_of_each_optimizer() -> None:
-    plan = FitPlan(
+    plan = TrainingConfig(
         epochs=10,
         learning_rate=0.4,
         schedule=OneCycle(rise=0.5, initial=0.1, final=0.1),
@@ -58,22 +58,22 @@ def test_a_schedule_runs_over_the_epochs_of_each_optimizer() -> None:
 
 
 def test_the_rate_stays_after_the_switch_unless_another_is_declared() -> None:
-    plan = FitPlan(epochs=2, learning_rate=0.03, switch_to="sgd", switch_when=AtEpoch(1))
+    plan = TrainingConfig(epochs=2, learning_rate=0.03, switch_to="sgd", switch_when=AtEpoch(1))
     assert float(plan.second_optimizer(1, 1).learning_rate) == pytest.approx(0.03)
     given = keras.optimizers.SGD(0.5)
-    plan = FitPlan(epochs=2, learning_rate=0.03, switch_to=given, switch_when=AtEpoch(1))
+    plan = TrainingConfig(epochs=2, learning_rate=0.03, switch_to=given, switch_when=AtEpoch(1))
     assert float(plan.second_optimizer(1, 1).learning_rate) == pytest.approx(0.5)
 
 
 def test_averages_are_those_of_both_optimizers() -> None:
-    plan = FitPlan(epochs=2, ema=0.9, switch_to="sgd", switch_when=OnPlateau())
+    plan = TrainingConfig(epochs=2, ema_momentum=0.9, switch_to="sgd", switch_when=OnPlateau())
     for made in (plan.first_optimizer(1), plan.second_optimizer(1, 1)):
         assert (made.use_ema, made.ema_momentum) == (True, 0.9)
 
 
 def test_only_a_plateau_needs_a_callback() -> None:
-    assert FitPlan(epochs=1, schedule="cosine").schedule_callbacks("loss") == []
-    (callback,) = FitPlan(epochs=1, schedule=Plateau(patience=2)).schedule_callbacks("loss")
+    assert TrainingConfig(epochs=1, schedule="cosine").schedule_callbacks("loss") == []
+    (callback,) = TrainingConfig(epochs=1, schedule=Plateau(patience=2)).schedule_callbacks("loss")
     assert (callback.monitor, callback.patience) == ("loss", 2)
 
 
@@ -99,14 +99,14 @@ class Unknown(keras.optimizers.schedules.LearningRateSchedule):
         ({"switch_to": "sdg", "switch_when": AtEpoch(1)}, "no optimizer"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
         ({"label_smoothing": -0.1}, "label_smoothing"),
-        ({"ema": 1.0}, "ema"),
-        ({"ema": 0.0}, "ema"),
+        ({"ema_momentum": 1.0}, "ema_momentum"),
+        ({"ema_momentum": 0.0}, "ema_momentum"),
         ({"patience": 0}, "patience"),
         ({"patience": "1"}, "patience"),
         ({"epochs": "3"}, "epochs"),
         ({"epochs": 2.5}, "epochs"),
         ({"learning_rate": "0.1"}, "learning_rate"),
-        ({"ema": "a"}, "ema"),
+        ({"ema_momentum": "a"}, "ema_momentum"),
         ({"class_weight": {"a": 1.0}}, "class_weight"),
         ({"class_weight": {0: -1.0}}, "weight of class 0"),
         ({"class_weight": [1, 2]}, "class_weight"),
@@ -118,11 +118,11 @@ class Unknown(keras.optimizers.schedules.LearningRateSchedule):
 )
 def test_what_makes_no_sense_is_refused_at_once(wrong, message) -> None:
     with pytest.raises(TrainingError, match=message):
-        FitPlan(**{"epochs": 2, **wrong})
+        TrainingConfig(**{"epochs": 2, **wrong})
 
 
 def test_exclusions_from_weight_decay_are_refused_since_a_plan_cannot_keep_them() -> None:
     given = keras.optimizers.AdamW(0.1)
     given.exclude_from_weight_decay(var_names=["bias"])
     with pytest.raises(TrainingError, match="excluded from weight decay"):
-        FitPlan(epochs=1, optimizer=given)
+        TrainingConfig(epochs=1, optimizer=given)

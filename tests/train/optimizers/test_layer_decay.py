@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kpipe.errors import TrainingError
-from kpipe.train import SWATS, AtEpoch, DiscriminativeRates, SwitchOptimizer, unfreeze
+from kpipe.train import SWATS, AtEpoch, LayerDecay, SwitchOptimizer, unfreeze
 
 from .dense import Break, Broken
 
@@ -101,14 +101,14 @@ def close(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
 )
 def test_each_block_moves_as_plain_numpy_says(optimizer: Callable, plain: Callable) -> None:
     start = net().get_weights()
-    model = fitted(net(), optimizer(), [DiscriminativeRates(DECAY)], STEPS)
+    model = fitted(net(), optimizer(), [LayerDecay(DECAY)], STEPS)
     close(model.get_weights(), reference(start, plain, STEPS))
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_it_follows_a_switch_in_mid_fit(order: int) -> None:
     switch = SwitchOptimizer(keras.optimizers.SGD(RATE, momentum=0.9), AtEpoch(2))
-    callbacks = [switch, DiscriminativeRates(DECAY)][::order]
+    callbacks = [switch, LayerDecay(DECAY)][::order]
     model = fitted(net(), keras.optimizers.Adam(RATE), callbacks, 2 + STEPS)
     assert isinstance(model.optimizer, keras.optimizers.SGD)
     before = reference(net().get_weights(), adam, 2)
@@ -117,12 +117,12 @@ def test_it_follows_a_switch_in_mid_fit(order: int) -> None:
 
 def test_a_rate_set_during_the_fit_is_the_one_that_falls() -> None:
     halved = keras.callbacks.LearningRateScheduler(lambda epoch: RATE)
-    model = fitted(net(), keras.optimizers.SGD(9.0), [halved, DiscriminativeRates(DECAY)], 1)
+    model = fitted(net(), keras.optimizers.SGD(9.0), [halved, LayerDecay(DECAY)], 1)
     close(model.get_weights(), reference(net().get_weights(), lambda r: sgd(r, 0.0), 1))
 
 
 def test_the_next_fit_without_it_is_even() -> None:
-    model = fitted(net(), keras.optimizers.SGD(RATE), [DiscriminativeRates(DECAY)], 1)
+    model = fitted(net(), keras.optimizers.SGD(RATE), [LayerDecay(DECAY)], 1)
     start, gradient = model.get_weights(), gradients(model)
     fitted(model, None, [], 1)
     close(model.get_weights(), [w - RATE * g for w, g in zip(start, gradient, strict=True)])
@@ -130,7 +130,7 @@ def test_the_next_fit_without_it_is_even() -> None:
 
 def test_the_saved_model_holds_a_plain_optimizer(tmp_path: Path) -> None:
     saving = keras.callbacks.ModelCheckpoint(tmp_path / "model.keras")
-    model = fitted(net(), keras.optimizers.Adam(RATE), [DiscriminativeRates(DECAY), saving], 2)
+    model = fitted(net(), keras.optimizers.Adam(RATE), [LayerDecay(DECAY), saving], 2)
     loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
     assert int(loaded.optimizer.iterations) == 2
     for one, other in zip(loaded.optimizer.variables, model.optimizer.variables, strict=True):
@@ -140,7 +140,7 @@ def test_the_saved_model_holds_a_plain_optimizer(tmp_path: Path) -> None:
 def test_what_is_frozen_counts_as_depth_and_does_not_move() -> None:
     model = net()
     unfreeze(model, 1)
-    rates = DiscriminativeRates(DECAY)
+    rates = LayerDecay(DECAY)
     assert rates.factors(model) == {name: DECAY**above for name, above in DEPTHS.items()}
     start = model.get_weights()
     fitted(model, keras.optimizers.SGD(RATE, momentum=0.9), [rates], STEPS)
@@ -151,16 +151,16 @@ def test_what_is_frozen_counts_as_depth_and_does_not_move() -> None:
 @pytest.mark.parametrize("decay", [0.0, 1.5, float("nan")])
 def test_a_decay_that_does_not_fall_is_refused(decay: float) -> None:
     with pytest.raises(TrainingError, match="fall with depth"):
-        DiscriminativeRates(decay)
+        LayerDecay(decay)
 
 
 def test_a_fit_that_broke_off_does_not_scale_the_next_one_twice() -> None:
     model = net()
     optimizer = keras.optimizers.SGD(RATE)
     with pytest.raises(Broken):
-        fitted(model, optimizer, [DiscriminativeRates(DECAY), Break(1)], 2)
+        fitted(model, optimizer, [LayerDecay(DECAY), Break(1)], 2)
     start = model.get_weights()
-    fitted(model, None, [DiscriminativeRates(DECAY)], 1)
+    fitted(model, None, [LayerDecay(DECAY)], 1)
     close(model.get_weights(), reference(start, lambda r: sgd(r, 0.0), 1))
 
 
@@ -171,7 +171,7 @@ def test_a_layer_of_a_nested_model_may_share_its_name_with_the_head() -> None:
     x = keras.layers.GlobalAveragePooling2D()(inner(pixels))
     model = keras.Model(pixels, keras.layers.Dense(2, name="logits")(x))
     start, gradient = model.get_weights(), gradients(model)
-    fitted(model, keras.optimizers.SGD(RATE), [DiscriminativeRates(DECAY)], 1)
+    fitted(model, keras.optimizers.SGD(RATE), [LayerDecay(DECAY)], 1)
     factors = [DECAY, DECAY, 1, 1]
     expected = [w - RATE * f * g for w, f, g in zip(start, factors, gradient, strict=True)]
     close(model.get_weights(), expected)
@@ -190,7 +190,7 @@ def test_swats_finds_the_rate_that_is_then_scaled() -> None:
                 PIXELS,
                 LABELS,
                 batch_size=4,
-                callbacks=[DiscriminativeRates(decay), switch],
+                callbacks=[LayerDecay(decay), switch],
                 verbose=0,
             ).history
         found.append(history["swats_rate"][0])

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpipe.errors import TrainingError
-from kpipe.train import Constant, Cosine, Exponential, OneCycle, Plateau, Step, optimizer
+from kpipe.train import Constant, Cosine, Exponential, OneCycle, Plateau, StepDecay, optimizer
 from kpipe.train.optimizers.schedules import PiecewiseLinear, as_schedule, schedule_names
 
 N = 100
@@ -33,7 +33,7 @@ def test_the_rates_follow_their_formulas() -> None:
         rates(Exponential(final=0.01))[: N + 1], 2 * 0.01 ** (T[: N + 1] / N), rtol=1e-5
     )
     factor = np.where(T < 50, 1, np.where(T < 75, 0.1, 0.01))
-    np.testing.assert_allclose(rates(Step()), 2 * factor, rtol=1e-6)
+    np.testing.assert_allclose(rates(StepDecay()), 2 * factor, rtol=1e-6)
     for constant in (Constant(), Plateau()):
         assert set(rates(constant)) == {2.0}
 
@@ -126,9 +126,9 @@ def test_a_plateau_is_keras_own_callback() -> None:
         lambda: Cosine(warmup=1.0),
         lambda: Cosine(final=-0.1),
         lambda: Exponential(final=0.0),
-        lambda: Step(at=()),
-        lambda: Step(at=(0.5, 0.2)),
-        lambda: Step(factor=0.0),
+        lambda: StepDecay(at=()),
+        lambda: StepDecay(at=(0.5, 0.2)),
+        lambda: StepDecay(factor=0.0),
         lambda: OneCycle(rise=0.6),
         lambda: OneCycle(initial=0.1, final=0.2),
         lambda: Plateau(factor=1.0),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kpipe.errors import TrainingError
-from kpipe.train import SWATS, AtEpoch, FitPlan, SwitchOptimizer, fit
+from kpipe.train import SWATS, AtEpoch, SwitchOptimizer, TrainingConfig, fit
 
 from . import dense, tiny
 
@@ -209,7 +209,7 @@ def test_a_training_taken_up_again_equals_one_never_stopped(tmp_path, broken) ->
 
 
 def test_a_plan_can_have_it(tmp_path) -> None:
-    plan = FitPlan(
+    plan = TrainingConfig(
         epochs=3, learning_rate=0.01, switch_to="sgd", switch_when=SWATS(1.0), schedule="cosine"
     )
     model = tiny.model()
@@ -236,5 +236,5 @@ def test_what_it_cannot_do_is_refused() -> None:
         {"switch_to": "sgd", "switch_learning_rate": 0.1},
     ):
         with pytest.raises(TrainingError, match="SWATS"):
-            FitPlan(epochs=2, switch_when=SWATS(), **wrong)
-    FitPlan(epochs=2, switch_to="adam", switch_when=AtEpoch(1))
+            TrainingConfig(epochs=2, switch_when=SWATS(), **wrong)
+    TrainingConfig(epochs=2, switch_to="adam", switch_when=AtEpoch(1))

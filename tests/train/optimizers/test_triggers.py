@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kpipe.errors import TrainingError
-from kpipe.train import SWATS, AtEpoch, FitPlan, OnPlateau, SwitchOptimizer
+from kpipe.train import SWATS, AtEpoch, OnPlateau, SwitchOptimizer, TrainingConfig
 
 
 def test_an_epoch_is_due_from_itself_on() -> None:
@@ -93,4 +93,4 @@ def test_what_is_no_moment_is_refused_with_what_is(when) -> None:
         SwitchOptimizer("sgd", when)
     if when is not None:
         with pytest.raises(TrainingError, match=r"AtEpoch\(n\), OnPlateau"):
-            FitPlan(3, switch_to="sgd", switch_when=when)
+            TrainingConfig(3, switch_to="sgd", switch_when=when)

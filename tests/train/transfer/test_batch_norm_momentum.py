@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kpipe.errors import TrainingError
-from kpipe.train import quicken, recalibrate
+from kpipe.train import adapt_bn_momentum, recalibrate
 
 BATCHES = [
     np.random.default_rng(seed).uniform(0, 255, (6, 5, 5, 3)).astype("float32") * (1 + seed)
@@ -98,7 +98,7 @@ def test_the_momentum_comes_back_when_the_images_fail() -> None:
 )
 def test_the_statistics_forget_within_a_fifth_of_an_epoch(steps: int, expected: float) -> None:
     net = model()
-    limit = quicken(net, steps)
+    limit = adapt_bn_momentum(net, steps)
     assert limit == pytest.approx(max(0.5, 1 - 5 / steps))
     assert net.get_layer("first").momentum == pytest.approx(expected)
     # A fifth of an epoch later, what was there counts for less than half.
@@ -107,18 +107,18 @@ def test_the_statistics_forget_within_a_fifth_of_an_epoch(steps: int, expected: 
 
 def test_a_momentum_that_is_low_already_and_a_frozen_layer_stay() -> None:
     net = model(momentum=0.3)
-    quicken(net, 100)
+    adapt_bn_momentum(net, 100)
     assert net.get_layer("first").momentum == 0.3
     net = model()
     net.get_layer("first").trainable = False
-    quicken(net, 20)
+    adapt_bn_momentum(net, 20)
     assert net.get_layer("first").momentum == 0.99
     assert net.get_layer("second").momentum == pytest.approx(0.75)
 
 
 def test_training_after_it_moves_the_statistics_by_that_momentum() -> None:
     net = model()
-    quicken(net, 20)
+    adapt_bn_momentum(net, 20)
     net(BATCHES[0], training=True)
     mean, _ = statistics(net.get_layer("first"))
     np.testing.assert_allclose(mean, 0.25 * BATCHES[0].mean((0, 1, 2)), rtol=1e-4)

@@ -16,14 +16,14 @@ import pytest
 import tensorflow as tf
 
 from kpipe.errors import TrainingError
-from kpipe.train import FitPlan, fit, unfreeze
+from kpipe.train import TrainingConfig, fit, unfreeze
 from kpipe.train.transfer import feature_extraction as extraction
 from kpipe.train.transfer.feature_extraction import extract_features, forget_unused
-from kpipe.train.transfer.features import FeaturePlan, Features, cut
+from kpipe.train.transfer.features import FeaturePlan, Features, split_frozen
 
 from . import tiny
 
-PLAN = FitPlan(epochs=3, learning_rate=0.02)
+PLAN = TrainingConfig(epochs=3, learning_rate=0.02)
 
 
 def frozen(last: int | None = 0) -> keras.Model:
@@ -58,7 +58,7 @@ def rows(epoch: list[np.ndarray]) -> set[tuple[float, ...]]:
 
 def test_the_two_halves_are_the_model_and_share_its_weights() -> None:
     model = frozen()
-    stem, tail = cut(model)
+    stem, tail = split_frozen(model)
     images = tiny.IMAGES[:8]
     np.testing.assert_allclose(tail(stem(images)), model(images), rtol=1e-6)
     assert {id(v) for v in tail.trainable_weights} == {id(v) for v in model.trainable_weights}
@@ -81,7 +81,7 @@ def test_raw_operations_and_nested_models_are_cut_as_layers_are() -> None:
     model = residual()
     before = model.to_json()
     unfreeze(model, 0)
-    stem, tail = cut(model)
+    stem, tail = split_frozen(model)
     images = tiny.IMAGES[:4]
     np.testing.assert_allclose(tail(stem(images)), model(images), rtol=1e-5)
     assert [v.path for v in tail.weights] == ["logits/kernel", "logits/bias"]
@@ -109,7 +109,7 @@ def test_cached_and_live_training_of_a_frozen_phase_agree(last: int, tmp_path: P
 
     live, cached = built(), built()
     expected = run(live, tiny.data, tiny.validation())
-    stem, tail = cut(cached)
+    stem, tail = split_frozen(cached)
     kept = extract(stem, tmp_path, FeaturePlan(views=3))
     result = run(tail, kept.training, kept.validation())
     assert result.best_epoch == expected.best_epoch
@@ -123,7 +123,7 @@ def test_cached_and_live_training_of_a_frozen_phase_agree(last: int, tmp_path: P
 def test_the_first_epochs_are_those_of_the_data_and_later_ones_their_views_permuted(
     tmp_path: Path,
 ) -> None:
-    stem, _ = cut(frozen())
+    stem, _ = split_frozen(frozen())
     kept = extract(stem, tmp_path, FeaturePlan(views=2, seed=7), data=lambda first: shaded(first))
     live = iter(shaded(0).take(2 * tiny.STEPS))
     expected = [[stem(next(live)[0]).numpy() for _ in range(tiny.STEPS)] for _ in range(2)]
@@ -146,7 +146,7 @@ def shaded(first_epoch: int) -> tf.data.Dataset:
 
 
 def test_an_epoch_is_a_function_of_its_number_alone(tmp_path: Path) -> None:
-    stem, _ = cut(frozen())
+    stem, _ = split_frozen(frozen())
     kept = extract(stem, tmp_path, FeaturePlan(views=2, seed=-7))
     np.testing.assert_array_equal(epochs_of(kept, 0, 5)[3:], epochs_of(kept, 3, 2))
     other = Features(tmp_path, FeaturePlan(views=2, seed=8))
@@ -170,7 +170,7 @@ def test_the_photos_of_a_batch_of_features_are_known_by_name(epoch: int, tmp_pat
             )
         )
 
-    stem, _ = cut(frozen())
+    stem, _ = split_frozen(frozen())
     features = extract(stem, tmp_path, FeaturePlan(views=2, seed=4), numbered)
     for batch, (_, places) in enumerate(features.training(epoch).take(tiny.STEPS)):
         expected = [f"{place}.jpg" for place in places.numpy()]
@@ -184,9 +184,9 @@ def test_photos_without_finite_features_are_named(tmp_path: Path) -> None:
             lambda x, y: (tf.where(tf.reduce_all(x == bad, (1, 2, 3), True), np.nan, x), y)
         )
 
-    stem, _ = cut(frozen())
+    stem, _ = split_frozen(frozen())
     with pytest.raises(TrainingError, match=r"1 of 8 examples: 9\.jpg"):
-        extract(stem, tmp_path, FeaturePlan(), broken, describe=names)
+        extract(stem, tmp_path, FeaturePlan(), broken, batch_names=names)
 
 
 def test_labels_and_weights_stay_with_their_photos(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_batches_of_uneven_size_are_kept(tmp_path: Path) -> None:
     def data(first_epoch: int) -> tf.data.Dataset:
         return tiny.data(first_epoch).rebatch([10, 10, 10, 2])
 
-    stem, _ = cut(frozen())
+    stem, _ = split_frozen(frozen())
     kept = extract(stem, tmp_path, FeaturePlan(), data=data)
     for first in (0, 1):
         sizes = [len(x) for x, _ in kept.training(first).take(8)]
@@ -226,7 +226,7 @@ def test_batches_of_uneven_size_are_kept(tmp_path: Path) -> None:
 
 
 def test_the_file_is_an_array_that_numpy_maps(tmp_path: Path) -> None:
-    stem, _ = cut(frozen())
+    stem, _ = split_frozen(frozen())
     extract(stem, tmp_path, FeaturePlan(dtype="float16"))
     stored = np.load(tmp_path / "view-000" / "features.npy", mmap_mode="r")
     images = np.concatenate([x for x, _ in tiny.data(0).take(tiny.STEPS)])
@@ -251,7 +251,7 @@ def test_only_views_that_are_missing_are_made(tmp_path: Path) -> None:
 
         return tiny.data(first_epoch).map(count)
 
-    stem, _ = cut(frozen())
+    stem, _ = split_frozen(frozen())
     told: list[tuple[int, int]] = []
     extract(stem, tmp_path, FeaturePlan(views=3), data, progress=lambda *at: told.append(at))
     finished = ("view-000", "view-001", "view-002", "validation")
@@ -275,7 +275,7 @@ def test_only_views_that_are_missing_are_made(tmp_path: Path) -> None:
 
 
 def test_two_trainings_may_compute_the_same_features_at_once(tmp_path: Path) -> None:
-    stem, _ = cut(frozen())
+    stem, _ = split_frozen(frozen())
 
     def overtaken(first_epoch: int) -> tf.data.Dataset:
         # By the time this one has read its data, the other one is done.
@@ -290,7 +290,7 @@ def test_two_trainings_may_compute_the_same_features_at_once(tmp_path: Path) -> 
 
 
 def test_what_was_not_used_for_long_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    stem, _ = cut(frozen())
+    stem, _ = split_frozen(frozen())
     for name in ("used", "old", "cut off"):
         extract(stem, tmp_path / name, FeaturePlan())
     left, begun = tmp_path / "cut off" / "view-001-1.part", tmp_path / "used" / "view-001-2.part"
@@ -308,12 +308,12 @@ def test_what_was_not_used_for_long_is_removed_and_nothing_else(tmp_path: Path) 
 
 
 def test_without_validation_there_is_none(tmp_path: Path) -> None:
-    stem, _ = cut(frozen())
+    stem, _ = split_frozen(frozen())
     assert extract(stem, tmp_path, FeaturePlan(), validation=None).validation() is None
 
 
 def test_features_of_another_stem_are_refused(tmp_path: Path) -> None:
-    stem, _ = cut(frozen())
+    stem, _ = split_frozen(frozen())
     extract(stem, tmp_path, FeaturePlan())
     stem.get_layer("conv").kernel.assign(stem.get_layer("conv").kernel * 2)
     with pytest.raises(TrainingError, match="other features: weights of the frozen part"):
@@ -326,7 +326,7 @@ def refuse(what: str, act: Callable[[], object]) -> None:
 
 
 def test_what_cannot_be_kept_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
-    stem, _ = cut(frozen())
+    stem, _ = split_frozen(frozen())
     few = lambda first: tiny.data(first).take(3)  # noqa: E731
     refuse("ended early", lambda: extract(stem, tmp_path / "a", FeaturePlan(), few))
     no_labels = lambda first: tiny.data(first).map(lambda x, y: x)  # noqa: E731
@@ -344,10 +344,10 @@ def test_what_cannot_be_kept_is_refused_and_leaves_nothing(tmp_path: Path, monke
 
 
 def test_a_model_without_a_frozen_part_is_not_cut() -> None:
-    refuse("no place to cut", lambda: cut(frozen(None)))
+    refuse("no place to cut", lambda: split_frozen(frozen(None)))
     model = frozen()
     model.trainable = False
-    refuse("no place to cut", lambda: cut(model))
+    refuse("no place to cut", lambda: split_frozen(model))
 
 
 @pytest.mark.parametrize("wrong", [{"views": 0}, {"dtype": "int8"}])
@@ -356,7 +356,7 @@ def test_a_wrong_plan_is_refused(wrong: dict) -> None:
 
 
 def test_an_interrupted_start_of_a_folder_does_not_block_it(tmp_path: Path) -> None:
-    stem, _ = cut(frozen())
+    stem, _ = split_frozen(frozen())
     (tmp_path / "about.json-0123").write_text("{")  # as a kill within its write leaves it
     (tmp_path / "stray.part").write_text("")
     extract(stem, tmp_path, FeaturePlan())
@@ -390,6 +390,6 @@ def test_a_sequential_model_is_cut_too() -> None:
         ]
     )
     unfreeze(model, 0)
-    stem, tail = cut(model)
+    stem, tail = split_frozen(model)
     images = tiny.IMAGES[:4]
     np.testing.assert_allclose(tail(stem(images)), model(images), rtol=1e-6)
