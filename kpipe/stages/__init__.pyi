@@ -1,10 +1,10 @@
 from .augment import Augment as Augment
 from .balance import Balance as Balance
+from .cluster_weights import ClusterWeights as ClusterWeights
 from .data import Data as Data
 from .ensemble import Ensemble as Ensemble
 from .export import Export as Export
 from .filter_prune import FilterPrune as FilterPrune
 from .fine_tune import FineTune as FineTune
-from .shared.tfmot import ClusterWeights as ClusterWeights
-from .shared.tfmot import MagnitudePrune as MagnitudePrune
-from .shared.tfmot import QuantizeAware as QuantizeAware
+from .magnitude_prune import MagnitudePrune as MagnitudePrune
+from .quantize_aware import QuantizeAware as QuantizeAware

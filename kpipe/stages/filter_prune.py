@@ -154,8 +154,8 @@ class FilterPrune(Stage):
             context.journal.record(
                 "note",
                 text=f"sensitivity: {len(max_pruning_ratio)} groups of filters scanned, {whole} of "
-                f"them lose more than {self.sensitivity:.1%} of accuracy with the smallest share and "
-                "stay whole",
+                f"them lose more than {self.sensitivity:.1%} of accuracy with the smallest share "
+                "and stay whole",
             )
         result = self._prune(model, photos, evaluate, loss, max_pruning_ratio, context)
         if result.stopped:

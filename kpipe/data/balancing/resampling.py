@@ -4,7 +4,8 @@
     manifest -> a manifest of other train rows, those of one photo one after another
 
 What is drawn here stays. In training, `TrainingOptions(sampling=Sampling(...))` draws anew in each
-epoch instead, so that under-sampling shows every photo over the epochs; the first epoch is this draw.
+epoch instead, so that under-sampling shows every photo over the epochs; the first epoch is this
+draw.
 """
 
 from __future__ import annotations

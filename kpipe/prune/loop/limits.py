@@ -1,7 +1,8 @@
 """What must stay while a model is cut to milliseconds: of each group, and of the blocks.
 
 Minimum fractions and maximum ratios are shares of the filters that the model had at first, and are
-counted in the groups that there are now: without a block, groups may be joined, or named by another layer.
+counted in the groups that there are now: without a block, groups may be joined, or named by
+another layer.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-import kpipe.stages.shared.tfmot
+import kpipe.stages.magnitude_prune
 from kpipe.core.stage import Stage
 from kpipe.sparsity import sparsity_of
 from kpipe.stages import ClusterWeights, MagnitudePrune, QuantizeAware
@@ -42,13 +42,13 @@ def changed(folder: Path, change: Callable[[keras.Model], keras.Model | None]) -
 def test_zeros_stay_where_they_are_while_the_rest_is_trained_further(
     perform, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, real = [], kpipe.stages.shared.tfmot.retrain
+    begun, real = [], kpipe.stages.magnitude_prune.retrain
 
     def recorded(model: keras.Model, *given: Any, **named: Any) -> None:
         begun.extend(kernels(model))
         real(model, *given, **named)
 
-    monkeypatch.setattr(kpipe.stages.shared.tfmot, "retrain", recorded)
+    monkeypatch.setattr(kpipe.stages.magnitude_prune, "retrain", recorded)
     stage = MagnitudePrune(last_epochs=3, learning_rate=0.01, **QUICK)
     folder, _ = perform(stage, data=data_folder, model=toy_folder(tmp_path / "toy", 1))
     assert len(losses(folder)) == 3
@@ -126,7 +126,7 @@ def test_cut_off_between_the_two_trainings_it_ends_the_same(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as during:
-        during.setattr("kpipe.stages.shared.tfmot.retrain", killed)
+        during.setattr("kpipe.stages.magnitude_prune.retrain", killed)
         with pytest.raises(KeyboardInterrupt):
             perform(stage, data=data_folder, model=source)
     folder, _ = perform(stage, data=data_folder, model=source)
