@@ -60,6 +60,10 @@ def class_weight(
     Raises:
         DataError: labels that are not class indices, a class without a label, an unknown method,
             or a beta out of its range.
+
+    >>> from kpipe.data import class_weight
+    >>> class_weight([0, 0, 0, 1])
+    {0: 0.6667, 1: 2.0}
     """
     found, counts = counted(labels, classes)
     if method == "balanced":
