@@ -1,23 +1,25 @@
-"""What each way of balancing uneven classes brings, on the test split, at the same budget.
+"""Compare the ways of balancing uneven classes on the test split, at the same budget.
 
     python benchmarks/balance.py FOLDER --weights FILE --seeds 3 --epochs 15
 
-FOLDER holds `class/photo`; FILE is weights of MobileNetV2 0.35 without its top. One row a method:
-MobileNetV2 0.35, its last 30 layers and a new head, trained by Adam with the default augmentation.
+FOLDER holds `class/photo`. FILE holds weights of MobileNetV2 0.35 without its top. One row per
+method: MobileNetV2 0.35, its last 30 layers and a new head, trained by Adam with the default
+augmentation.
 
 Budget: every method makes the same number of gradient steps with batches of the same size:
-`--epochs` times the batches that hold each training photo once. An epoch of under-sampling is
-shorter and one of over-sampling longer: the same steps are more of the one and fewer of the other.
-After each `--epochs`th part of the steps the validation loss (without weights) is measured, and the
-weights of the lowest one are kept. Nothing but the last measurement sees the test split.
+`--epochs` times the number of batches that hold each training photo once. An epoch of
+under-sampling is shorter and one of over-sampling longer, so the same steps are more epochs of the
+one and fewer of the other. After each `--epochs`th part of the steps, the validation loss (without
+weights) is measured; the weights with the lowest loss are kept. Only the last measurement uses the
+test split.
 
-The rate, 5e-4 and falling to 0, was chosen among 1e-3 and 5e-4 by the validation loss of the
-methods "none" and "undersample"; the split's seed by the counts alone, so that no class is almost
-absent from a split. That split is the same for all: the seed draws the head, the order, the
-sampling, the augmentation and the dropout. Photos that look alike stay in one split.
+The learning rate, 5e-4 falling to 0, was chosen among 1e-3 and 5e-4 by the validation loss of the
+methods "none" and "undersample". The seed of the split was chosen by the counts alone, so that no
+class is almost absent from a split. All runs share that split: the seed of a run decides the head,
+the order, the sampling, the augmentation and the dropout. Photos that look alike share a split.
 
-The trainings go round the methods, seed by seed; results are written after each, and a run that was
-cut off goes on where it was.
+The script trains every method with one seed, then with the next. It writes results after each run,
+and resumes where it was interrupted.
 """
 
 from __future__ import annotations
@@ -46,11 +48,12 @@ from kpipe.data import (
     split,
     steps,
 )
+from kpipe.data.balancing.sampling import Weighting
 from kpipe.stages import Augment
 from kpipe.train import TrainingConfig, adapt_bn_momentum, backbone, classifier, fit, unfreeze
 
-# What each method shows, and what it weighs.
-METHODS: dict[str, tuple[Sampling | None, str | None]] = {
+# The sampling and the class weights of each method.
+METHODS: dict[str, tuple[Sampling | None, Weighting | None]] = {
     "none": (None, None),
     "class_weight": (None, "balanced"),
     "class_weight, effective": (None, "effective"),
@@ -64,7 +67,7 @@ BATCH = 32
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--weights", default="imagenet", help="a file, or imagenet")
+    parser.add_argument("--weights", default="imagenet", help='a file, or "imagenet"')
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--image-size", type=int, default=160)
@@ -89,7 +92,7 @@ def main() -> None:
     if asked.results.exists():
         results = json.loads(asked.results.read_text())
         if results["settings"] != settings:
-            raise SystemExit(f"{asked.results} holds results of other settings: move it away")
+            raise SystemExit(f"{asked.results} holds results of other settings: move or delete it")
     done = {(row["method"], row["seed"]) for row in results["rows"]}
     print(manifest.counts())
     with tempfile.TemporaryDirectory() as folder:
@@ -98,33 +101,33 @@ def main() -> None:
             for method in asked.methods:
                 if (method, seed) in done:
                     continue
-                row = trained(method, seed, manifest, images, asked)
+                row = train(method, seed, manifest, images, asked)
                 print(json.dumps(row), flush=True)
                 results["rows"].append(row)
                 asked.results.write_text(json.dumps(results, indent=1))
     print(table(results["rows"]))
 
 
-def trained(
+def train(
     method: str, seed: int, manifest: Manifest, images: np.ndarray, asked: argparse.Namespace
 ) -> dict[str, Any]:
-    """One training, and what it is worth on validation and test."""
+    """Train once; return the scores on validation and test."""
     started = time.perf_counter()
     sampling, weighting = METHODS[method]
     labels = manifest.labels("train")
     weights = class_weight(labels, manifest.classes, weighting) if weighting else None
     known = Augmenter.__dataclass_fields__
-    usual = {name: value for name, value in Augment().configuration().items() if name in known}
-    training = TrainingOptions(seed=seed, augmenter=Augmenter(**usual), sampling=sampling)
+    default = {name: value for name, value in Augment().configuration().items() if name in known}
+    options = TrainingOptions(seed=seed, augmenter=Augmenter(**default), sampling=sampling)
 
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     base = backbone("MobileNetV2", image_size=asked.image_size, weights=asked.weights, alpha=0.35)
     model = classifier(base, len(manifest.classes), seed=seed)
     unfreeze(model, 30)
-    # As many steps for every method, whatever its own epochs hold.
-    each = steps(manifest, "train", BATCH)
-    adapt_bn_momentum(model, each)
+    # The same number of steps for every method, however long its epochs are.
+    steps_per_epoch = steps(manifest, "train", BATCH)
+    adapt_bn_momentum(model, steps_per_epoch)
     plan = TrainingConfig(
         asked.epochs,
         learning_rate=asked.learning_rate,
@@ -133,8 +136,8 @@ def trained(
     )
     result = fit(
         model,
-        lambda _: dataset(manifest, "train", images=images, batch_size=BATCH, training=training),
-        steps_per_epoch=each,
+        lambda _: dataset(manifest, "train", images=images, batch_size=BATCH, training=options),
+        steps_per_epoch=steps_per_epoch,
         plan=plan,
         validation=dataset(manifest, "validation", images=images, batch_size=64),
     )
@@ -142,7 +145,7 @@ def trained(
     return {
         "method": method,
         "seed": seed,
-        "steps": asked.epochs * each,
+        "steps": asked.epochs * steps_per_epoch,
         "kept": result.best_epoch + 1,
         "val_loss": min(result.history["val_loss"]),
         "smallest_share": min(class_shares(labels, sampling, weights).values()),
@@ -154,8 +157,8 @@ def trained(
 def scores(
     model: keras.Model, manifest: Manifest, images: np.ndarray, split: str
 ) -> dict[str, float]:
-    answers = model.predict(dataset(manifest, split, images=images, batch_size=64), verbose=0)
-    labels, found = manifest.labels(split), answers.argmax(axis=1)
+    probabilities = model.predict(dataset(manifest, split, images=images, batch_size=64), verbose=0)
+    labels, found = manifest.labels(split), probabilities.argmax(axis=1)
     return {
         "accuracy": float(np.mean(found == labels)),
         "balanced_accuracy": float(balanced_accuracy_score(labels, found)),
@@ -165,7 +168,7 @@ def scores(
 def table(rows: list[dict[str, Any]]) -> str:
     """Mean and range over the seeds, on the test split."""
     lines = [
-        "| method | smallest class's share | balanced accuracy | accuracy |",
+        "| method | smallest class's fraction | balanced accuracy | accuracy |",
         "|---|---|---|---|",
     ]
     for method in METHODS:

@@ -1,13 +1,13 @@
-"""Trains a compiled model by Keras on JAX, on the accelerator that JAX finds.
+"""Train a compiled model with Keras on JAX, on the accelerator that JAX finds.
 
     KERAS_BACKEND=jax python benchmarks/by_jax.py BEFORE.keras AFTER.weights.h5 JSON < BATCHES
 
-JSON holds "epochs", "steps" of an epoch, "seed", "teacher" (the file of a model for
-`kpipe.train.Distiller`, or null), "sample", batches for that, and "keep_zeros". BATCHES are arrays
-in NumPy's format: images (batch, height, width, 3), labels, images, labels, and so on.
+JSON holds "epochs", "steps" per epoch, "seed", "teacher" (the model file of the teacher for
+`kpipe.train.Distiller`, or null), "sample" (the number of batches that initialize the Distiller)
+and "keep_zeros". BATCHES are arrays in NumPy's format: images (batch, height, width, 3), labels,
+images, labels, and so on.
 
-Single precision stays single precision: JAX would otherwise multiply in fewer bits on some
-accelerators.
+Training stays in single precision. By default, JAX multiplies with fewer bits on some accelerators.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ import keras
 import numpy as np
 
 import kpipe.train
-import kpipe.train.optimizers.schedules  # registers what a compiled model may hold
+import kpipe.train.optimizers.schedules  # registers the schedules of a compiled model
 from kpipe.sparsity import KeepZeros
 
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]
 
 
 def read(count: int) -> Batches:
-    pipe = SimpleNamespace(read=sys.stdin.buffer.read)  # no file: it has no position
+    pipe = SimpleNamespace(read=sys.stdin.buffer.read)  # not a file, since a pipe has no position
     for _ in range(count):
         yield np.lib.format.read_array(pipe), np.lib.format.read_array(pipe)
 
@@ -44,13 +44,13 @@ def main() -> None:
     trained = model
     if asked["teacher"]:
         sample = list(itertools.islice(batches, asked["sample"]))
-        batches = (batch for part in (sample, batches) for batch in part)  # `fit` knows no chain
+        batches = (batch for part in (sample, batches) for batch in part)  # a generator for `fit`
         teacher = keras.models.load_model(asked["teacher"], compile=False)
         trained = kpipe.train.Distiller(model, teacher, sample)
-        # Anew: the loaded one was built for the student alone.
+        # A new optimizer: the loaded one was built for the student alone.
         optimizer = keras.optimizers.serialize(model.optimizer)
         trained.compile(keras.optimizers.deserialize(optimizer), model.loss)
-    trained.jit_compile = True  # saved as False by TensorFlow on a processor
+    trained.jit_compile = True  # TensorFlow saved False, since it ran on a CPU
     trained.fit(
         batches,
         epochs=asked["epochs"],

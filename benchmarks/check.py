@@ -1,12 +1,13 @@
-"""How much of the dirt that is planted among real photos `kpipe check` finds, and what it costs.
+"""Measure how many planted defects `kpipe check` finds among real photos, and how long it takes.
 
     python benchmarks/check.py FOLDER ... [--plant 20] [--photos 2000] [--files 20000]
 
-FOLDER holds class folders, at any depth. A sample of its photos is copied, audited as it is, then
-planted with known dirt of every kind, and audited again. The first table says what was found; then
-come the findings that were neither planted nor there before (false alarms), and those of the photos
-as they are, which only an eye can judge. With --files the last row says what `kpipe check` costs as
-a whole process, first and second time, on so many unique cuts of the same photos.
+FOLDER holds class folders, at any depth. The script copies a sample of its photos, audits it,
+plants known defects of every kind, and audits it again. The first table shows what was found. Then
+follow the findings that were neither planted nor there before (false alarms), and those among the
+original photos, which only a human can judge. With --files, the last row shows how long `kpipe
+check` takes as a whole process, the first and the second time, on that many unique crops of the
+same photos.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 def sample(source: Path, folder: Path, photos: int) -> None:
-    """Copy photos into `folder/class/`, evenly spread over what is found."""
+    """Copy a random sample of photos into `folder/class/`."""
     files = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in SUFFIXES]
     if photos < len(files):
         files = sorted(random.Random(SEED).sample(files, photos))
@@ -41,7 +42,7 @@ def sample(source: Path, folder: Path, photos: int) -> None:
 
 
 def findings(folder: Path) -> dict[str, dict[str, str]]:
-    """{kind: {path below the folder, or "": detail}}."""
+    """Return {kind: {path below the folder, or the detail where there is no path: detail}}."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
     problems = audit(from_folder(folder, max_unreadable=None)).problems
     for path, kind, detail in problems.itertuples(index=False):
@@ -51,7 +52,7 @@ def findings(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def compare(source: Path, photos: int, number: int) -> None:
-    """Print what was found of what was planted in a copy of one folder."""
+    """Print how many planted defects are found in a copy of one folder."""
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base) / "photos"
         sample(source, folder, photos)
@@ -74,18 +75,18 @@ def compare(source: Path, photos: int, number: int) -> None:
             for name in named.keys() - before.get(kind, {}).keys()
             if not any(is_named(touched, {name: ""}) for touched in planter.touched)
         )
-        told = {kind: count for kind, count in alarms.items() if count}
-        print(f"\nfalse alarms among {len(table)} photos: {told or 'none'}")
-        print(f"of the photos as they are: { {kind: len(each) for kind, each in before.items()} }")
+        false = {kind: count for kind, count in alarms.items() if count}
+        print(f"\nfalse alarms among {len(table)} photos: {false or 'none'}")
+        print(f"among the original photos: { {kind: len(each) for kind, each in before.items()} }")
 
 
 def is_named(plant: str, named: dict[str, str]) -> bool:
-    """Whether a path is among those named, or a label quoted in what is told of the classes."""
+    """Return whether a path is among those named, or a label begins a detail about classes."""
     return plant in named or any(detail.startswith(repr(plant)) for detail in named)
 
 
-def cut(sources: list[Path], folder: Path, number: int) -> None:
-    """Unique files: square cuts of a third of a photo's side, from other places each round."""
+def crop(sources: list[Path], folder: Path, number: int) -> None:
+    """Write unique files: square crops of a third of a photo's side, elsewhere in each round."""
     files = [
         path
         for source in sources
@@ -106,12 +107,12 @@ def cut(sources: list[Path], folder: Path, number: int) -> None:
 
 
 def clock(sources: list[Path], number: int) -> None:
-    """Print what the whole command costs, first and second time."""
+    """Print how long the whole command takes, the first and the second time."""
     command = str(Path(sys.executable).parent / "kpipe")
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base) / "photos"
-        cut(sources, folder, number)
-        # What changed within the last two seconds is not remembered.
+        crop(sources, folder, number)
+        # The image cache does not trust files that changed within the last two seconds.
         time.sleep(3)
         seconds = []
         for _ in range(2):

@@ -1,7 +1,7 @@
-"""A part of CIFAR-10 (Krizhevsky 2009) that two cores train on in minutes, for several benchmarks.
+"""A part of CIFAR-10 (Krizhevsky 2009) on which two cores can train in minutes.
 
 The part: the first 1,000 photos of each class of train/, by name, every tenth of them for
-validation; all 10,000 of test/. Batches of 128, flips and shifts of 4 pixels.
+validation, and all 10,000 of test/. Batches of 128, flips and shifts of 4 pixels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 
 def splits(folder: Path) -> dict[str, Arrays]:
-    """Train as uint8, validation and test as they are evaluated; labels int32."""
+    """Return the splits: train as uint8, validation as float32, test as uint8; labels int32."""
     photos, labels = load(folder / "train", EACH)
     held = np.arange(len(photos)) % 10 == 0
     return {
@@ -30,7 +30,7 @@ def splits(folder: Path) -> dict[str, Arrays]:
 
 
 def load(folder: Path, each: int | None) -> Arrays:
-    """Photos (n, 32, 32, 3) uint8 and labels (n,) of the first photos of each class."""
+    """Load photos (n, 32, 32, 3) uint8 and labels (n,), the first `each` of every class or all."""
     photos, labels = [], []
     for label, kind in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
         for path in sorted(kind.iterdir())[:each]:
@@ -40,7 +40,7 @@ def load(folder: Path, each: int | None) -> Arrays:
 
 
 def batches(photos: np.ndarray, labels: np.ndarray, seed: int) -> tf.data.Dataset:
-    """Epoch after epoch, each photo flipped and shifted by its own draw."""
+    """Return endless batches; each photo is flipped and shifted by a separate draw."""
     padded = np.pad(photos, ((0, 0), (4, 4), (4, 4), (0, 0)))
     count = len(photos) // BATCH * BATCH
 
@@ -65,8 +65,8 @@ def batches(photos: np.ndarray, labels: np.ndarray, seed: int) -> tf.data.Datase
     return tf.data.Dataset.from_generator(epochs, output_signature=signature).prefetch(4)
 
 
-class Steps(keras.callbacks.Callback):
-    """Divides the rate by ten at two epochs, of whichever optimizer the model then has."""
+class StepDecay(keras.callbacks.Callback):
+    """Divide the learning rate of the current optimizer by ten at 60 % and 85 % of the epochs."""
 
     def __init__(self, epochs: int) -> None:
         super().__init__()

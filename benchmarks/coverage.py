@@ -1,19 +1,20 @@
-"""Every backbone, held to what is promised of each: one row a backbone, one column a promise.
+"""Check every backbone against what kpipe promises: one row per backbone, one column per promise.
 
     python benchmarks/coverage.py RESULTS.jsonl [NAME ...] [--minutes 15]
 
-Weights are random, images as small as the architecture takes, BatchNormalization measured on them.
-Random networks amplify rounding, the deeper the more: the answers of EfficientNetB4 in single and
-in double precision differed by 0.15. So a channel that hardly varies is not blown up by its
-normalization (its variance is raised to the layer's mean), and how far LiteRT is from Keras stands
-beside how far Keras itself is from double precision: LiteRT may differ by 1e-4, or by four times
-that.
+Weights are random, images as small as the architecture takes, BatchNormalization statistics
+measured on them. Random networks amplify rounding, and deeper ones more: the predictions of
+EfficientNetB4 in single and in double precision differed by 0.15. So normalizations must not
+amplify a channel that hardly varies: its variance is raised to the mean of the layer. The table
+shows the difference between LiteRT and Keras beside that between Keras and double precision. LiteRT
+may differ by 1e-4, or by four times the latter.
 
-Each backbone has a process and a time limit of its own. RESULTS.jsonl gains a line a backbone; what
-stands there is not done again, so the script may be stopped, and a new column fills itself in. The
-table is printed from the whole file.
+Each backbone runs in a separate process with a time limit. The script appends one line per backbone
+to RESULTS.jsonl and does not repeat what the file holds, so it may be stopped at any time, and it
+fills in a new column. It prints the table of the whole file.
 
-A column is a function of a `Case` in COLUMNS: it returns what to print, or raises what to print.
+A column is a function of a `Case` in COLUMNS: it returns the cell, or raises an error whose message
+becomes the cell.
 """
 
 from __future__ import annotations
@@ -50,13 +51,13 @@ SIZES = {"Inception": 75, "Xception": 71}  # others: 32
 
 
 def masking() -> ModuleType:
-    """What the tests of the surgery are made of, which stand outside the package."""
+    """Import the helpers of the surgery tests, which are not part of the package."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     return importlib.import_module("tests.prune.masking")
 
 
 class Case:
-    """One backbone with a head, built when it is first asked for."""
+    """One backbone with a head; everything is built when it is first used."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -80,7 +81,7 @@ class Case:
 
     @cached_property
     def model(self) -> keras.Model:
-        """With statistics of its own and answers that tell the images apart."""
+        """The classifier, with measured statistics and predictions that tell the images apart."""
         from kpipe.train import classifier
 
         model = classifier(self.base, CLASSES)
@@ -88,13 +89,13 @@ class Case:
         return model
 
     @cached_property
-    def answers(self) -> np.ndarray:
-        """What Keras makes of the images."""
+    def predictions(self) -> np.ndarray:
+        """The predictions of Keras for the images."""
         return self.model(self.images, training=False).numpy()
 
     @cached_property
     def rounding(self) -> float:
-        """How far those are from the answers of the same network in double precision."""
+        """The largest difference from the predictions of the same network in double precision."""
         import keras
         import numpy as np
 
@@ -111,11 +112,11 @@ class Case:
         for ours, theirs in zip(self.model.weights, double.weights, strict=True):
             theirs.assign(ours)
         exact = double(self.images.astype("float64"), training=False).numpy()
-        return float(np.abs(self.answers - exact).max())
+        return float(np.abs(self.predictions - exact).max())
 
     @cached_property
-    def cut(self) -> tuple[keras.Model, Plan]:
-        """The network opened, its weights random everywhere, and random filters of it to remove."""
+    def pruned(self) -> tuple[keras.Model, Plan]:
+        """The flattened network with random weights, and a plan to remove random filters."""
         from kpipe.prune import plan, remove_filters
         from kpipe.train import classifier
 
@@ -135,7 +136,7 @@ def macs(case: Case) -> str:
 
 
 def preprocessing(case: Case) -> str:
-    """The graph on raw pixels against Keras' own constructor on Keras' own preprocessing."""
+    """Compare the graph on raw pixels with Keras' constructor on Keras' preprocessing."""
     import keras
     import numpy as np
 
@@ -152,7 +153,7 @@ def preprocessing(case: Case) -> str:
 
 
 def crossing(case: Case) -> str:
-    """The answers of the tf_keras twin, and of the model that comes back from it."""
+    """Compare the predictions of the tf_keras twin, and of the model converted back from it."""
     import numpy as np
 
     from kpipe.sparsity import to_keras, to_tf_keras
@@ -160,12 +161,12 @@ def crossing(case: Case) -> str:
     twin = to_tf_keras(case.model)
     others = (twin, to_keras(twin))
     found = [other(case.images, training=False).numpy() for other in others]
-    error = max(np.abs(answers - case.answers).max() for answers in found)
+    error = max(np.abs(outputs - case.predictions).max() for outputs in found)
     return _within(error, 1e-5)
 
 
 def step(case: Case) -> str:
-    """One step with the head and the last block: what is said to train moves, nothing else."""
+    """Train one step with the head and the last block: only the unfrozen layers may change."""
     import numpy as np
 
     from kpipe.train import unfreeze
@@ -178,44 +179,44 @@ def step(case: Case) -> str:
     after = _sums(case.model)
     moved = {name for name in after if after[name] != before[name]}
     if moved != set(trained):
-        raise ValueError(f"not as said: {', '.join(sorted(moved ^ set(trained)))}")
+        raise ValueError(f"not as reported: {', '.join(sorted(moved ^ set(trained)))}")
     return f"{trained.last} of {trained.layers}"
 
 
 def float32(case: Case) -> str:
-    """The answers of LiteRT against those of Keras."""
+    """Compare the predictions of LiteRT with those of Keras."""
     import numpy as np
 
     from kpipe.lite import convert
     from kpipe.lite.runtime.interpreter import LiteModel
 
-    if np.ptp(case.answers, axis=0).max() < 0.1:
-        raise ValueError("the answers do not tell images apart")
+    if np.ptp(case.predictions, axis=0).max() < 0.1:
+        raise ValueError("the predictions do not tell images apart")
     found = LiteModel(convert(case.model)).predict(case.images)
     if case.rounding > 1e-3:
-        raise ValueError("rounding decides the answers, which so compare nothing")
-    return _within(np.abs(found - case.answers).max(), max(1e-4, 4 * case.rounding))
+        raise ValueError("rounding decides the predictions, so comparing them is meaningless")
+    return _within(np.abs(found - case.predictions).max(), max(1e-4, 4 * case.rounding))
 
 
 def int8(case: Case) -> str:
-    """The int8 file, its ranges from the same images, against Keras; random weights suffer most."""
+    """Compare int8, calibrated on the same images, with Keras; random weights suffer most."""
     import numpy as np
 
     from kpipe.lite import LiteModel, convert
 
     model = LiteModel(convert(case.model, "int8", [case.images]))
-    error = np.abs(model.predict(case.images) - case.answers).max()
+    error = np.abs(model.predict(case.images) - case.predictions).max()
     partitions, _ = model.delegation()
     return f"{error:.2f}, {partitions} part{'s'[: partitions != 1]}"
 
 
 def rounding(case: Case) -> str:
-    """The answers of Keras against those in double precision."""
+    """Compare the predictions of Keras with those in double precision."""
     return f"{case.rounding:.0e}"
 
 
-def reachable(case: Case) -> str:
-    """The share of multiply-accumulates in filters that can be removed."""
+def prunable(case: Case) -> str:
+    """Return the fraction of multiply-accumulates in filters that can be removed."""
     from kpipe.prune import prunable_fraction
     from kpipe.train import classifier
 
@@ -223,36 +224,36 @@ def reachable(case: Case) -> str:
 
 
 def removal(case: Case) -> str:
-    """Random filters of every group removed: every operation against the masked original."""
+    """Remove random filters of every group; compare every operation with the masked original."""
     from kpipe.prune import remove_filters
 
-    flat, made = case.cut
+    flat, made = case.pruned
     small = remove_filters(flat, made)
     worst = masking().worst_difference(flat, small, made.kept, case.images[:2])
-    share = (made.macs_after or 0) / (made.macs_before or 1)
-    return f"{_within(worst, 1e-4)} at {share:.0%} of the MACs"
+    left = (made.macs_after or 0) / (made.macs_before or 1)
+    return f"{_within(worst, 1e-4)} at {left:.0%} of the MACs"
 
 
-def cut_file(case: Case) -> str:
-    """What is left, trained a step, saved and opened again: its answers by LiteRT."""
+def pruned_file(case: Case) -> str:
+    """Train the pruned network one step, save, load and convert it; compare LiteRT with Keras."""
     import keras
     import numpy as np
 
     from kpipe.lite import LiteModel, convert
     from kpipe.prune import remove_filters
 
-    small = remove_filters(*case.cut)
+    small = remove_filters(*case.pruned)
     images = masking().colored(IMAGES, case.size)
     small.compile(keras.optimizers.SGD(1e-6), "sparse_categorical_crossentropy")
     small.train_on_batch(images, np.arange(IMAGES) % CLASSES)
-    answers = masking().settle(small, images)
-    if np.ptp(answers, axis=0).max() < 0.1:
-        raise ValueError("the answers do not tell images apart")
+    expected = masking().settle(small, images)
+    if np.ptp(expected, axis=0).max() < 0.1:
+        raise ValueError("the predictions do not tell images apart")
     with tempfile.TemporaryDirectory() as folder:
         small.save(path := Path(folder) / "small.keras")
         again = keras.models.load_model(path, compile=False)
     found = LiteModel(convert(again)).predict(images)
-    return _within(np.abs(found - answers).max(), 1e-4)
+    return _within(np.abs(found - expected).max(), 1e-4)
 
 
 COLUMNS: dict[str, Callable[[Case], str]] = {
@@ -262,11 +263,11 @@ COLUMNS: dict[str, Callable[[Case], str]] = {
     "Keras / double": rounding,
     "LiteRT / Keras": float32,
     "int8 / Keras": int8,
-    "reach": reachable,
+    "prunable": prunable,
     "filters removed": removal,
-    "their file": cut_file,
+    "pruned file": pruned_file,
     "tf_keras and back": crossing,
-    "last block trains": step,  # the last, since it changes the model
+    "last block trains": step,  # last, since it changes the model
 }
 
 
@@ -277,7 +278,7 @@ def _within(error: float, limit: float) -> str:
 
 
 def _sums(model: keras.Model) -> dict[str, int]:
-    """Layer name -> a checksum of its weights."""
+    """Return {layer name: checksum of its weights}."""
     return {
         layer.name: zlib.crc32(b"".join(weight.numpy().tobytes() for weight in layer.weights))
         for layer in model._flatten_layers(include_self=False)
@@ -286,7 +287,7 @@ def _sums(model: keras.Model) -> dict[str, int]:
 
 
 def examine(name: str, columns: list[str]) -> dict[str, Any]:
-    """One backbone's cells: what each column returned, or why not."""
+    """Return the cells of one backbone: the result of each column, or its error."""
     warnings.filterwarnings("error", message="no rule counts")
     case = Case(name)
     row: dict[str, Any] = {"name": name, "pixels": case.size}
@@ -294,18 +295,18 @@ def examine(name: str, columns: list[str]) -> dict[str, Any]:
         try:
             row[column] = COLUMNS[column](case)
         except (KpipeError, ValueError, TypeError, RuntimeError, UserWarning) as error:
-            said = " ".join(str(error).split())
-            row[column] = f"NO: {said[:150]}"
+            message = " ".join(str(error).split())
+            row[column] = f"NO: {message[:150]}"
     return row
 
 
-def apart(name: str, columns: list[str], minutes: float) -> dict[str, Any]:
-    """`examine` in a process of its own; a row that says so where that process did not end well."""
+def examine_in_process(name: str, columns: list[str], minutes: float) -> dict[str, Any]:
+    """Run `examine` in a separate process; report in the row if that process fails."""
     command = [sys.executable, __file__, "-", name, "--only", *columns]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60 * minutes)
     except subprocess.TimeoutExpired:
-        return {"name": name, **dict.fromkeys(columns, f"NO: not done in {minutes:g} minutes")}
+        return {"name": name, **dict.fromkeys(columns, f"NO: not finished in {minutes:g} minutes")}
     if done.returncode:
         print(done.stderr, file=sys.stderr)
         return {"name": name, **dict.fromkeys(columns, f"NO: exit code {done.returncode}")}
@@ -313,7 +314,7 @@ def apart(name: str, columns: list[str], minutes: float) -> dict[str, Any]:
 
 
 def rows(path: Path) -> dict[str, dict[str, Any]]:
-    """What a results file holds, later lines over earlier ones."""
+    """Read a results file; later lines override earlier ones."""
     found: dict[str, dict[str, Any]] = {}
     for row in read_rows(path):
         found[row["name"]] = found.get(row["name"], {}) | row
@@ -321,7 +322,7 @@ def rows(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:
-    """Markdown, a row a backbone."""
+    """Return a Markdown table, one row per backbone."""
     titles = ["backbone", "pixels", *COLUMNS]
     lines = [titles, ["---"] * len(titles)]
     for name in sorted(
@@ -336,22 +337,22 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path)
-    parser.add_argument("names", nargs="*", help="backbones; all where none is named")
-    parser.add_argument("--minutes", type=float, default=15, help="limit of each backbone")
+    parser.add_argument("names", nargs="*", help="backbones; default: all")
+    parser.add_argument("--minutes", type=float, default=15, help="time limit for each backbone")
     parser.add_argument("--only", nargs="+", choices=COLUMNS, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.only:
-        print(json.dumps(examine(given.names[0], given.only)))
+    options = parser.parse_args()
+    if options.only:
+        print(json.dumps(examine(options.names[0], options.only)))
         return
-    for name in given.names or backbone_names():
-        known = rows(given.results).get(name, {})
+    for name in options.names or backbone_names():
+        known = rows(options.results).get(name, {})
         if missing := [column for column in COLUMNS if column not in known]:
-            row = apart(name, missing, given.minutes)
-            if KILLED in row.values():  # for its memory: one column at a time needs less
-                parts = [apart(name, [column], given.minutes) for column in missing]
+            row = examine_in_process(name, missing, options.minutes)
+            if KILLED in row.values():  # out of memory: one column at a time needs less
+                parts = [examine_in_process(name, [column], options.minutes) for column in missing]
                 row = {key: cell for part in parts for key, cell in part.items()}
-            add_row(given.results, row)
-    print(table(rows(given.results)))
+            add_row(options.results, row)
+    print(table(rows(options.results)))
 
 
 if __name__ == "__main__":

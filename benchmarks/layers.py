@@ -20,7 +20,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from cifar import BATCH, Arrays, Steps, batches, splits
+from cifar import BATCH, Arrays, StepDecay, batches, splits
 from results import add_row, read_rows
 
 from kpipe.prune import rank_blocks, remove_blocks, residual_blocks
@@ -78,7 +78,7 @@ def trained(seed: int, data: dict[str, Arrays], epochs: int, *, residual: bool) 
             batches(photos, labels, seed),
             epochs=epochs,
             steps_per_epoch=len(photos) // BATCH,
-            callbacks=[Steps(epochs)],
+            callbacks=[StepDecay(epochs)],
             verbose=0,
         )
     return model

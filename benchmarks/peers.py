@@ -22,7 +22,7 @@ import keras
 import numpy as np
 import torch
 import torch_pruning as tp
-from cifar import BATCH, Arrays, Steps, batches, splits
+from cifar import BATCH, Arrays, StepDecay, batches, splits
 from layers import accuracy, trained
 from results import add_row, read_rows
 
@@ -160,7 +160,7 @@ def row_of(method: str, seed: int, base: keras.Model, data: dict[str, Arrays]) -
         batches(photos, labels, 1000 + seed),
         epochs=EPOCHS,
         steps_per_epoch=len(photos) // BATCH,
-        callbacks=[Steps(EPOCHS)],
+        callbacks=[StepDecay(EPOCHS)],
         verbose=0,
     )
     return {

@@ -24,7 +24,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from cifar import BATCH, Arrays, Steps, batches, splits
+from cifar import BATCH, Arrays, StepDecay, batches, splits
 from results import add_row, read_rows
 
 from kpipe.train import SWATS, AtEpoch, OnPlateau, SwitchOptimizer
@@ -94,7 +94,7 @@ def trained(
         steps_per_epoch=len(photos) // BATCH,
         validation_data=tuple(data["validation"]),
         validation_batch_size=500,
-        callbacks=[*callbacks_of(method, value, epochs), Steps(epochs)],
+        callbacks=[*callbacks_of(method, value, epochs), StepDecay(epochs)],
         verbose=0,
     ).history
     row = {
