@@ -1,33 +1,36 @@
-"""What the forms of a file cost and bring: accuracy, size and latency, each beside float32.
+"""Measure what the formats of a file cost and gain: accuracy, size and latency, beside float32.
 
     python benchmarks/export.py CLOTHING --weights FILE --work FOLDER [--seeds 0 1 2]
                                 [--pair DENSE.keras PRUNED.keras] [--larger FOLDER]
 
-CLOTHING holds train/, validation/ and test/ with a folder per class; FILE is weights of MobileNetV2
-0.35 without its top. 160 px, batches of 16, Adam along cosines, augmented. For each seed and each
-of three networks (MobileNetV2 0.35 and EfficientNet-Lite0 pretrained: the head for 10 epochs on the
-features of 3 views, then every layer for 6 epochs; MobileNetV3Small from random weights, every
-layer for 60 epochs):
+CLOTHING holds train/, validation/ and test/ with a folder per class. FILE holds weights of
+MobileNetV2 0.35 without its top. 160 px, batches of 16, Adam along cosines, augmented. For each
+seed and each of three networks (MobileNetV2 0.35 and EfficientNet-Lite0 pretrained: the head for 10
+epochs on the features of 3 views, then every layer for 6 epochs; MobileNetV3Small from random
+weights, every layer for 60 epochs):
 
-    float32    the file without quantization, which the other rows are held against
-    float16, mixed, int8      converted so; int8 on 200 training photos, even over the classes
-    unrefined  int8 between the least and the largest value seen, biases as they are
+    float32    the file without quantization, the reference for the other rows
+    float16, mixed, int8      converted to that format; int8 with 200 calibration photos, balanced
+               over the classes
+    unrefined  int8 with ranges from the smallest to the largest value and uncorrected biases
     selective  int8 with the costliest layers in float32, until within 1 point on validation
-    aware      2 epochs of quantization-aware training by TFMOT (rate 1e-5, constant), then int8
+    aware      2 epochs of quantization-aware training at a constant 1e-5, then int8
 
 and for MobileNetV2 0.35:
 
     sparse     75 % zeros by TFMOT in 3 epochs, 12 more by Keras that keep them, with the dense
-               network as teacher and MixUp of 0.2 (rate 5e-4, at last along a cosine), then int8
-    clustered  32 values a kernel by TFMOT (2 epochs, rate 1e-5 along a cosine), then int8
+               network as teacher and MixUp of 0.2 (learning rate 5e-4, at last along a cosine),
+               then int8
+    clustered  32 distinct values per kernel by TFMOT (2 epochs, learning rate 1e-5 along a cosine),
+               then int8
 
-The test split is looked at once per row. Latencies are medians of ratios, the files in turns, one
-thread. `--pair`: the int8 file of the second model over the float32 file of the first, such as
-those of benchmarks/pruning.py. `--larger`: MobileNetV2 1.0 as FOLDER of that benchmark holds it:
-`base` with 75 % zeros, made as above in as many epochs more as `control` got, both in int8.
-MobileNetV2 1.0 at 224 px, untrained, gives latencies alone, and so do stacks of one kind of layer,
-and networks whose int8 files have other activations than the model. `--jax`: as for
-benchmarks/pruning.py; what TFMOT trains stays with TensorFlow.
+Each row uses the test split once. Latencies are medians of ratios, the files in turns, one thread.
+`--pair` compares the int8 file of the second model with the float32 file of the first, such as
+those of benchmarks/pruning.py. `--larger` takes MobileNetV2 1.0 from the FOLDER of that benchmark:
+`base` with 75 % zeros, trained as above for as many more epochs as `control`, both in int8. At the
+end follow latencies alone: MobileNetV2 1.0 at 224 px, untrained; stacks of one kind of layer; and
+networks whose int8 files have other activations than the model. `--jax` works as in
+benchmarks/pruning.py; TFMOT always trains with TensorFlow.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ from unittest import mock
 
 import keras
 import numpy as np
-from pruning import BASE_EPOCHS, MORE, RATE, SIZE, Lesson, Work, load, train_head
+from pruning import BASE_EPOCHS, MORE, RATE, SIZE, TrainingRun, Work, load, train_head
 from results import add_row, read_rows
 
 from kpipe.lite import LiteModel, compare, convert, evaluate, quantize_selectively
@@ -67,15 +70,15 @@ FINE = 6  # epochs of every layer
 SPARSE_EPOCHS = (3, MORE - 3)  # of TFMOT, then of Keras
 
 
-def kept(path: Path, make: Callable[[], keras.Model]) -> Path:
-    """The file of a model, made where it is not there."""
+def cached(path: Path, make: Callable[[], keras.Model]) -> Path:
+    """Return the file of a model; build and save the model if the file is missing."""
     if not path.exists():
         make().save(path)
     return path
 
 
 def trained(work: Work, name: str, seed: int) -> Path:
-    """Kept in the folder."""
+    """Return the file of a trained network; train it once."""
 
     def make() -> keras.Model:
         keras.utils.set_random_seed(seed)
@@ -87,17 +90,17 @@ def trained(work: Work, name: str, seed: int) -> Path:
             base = backbone(name, image_size=SIZE, weights=None)
         model = classifier(base, len(work.manifest.classes), seed=seed)
         if name == "MobileNetV3Small":
-            work.train(model, Lesson(seed, 0, 60, 3e-3))
+            work.train(model, TrainingRun(seed, 0, 60, 3e-3))
         else:
             train_head(work, model, seed)
-            work.train(model, Lesson(seed, 0, FINE, RATE))
+            work.train(model, TrainingRun(seed, 0, FINE, RATE))
         return model
 
-    return kept(work.folder / f"{name.replace(' ', '-')}-{seed}.keras", make)
+    return cached(work.folder / f"{name.replace(' ', '-')}-{seed}.keras", make)
 
 
 def calibration(work: Work, seed: int) -> Iterator[np.ndarray]:
-    """200 training photos, the first of every class, then the second, and so on."""
+    """Yield 200 training photos: the first of every class, then the second, and so on."""
     rows, labels = work.manifest.rows("train"), work.manifest.labels("train")
     generator = np.random.default_rng(seed)
     drawn = [generator.permutation(rows[labels == label]) for label in np.unique(labels)]
@@ -128,7 +131,7 @@ def aware(work: Work, dense: Path, seed: int) -> keras.Model:
 
 
 def sparse(work: Work, dense: Path, seed: int, begun: int = FINE) -> keras.Model:
-    """75 % zeros by TFMOT, then Keras with the dense network as teacher."""
+    """Create 75 % zeros by TFMOT, then train with Keras and the dense network as teacher."""
     ramp, after = SPARSE_EPOCHS
     zeros = prune_magnitude(
         unfrozen(dense),
@@ -138,7 +141,7 @@ def sparse(work: Work, dense: Path, seed: int, begun: int = FINE) -> keras.Model
         steps_per_epoch=work.steps,
         settings=TrainingSettings(learning_rate=RATE, seed=seed),
     )
-    work.train(zeros, Lesson(seed, begun + ramp, after, RATE, str(dense), keep_zeros=True))
+    work.train(zeros, TrainingRun(seed, begun + ramp, after, RATE, str(dense), keep_zeros=True))
     return zeros
 
 
@@ -153,16 +156,20 @@ def clustered(work: Work, dense: Path, seed: int) -> keras.Model:
     )
 
 
-TRAINED_FURTHER = {"aware": aware, "sparse": sparse, "clustered": clustered}
+TRAINED_FURTHER: dict[str, Callable[[Work, Path, int], keras.Model]] = {
+    "aware": aware,
+    "sparse": sparse,
+    "clustered": clustered,
+}
 FORMS = ("float32", "float16", "mixed", "int8", "unrefined", "selective", *TRAINED_FURTHER)
 
 
 def file_of(work: Work, name: str, form: str, seed: int) -> tuple[bytes, str]:
-    """The file of a row, and what is to be said of it."""
+    """Return the file of a row, and a note on it."""
     photos, dense = partial(calibration, work, seed), trained(work, name, seed)
     if form in TRAINED_FURTHER:
         make = partial(TRAINED_FURTHER[form], work, dense, seed)
-        path = kept(dense.with_name(f"{form}-{dense.name}"), make)
+        path = cached(dense.with_name(f"{form}-{dense.name}"), make)
         return convert(load(path), "int8", photos()), ""
     model = load(dense)
     if form == "selective":
@@ -193,22 +200,22 @@ def measure(work: Work, name: str, seed: int, forms: Iterable[str]) -> None:
     for form in forms:
         if (name, form, seed) in done:
             continue
-        content, said = file_of(work, name, form, seed)
-        about = {"network": name, "form": form, "seed": seed, "said": said}
+        content, note = file_of(work, name, form, seed)
+        about = {"network": name, "form": form, "seed": seed, "note": note}
         add(work, about, dense, content, reference)
 
 
 def add(
     work: Work, about: dict[str, Any], dense: bytes, content: bytes, reference: np.ndarray
 ) -> None:
-    """A row: a file beside the dense one in float32, and Keras' answers for the test split."""
+    """Add a row: a file beside the dense float32 file and Keras' test predictions."""
     rows, labels = work.manifest.rows("test"), work.manifest.labels("test")
     first, found = compare([dense, content], runs=300)
     images = work.images[rows]
     against_keras = evaluate(content, (images, labels), reference=reference)
-    # No nearer to 0 than half a step of int8.
+    # Probabilities below half a step of int8 count as half a step.
     both = (
-        np.maximum(answers, 1 / 512) for answers in (reference, LiteModel(content).predict(images))
+        np.maximum(values, 1 / 512) for values in (reference, LiteModel(content).predict(images))
     )
     divergence = keras.losses.kl_divergence(*both)
     row = about | {
@@ -228,16 +235,16 @@ def add(
 
 
 def larger(work: Work, folder: Path, seed: int) -> None:
-    """The dense and the sparse file of a network trained by benchmarks/pruning.py."""
+    """Add the dense and the sparse file of a network trained by benchmarks/pruning.py."""
     name = "MobileNetV2 1.0"
     rows = [row for row in read_rows(work.folder / "rows.jsonl") if row["seed"] == seed]
     done = {row["form"] for row in rows if row["network"] == name}
-    if "sparse" in done:  # the last
+    if "sparse" in done:  # the last row
         return
     control = load(folder / f"control-{seed}.keras")
     base = folder / f"base-{seed}.keras"
     make = partial(sparse, work, base, seed, BASE_EPOCHS)
-    zeros = load(kept(work.folder / f"sparse-larger-{seed}.keras", make))
+    zeros = load(cached(work.folder / f"sparse-larger-{seed}.keras", make))
     images = work.images[work.manifest.rows("test")].astype("float32")
     reference, dense = control.predict(images, verbose=0), convert(control)
     photos = partial(calibration, work, seed)
@@ -249,16 +256,16 @@ def larger(work: Work, folder: Path, seed: int) -> None:
     for form, content in files.items():
         if form in done:
             continue
-        about = {"network": name, "form": form, "seed": seed, "said": ""}
+        about = {"network": name, "form": form, "seed": seed, "note": ""}
         add(work, about, dense, content, reference)
 
 
 def report(work: Work) -> None:
-    """Prints a line for each network and form, the mean of its seeds."""
+    """Print a line for each network and form, the mean over the seeds."""
     rows = read_rows(work.folder / "rows.jsonl")
     print(
-        "| network | form | seeds | test accuracy | over float32, points | answers of Keras |"
-        " divergence from them | latency over float32 | size over float32 | gzip over int8 |\n"
+        "| network | form | seeds | test accuracy | over float32, points | agreement with Keras |"
+        " divergence from Keras | latency over float32 | size over float32 | gzip over int8 |\n"
         + "|---" * 10
         + "|"
     )
@@ -280,10 +287,10 @@ def report(work: Work) -> None:
 
 
 def untrained_classifier(name: str, pixels: np.ndarray, **options: Any) -> keras.Model:
-    """Random weights, normalizations with the statistics of the pixels.
+    """Build a classifier with random weights and BatchNormalization statistics of the pixels.
 
-    With those of none, values get ever smaller from layer to layer, until they are out of the
-    range in which the delegate takes an int8 operation.
+    With initial statistics, values shrink from layer to layer, until they leave the range in which
+    the delegate accepts an int8 operation.
     """
     model = classifier(backbone(name, image_size=pixels.shape[1], weights=None, **options), 10)
     recalibrate(model, [pixels])
@@ -291,7 +298,7 @@ def untrained_classifier(name: str, pixels: np.ndarray, **options: Any) -> keras
 
 
 def untrained(rounds: int) -> None:
-    """Latency alone, of MobileNetV2 1.0 at 224 px."""
+    """Print the latency of MobileNetV2 1.0 at 224 px."""
     pixels = np.random.default_rng(0).uniform(0, 255, (4, 224, 224, 3)).astype("float32")
     model = untrained_classifier("MobileNetV2", pixels, alpha=1.0)
     forms = ("float32", "mixed", "int8")
@@ -301,8 +308,8 @@ def untrained(rounds: int) -> None:
 
 
 def layers(rounds: int) -> None:
-    """Latency alone, of 20 layers of one kind on 20 x 20 pixels: which of them int8 is good for."""
-    kinds = {
+    """Print the int8 latency of 20 layers of one kind on 20 x 20 pixels."""
+    kinds: dict[str, Callable[[int], keras.Layer]] = {
         "1 x 1 convolutions": partial(keras.layers.Conv2D, kernel_size=1),
         "depthwise 3 x 3": lambda channels: keras.layers.DepthwiseConv2D(3, padding="same"),
     }
@@ -320,7 +327,7 @@ def layers(rounds: int) -> None:
 
 
 def activations(rounds: int) -> None:
-    """Latency alone, of int8 files with the model's activations and with those for the delegate."""
+    """Print the latency of int8 files with the model's activations and with delegable ones."""
     pixels = np.random.default_rng(0).uniform(0, 255, (8, SIZE, SIZE, 3)).astype("float32")
     for name in ("MobileNetV3Small", "MobileNetV3Large", "Xception", "NASNetMobile"):
         model = untrained_classifier(name, pixels)
@@ -330,12 +337,12 @@ def activations(rounds: int) -> None:
         _, before, after = compare(files, runs=rounds)
         print(
             f"{name}, {SIZE} px, int8: latency over float32 {before.ratio:.2f} in"
-            f" {before.partitions} pieces, {after.ratio:.2f} in {after.partitions}"
+            f" {before.partitions} partitions, {after.ratio:.2f} in {after.partitions}"
         )
 
 
-def first_answer(work: Work, runs: int = 5) -> None:
-    """A fresh process to its first answer, by kpipe and by TensorFlow; median of ratios."""
+def first_prediction(work: Work, runs: int = 5) -> None:
+    """Print the time to the first prediction of a fresh process: kpipe over TensorFlow."""
     keras_file = str(trained(work, NETWORKS[0], 0))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
@@ -357,18 +364,19 @@ def first_answer(work: Work, runs: int = 5) -> None:
                 subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
                 times.append(time.perf_counter() - start)
             ratios.append(times[0] / times[1])
-    print(f"first answer of a fresh process, over Keras on TensorFlow: {np.median(ratios):.2f}")
+    print(f"first prediction of a fresh process, over Keras on TensorFlow: {np.median(ratios):.2f}")
 
 
 def pair(work: Work, dense: Path, pruned: Path, rounds: int) -> None:
-    """A pruned network in int8 over the dense one in float32."""
+    """Print the latency, size and accuracy of a pruned int8 file over the dense float32 file."""
     first, second = load(dense), load(pruned)
     files = [convert(first), convert(second, "int8", calibration(work, 0))]
     plain, found = compare(files, runs=rounds)
-    shares = [accuracy(work, content, "test") for content in files]
+    accuracies = [accuracy(work, content, "test") for content in files]
     print(
         f"{pruned.name}, int8, over {dense.name}, float32: latency {found.ratio:.2f}, "
-        f"size {found.size / plain.size:.2f}, test accuracy {shares[1]:.1%} against {shares[0]:.1%}"
+        f"size {found.size / plain.size:.2f}, "
+        f"test accuracy {accuracies[1]:.1%} against {accuracies[0]:.1%}"
     )
 
 
@@ -382,11 +390,11 @@ def main() -> None:
     parser.add_argument("--forms", nargs="*", choices=FORMS, default=FORMS)
     parser.add_argument("--pair", type=Path, nargs=2)
     parser.add_argument("--larger", type=Path)
-    parser.add_argument("--runs", type=int, default=300, help="of the latencies at the end")
-    parser.add_argument("--jax", action="store_true", help="train by Keras on JAX")
+    parser.add_argument("--runs", type=int, default=300, help="runs for the latencies at the end")
+    parser.add_argument("--jax", action="store_true", help="train with Keras on JAX")
     asked = parser.parse_args()
     work = Work.of(asked.folder, asked.work, asked.weights, asked.jax)
-    # The report holds the others against these two.
+    # The report compares the others with these two.
     forms = [form for form in FORMS if form in ("float32", "int8", *asked.forms)]
     for seed in asked.seeds:
         for name in asked.networks:
@@ -398,9 +406,10 @@ def main() -> None:
     untrained(asked.runs)
     layers(asked.runs)
     activations(asked.runs)
-    first_answer(work)
+    first_prediction(work)
     if asked.pair:
-        pair(work, *asked.pair, asked.runs)
+        dense, pruned = asked.pair
+        pair(work, dense, pruned, asked.runs)
 
 
 if __name__ == "__main__":

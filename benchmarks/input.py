@@ -1,26 +1,26 @@
-"""How fast photos reach a training, as ratios measured side by side, and in how much memory.
+"""Measure how fast photos reach training, as ratios measured side by side, and in how much memory.
 
     python benchmarks/input.py FOLDER [--big FOLDER] [--grain 2] [--rows on-the-fly memory ...]
 
 FOLDER holds one folder per class, as the clothing dataset (CC0) does, at any depth. Each ratio is
-the median of several rounds; in a round both sides run, one right after the other. The ratio of the
-processor time is told too: other work on the machine disturbs it less.
+the median of several rounds; in a round both sides run, one right after the other. The ratio of
+processor times is shown too, since other work on the machine disturbs it less.
 
-    on-the-fly   JPEG files decoded, turned upright, cropped, resized to 160 px and batched, over a
-                 bare parallel `tf.io.decode_jpeg` and `tf.image.resize` of the same files
-    large        the same on photos of 12 megapixels, over what Keras offers, of the same size and
+    on-the-fly   decode, rotate upright, crop, resize to 160 px and batch JPEG files, over a bare
+                 parallel `tf.io.decode_jpeg` and `tf.image.resize` of the same files
+    large        the same on photos of 12 megapixels, over Keras' loader with the same size and
                  crop: `keras.utils.image_dataset_from_directory`
     cache        an epoch from the decoded photos, over `decode` and the epoch after it
-    training     decoded photos with the augmentation that `Augment()` declares, over what a step of
-                 MobileNetV2 0.35 at 160 px takes, all of its layers trained or the last 30
-    memory       the most that a process holds that lists, splits, decodes (to 4.9 GB) and walks
+    training     decoded photos with the augmentation of `Augment()`, over a training step of
+                 MobileNetV2 0.35 at 160 px, with all layers or the last 30 training
+    memory       the peak memory of a process that lists, splits, decodes (to 4.9 GB) and walks
                  100,000 photos
 
-Photos of 12 megapixels come from `--big`, or are made: those of FOLDER enlarged bicubically to
-4000 x 3000 and saved as JPEG of quality 90. That makes smooth pictures, of 0.8 MB each; `--grain`
-adds noise of that standard deviation, as a sensor does (2: 1.3 MB; 4: 2.4 MB), which makes every
-decoder slower and the reduced one lose the more of its lead. Scratch is made in the temporary
-folder (TMPDIR), up to 6 GB, and removed.
+Photos of 12 megapixels come from `--big`. Otherwise the script enlarges those of FOLDER bicubically
+to 4000 x 3000 and saves them as JPEG of quality 90. These are smooth pictures of 0.8 MB each.
+`--grain` adds noise of that standard deviation, as a sensor does (2: 1.3 MB; 4: 2.4 MB); noise
+slows every decoder down and reduces the lead of decoding at reduced scale. The script uses up to 6
+GB of the temporary folder (TMPDIR) and deletes them.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ Work = Callable[[], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """Two sides of a row: seconds on the clock and of all processors, (rounds, sides, 2)."""
+    """The two sides of a row: wall time and processor time in seconds, (rounds, sides, 2)."""
 
     seconds: np.ndarray
 
     @property
     def ratios(self) -> np.ndarray:
-        """How many times faster the first side is, in each round: (rounds, 2)."""
+        """The speed of the first side over that of the second, in each round: (rounds, 2)."""
         return self.seconds[:, 1] / self.seconds[:, 0]
 
     def rates(self, *photos: int) -> str:
-        """Photos per second on the clock, of both sides."""
+        """Return the photos per second of wall time, of both sides."""
         first, second = np.array(photos) / np.median(self.seconds[..., 0], axis=0)
         return f"{first:,.0f} and {second:,.0f} photos/s"
 
@@ -66,7 +66,7 @@ def measure(mine: Work, other: Work, rounds: int) -> Measured:
             start = time.perf_counter(), time.process_time()
             work()
             one[side] = time.perf_counter() - start[0], time.process_time() - start[1]
-    return Measured(seconds[1:])  # what is compiled, opened and cached belongs to neither
+    return Measured(seconds[1:])  # the first round compiles, opens and caches
 
 
 def walk(data: Any) -> None:
@@ -74,15 +74,15 @@ def walk(data: Any) -> None:
         pass
 
 
-def show(name: str, measured: Measured, wanted: float, note: str) -> None:
-    clock, processors = np.median(measured.ratios, axis=0)
+def show(name: str, measured: Measured, target: float, note: str) -> None:
+    wall, processors = np.median(measured.ratios, axis=0)
     low, high = measured.ratios[:, 0].min(), measured.ratios[:, 0].max()
-    cells = [name, f"{clock:.2f}", f"{low:.2f} to {high:.2f}", f"{processors:.2f}", f"{wanted:g}"]
+    cells = [name, f"{wall:.2f}", f"{low:.2f} to {high:.2f}", f"{processors:.2f}", f"{target:g}"]
     print(f"| {' | '.join([*cells, note])} |", flush=True)
 
 
 def list_jpegs(folder: Path, most: int) -> Any:
-    """A manifest of JPEG files, all to train on."""
+    """Return a manifest of JPEG files, all in the training split."""
     from kpipe.data import from_folder
 
     manifest = from_folder(folder)
@@ -92,7 +92,7 @@ def list_jpegs(folder: Path, most: int) -> Any:
 
 
 def once(manifest: Any, **options: Any) -> Any:
-    """Every photo once, in batches."""
+    """Return every photo once, in batches."""
     from kpipe.data import dataset
 
     return dataset(manifest, "train", batch_size=BATCH, **options)
@@ -211,7 +211,7 @@ def training(folder: Path, options: argparse.Namespace) -> None:
 
 
 def scatter(folder: Path, count: int) -> None:
-    """Small JPEG files, no two alike, a thousand in a folder."""
+    """Write small JPEG files, no two alike, a thousand per folder."""
     generator = np.random.default_rng(0)
     for place in range(count):
         coarse = Image.fromarray(generator.integers(0, 256, (6, 6, 3), np.uint8))
@@ -222,47 +222,47 @@ def scatter(folder: Path, count: int) -> None:
 
 
 def peak() -> float:
-    """The most memory that this process held since it was asked last, in MB; Linux only."""
-    # Not getrusage: there a process begins with the peak of the one that started it.
+    """Return the peak memory of this process since the last call, in MB; Linux only."""
+    # Not getrusage, in which a process starts with the peak of its parent.
     lines = Path("/proc/self/status").read_text().splitlines()
     Path("/proc/self/clear_refs").write_text("5")
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
-def occupy(folder: Path, told: Any) -> None:
-    """What `memory` looks at, in a process of its own."""
+def occupy(folder: Path, reports: Any) -> None:
+    """Put (step, peak MB, seconds) into a queue; runs in a separate process."""
     from kpipe.data import TrainingOptions, dataset, decode, from_folder, split, steps
 
     start = time.perf_counter()
 
-    def tell(step: str) -> None:
-        told.put((step, peak(), time.perf_counter() - start))
+    def report(step: str) -> None:
+        reports.put((step, peak(), time.perf_counter() - start))
 
     manifest = from_folder(folder / "photos")
-    tell("listed")
+    report("listed")
     manifest = split(manifest)
-    tell("split")
+    report("split")
     images = decode(manifest, 128, folder / "cache")
-    tell(f"decoded to {images.nbytes / 1e9:.1f} GB")
+    report(f"decoded to {images.nbytes / 1e9:.1f} GB")
     data = dataset(manifest, "train", images=images, training=TrainingOptions(), batch_size=BATCH)
     walk(data.take(steps(manifest, "train", BATCH)))
-    tell("an epoch from the cache")
+    report("an epoch from the cache")
     data = dataset(manifest, "train", image_size=128, training=TrainingOptions(), batch_size=BATCH)
     walk(data.take(steps(manifest, "train", BATCH)))
-    tell("an epoch from the files")
-    told.put(None)
+    report("an epoch from the files")
+    reports.put(None)
 
 
 def memory(folder: Path, options: argparse.Namespace) -> None:
     spawned = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as scratch:
         scatter(Path(scratch) / "photos", options.listed)
-        told = spawned.Queue()
-        process = spawned.Process(target=occupy, args=(Path(scratch), told), daemon=True)
+        reports = spawned.Queue()
+        process = spawned.Process(target=occupy, args=(Path(scratch), reports), daemon=True)
         process.start()
-        print(f"\n| {options.listed:,} photos | peak MB, below 2048 | done after seconds |")
+        print(f"\n| {options.listed:,} photos | peak MB, target below 2048 | seconds so far |")
         print("|---|---|---|")
-        for step, megabytes, seconds in iter(told.get, None):
+        for step, megabytes, seconds in iter(reports.get, None):
             print(f"| {step} | {megabytes:.0f} | {seconds:.0f} |", flush=True)
         process.join()
 
@@ -284,9 +284,9 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--photos", type=int, default=3000, help="of FOLDER, at most")
-    parser.add_argument("--listed", type=int, default=100_000, help="photos of the memory line")
+    parser.add_argument("--listed", type=int, default=100_000, help="photos in the row of memory")
     options = parser.parse_args()
-    print("| ratio | median | rounds | in processor time | must reach | both sides |")
+    print("| ratio | median | rounds | in processor time | target | speed |")
     print("|---|---|---|---|---|---|")
     for name in options.rows:
         ROWS[name](options.folder, options)

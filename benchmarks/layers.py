@@ -1,15 +1,16 @@
-"""What a network loses with one of its layers: one with shortcuts, and one without.
+"""Measure what a network loses without one of its layers: one with shortcuts, and one without.
 
     python benchmarks/layers.py CIFAR10 [--seeds 3] [--results layers.jsonl]
 
 After Veit et al. 2016 (arXiv 1605.06431), who removed layers from a residual network and from VGG,
-without retraining. CIFAR10 and its part are those of `cifar.py`. Both networks have a stem of
-stride 2 and nine pairs of 3x3 convolutions of 16, 32 and 64 filters, three pairs each; in the
-residual one a shortcut leads past each pair (He et al. 2015). SGD of 0.1 for 30 epochs.
+without retraining. `cifar.py` describes CIFAR10 and the part that is used. Both networks have a
+stem of stride 2 and nine pairs of 3x3 convolutions of 16, 32 and 64 filters, three pairs each. In
+the residual network a shortcut bypasses each pair (He et al. 2015). SGD with learning rate 0.1 for
+30 epochs.
 
-    alone      each block removed alone by `kpipe.prune.remove_blocks`; from the plain network each
-               convolution that gives the shape that it is given
-    together   so many blocks, those whose removal costs least on validation, one after the other
+    alone      each block removed alone by `kpipe.prune.remove_blocks`; from the plain network, each
+               convolution whose output has the shape of its input
+    together   that many blocks, each time the one whose removal costs least on validation
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ PAIRS, TOGETHER = 3, 6
 
 
 def network(seed: int, *, residual: bool, without: str = "") -> keras.Model:
-    """The network with or without shortcuts; of the plain one a convolution may be left out."""
+    """Build the network with or without shortcuts; `without` leaves out a convolution."""
     keras.utils.set_random_seed(seed)
 
     def convolved(x: Any, filters: int, stride: int, name: str, size: int = 3) -> Any:
@@ -53,10 +54,10 @@ def network(seed: int, *, residual: bool, without: str = "") -> keras.Model:
         for pair in range(1, PAIRS + 1):
             stride, name = 2 if stage > 1 and pair == 1 else 1, f"{stage}.{pair}"
             y = x
-            for number, of in ((1, stride), (2, 1)):
+            for number, step in ((1, stride), (2, 1)):
                 if f"{name}.{number}" == without:
                     continue
-                y = convolved(y, filters, of, f"{name}.{number}")
+                y = convolved(y, filters, step, f"{name}.{number}")
                 if number == 1 or not residual:
                     y = keras.layers.ReLU()(y)
             if residual:
@@ -67,7 +68,7 @@ def network(seed: int, *, residual: bool, without: str = "") -> keras.Model:
     return keras.Model(pixels, keras.layers.Dense(10, activation="softmax", name="classes")(x))
 
 
-def trained(seed: int, data: dict[str, Arrays], epochs: int, *, residual: bool) -> keras.Model:
+def train(seed: int, data: dict[str, Arrays], epochs: int, *, residual: bool) -> keras.Model:
     model = network(seed, residual=residual)
     model.compile(
         keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True), "sparse_categorical_crossentropy"
@@ -86,8 +87,8 @@ def trained(seed: int, data: dict[str, Arrays], epochs: int, *, residual: bool) 
 
 def accuracy(model: keras.Model, part: Arrays) -> float:
     photos, labels = part
-    answers = model.predict(photos, batch_size=500, verbose=0).argmax(axis=1)
-    return float((answers == labels).mean())
+    found = model.predict(photos, batch_size=500, verbose=0).argmax(axis=1)
+    return float((found == labels).mean())
 
 
 def loss(model: keras.Model, part: Arrays) -> float:
@@ -95,8 +96,8 @@ def loss(model: keras.Model, part: Arrays) -> float:
     return float(model.evaluate(*part, batch_size=500, verbose=0))
 
 
-def of_residual(seed: int, data: dict[str, Arrays], epochs: int) -> dict[str, Any]:
-    model = trained(seed, data, epochs, residual=True)
+def measure_residual(seed: int, data: dict[str, Arrays], epochs: int) -> dict[str, Any]:
+    model = train(seed, data, epochs, residual=True)
     row: dict[str, Any] = {"seed": seed, "net": "residual", "whole": accuracy(model, data["test"])}
     row["alone"] = {
         block.name: accuracy(remove_blocks(model, [block.name]), data["test"])
@@ -110,8 +111,8 @@ def of_residual(seed: int, data: dict[str, Arrays], epochs: int) -> dict[str, An
     return row
 
 
-def of_plain(seed: int, data: dict[str, Arrays], epochs: int) -> dict[str, Any]:
-    model = trained(seed, data, epochs, residual=False)
+def measure_plain(seed: int, data: dict[str, Arrays], epochs: int) -> dict[str, Any]:
+    model = train(seed, data, epochs, residual=False)
     row: dict[str, Any] = {"seed": seed, "net": "plain", "whole": accuracy(model, data["test"])}
     row["alone"] = {}
     for layer in model.layers:
@@ -127,26 +128,26 @@ def of_plain(seed: int, data: dict[str, Arrays], epochs: int) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    def told(values: list[float]) -> str:
+    def summary(values: list[float]) -> str:
         return f"{np.mean(values):.1%} ({min(values):.1%} to {max(values):.1%})"
 
     lines = ["| removed | residual | plain |", "|---|---|---|"]
     nets = {net: [row for row in rows if row["net"] == net] for net in ("residual", "plain")}
-    whole = [told([row["whole"] for row in nets[net]]) for net in nets]
+    whole = [summary([row["whole"] for row in nets[net]]) for net in nets]
     lines.append(f"| nothing | {' | '.join(whole)} |")
-    alone = [told([v for row in nets[net] for v in row["alone"].values()]) for net in nets]
+    alone = [summary([v for row in nets[net] for v in row["alone"].values()]) for net in nets]
     lines.append(f"| any one | {' | '.join(alone)} |")
     for name in nets["residual"][0]["alone"]:
         beside = [
-            told([row["alone"][part] for row in nets["plain"]])
+            summary([row["alone"][part] for row in nets["plain"]])
             for part in nets["plain"][0]["alone"]
             if part.startswith(f"{name}.")
         ]
-        own = told([row["alone"][name] for row in nets["residual"]])
+        own = summary([row["alone"][name] for row in nets["residual"]])
         lines.append(f"| {name} | {own} | {'; '.join(beside)} |")
     for count in range(TOGETHER):
         values = [row["together"][count] for row in nets["residual"]]
-        lines.append(f"| {count + 1} together | {told(values)} | |")
+        lines.append(f"| {count + 1} together | {summary(values)} | |")
     return "\n".join(lines)
 
 
@@ -160,10 +161,10 @@ def main() -> None:
     data = splits(asked.folder)
     rows = read_rows(asked.results)
     for seed in range(asked.seeds):
-        for net, examine in (("residual", of_residual), ("plain", of_plain)):
+        for net, measure in (("residual", measure_residual), ("plain", measure_plain)):
             if any(row["seed"] == seed and row["net"] == net for row in rows):
                 continue
-            rows.append(examine(seed, data, asked.epochs))
+            rows.append(measure(seed, data, asked.epochs))
             print(rows[-1], flush=True)
             add_row(asked.results, rows[-1])
     print(table(rows))

@@ -1,11 +1,12 @@
-"""How well EfficientNet-Lite0's ImageNet weights know the garments in a folder of photos.
+"""Check EfficientNet-Lite0's ImageNet weights on the garments in a folder of photos.
 
     python benchmarks/lite0.py FOLDER
 
-FOLDER holds one folder per garment, as the clothing dataset (CC0) does, at any depth. Each photo's
-shorter side is scaled to 256 pixels and the middle 224 x 224 is classified. The table says how
-often the first of 1,000 answers, and one of the first five, is an ImageNet class of that garment.
-ImageNet's classes are narrower than the folders, so the rates are a check of the port, no score.
+FOLDER holds one folder per garment, as the clothing dataset (CC0) does, at any depth. The shorter
+side of each photo is scaled to 256 pixels, and the middle 224 x 224 is classified. The table shows
+how often the first of the 1,000 predictions, and one of the first five, is an ImageNet class of
+that garment. ImageNet's classes are narrower than the folders, so the table checks the port and is
+no benchmark score.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ GARMENTS = {
 
 
 def middle(path: Path) -> np.ndarray:
-    """A photo as (224, 224, 3) float32 in [0, 255]."""
+    """Load a photo as (224, 224, 3) float32 in [0, 255]."""
     with Image.open(path) as opened:
         image = ImageOps.exif_transpose(opened).convert("RGB")
     scale = 256 / min(image.size)
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     model = EfficientNetLite0()
-    print("| garment | photos | first | first five |\n|---|---|---|---|")
+    print("| garment | photos | first prediction | in the first five |\n|---|---|---|---|")
     hits = np.zeros((0, 2))
     for garment, classes in GARMENTS.items():
         photos = sorted(folder.rglob(f"{garment}/*.jpg"))

@@ -1,19 +1,20 @@
-"""Filter removal beside Torch-Pruning's: same weights, same retraining, 2.1 times less work.
+"""Compare filter removal with Torch-Pruning's: same weights, same retraining, 2.1 times fewer MACs.
 
     pip install kpipe[peers]
     python benchmarks/peers.py CIFAR10 [--seeds 3] [--results peers.jsonl]
 
-CIFAR10 and its part are those of `cifar.py`, the network is the residual one of `layers.py`,
-trained for 30 epochs. Torch-Pruning (Fang et al. 2023, arXiv 2301.12900; MIT) is given the same
-weights and prunes as its own CIFAR-10 example does: MagnitudeImportance(p=1), global, in 400 steps
-until 2.1 times fewer multiply-accumulates are left. What it leaves goes back to Keras, so that
-every row is retrained by one code, on the same batches, after one removal: SGD of 0.02, 30 epochs.
-`control` has nothing removed. The last epoch of each row is what is tested.
+`cifar.py` describes CIFAR10 and the part that is used. The network is the residual one of
+`layers.py`, trained for 30 epochs. Torch-Pruning (Fang et al. 2023, arXiv 2301.12900; MIT) gets the
+same weights and prunes as its own CIFAR-10 example does: MagnitudeImportance(p=1), global, in 400
+steps until 2.1 times fewer multiply-accumulates are left. The pruned network is then converted back
+to Keras, so the same code retrains every row, on the same batches, after one removal: SGD with
+learning rate 0.02, 30 epochs. `control` has nothing removed. The last epoch of each row is tested.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 import torch_pruning as tp
 from cifar import BATCH, Arrays, StepDecay, batches, splits
-from layers import accuracy, trained
+from layers import accuracy, train
 from results import add_row, read_rows
 
 from kpipe.prune import Selection, count_macs, plan, prune_filters, remove_filters
@@ -33,7 +34,7 @@ RATE, EPOCHS = 0.02, 30
 
 
 class Residual(torch.nn.Module):
-    """The network of `layers.py` before its softmax, its weights and paddings those of Keras."""
+    """The network of `layers.py` without its softmax, with Keras' weights and padding."""
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__()
@@ -79,15 +80,15 @@ class Residual(torch.nn.Module):
 
 
 def by_torch_pruning(model: keras.Model, photos: np.ndarray) -> keras.Model:
-    """What Torch-Pruning leaves of a model, as a Keras model again."""
+    """Prune a model with Torch-Pruning and convert it back to Keras."""
     net = Residual(model).eval()
     images = torch.tensor(photos[:4].transpose(0, 3, 1, 2))
 
-    def answers() -> np.ndarray:
+    def probabilities() -> np.ndarray:
         with torch.no_grad():
             return torch.softmax(net(images), 1).numpy()
 
-    np.testing.assert_allclose(answers(), model(photos[:4]), atol=1e-4)
+    np.testing.assert_allclose(probabilities(), model(photos[:4]), atol=1e-4)
     pruner = tp.pruner.MagnitudePruner(
         net,
         images[:1],
@@ -101,15 +102,15 @@ def by_torch_pruning(model: keras.Model, photos: np.ndarray) -> keras.Model:
     while tp.utils.count_ops_and_params(net, images[:1])[0] > whole / SPEED_UP:
         pruner.step()
     small = as_keras(model, net)
-    np.testing.assert_allclose(answers(), small(photos[:4]), atol=1e-4)
+    np.testing.assert_allclose(probabilities(), small(photos[:4]), atol=1e-4)
     return small
 
 
 def as_keras(model: keras.Model, net: Residual) -> keras.Model:
-    """The Keras model of the widths and weights of a pruned torch network."""
+    """Build the Keras model with the widths and weights of a pruned torch network."""
     convs = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     left = {c.name: net.parts[c.name.replace(".", "_")].out_channels for c in convs}
-    # Which filters go does not matter here, only how many: the weights are set below.
+    # Only the number of filters matters here: the weights are set below.
     request = {c.name: list(range(c.filters - left[c.name])) for c in convs}
     small = remove_filters(model, plan(model, request))
     for layer in small.layers:
@@ -125,7 +126,7 @@ def as_keras(model: keras.Model, net: Residual) -> keras.Model:
 
 
 def by_kpipe(model: keras.Model, photos: np.ndarray, criterion: str) -> keras.Model:
-    """What one round of `prune_filters` leaves, not retrained."""
+    """Prune a model with one round of `prune_filters`, without retraining."""
     sample = [photos[start : start + 250].astype("float32") for start in (0, 250)]
     return prune_filters(
         model,
@@ -140,18 +141,18 @@ def by_kpipe(model: keras.Model, photos: np.ndarray, criterion: str) -> keras.Mo
 
 
 CRITERIA = ("l1", "reconstruction", "random")
-METHODS = {
+METHODS: dict[str, Callable[[keras.Model, np.ndarray], keras.Model]] = {
     "control": lambda model, photos: model,
     "Torch-Pruning": by_torch_pruning,
     **{f"kpipe, {name}": partial(by_kpipe, criterion=name) for name in CRITERIA},
 }
 
 
-def row_of(method: str, seed: int, base: keras.Model, data: dict[str, Arrays]) -> dict[str, Any]:
+def measure(method: str, seed: int, base: keras.Model, data: dict[str, Arrays]) -> dict[str, Any]:
     photos, labels = data["train"]
-    random = np.random.default_rng(seed).permutation(len(photos))
+    order = np.random.default_rng(seed).permutation(len(photos))
     keras.utils.set_random_seed(seed)
-    model = METHODS[method](base, photos[random].astype("float32"))
+    model = METHODS[method](base, photos[order].astype("float32"))
     before = accuracy(model, data["test"])
     model.compile(
         keras.optimizers.SGD(RATE, momentum=0.9, nesterov=True), "sparse_categorical_crossentropy"
@@ -202,11 +203,11 @@ def main() -> None:
         done = {row["method"] for row in rows if row["seed"] == seed}
         path = asked.results.with_name(f"peers-base-{seed}.keras")
         if done != set(METHODS) and not path.exists():
-            trained(seed, data, 30, residual=True).save(path)
+            train(seed, data, 30, residual=True).save(path)
         for method in METHODS:
             if method not in done:
                 base = keras.models.load_model(path, compile=False)
-                rows.append(row_of(method, seed, base, data))
+                rows.append(measure(method, seed, base, data))
                 print(rows[-1], flush=True)
                 add_row(asked.results, rows[-1])
     print(table(rows))

@@ -1,4 +1,4 @@
-"""Known dirt of every kind, planted among photos: what `check.py` looks for afterwards."""
+"""Plant known defects of every kind among photos, for `check.py` to look for."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def same(image: Image.Image) -> Image.Image:
     return image
 
 
-# What is done to a photo, and how it is saved.
+# (change of a photo, file extension, JPEG quality)
 NEAR: dict[str, tuple[Change, str, int]] = {
     "JPEG of quality 30": (same, ".jpg", 30),
     "JPEG of quality 60": (same, ".jpg", 60),
@@ -79,7 +79,7 @@ NEAR: dict[str, tuple[Change, str, int]] = {
 
 
 def bomb() -> bytes:
-    """The header of a PNG of 60,000 x 60,000 pixels."""
+    """Return the header of a PNG of 60,000 x 60,000 pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         check = zlib.crc32(kind + data)
@@ -90,35 +90,35 @@ def bomb() -> bytes:
 
 
 class Planter:
-    """Plants dirt, and keeps who must be found for it.
+    """Plants defects and records which files must be found.
 
     Args:
         folder: class folders of photos.
-        groups: photos of the folder that look the same, as paths below it.
-        number: of plants of each kind.
+        groups: groups of photos that look the same, as paths below the folder.
+        number: plants of each kind.
     """
 
     def __init__(self, folder: Path, groups: list[list[str]], number: int) -> None:
         self.folder = folder
-        # No more than there are photos for.
+        # There must be photos enough.
         self.number = min(number, len(groups) // 30)
         self.groups = {names[0]: names for names in groups}
         self.classes = sorted(path.name for path in folder.iterdir())
         self.random = random.Random(SEED)
         self.clean = self.random.sample(sorted(self.groups), len(groups))
-        # Plants, and the photos that they were made of with all that looked like these before.
+        # The plants, the photos that they were made from, and all look-alikes of those.
         self.touched: set[str] = set()
-        # (what was planted, kind of problem): for each plant, the paths of which one must be named.
+        # {(plant, kind of problem): for each plant, paths of which one must be named}
         self.plants: dict[tuple[str, str], list[set[str]]] = defaultdict(list)
 
     def photo(self) -> Path:
-        """Another photo each time, so that no two plants have to do with each other."""
+        """Return a different photo each time, so that no two plants are related."""
         name = self.clean.pop()
         self.touched.update(self.groups[name])
         return self.folder / name
 
     def put(self, what: str, kind: str, label: str, suffix: str, *also: Path) -> Path:
-        """Where to write a plant that must be found."""
+        """Return the path for a plant that must be found, and record it."""
         place = len(self.plants[what, kind])
         path = self.folder / label / f"{what}, {kind} {place}{suffix}"
         names = {str(named.relative_to(self.folder)) for named in (path, *also)}

@@ -1,31 +1,33 @@
-"""What filter removal costs and brings: MobileNetV2 1.0 fine-tuned on clothing, at half its MACs.
+"""Measure what filter removal costs and gains: MobileNetV2 1.0 on clothing, at half its MACs.
 
     python benchmarks/pruning.py CLOTHING --weights FILE --work FOLDER [--seeds 0 1 2]
 
-CLOTHING holds train/, validation/ and test/ with a folder per class; FILE is weights of MobileNetV2
-1.0 without its top. 160 px, batches of 16, Adam along cosines, augmented. For each seed:
+CLOTHING holds train/, validation/ and test/ with a folder per class. FILE holds weights of
+MobileNetV2 1.0 without its top. 160 px, batches of 16, Adam along cosines, augmented. For each
+seed:
 
     base      the head for 10 epochs on the features of 3 views, then every layer for 12 epochs
-    control   base, trained 15 epochs more
+    control   base, trained for 15 more epochs
     pruned    base, prune_filters(macs=0.5, criterion="reconstruction") in rounds of 1, 1, 1
               and 12 epochs
     l1        the same with criterion="l1"
     random    the same with criterion="random"
     latency   the same with latency_ms= half of the control's int8 latency
-    narrow    the pretrained network, every group of filters cut by the same share by its L1 norm
-              before anything is trained, to as many MACs as `pruned`; then the head for 10 epochs
-              on features and every layer for all 27 epochs
+    narrow    the pretrained network, every group of filters cut by the same fraction by L1 norm
+              before any training, to as many MACs as `pruned`; then the head for 10 epochs on
+              features and every layer for all 27 epochs
     scratch   the same narrow network from random weights, every layer for all 27 epochs
 
-Rows that prune retrain on photos mixed by MixUp, with `base` for a teacher
-(`kpipe.train.Distiller`). The last epoch of each row is what counts. Validation chose the settings;
-the test split is looked at once per row, at its end. Finished rows stay in FOLDER and none is
-repeated. The table of latencies is measured at the end, file by file in turns.
+Rows that prune retrain on photos mixed by MixUp, with `base` as teacher (`kpipe.train.Distiller`).
+The last epoch of each row counts. Settings were chosen on validation; each row uses the test split
+once, at its end. FOLDER keeps finished rows, and none is repeated. The table of latencies is
+measured at the end, file by file in turns.
 
-With --jax every layer is trained by `benchmarks/by_jax.py`, a process where Keras runs on JAX, on
-whatever accelerator JAX finds (`pip install "jax[cuda13]"`): same photos, rates and epochs, another
-rounding. Removal, accuracy and latency stay with TensorFlow and LiteRT on the processor. Calls that
-each train other rows may share a FOLDER; `base` must stand before the rows that need it begin.
+With --jax, `benchmarks/by_jax.py` trains every layer in a process where Keras runs on JAX, on
+whatever accelerator JAX finds (`pip install "jax[cuda13]"`): same photos, learning rates and
+epochs, different rounding. Removal, accuracy and latency stay with TensorFlow and LiteRT on the
+CPU. Several calls that train different rows may share a FOLDER; `base` must exist before they
+start.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ from kpipe.data import (
     Augmenter,
     Manifest,
     Mixer,
-    Training,
+    TrainingOptions,
     dataset,
     decode,
     from_folder,
@@ -80,20 +82,26 @@ from kpipe.train import (
 )
 
 SIZE, BATCH = 160, 16
-BASE_EPOCHS, EPOCHS = 12, (1, 1, 1, 12)  # of the latter, one number for each round
+BASE_EPOCHS, EPOCHS = 12, (1, 1, 1, 12)  # EPOCHS: one number per round
 MORE = sum(EPOCHS)
 BASE_RATE, RATE = 5e-4, 5e-4
-MIX_UP = 0.2  # of the photos that what is pruned is retrained on
-SAMPLE = 50  # batches from which a teacher's features are known
+MIX_UP = 0.2  # alpha for the photos of the retraining
+SAMPLE = 50  # batches that initialize the Distiller
 AUGMENTER = Augmenter(flip="horizontal", rotate=0.05, brightness=0.2, contrast=0.2, crop=0.8)
 METHODS = ("control", "pruned", "random", "latency", "narrow", "l1", "scratch")
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """Epochs that train every layer, on photos drawn from a seed, after so many that are over.
+class TrainingRun:
+    """A training run of every layer.
 
-    With a teacher, the file of a model, photos are mixed. Zeros of kernels stay where asked for.
+    Attributes:
+        seed: the seed of the order and the augmentation of the photos.
+        begun: epochs that earlier runs have trained.
+        epochs: epochs of this run.
+        rate: the learning rate at the start.
+        teacher: the model file of a teacher; photos are mixed then.
+        keep_zeros: keep the zeros of kernels.
     """
 
     seed: int
@@ -106,7 +114,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Work:
-    """The photos, and where results go."""
+    """The photos, and the folder of the results."""
 
     folder: Path
     manifest: Manifest
@@ -119,7 +127,7 @@ class Work:
         manifest = split(from_folder(photos))
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "images.lock"):
-            if not (folder / "images" / "images.npy").exists():  # another call may be reading it
+            if not (folder / "images" / "images.npy").exists():  # another call may read it
                 decode(manifest, SIZE, folder / "images")
         images = np.load(folder / "images" / "images.npy", mmap_mode="r")
         return cls(folder, manifest, images, weights, jax)
@@ -129,19 +137,19 @@ class Work:
         return steps(self.manifest, "train", BATCH)
 
     def batches(self, seed: int, epoch: int = 0, mixer: Mixer | None = None) -> tf.data.Dataset:
-        """Endless training batches from an epoch on."""
-        training = Training(seed=seed, augmenter=AUGMENTER, first_epoch=epoch, mixer=mixer)
+        """Return endless training batches, starting at an epoch."""
+        options = TrainingOptions(seed=seed, augmenter=AUGMENTER, first_epoch=epoch, mixer=mixer)
         return dataset(
-            self.manifest, "train", images=self.images, batch_size=BATCH, training=training
+            self.manifest, "train", images=self.images, batch_size=BATCH, training=options
         )
 
     def accuracy(self, model: keras.Model, part: str = "validation") -> float:
         photos = dataset(self.manifest, part, images=self.images, batch_size=64)
-        answers = model.predict(photos, verbose=0).argmax(axis=1)
-        return float((answers == self.manifest.labels(part)).mean())
+        found = model.predict(photos, verbose=0).argmax(axis=1)
+        return float((found == self.manifest.labels(part)).mean())
 
     def loss(self, model: keras.Model) -> float:
-        """Cross-entropy on the validation photos."""
+        """Return the cross-entropy on the validation photos."""
         photos = dataset(self.manifest, "validation", images=self.images, batch_size=64)
         losses = [
             keras.losses.sparse_categorical_crossentropy(y, model(x, training=False))
@@ -150,28 +158,28 @@ class Work:
         return float(np.mean(np.concatenate(losses)))
 
     def sample(self, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """A few hundred training photos (batch, height, width, 3), and their labels (batch,)."""
+        """Return a few hundred training photos (batch, height, width, 3) and labels (batch,)."""
         return [(np.asarray(x), np.asarray(y)) for x, y in self.batches(seed).take(20)]
 
-    def train(self, model: keras.Model, lesson: Lesson) -> None:
-        """The last epoch is what counts."""
+    def train(self, model: keras.Model, run: TrainingRun) -> None:
+        """Train a model in place; the last epoch counts."""
         unfreeze(model)
         adapt_bn_momentum(model, self.steps)
-        mixer = Mixer(mix_up=MIX_UP) if lesson.teacher else None
-        batches = self.batches(lesson.seed, lesson.begun, mixer)
-        loss = "categorical_crossentropy" if lesson.teacher else "sparse_categorical_crossentropy"
-        adam = optimizer("adam", lesson.rate, schedule="cosine", steps=lesson.epochs * self.steps)
-        callbacks = [KeepZeros(model)] if lesson.keep_zeros else []
-        if lesson.teacher and not self.jax:  # that process makes its own
-            model = Distiller(model, load(lesson.teacher), batches.take(SAMPLE))
+        mixer = Mixer(mix_up=MIX_UP) if run.teacher else None
+        batches = self.batches(run.seed, run.begun, mixer)
+        loss = "categorical_crossentropy" if run.teacher else "sparse_categorical_crossentropy"
+        adam = optimizer("adam", run.rate, schedule="cosine", steps=run.epochs * self.steps)
+        callbacks = [KeepZeros(model)] if run.keep_zeros else []
+        if run.teacher and not self.jax:  # by_jax.py builds it
+            model = Distiller(model, load(run.teacher), batches.take(SAMPLE))
         model.compile(adam, loss)
         if self.jax:
-            by_jax(model, batches, lesson, self.steps)
+            by_jax(model, batches, run, self.steps)
             return
         with fused_normalization(model):
             model.fit(
                 batches,
-                epochs=lesson.epochs,
+                epochs=run.epochs,
                 steps_per_epoch=self.steps,
                 callbacks=callbacks,
                 shuffle=False,
@@ -179,25 +187,25 @@ class Work:
             )
 
 
-def by_jax(model: keras.Model, batches: tf.data.Dataset, lesson: Lesson, steps: int) -> None:
-    """Batches go to the process as they are drawn; weights come back."""
+def by_jax(model: keras.Model, batches: tf.data.Dataset, run: TrainingRun, steps: int) -> None:
+    """Train in a process that receives batches as they are drawn and returns weights."""
     with TemporaryDirectory() as place:
         before, after = Path(place, "before.keras"), Path(place, "after.weights.h5")
         model.save(before)
         script = Path(__file__).with_name("by_jax.py")
-        asked = asdict(lesson) | {"steps": steps, "sample": SAMPLE}
+        asked = asdict(run) | {"steps": steps, "sample": SAMPLE}
         with subprocess.Popen(
             [sys.executable, script, before, after, json.dumps(asked)],
             env=os.environ | {"KERAS_BACKEND": "jax"},
             stdin=subprocess.PIPE,
         ) as process:
-            pipe = SimpleNamespace(write=process.stdin.write)  # no file: it has no position
-            with suppress(BrokenPipeError):  # it ended early, and said why
-                for batch in batches.take(lesson.epochs * steps).as_numpy_iterator():
+            pipe = SimpleNamespace(write=process.stdin.write)  # not a file: no position
+            with suppress(BrokenPipeError):  # it ended early and printed why
+                for batch in batches.take(run.epochs * steps).as_numpy_iterator():
                     for array in batch:
                         np.lib.format.write_array(pipe, array)
         if process.returncode:
-            raise SystemExit(f"by_jax.py ended with {process.returncode}")
+            raise SystemExit(f"by_jax.py failed with exit code {process.returncode}")
         model.load_weights(after)
 
 
@@ -220,13 +228,13 @@ def train_head(work: Work, model: keras.Model, seed: int) -> None:
 
 
 def base(work: Work, seed: int) -> Path:
-    """The fine-tuned network that the rows begin with; kept in the folder."""
+    """Return the file of the fine-tuned network that the rows start with; train it once."""
     path = work.folder / f"base-{seed}.keras"
     if not path.exists():
         keras.utils.set_random_seed(seed)
         model = network(work, seed)
         train_head(work, model, seed)
-        work.train(model, Lesson(seed, 0, BASE_EPOCHS, BASE_RATE))
+        work.train(model, TrainingRun(seed, 0, BASE_EPOCHS, BASE_RATE))
         model.save(path)
     return path
 
@@ -234,7 +242,7 @@ def base(work: Work, seed: int) -> Path:
 def control(work: Work, seed: int) -> keras.Model:
     model = load(base(work, seed))
     keras.utils.set_random_seed(seed)
-    work.train(model, Lesson(seed, BASE_EPOCHS, MORE, RATE))
+    work.train(model, TrainingRun(seed, BASE_EPOCHS, MORE, RATE))
     return model
 
 
@@ -243,7 +251,7 @@ def pruned(work: Work, seed: int, criterion: str = "reconstruction", **target: A
 
     def finetune(model: keras.Model, number: int) -> None:
         begun = BASE_EPOCHS + sum(EPOCHS[: number - 1])
-        work.train(model, Lesson(seed, begun, EPOCHS[number - 1], RATE, teacher=str(whole)))
+        work.train(model, TrainingRun(seed, begun, EPOCHS[number - 1], RATE, teacher=str(whole)))
 
     sample = work.sample(seed)
     result = prune_filters(
@@ -263,44 +271,44 @@ def pruned(work: Work, seed: int, criterion: str = "reconstruction", **target: A
 
 
 def by_latency(work: Work, seed: int) -> keras.Model:
-    """Down to half of the control's int8 latency; each model timed in turns with the control.
+    """Prune to half of the control's int8 latency; each model is timed in turns with the control.
 
-    Of the runs the quick ones count: what else a machine does makes some slower and none quicker.
+    The fast runs count: other load on the machine makes some runs slower and none faster.
     """
     whole = load(work.folder / f"control-{seed}.keras")
     reference = LiteModel(as_int8(whole))
 
-    def quick(times: list[float]) -> float:
+    def fast(times: list[float]) -> float:
         return float(np.percentile(times, 10))
 
-    unit = quick(take_turns({"control": reference})["control"])
+    unit = fast(take_turns({"control": reference})["control"])
 
     def latency(model: keras.Model) -> float:
         times = take_turns({"control": reference, "model": LiteModel(as_int8(model))})
-        return unit * quick(times["model"]) / quick(times["control"])
+        return unit * fast(times["model"]) / fast(times["control"])
 
     return pruned(work, seed, latency_ms=unit / 2, latency=latency)
 
 
-def narrowed(work: Work, seed: int, *, pretrained: bool) -> keras.Model:
+def narrow(work: Work, seed: int, *, pretrained: bool) -> keras.Model:
     keras.utils.set_random_seed(seed)
     whole = network(work, seed, pretrained=pretrained)
     limit = 0.5 * count_macs(whole)
     groups = [(r.group, np.argsort(r.scores)) for r in rank(whole, "l1").values()]
 
-    def thinner(share: float) -> keras.Model:
+    def narrower(fraction: float) -> keras.Model:
         request: dict[str, list[int]] = {}
         for group, order in groups:
-            kept = max(8, 8 * round((1 - share) * len(order) / 8))
-            gone = group.channels[order[: max(0, len(order) - kept)]]
-            request.setdefault(group.layer, []).extend(gone.tolist())
+            kept = max(8, 8 * round((1 - fraction) * len(order) / 8))
+            removed = group.channels[order[: max(0, len(order) - kept)]]
+            request.setdefault(group.layer, []).extend(removed.tolist())
         return remove_filters(whole, plan(whole, request))
 
-    shares = np.linspace(0.2, 0.5, 61)
-    model = next(m for m in map(thinner, shares) if count_macs(m) <= limit)
+    fractions = np.linspace(0.2, 0.5, 61)
+    model = next(m for m in map(narrower, fractions) if count_macs(m) <= limit)
     if pretrained:
         train_head(work, model, seed)
-    work.train(model, Lesson(seed, 0, BASE_EPOCHS + MORE, BASE_RATE))
+    work.train(model, TrainingRun(seed, 0, BASE_EPOCHS + MORE, BASE_RATE))
     return model
 
 
@@ -310,19 +318,19 @@ ROWS: dict[str, Callable[[Work, int], keras.Model]] = {
     "l1": partial(pruned, criterion="l1"),
     "random": partial(pruned, criterion="random"),
     "latency": by_latency,
-    "narrow": partial(narrowed, pretrained=True),
-    "scratch": partial(narrowed, pretrained=False),
+    "narrow": partial(narrow, pretrained=True),
+    "scratch": partial(narrow, pretrained=False),
 }
 
 
 def as_int8(model: keras.Model) -> bytes:
-    """Speed does not depend on what the ranges were measured on, so a few pixels do."""
+    """Convert to int8 with random calibration images, on which speed does not depend."""
     pixels = np.random.default_rng(0).uniform(0, 255, (2, SIZE, SIZE, 3)).astype("float32")
     return convert(model, "int8", [pixels])
 
 
 def take_turns(files: dict[str, LiteModel], rounds: int = 60) -> dict[str, list[float]]:
-    """Milliseconds of single runs, the files in turns, 5 runs each, after as many that warm up."""
+    """Return milliseconds of single runs: 5 per file and turn, after a turn to warm up."""
     times: dict[str, list[float]] = {name: [] for name in files}
     pixels = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3))
     for turn in range(rounds + 1):
@@ -360,7 +368,7 @@ def train_rows(work: Work, seeds: Iterable[int], methods: Iterable[str]) -> None
 
 
 def report(work: Work, rounds: int) -> None:
-    """Prints accuracy beside the control's, and latency over the control's."""
+    """Print accuracy beside the control's, and latency over the control's."""
     rows = read_rows(work.folder / "rows.jsonl")
     found = {(row["seed"], row["method"]): row for row in rows}
     seeds = sorted({row["seed"] for row in rows if row["method"] == "control"})
@@ -401,8 +409,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
-    parser.add_argument("--rounds", type=int, default=200, help="of the table of latencies")
-    parser.add_argument("--jax", action="store_true", help="train by Keras on JAX")
+    parser.add_argument("--rounds", type=int, default=200, help="rounds for the table of latencies")
+    parser.add_argument("--jax", action="store_true", help="train with Keras on JAX")
     asked = parser.parse_args()
     work = Work.of(asked.folder, asked.work, asked.weights, asked.jax)
     train_rows(work, asked.seeds, asked.methods)

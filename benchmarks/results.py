@@ -1,4 +1,4 @@
-"""Rows of a benchmark in a file of JSON lines, so that what was measured is not measured again."""
+"""Rows of a benchmark in a JSON Lines file, so that no measurement is repeated."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ Row = dict[str, Any]
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Every row so far; none where there is no file."""
+    """Read all rows; an empty list if there is no file."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def add_row(path: Path, row: Row) -> None:
-    """Appends a row."""
+    """Append a row."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")

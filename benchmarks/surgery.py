@@ -1,10 +1,10 @@
-"""How long it takes to plan a removal over every group of filters, and to remove.
+"""Measure how long it takes to plan a removal over every group of filters, and to remove.
 
     python benchmarks/surgery.py [--rounds 5]
 
 For each architecture of keras.applications (random weights, its usual image size): seconds of
-`plan(model, remove=...)` where half of every group goes, seconds of it per thousand operations, and
-`remove_filters` over building the same model once, the two in turns. Medians.
+`plan(model, remove=...)` that removes half of every group, these seconds per thousand operations,
+and the time of `remove_filters` over that of building the model once, the two in turns. Medians.
 """
 
 from __future__ import annotations

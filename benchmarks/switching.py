@@ -1,18 +1,19 @@
-"""Adam, SGD, and the switch from one to the other: a small ResNet on a part of CIFAR-10.
+"""Compare Adam, SGD, and the switch between them: a small ResNet on a part of CIFAR-10.
 
     python benchmarks/switching.py CIFAR10 --results switching.jsonl
 
 CIFAR10 holds train/ and test/ with a folder per class (Krizhevsky 2009). The part: the first 1,000
-photos of each class of train/, by name, every tenth of them for validation; all 10,000 of test/.
-ResNet-8 (He et al. 2015) of 16, 32 and 64 filters, its stem of stride 2, which two cores train four
-times faster; flips and shifts of 4 pixels; batches of 128.
+photos of each class of train/, by name, every tenth of them for validation, and all 10,000 of
+test/. ResNet-8 (He et al. 2015) with 16, 32 and 64 filters and a stem of stride 2, which makes
+training on two cores four times faster; flips and shifts of 4 pixels; batches of 128.
 
-Every method has the same budget of epochs, and its rate falls to a tenth after 60 % and to a
-hundredth after 85 % of it, whichever optimizer is then at work. Each rate is chosen over the same
-grid by the validation accuracy at the end of one training (seed 100): that of Adam, that of SGD,
-and for the methods that switch, after Adam at its rate, that of the SGD that follows; for SWATS,
-which finds its rate itself, the tolerance over a grid of as many. The test split is looked at once
-in each final training, at its end. The results file keeps trainings, and none is repeated.
+Every method has the same budget of epochs. The learning rate falls to a tenth after 60 % and to a
+hundredth after 85 % of it, whichever optimizer is then active. All learning rates are chosen over
+the same grid by the validation accuracy at the end of one training run (seed 100): that of Adam,
+that of SGD, and for the methods that switch, after Adam at its learning rate, that of the SGD that
+follows. SWATS finds its learning rate itself, so its tolerance is chosen over a grid of the same
+size. Each final training run uses the test split once, at its end. The results file keeps every
+run, and none is repeated.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import numpy as np
 from cifar import BATCH, Arrays, StepDecay, batches, splits
 from results import add_row, read_rows
 
-from kpipe.train import SWATS, AtEpoch, OnPlateau, SwitchOptimizer
+from kpipe.train import SWATS, AtEpoch, OnPlateau, SwitchOptimizer, SwitchTrigger
 
 RATES = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 TOLERANCES = (1e-9, 1e-7, 1e-5, 1e-3, 1e-2)
@@ -37,7 +38,7 @@ TUNING_SEED = 100
 
 
 def resnet(seed: int) -> keras.Model:
-    """ResNet-8: a stem, of stride 2 here, and three residual blocks."""
+    """Build ResNet-8: a stem, here with stride 2, and three residual blocks."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
 
@@ -70,23 +71,26 @@ def sgd(rate: float) -> keras.optimizers.Optimizer:
 
 
 def callbacks_of(method: str, value: float, epochs: int) -> list[keras.callbacks.Callback]:
-    """The switch of a method; `value` is its SGD's rate, or the tolerance of SWATS."""
-    moments = {"at a third": AtEpoch(epochs // 3), "on a plateau": OnPlateau(patience=2)}
-    if method in moments:
-        return [SwitchOptimizer(sgd(value), moments[method])]
+    """Return the switch of a method; `value` is SGD's learning rate, or the tolerance of SWATS."""
+    triggers: dict[str, SwitchTrigger] = {
+        "at a third": AtEpoch(epochs // 3),
+        "on a plateau": OnPlateau(patience=2),
+    }
+    if method in triggers:
+        return [SwitchOptimizer(sgd(value), triggers[method])]
     if method == "swats":
         return [SwitchOptimizer("sgd", SWATS(tolerance=value))]
     return []
 
 
-def trained(
+def train(
     method: str, rate: float, value: float, seed: int, data: dict[str, Arrays], epochs: int
 ) -> dict[str, Any]:
-    """One training: of a method, its first rate, its `value`."""
+    """Train once with a method, its first learning rate and its `value`."""
     started = time.perf_counter()
     model = resnet(seed)
-    first = sgd(rate) if method == "sgd" else keras.optimizers.Adam(rate)
-    model.compile(first, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    optimizer = sgd(rate) if method == "sgd" else keras.optimizers.Adam(rate)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     photos, labels = data["train"]
     history = model.fit(
         batches(photos, labels, seed),
@@ -129,14 +133,14 @@ def main() -> None:
         for row in rows:
             if wanted.items() <= row.items():
                 return row
-        row = trained(method, rate, value, seed, data, asked.epochs)
+        row = train(method, rate, value, seed, data, asked.epochs)
         print({**row, "val_accuracy": row["val_accuracy"][-1]}, flush=True)
         rows.append(row)
         add_row(asked.results, row)
         return row
 
     def score(row: dict[str, Any]) -> float:
-        # One epoch's accuracy on 1,000 photos is noisy; the rate is small by then.
+        # The accuracy of one epoch on 1,000 photos is noisy; the learning rate is small by then.
         return float(np.mean(row["val_accuracy"][-3:]))
 
     def best(method: str, candidates: list[tuple[float, float]]) -> tuple[float, float]:
@@ -154,16 +158,17 @@ def main() -> None:
 
 
 def table(final: dict[str, list[dict[str, Any]]], chosen: dict[str, tuple[float, float]]) -> str:
-    """Test accuracy, and the epochs to the validation accuracy that Adam ends with."""
-    aim = float(np.mean([np.mean(row["val_accuracy"][-3:]) for row in final["adam"]]))
+    """Return test accuracy, and the epochs to the final validation accuracy of Adam."""
+    target = float(np.mean([np.mean(row["val_accuracy"][-3:]) for row in final["adam"]]))
     lines = [
-        f"| method | rate, then | test accuracy | switched after | epochs to {aim:.1%} |",
+        "| method | learning rate, then | test accuracy | switched after |"
+        f" epochs to {target:.1%} |",
         "|---|---|---|---|---|",
     ]
     for name, rows in final.items():
         scores = [row["test_accuracy"] for row in rows]
         reached = [
-            next((place + 1 for place, v in enumerate(row["val_accuracy"]) if v >= aim), None)
+            next((place + 1 for place, v in enumerate(row["val_accuracy"]) if v >= target), None)
             for row in rows
         ]
         switched = [

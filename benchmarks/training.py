@@ -1,28 +1,28 @@
-"""What a training costs and brings, beside what Keras users do, measured side by side.
+"""Measure what training costs and gains, side by side with what Keras users do.
 
     python benchmarks/training.py CLOTHING --weights FILE [--seeds 3] [--rows recipe fit ...]
 
-CLOTHING holds train/, validation/ and test/ with a folder per class; FILE is weights of MobileNetV2
-0.35 without its top. 160 px, batches of 32, all clocks from the first file read.
+CLOTHING holds train/, validation/ and test/ with a folder per class. FILE holds weights of
+MobileNetV2 0.35 without its top. 160 px, batches of 32; all times start with the first file read.
 
-    recipe      the transfer-learning guide of keras.io: flips and turns, the backbone frozen for 10
-                epochs of Adam at 1e-3, then all of it at 1e-5 for 10 more; `cache()` after decoding
-                and `prefetch`. Against it: the head alone for 10 epochs on the features of 3 views,
-                then the last 30 layers for 6. Wall time to the best validation accuracy that the
-                recipe reaches, and test accuracy: of its last epoch, as the guide does, and of our
-                epoch of the lowest validation loss.
+    recipe      the transfer-learning guide of keras.io: flips and rotations, the backbone frozen
+                for 10 epochs of Adam at 1e-3, then all of it at 1e-5 for 10 more; `cache()` after
+                decoding and `prefetch`. Against it: the head alone for 10 epochs on the features of
+                3 views, then the last 30 layers for 6. Wall time to the best validation accuracy
+                that the recipe reaches, and test accuracy: of its last epoch, as in the guide, and
+                of kpipe's epoch with the lowest validation loss.
     fit         `kpipe.train.fit` over `model.fit` of the same model, data and number of epochs
                 (two of a third of the photos each), without and with a checkpoint each epoch; the
                 last 30 layers train
-    begin       the same for two epochs of one step, which is what comes before the first; every
-                layer trains
-    fused       `model.fit` with `fused_normalization` over `model.fit`, every layer trained
-    checkpoints what a checkpoint takes over what an epoch takes
+    begin       the same for two epochs of one step, which measures the time before the first step;
+                every layer trains
+    fused       `model.fit` with `fused_normalization` over `model.fit`; every layer trains
+    checkpoints the time of a checkpoint over that of an epoch
     features    an epoch of the head on features over one through the frozen network, without
                 augmentation
 
-Trainings of `recipe` alternate, seed by seed; nothing but the last line of each looks at the test
-split. `fit` and `features` alternate too; the median of several rounds counts. Our settings were
+Training runs of `recipe` alternate, seed by seed; only the last line of each uses the test split.
+`fit` and `features` alternate too; the median of several rounds counts. The settings of kpipe were
 chosen on validation with seed 100.
 """
 
@@ -32,7 +32,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kpipe.data import Augmenter, Manifest, Training, dataset, decode, from_folder, split, steps
+from kpipe.data import (
+    Augmenter,
+    Manifest,
+    TrainingOptions,
+    dataset,
+    decode,
+    from_folder,
+    split,
+    steps,
+)
 from kpipe.train import (
     FeaturePlan,
     Phase,
@@ -62,7 +71,7 @@ Row = dict[str, Any]
 
 
 class Clock(keras.callbacks.Callback):
-    """Seconds since it was made, and validation accuracy, after each epoch."""
+    """Records the seconds since its creation and the validation accuracy after each epoch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,12 +83,12 @@ class Clock(keras.callbacks.Callback):
         self.epochs.append((seconds, (logs or {})["val_accuracy"]))
 
     def reached(self, accuracy: float) -> float:
-        """Seconds to the end of the first epoch as good as that."""
+        """Return the seconds to the end of the first epoch with that accuracy."""
         return next((at for at, value in self.epochs if value >= accuracy), float("nan"))
 
 
 def by_recipe(folder: Path, weights: str, seed: int) -> tuple[Clock, float]:
-    """What the guide does."""
+    """Train as the guide does."""
     keras.utils.set_random_seed(seed)
     clock = Clock()
 
@@ -118,7 +127,7 @@ def by_recipe(folder: Path, weights: str, seed: int) -> tuple[Clock, float]:
 
 
 def by_phases(folder: Path, weights: str, seed: int) -> tuple[Clock, float]:
-    """What kpipe does."""
+    """Train with kpipe."""
     keras.utils.set_random_seed(seed)
     clock = Clock()
     manifest = split(from_folder(folder))
@@ -155,8 +164,8 @@ def batches(
     manifest: Manifest, images: np.ndarray, seed: int, augmenter: Augmenter | None
 ) -> Callable[[int], tf.data.Dataset]:
     def data(epoch: int) -> tf.data.Dataset:
-        training = Training(seed=seed, augmenter=augmenter, first_epoch=epoch)
-        return dataset(manifest, "train", images=images, batch_size=BATCH, training=training)
+        options = TrainingOptions(seed=seed, augmenter=augmenter, first_epoch=epoch)
+        return dataset(manifest, "train", images=images, batch_size=BATCH, training=options)
 
     return data
 
@@ -182,10 +191,9 @@ def recipe(asked: argparse.Namespace) -> None:
         asked.results.write_text(json.dumps(rows, indent=1))
         print(rows[-1], flush=True)
     print(
-        "\n| seed | its best validation accuracy | reached after s: recipe, kpipe | ratio | whole",
-        end="",
+        "\n| seed | best validation accuracy of the recipe | seconds to reach it: recipe, kpipe |"
+        " ratio | whole run, s | test accuracy |\n|---|---|---|---|---|---|"
     )
-    print(" training s | test accuracy |\n|---|---|---|---|---|---|")
     for row in rows:
         a, b = row["reached"]
         print(
@@ -197,11 +205,11 @@ def recipe(asked: argparse.Namespace) -> None:
     print(f"\ntest accuracy, kpipe minus recipe, mean: {100 * gain:+.1f} points")
 
 
-def measure(name: str, sides: dict[str, Callable[[], Any]], rounds: int, wanted: str) -> None:
-    """Prints how much longer each side takes than the first, by the clock and on processors."""
+def measure(name: str, sides: Mapping[str, Callable[[], Any]], rounds: int, target: str) -> None:
+    """Print the wall time and processor time of each side over those of the first."""
     taken: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
     for work in sides.values():
-        work()  # traced, and files in memory
+        work()  # traces, and loads files into memory
     for number in range(rounds):
         for side in list(sides)[:: 1 if number % 2 else -1]:
             start = time.perf_counter(), time.process_time()
@@ -209,11 +217,11 @@ def measure(name: str, sides: dict[str, Callable[[], Any]], rounds: int, wanted:
             taken[side].append((time.perf_counter() - start[0], time.process_time() - start[1]))
     first, *others = (np.array(values).T for values in taken.values())
     for side, values in zip(list(sides)[1:], others, strict=True):
-        ratios, on_processors = values / first
+        ratios, processor_ratios = values / first
         print(
             f"| {name}: {side} / {next(iter(sides))} | {np.median(ratios):.3f} |"
-            f" {ratios.min():.3f} to {ratios.max():.3f} | {np.median(on_processors):.3f} |"
-            f" {wanted} | {np.median(values[0]):.2f} and {np.median(first[0]):.2f} s |",
+            f" {ratios.min():.3f} to {ratios.max():.3f} | {np.median(processor_ratios):.3f} |"
+            f" {target} | {np.median(values[0]):.2f} and {np.median(first[0]):.2f} s |",
             flush=True,
         )
 
@@ -224,17 +232,17 @@ def prepared(asked: argparse.Namespace, scratch: str) -> tuple[Manifest, np.ndar
 
 
 def by_keras(model: keras.Model, data: Callable[[int], tf.data.Dataset], each: int) -> None:
-    """Two epochs of so many batches each, by Keras' own loop."""
+    """Train two epochs of that many batches each with Keras' own loop."""
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(data(0), epochs=2, steps_per_epoch=each, verbose=0, shuffle=False)
 
 
 def fit(asked: argparse.Namespace) -> None:
-    """The same epochs by Keras' loop, by ours, and by ours with checkpoints."""
+    """Compare Keras' loop, `fit`, and `fit` with checkpoints on the same epochs."""
     with tempfile.TemporaryDirectory() as scratch:
         manifest, images, model = prepared(asked, scratch)
         unfreeze(model, 30)
-        # A third of an epoch: what is done once an epoch weighs three times as much.
+        # A third of an epoch, so that work done once per epoch weighs three times as much.
         data, each = batches(manifest, images, 0, None), steps(manifest, "train", BATCH) // 3
         plan, number = TrainingConfig(2), iter(range(1000))
 
@@ -253,12 +261,12 @@ def fit(asked: argparse.Namespace) -> None:
 
 
 def begin(asked: argparse.Namespace) -> None:
-    """Two steps by Keras' loop and by ours, which is how soon each begins."""
+    """Compare two steps of Keras' loop and of `fit`: how soon each starts."""
     with tempfile.TemporaryDirectory() as scratch:
         manifest, images, model = prepared(asked, scratch)
         unfreeze(model)
         data = batches(manifest, images, 0, None)
-        sides = {
+        sides: dict[str, Callable[[], Any]] = {
             "model.fit": partial(by_keras, model, data, 1),
             "fit": partial(kpipe_fit, model, data, steps_per_epoch=1, plan=TrainingConfig(2)),
         }
@@ -266,7 +274,7 @@ def begin(asked: argparse.Namespace) -> None:
 
 
 def fused(asked: argparse.Namespace) -> None:
-    """The same epochs, the normalizations in a dozen operations each and in one."""
+    """Compare normalizations of a dozen operations each with fused ones on the same epochs."""
     with tempfile.TemporaryDirectory() as scratch:
         manifest, images, model = prepared(asked, scratch)
         unfreeze(model)
@@ -282,7 +290,10 @@ def fused(asked: argparse.Namespace) -> None:
 
 
 def checkpoints(asked: argparse.Namespace) -> None:
-    """A checkpoint's share of an epoch, each timed by itself: the difference of fits is noise."""
+    """Print the time of a checkpoint over that of an epoch, each timed alone.
+
+    The difference between two fits would be noise.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         manifest, images, model = prepared(asked, scratch)
         unfreeze(model, 30)
@@ -319,7 +330,7 @@ def checkpoints(asked: argparse.Namespace) -> None:
 
 
 def features(asked: argparse.Namespace) -> None:
-    """An epoch of the head through the frozen network and on features."""
+    """Compare an epoch of the head through the frozen network and on features."""
     with tempfile.TemporaryDirectory() as scratch:
         manifest, images, model = prepared(asked, scratch)
         unfreeze(model, 0)
@@ -333,7 +344,7 @@ def features(asked: argparse.Namespace) -> None:
             plan=FeaturePlan(1),
             folder=Path(scratch) / "features",
         )
-        sides = {}
+        sides: dict[str, Callable[[], Any]] = {}
         for name, trained, source in (
             ("features", tail, kept.training),
             ("frozen network", model, data),
