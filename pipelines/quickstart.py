@@ -1,4 +1,4 @@
-"""Defective solar cells, found in electroluminescence photos, all seven practices in one run.
+"""Defective solar cells, found in electroluminescence photos: all seven practices in one run.
 
     pip install -e ".[quickstart]" && kpipe run pipelines/quickstart.py
 
@@ -10,7 +10,7 @@ Measured with seed 7 on 343 test photos by LiteRT, 1 thread of a 2-core x86-64 m
     EfficientNetLite0, pruned     86.3%      85.0%     62.7       1.60    6.33   1.38
     the same in int8              85.1%      84.4%     62.7       1.60    1.91   0.94
 
-Look-alikes among the cells (neighbors cut from one block of silicon) stand in one split.
+Look-alikes among the cells (neighbors cut from one block of silicon) share a split.
 
 Published CNN result on these photos: 88.42 %
 (Deitsch et al. 2019, Solar Energy 185).

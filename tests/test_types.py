@@ -144,3 +144,16 @@ def test_a_stub_lists_each_public_name_once_and_each_is_defined_once(stub: Path)
 def test_no_two_packages_publish_the_same_name() -> None:
     counts = Counter(name for stub in STUBS for _, name in imports(stub))
     assert {name for name, count in counts.items() if count > 1} == set()
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "pipelines"])
+def test_scripts_import_names_that_exist(folder: str) -> None:
+    # Nothing runs the benchmarks in the tests, so a rename could pass them by.
+    scripts = sorted((ROOT.parent / folder).glob("*.py"))
+    assert scripts
+    for script in scripts:
+        for node in ast.walk(ast.parse(script.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kpipe"):
+                module = importlib.import_module(str(node.module))
+                for alias in node.names:
+                    assert hasattr(module, alias.name), f"{script.name}: {alias.name}"
