@@ -52,7 +52,7 @@ class FineTune(Stage):
             steps suggest it, at the rate that they suggest), or the epoch of the phase.
         switch_learning_rate: the rate after the switch; None keeps the first.
         swats_tolerance: of "swats", in the unit of a learning rate.
-        ema: the momentum of a running average of the weights, which is then what is kept; None
+        ema_momentum: the momentum of a running average of the weights, which is then what is kept; None
             keeps the weights themselves.
         patience: epochs without a lower validation loss that end a phase; None for never.
         epochs: epochs after those of the head alone.
