@@ -27,41 +27,11 @@ from kpipe.data.augmentation.geometry import Geometry
 from kpipe.data.augmentation.occlusion import erase, mask_grid
 from kpipe.data.augmentation.policies import aug_mix, rand_augment
 from kpipe.data.augmentation.stateless_random import seed_of, uniforms
+from kpipe.data.augmentation.strengths import FLIPS, STRENGTHS, Flip, invalid_strengths
 from kpipe.errors import DataError, nearest
 
-__all__ = ["FLIPS", "STRENGTHS", "Augmenter", "Strength", "check_strengths"]
+__all__ = ["Augmenter"]
 
-FLIPS = ("", "horizontal", "vertical", "horizontal_and_vertical")
-
-
-@dataclass(frozen=True)
-class Strength:
-    """The range of a field, and the value that turns its operation off."""
-
-    low: float
-    high: float
-    off: float = 0.0
-
-
-STRENGTHS = {
-    "rotate": Strength(0, 0.5),
-    "translate": Strength(0, 0.5),
-    "zoom": Strength(0, 0.9),
-    "crop": Strength(0.1, 1, off=1),
-    "brightness": Strength(0, 1),
-    "contrast": Strength(0, 1),
-    "color": Strength(0, 1),
-    "saturation": Strength(0, 1),
-    "hue": Strength(0, 0.5),
-    "channel_shuffle": Strength(0, 1),
-    "blur": Strength(0, 1),
-    "noise": Strength(0, 1),
-    "jpeg": Strength(1, 100, off=100),
-    "rand_augment": Strength(0, 1),
-    "aug_mix": Strength(0, 1),
-    "erase": Strength(0, 1),
-    "grid_mask": Strength(0, 1),
-}
 # Of one photo, in the order of their work.
 _OPERATIONS: Mapping[str, Callable[[float], Operation]] = {
     "channel_shuffle": shuffle_channels,
@@ -116,7 +86,7 @@ class Augmenter:
         DataError: a value out of its range, or `color` beside `saturation` or `hue`; each is named.
     """
 
-    flip: str = ""
+    flip: Flip = ""
     rotate: float = 0.0
     translate: float = 0.0
     zoom: float = 0.0
@@ -136,7 +106,7 @@ class Augmenter:
     grid_mask: float = 0.0
 
     def __post_init__(self) -> None:
-        wrong = check_strengths(self, STRENGTHS)
+        wrong = invalid_strengths(self, STRENGTHS)
         if self.flip not in FLIPS:
             wrong.append(f"flip={self.flip!r}: {nearest(str(self.flip), filter(None, FLIPS))}")
         beside = [f"{name}={getattr(self, name)!r}" for name in ("saturation", "hue")
@@ -226,18 +196,6 @@ class Augmenter:
 
         signature = tf.TensorSpec(images.shape[1:], tf.float32)
         return tf.map_fn(change, (images, seeds), fn_output_signature=signature)
-
-
-def check_strengths(settings: object, strengths: Mapping[str, Strength]) -> list[str]:
-    """The fields that are neither off nor numbers of their ranges, one text each."""
-    wrong = []
-    for name, strength in strengths.items():
-        value, low, high, off = getattr(settings, name), strength.low, strength.high, strength.off
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not (value == off or low <= value <= high):
-            besides = "" if low <= off <= high else f"{off:g}, or "
-            wrong.append(f"{name}={value!r}: {besides}a number from {low:g} to {high:g}")
-    return wrong
 
 
 _NOTHING = Augmenter()

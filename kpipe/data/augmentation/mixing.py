@@ -18,21 +18,14 @@ from functools import cached_property, partial
 import keras
 import tensorflow as tf
 
-from kpipe.data.augmentation.augmenter import Strength, check_strengths
 from kpipe.data.augmentation.stateless_random import Draws, Generator, seed_of
+from kpipe.data.augmentation.strengths import ALPHAS, invalid_strengths
 from kpipe.errors import DataError
 
-__all__ = ["ALPHAS", "Mixer"]
+__all__ = ["Mixer"]
 
 # Images (batch, height, width, 3) and a seed (2,) -> mixed images, lambda (batch,), partners.
 Mix = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
-
-# Below 0.05 both numbers behind a share may be too small for a float, and it would come out a half.
-ALPHAS = {
-    "mix_up": Strength(0.05, 10),
-    "cut_mix": Strength(0.05, 1),  # as far as Keras' layer goes
-    "fourier_mix": Strength(0.05, 10),
-}
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,7 @@ class Mixer:
     fourier_mix: float = 0.0
 
     def __post_init__(self) -> None:
-        if wrong := check_strengths(self, ALPHAS):
+        if wrong := invalid_strengths(self, ALPHAS):
             raise DataError("a mixing is out of its range", received="\n    ".join(wrong))
         # Made now: a layer makes a variable (never used here), which a traced function must not.
         _ = self._ways
