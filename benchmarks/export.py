@@ -152,7 +152,7 @@ def clustered(work: Work, dense: Path, seed: int) -> keras.Model:
         clusters=32,
         epochs=2,
         steps_per_epoch=work.steps,
-        settings=TrainingSettings(learning_rate=1e-5, rate_schedule="cosine", seed=seed),
+        settings=TrainingSettings(learning_rate=1e-5, learning_rate_schedule="cosine", seed=seed),
     )
 
 

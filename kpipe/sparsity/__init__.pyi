@@ -3,10 +3,10 @@ from .bridge.twins import to_keras as to_keras
 from .bridge.twins import to_tf_keras as to_tf_keras
 from .keep_zeros import KeepZeros as KeepZeros
 from .tfmot.clustering import cluster_weights as cluster_weights
-from .tfmot.clustering import values_of as values_of
+from .tfmot.clustering import count_unique_weights as count_unique_weights
 from .tfmot.magnitude import ConstantSparsity as ConstantSparsity
 from .tfmot.magnitude import PolynomialSparsity as PolynomialSparsity
+from .tfmot.magnitude import measure_sparsity as measure_sparsity
 from .tfmot.magnitude import prune_magnitude as prune_magnitude
-from .tfmot.magnitude import sparsity_of as sparsity_of
 from .tfmot.quantization import train_quantized as train_quantized
 from .tfmot.settings import TrainingSettings as TrainingSettings

@@ -1,4 +1,4 @@
-"""ClusterWeights: TFMOT lets each kernel take a few values only."""
+"""ClusterWeights: weight clustering with TFMOT."""
 
 from __future__ import annotations
 
@@ -6,54 +6,51 @@ import functools
 from typing import Annotated, ClassVar
 
 from kpipe.core.fields import Between
-from kpipe.core.stage import Context, Stage, stage
-from kpipe.stages.fine_tune import Rate
+from kpipe.core.stage import Context, stage
+from kpipe.stages.shared.field_types import LearningRate, PositiveInt
 from kpipe.stages.shared.model_folder import is_saved
-from kpipe.stages.shared.tfmot import (
-    GAIN,
-    NEEDS,
-    PACKAGES,
-    begin_training,
-    leave_model,
-    train_by_tfmot,
-)
+from kpipe.stages.shared.tfmot_stage import SIZE_NOT_SPEED, TfmotStage
 
 __all__ = ["ClusterWeights"]
 
 
 @stage
-class ClusterWeights(Stage):
-    """Let each kernel take a few values only, by TFMOT: a smaller download, not a faster model.
+class ClusterWeights(TfmotStage):
+    """Restrict each kernel to a few distinct weights: a smaller download, not a faster model.
 
-    All layers train, but for normalizations that were frozen.
+    All layers train except normalizations that were frozen.
 
     Args:
-        clusters: how many values.
-        epochs: of training while they move.
-        learning_rate: of the training, at its beginning; it falls along a cosine.
-        batch_size: photos in a step.
+        clusters: number of distinct weights in each kernel.
+        epochs: number of epochs.
+        learning_rate: initial learning rate, which falls along a cosine.
+        batch_size: photos in a training step.
+
+    Example:
+        >>> from kpipe import Pipeline
+        >>> from kpipe.stages import ClusterWeights, Data, Export, FineTune
+        >>> stages = [Data("photos"), FineTune("MobileNet"), ClusterWeights(16), Export()]
+        >>> Pipeline("clustered", stages).stages[2]
+        ClusterWeights(clusters=16, epochs=2, learning_rate=1e-05, batch_size=32)
     """
 
-    # 2: normalizations that were frozen stay so.
+    # 2: normalizations that were frozen stay frozen.
     version: ClassVar = 2
-    needs: ClassVar = NEEDS
-    gives: ClassVar = ("model",)
-    publishes: ClassVar = ("model.keras",)
-    packages: ClassVar = PACKAGES
 
     clusters: Annotated[int, Between(2)] = 32
-    epochs: Annotated[int, Between(1)] = 2
-    learning_rate: Rate = 1e-5
-    batch_size: Annotated[int, Between(1)] = 32
+    epochs: PositiveInt = 2
+    learning_rate: LearningRate = 1e-5
+    batch_size: PositiveInt = 32
 
     def run(self, context: Context) -> None:
         if is_saved(context.folder):
             return
-        from kpipe.sparsity import cluster_weights, values_of
+        from kpipe.sparsity import cluster_weights, count_unique_weights
 
+        model, photos = self.load(context)
         train = functools.partial(cluster_weights, clusters=self.clusters)
-        model, photos = begin_training(self, context)
-        clustered = train_by_tfmot(self, context, train, model, photos)
-        count = sum(values <= self.clusters for values in values_of(clustered).values())
-        found = f"{count} kernels of {self.clusters} values or fewer: {GAIN}"
-        leave_model(clustered, context, "clustered", found)
+        clustered = self.train(context, train, model, photos)
+        counts = count_unique_weights(clustered).values()
+        kernels = sum(count <= self.clusters for count in counts)
+        note = f"{kernels} kernels of {self.clusters} values or fewer: {SIZE_NOT_SPEED}"
+        self.save(clustered, context, "clustered", note)

@@ -1,4 +1,4 @@
-"""Ensemble: several networks that err differently, combined in one graph."""
+"""Ensemble: several networks with different errors, combined in one graph."""
 
 from __future__ import annotations
 
@@ -7,30 +7,38 @@ from typing import Annotated, ClassVar, Literal
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.stages.fine_tune import FineTune
-from kpipe.stages.shared.members import train_member
 from kpipe.stages.shared.model_folder import (
-    begin,
     is_saved,
     join_histories,
     load_model,
-    read_about,
+    read_metadata,
+    reset_keras,
     save_model,
 )
-from kpipe.stages.shared.photos import Photos
+from kpipe.stages.shared.network_training import train_network
+from kpipe.stages.shared.photo_dataset import PhotoDataset
+from kpipe.stages.shared.training_run import TrainingRun
 
 __all__ = ["Ensemble"]
 
 
 @stage
 class Ensemble(Stage):
-    """The fine-tuned network and further ones, trained alike but drawn otherwise.
+    """Combine the fine-tuned network with others, trained by the same recipe.
 
-    Each further member has its own seed (initial head, order of photos, augmentation draws) and its
-    own strength of augmentation, from half to one and a half times the declared one.
+    Each further member has another seed (initial head, order of photos, augmentation) and another
+    augmentation strength, from 0.5 to 1.5 times the declared one.
 
     Args:
-        members: how many, the fine-tuned network included.
+        members: number of networks, the fine-tuned one included.
         combine: "average" of the probabilities, or majority "vote".
+
+    Example:
+        >>> from kpipe import Pipeline
+        >>> from kpipe.stages import Data, Ensemble, Export, FineTune
+        >>> stages = [Data("photos"), FineTune("MobileNet"), Ensemble(members=2), Export()]
+        >>> Pipeline("two", stages).stages[2]
+        Ensemble(members=2, combine='average')
     """
 
     needs: ClassVar = ("data", "model", "balance?", "augmentation?")
@@ -47,19 +55,18 @@ class Ensemble(Stage):
         if is_saved(context.folder):
             return
         first = context.newest("model")
-        recipe = FineTune(**read_about(first)["recipe"])
-        photos = Photos.read(context, batch_size=recipe.batch_size)
+        recipe = FineTune(**read_metadata(first)["recipe"])
+        photos = PhotoDataset.read(context, batch_size=recipe.batch_size)
         folders = [first]
         for number in range(2, self.members + 1):
             folder = context.folder / f"member-{number}"
             folder.mkdir(exist_ok=True)
-            # The strengths spread evenly over 0.5 to 1.5, the first member's being 1.
+            # Evenly spaced strengths in [0.5, 1.5]; the first member has 1.
             strength = 0.5 + (number - 1.5) / (self.members - 1)
-            varied = photos.varied(context.seed + 1000 * number, strength)
-            title = f"member {number} of {self.members}"
-            train_member(recipe, varied, folder, context.journal, title)
+            run = TrainingRun(f"member {number} of {self.members}", folder, context.journal)
+            train_network(recipe, photos.reseeded(context.seed + 1000 * number, strength), run)
             folders.append(folder)
-        begin(context.seed)
+        reset_keras(context.seed)
         models = [load_model(folder) for folder in folders]
         combined = average(models) if self.combine == "average" else vote(models)
         join_histories(context.folder, folders[1:])

@@ -20,8 +20,8 @@ from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.errors import ExportError
 from kpipe.stages.shared.model_card import model_card
-from kpipe.stages.shared.model_folder import begin, load_model, read_about
-from kpipe.stages.shared.photos import Photos
+from kpipe.stages.shared.model_folder import load_model, read_metadata, reset_keras
+from kpipe.stages.shared.photo_dataset import PhotoDataset
 
 if TYPE_CHECKING:
     import keras
@@ -68,14 +68,14 @@ class Export(Stage):
     note: str = ""
 
     def run(self, context: Context) -> None:
-        photos = Photos.read(context)
+        photos = PhotoDataset.read(context)
         labels = _labels_text(photos.classes)
         first, *smaller = context.inputs["model"]
         last = context.newest("model")
         rows = []
         for folder in (first, *context.inputs["ensemble"], *smaller):
-            begin(context.seed)
-            about = read_about(folder)
+            reset_keras(context.seed)
+            about = read_metadata(folder)
             model = load_model(folder)
             reference = model.predict(photos.evaluation_dataset("test", _BATCH), verbose=0)
             forms: list[tuple[str | None, str]] = [(None, f"{_slug(about['title'])}.tflite")]
@@ -113,7 +113,7 @@ class Export(Stage):
         )
         self._refuse_lossy_files(rows)
 
-    def _described(self, content: bytes, title: str, photos: Photos) -> bytes:
+    def _described(self, content: bytes, title: str, photos: PhotoDataset) -> bytes:
         from kpipe.lite import add_metadata
 
         said = f"Tells {len(photos.classes)} classes of photos apart."
@@ -126,7 +126,7 @@ class Export(Stage):
         )
 
     def _convert(
-        self, model: keras.Model, quantize: str | None, photos: Photos
+        self, model: keras.Model, quantize: str | None, photos: PhotoDataset
     ) -> tuple[bytes, dict[str, Any]]:
         """The file, and how int8 was traded against float32."""
         from kpipe.lite import convert, evaluate, quantize_selectively
@@ -163,7 +163,7 @@ class Export(Stage):
         )
 
 
-def _counts(photos: Photos) -> dict[str, list[int]]:
+def _counts(photos: PhotoDataset) -> dict[str, list[int]]:
     """Name of each class -> its photos of train, validation and test."""
     splits = [photos.manifest.labels(split) for split in ("train", "validation", "test")]
     return {
@@ -172,7 +172,7 @@ def _counts(photos: Photos) -> dict[str, list[int]]:
     }
 
 
-def _calibration(photos: Photos, count: int) -> Iterator[np.ndarray]:
+def _calibration(photos: PhotoDataset, count: int) -> Iterator[np.ndarray]:
     """Training photos drawn evenly over the classes."""
     import numpy as np
 
@@ -185,7 +185,7 @@ def _calibration(photos: Photos, count: int) -> Iterator[np.ndarray]:
         yield photos.images[row]
 
 
-def _measure(path: Path, photos: Photos, reference: np.ndarray) -> dict[str, Any]:
+def _measure(path: Path, photos: PhotoDataset, reference: np.ndarray) -> dict[str, Any]:
     """What a file does on the test split, beside the Keras model it was made from."""
     import numpy as np
 
@@ -206,7 +206,7 @@ def _measure(path: Path, photos: Photos, reference: np.ndarray) -> dict[str, Any
     }
 
 
-def _batches(photos: Photos, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _batches(photos: PhotoDataset, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     rows, labels = photos.manifest.rows(split), photos.manifest.labels(split)
     for start in range(0, len(rows), _BATCH):
         yield photos.images[rows[start : start + _BATCH]], labels[start : start + _BATCH]

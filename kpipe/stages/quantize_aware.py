@@ -1,46 +1,48 @@
-"""QuantizeAware: TFMOT trains the network with the rounding of int8."""
+"""QuantizeAware: quantization-aware training with TFMOT."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from kpipe.core.fields import Between
-from kpipe.core.stage import Context, Stage, stage
-from kpipe.stages.fine_tune import Rate
+from kpipe.core.stage import Context, stage
+from kpipe.stages.shared.field_types import LearningRate, PositiveInt
 from kpipe.stages.shared.model_folder import is_saved
-from kpipe.stages.shared.tfmot import NEEDS, PACKAGES, begin_training, leave_model, train_by_tfmot
+from kpipe.stages.shared.tfmot_stage import TfmotStage
 
 __all__ = ["QuantizeAware"]
 
 
 @stage
-class QuantizeAware(Stage):
-    """Train with the rounding of int8, by TFMOT, so that the int8 file loses less.
+class QuantizeAware(TfmotStage):
+    """Train with emulated int8 rounding, so that the int8 file loses less accuracy.
 
-    All layers train, but for normalizations that were frozen.
+    All layers train except normalizations that were frozen.
 
     Args:
-        epochs: of training.
-        learning_rate: of the training, at its beginning; it falls along a cosine.
-        batch_size: photos in a step.
+        epochs: number of epochs.
+        learning_rate: initial learning rate, which falls along a cosine.
+        batch_size: photos in a training step.
+
+    Example:
+        >>> from kpipe import Pipeline
+        >>> from kpipe.stages import Data, Export, FineTune, QuantizeAware
+        >>> stages = [Data("photos"), FineTune("MobileNet"), QuantizeAware(epochs=3), Export()]
+        >>> Pipeline("int8", stages).stages[2]
+        QuantizeAware(epochs=3, learning_rate=1e-05, batch_size=32)
     """
 
-    # 2: normalizations that were frozen stay so.
+    # 2: normalizations that were frozen stay frozen.
     version: ClassVar = 2
-    needs: ClassVar = NEEDS
-    gives: ClassVar = ("model",)
-    publishes: ClassVar = ("model.keras",)
-    packages: ClassVar = PACKAGES
 
-    epochs: Annotated[int, Between(1)] = 2
-    learning_rate: Rate = 1e-5
-    batch_size: Annotated[int, Between(1)] = 32
+    epochs: PositiveInt = 2
+    learning_rate: LearningRate = 1e-5
+    batch_size: PositiveInt = 32
 
     def run(self, context: Context) -> None:
         if is_saved(context.folder):
             return
         from kpipe.sparsity import train_quantized
 
-        model, photos = begin_training(self, context)
-        aware = train_by_tfmot(self, context, train_quantized, model, photos)
-        leave_model(aware, context, "int8-aware")
+        model, photos = self.load(context)
+        trained = self.train(context, train_quantized, model, photos)
+        self.save(trained, context, "int8-aware")

@@ -13,8 +13,8 @@ import kpipe.train
 from kpipe.core.journal import Event, Journal, read_journal
 from kpipe.core.stage import Context, Stage
 from kpipe.stages import Data
-from kpipe.stages.shared.model_folder import begin, save_model
-from kpipe.stages.shared.photos import Photos
+from kpipe.stages.shared.model_folder import reset_keras, save_model
+from kpipe.stages.shared.photo_dataset import PhotoDataset
 from tests.walking import draw
 
 RECIPE: dict[str, Any] = {
@@ -54,7 +54,7 @@ def toy(seed: int, classes: int = 3) -> keras.Model:
 def toy_folder(folder: Path, seed: int, title: str = "toy") -> Path:
     """A model folder with a toy in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    begin(seed)
+    reset_keras(seed)
     (folder / "history.json").write_text(f'[{{"title": "{title}"}}]')
     save_model(toy(seed), folder, title=title, recipe=RECIPE)
     return folder
@@ -119,6 +119,8 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def photos(data_folder: Path, tmp_path: Path) -> Photos:
+def photos(data_folder: Path, tmp_path: Path) -> PhotoDataset:
     journal = Journal(tmp_path / "journal.jsonl")
-    return Photos.read(Context(tmp_path, given({"data": data_folder}), 3, journal), batch_size=8)
+    return PhotoDataset.read(
+        Context(tmp_path, given({"data": data_folder}), 3, journal), batch_size=8
+    )

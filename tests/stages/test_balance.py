@@ -13,7 +13,7 @@ from kpipe.core.stage import Context
 from kpipe.data import Manifest, Sampling, class_shares, class_weight
 from kpipe.errors import DataError, PipelineError
 from kpipe.stages import Augment, Balance, Data, FineTune
-from kpipe.stages.shared.photos import Photos
+from kpipe.stages.shared.photo_dataset import PhotoDataset
 
 EVERY = [
     Balance(),
@@ -33,11 +33,11 @@ def balance(request: pytest.FixtureRequest) -> Balance:
 
 
 @pytest.fixture
-def read(tmp_path: Path) -> Callable[..., Photos]:
-    def made(**inputs: Path) -> Photos:
+def read(tmp_path: Path) -> Callable[..., PhotoDataset]:
+    def made(**inputs: Path) -> PhotoDataset:
         found = {kind: (folder,) for kind, folder in inputs.items()}
         journal = Journal(tmp_path / "journal.jsonl")
-        return Photos.read(Context(tmp_path, found, 3, journal), batch_size=7)
+        return PhotoDataset.read(Context(tmp_path, found, 3, journal), batch_size=7)
 
     return made
 
@@ -50,14 +50,18 @@ def notes(events: list) -> str:
     return "\n".join(event["text"] for event in events if event["event"] == "note")
 
 
-def seen(photos: Photos, epochs: int) -> np.ndarray:
+def seen(photos: PhotoDataset, epochs: int) -> np.ndarray:
     """The share of each class in the loss, counted batch by batch."""
     mass = np.zeros(3)
-    for images, labels, *weights in photos.training(0).take(epochs * photos.steps):
+    for images, labels, *weights in photos.training_dataset(0).take(
+        epochs * photos.steps_per_epoch
+    ):
         shares = np.eye(3)[labels] if labels.shape.rank == 1 else labels.numpy()
         assert len(images) == len(shares)
         factors = weights[0].numpy() if weights else np.ones(len(shares))
-        mass += factors @ shares * [(photos.fit_weight or {}).get(index, 1) for index in range(3)]
+        mass += (
+            factors @ shares * [(photos.fit_class_weight or {}).get(index, 1) for index in range(3)]
+        )
     return mass / mass.sum()
 
 
@@ -85,7 +89,7 @@ def test_the_frequencies_stay_when_photos_are_mixed(
         inputs["balance"], _ = perform(balance, data=data_folder)
         expected = np.array(content(inputs["balance"])["frequencies"]["after"])
     photos = read(**inputs)
-    assert photos.mixer is not None and photos.fit_weight is None
+    assert photos.mixer is not None and photos.fit_class_weight is None
     np.testing.assert_allclose(seen(photos, 30), expected, atol=0.02)
 
 

@@ -10,8 +10,9 @@ import pytest
 from kpipe.prune import count_macs
 from kpipe.stages import Augment, Ensemble
 from kpipe.stages import ensemble as module
-from kpipe.stages.shared.model_folder import load_model, read_about
-from kpipe.stages.shared.photos import Photos
+from kpipe.stages.shared.model_folder import load_model, read_metadata
+from kpipe.stages.shared.photo_dataset import PhotoDataset
+from kpipe.stages.shared.training_run import TrainingRun
 from tests.stages.conftest import RECIPE, toy, toy_folder
 
 PIXELS = np.random.default_rng(0).uniform(0, 255, (40, 32, 32, 3)).astype("float32")
@@ -35,7 +36,7 @@ def test_the_average_is_the_mean_of_the_members(perform, data_folder: Path, tmp_
     folder = made_of(perform, data_folder, tmp_path, 3, "average")
     expected = answers(3).mean(axis=0)
     np.testing.assert_allclose(load_model(folder)(PIXELS), expected, atol=1e-6)
-    assert read_about(folder)["title"] == "ensemble of 3 (average)"
+    assert read_metadata(folder)["title"] == "ensemble of 3 (average)"
 
 
 def test_the_vote_is_the_share_of_members(perform, data_folder: Path, tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ def test_the_vote_is_the_share_of_members(perform, data_folder: Path, tmp_path: 
 
 def test_its_cost_is_the_sum_of_the_members(perform, data_folder: Path, tmp_path: Path) -> None:
     folder = made_of(perform, data_folder, tmp_path, 2, "average")
-    assert read_about(folder)["macs"] == 2 * count_macs(toy(1))
+    assert read_metadata(folder)["macs"] == 2 * count_macs(toy(1))
     titles = [row["title"] for row in json.loads((folder / "history.json").read_text())]
     assert titles == ["toy"]
 
@@ -56,13 +57,13 @@ def test_its_cost_is_the_sum_of_the_members(perform, data_folder: Path, tmp_path
 def test_each_further_member_has_its_own_seed_and_strength_of_augmentation(
     perform, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained: list[Photos] = []
+    trained: list[PhotoDataset] = []
 
-    def train(recipe: Any, photos: Photos, folder: Path, *_: Any) -> None:
+    def train(recipe: Any, photos: PhotoDataset, run: TrainingRun) -> None:
         trained.append(photos)
-        toy_folder(folder, photos.seed)
+        toy_folder(run.folder, photos.seed)
 
-    monkeypatch.setattr(module, "train_member", train)
+    monkeypatch.setattr(module, "train_network", train)
     augmentation, _ = perform(Augment(rotate=0.1, brightness=0.2), data=data_folder)
     first = toy_folder(tmp_path / "first", seed=1)
     perform(Ensemble(members=4), data=data_folder, model=first, augmentation=augmentation)
@@ -73,7 +74,7 @@ def test_each_further_member_has_its_own_seed_and_strength_of_augmentation(
     assert len(set(strengths)) == 3
     assert min(strengths) < 1 < max(strengths)
     assert all(0.5 <= strength <= 1.5 for strength in strengths)
-    orders = [next(iter(p.training(0)))[1].numpy().tolist() for p in trained]
+    orders = [next(iter(p.training_dataset(0)))[1].numpy().tolist() for p in trained]
     assert len(set(map(tuple, orders))) > 1
 
 

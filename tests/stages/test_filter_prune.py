@@ -11,7 +11,7 @@ import pytest
 from kpipe.errors import PruneError
 from kpipe.prune import count_macs
 from kpipe.stages import FilterPrune
-from kpipe.stages.shared.model_folder import begin, load_model, read_about, save_model
+from kpipe.stages.shared.model_folder import load_model, read_metadata, reset_keras, save_model
 from tests.stages.conftest import RECIPE, toy_folder
 
 
@@ -39,7 +39,7 @@ def test_the_pruned_model_is_really_smaller_and_answers_in_the_same_classes(walk
     assert len(narrower) > 5
     sizes = [(walk.made_by(n) / "model.keras").stat().st_size for n in ("FineTune", "FilterPrune")]
     assert sizes[1] < sizes[0]
-    assert read_about(walk.made_by("FilterPrune"))["title"] == "MobileNet 0.25, pruned"
+    assert read_metadata(walk.made_by("FilterPrune"))["title"] == "MobileNet 0.25, pruned"
 
 
 def test_the_journal_tells_what_each_round_cost_and_brought(walk, models) -> None:
@@ -179,7 +179,7 @@ def test_a_scan_that_was_made_is_not_made_again(
 
 def seeing_colors(folder: Path) -> Path:
     """A network that tells the three colors by two filters each; those of red weigh least."""
-    begin(0)
+    reset_keras(0)
     pixels = keras.Input((32, 32, 3))
     x = keras.layers.Conv2D(6, 1, use_bias=False)(keras.layers.Rescaling(1 / 255)(pixels))
     x = keras.layers.GlobalAveragePooling2D()(x)

@@ -13,9 +13,11 @@ from kpipe.core.journal import Journal
 from kpipe.data import Augmenter, Mixer, Sampling
 from kpipe.errors import TrainingError, WeightsError
 from kpipe.stages import FineTune
-from kpipe.stages.shared.members import plan_phases, train_member
-from kpipe.stages.shared.model_folder import load_model, read_about
-from kpipe.stages.shared.photos import Photos
+from kpipe.stages.shared.model_folder import load_model, read_metadata
+from kpipe.stages.shared.network_training import train_network
+from kpipe.stages.shared.phase_planning import plan_phases
+from kpipe.stages.shared.photo_dataset import PhotoDataset
+from kpipe.stages.shared.training_run import TrainingRun
 from kpipe.train import backbone, classifier, recalibrate
 
 
@@ -51,7 +53,7 @@ def test_only_the_head_trains_where_no_layer_of_the_backbone_may(
     assert [e["epoch"] for e in events if e["event"] == "epoch"] == [1, 2]
     assert not list(folder.glob("training*")), "checkpoints are left in the result"
     assert "resumed_at" not in (folder / "history.json").read_text()
-    assert FineTune(**read_about(folder)["recipe"]) == stage
+    assert FineTune(**read_metadata(folder)["recipe"]) == stage
 
 
 @pytest.mark.slow
@@ -84,7 +86,7 @@ def test_phases_are_trained_in_order_and_told(perform, data_folder: Path, weight
     (history,) = json.loads((folder / "history.json").read_text())
     assert history["history"]["phase"] == [1, 1, 2, 2, 3, 3, 3]
     assert history["switched_at"] == 6
-    assert FineTune(**read_about(folder)["recipe"]) == stage
+    assert FineTune(**read_metadata(folder)["recipe"]) == stage
 
 
 @pytest.mark.slow
@@ -112,12 +114,12 @@ def test_features_of_the_frozen_backbone_are_computed_once_for_all_runs(
 
 
 def test_features_are_told_apart_by_all_that_they_depend_on(
-    photos: Photos, weights: Path, tmp_path: Path
+    photos: PhotoDataset, weights: Path, tmp_path: Path
 ) -> None:
     model = classifier(backbone("MobileNet", image_size=32, weights=weights, alpha=0.25), 3)
-    photos = dataclasses.replace(photos, shared=tmp_path)
+    photos = dataclasses.replace(photos, shared_folder=tmp_path)
 
-    def folder(photos: Photos = photos, **fields) -> Path | None:
+    def folder(photos: PhotoDataset = photos, **fields) -> Path | None:
         recipe = FineTune("MobileNet", alpha=0.25, weights=str(weights), **fields)
         (phase, _), *_ = plan_phases(recipe, photos, model)
         return phase.features.folder
@@ -133,7 +135,7 @@ def test_features_are_told_apart_by_all_that_they_depend_on(
         folder(dataclasses.replace(photos, seed=4)),
         folder(dataclasses.replace(photos, origin="other photos")),
         folder(dataclasses.replace(photos, batch_size=9)),
-        folder(dataclasses.replace(photos, shown_size=24)),
+        folder(dataclasses.replace(photos, resized_to=24)),
         folder(dataclasses.replace(photos, mixer=Mixer(cut_mix=1.0))),
         folder(dataclasses.replace(photos, sampling=Sampling("oversample"))),
     ]
@@ -147,7 +149,7 @@ def test_features_are_told_apart_by_all_that_they_depend_on(
 
 
 @pytest.mark.slow
-def test_trained_small_it_ends_at_full_size(photos: Photos, tmp_path: Path) -> None:
+def test_trained_small_it_ends_at_full_size(photos: PhotoDataset, tmp_path: Path) -> None:
     recipe = FineTune(
         "MobileNetV2",
         alpha=0.35,
@@ -158,7 +160,8 @@ def test_trained_small_it_ends_at_full_size(photos: Photos, tmp_path: Path) -> N
         full_res_epochs=1,
     )
     large = dataclasses.replace(photos, images=photos.images.repeat(2, 1).repeat(2, 2))
-    train_member(recipe, large, tmp_path, Journal(tmp_path / "journal.jsonl"), "net")
+    run = TrainingRun("net", tmp_path, Journal(tmp_path / "journal.jsonl"))
+    train_network(recipe, large, run)
     small, full = json.loads((tmp_path / "history.json").read_text())
     assert small["title"] == "net at 33 px" and len(small["history"]["loss"]) == 1
     assert full["title"] == "net at 64 px" and len(full["history"]["loss"]) == 1
@@ -253,7 +256,7 @@ def test_the_trained_model_takes_raw_pixels_and_gives_probabilities(walk) -> Non
     ],
 )
 def test_a_new_head_trains_alone_first_where_pretrained_layers_could_suffer(
-    fields: dict, epochs: list[int], rates: list[float], photos: Photos
+    fields: dict, epochs: list[int], rates: list[float], photos: PhotoDataset
 ) -> None:
     model = classifier(backbone("MobileNet", image_size=32, weights=None, alpha=0.25), 3)
     phases = [phase for phase, _ in plan_phases(FineTune("MobileNet", **fields), photos, model)]

@@ -11,9 +11,9 @@ import pytest
 
 import kpipe.stages.magnitude_prune
 from kpipe.core.stage import Stage
-from kpipe.sparsity import sparsity_of
+from kpipe.sparsity import measure_sparsity
 from kpipe.stages import ClusterWeights, MagnitudePrune, QuantizeAware
-from kpipe.stages.shared.model_folder import begin, load_model, save_model
+from kpipe.stages.shared.model_folder import load_model, reset_keras, save_model
 from kpipe.stages.shared.retraining import unfreeze_but_normalization
 from tests.stages.conftest import RECIPE, toy, toy_folder
 
@@ -31,7 +31,7 @@ def kernels(model: keras.Model) -> list[np.ndarray]:
 
 def changed(folder: Path, change: Callable[[keras.Model], keras.Model | None]) -> Path:
     """A model folder with a toy that was changed, or one made of it."""
-    begin(1)
+    reset_keras(1)
     model = toy(1)
     folder.mkdir()
     (folder / "history.json").write_text("[]")
@@ -65,7 +65,7 @@ def test_without_epochs_after_them_the_zeros_are_those_of_tfmot(
     stage = MagnitudePrune(last_epochs=0, **QUICK)
     folder, _ = perform(stage, data=data_folder, model=toy_folder(tmp_path / "toy", 1))
     assert not (folder / "history.json").exists()
-    assert min(sparsity_of(load_model(folder)).values()) > 0.7
+    assert min(measure_sparsity(load_model(folder)).values()) > 0.7
 
 
 def test_a_share_of_zeros_that_rounds_to_none_is_told(
@@ -86,7 +86,7 @@ def test_the_epochs_after_the_zeros_learn_from_the_network_without(
     perform, taught, data_folder: Path, tmp_path: Path
 ) -> None:
     source = toy_folder(tmp_path / "toy", 1)
-    found = taught(sparsity_of)
+    found = taught(measure_sparsity)
     first = []
     for answers in (3.0, 0.0):
         stage = MagnitudePrune(

@@ -28,7 +28,7 @@ from kpipe.sparsity.tfmot.training import (
     wrapped,
 )
 
-__all__ = ["cluster_weights", "values_of"]
+__all__ = ["cluster_weights", "count_unique_weights"]
 
 _STARTS = {
     "density": tfmot.clustering.keras.CentroidInitialization.DENSITY_BASED,
@@ -69,7 +69,7 @@ def cluster_weights(
         folder: keeps a checkpoint after each epoch, and continues from the last one there.
 
     Returns:
-        A Keras 3 model with the same layers and names; see `values_of`.
+        A Keras 3 model with the same layers and names; see `count_unique_weights`.
 
     Raises:
         SparsityError: numbers out of range, nothing to cluster, layers that tf_keras does not
@@ -118,13 +118,13 @@ def cluster_weights(
         callbacks=[ZerosStay(twin)],
     )
     result = to_keras(tfmot.clustering.keras.strip_clustering(twin), template=model)
-    many = {path: count for path, count in values_of(result).items() if path in paths}
+    many = {path: count for path, count in count_unique_weights(result).items() if path in paths}
     if worst := {path: count for path, count in many.items() if count > clusters}:
         raise SparsityError(f"kernels with more than {clusters} values: {worst}")
     return result
 
 
-def values_of(model: keras.Model) -> dict[str, int]:
+def count_unique_weights(model: keras.Model) -> dict[str, int]:
     """How many different values each layer's kernel has.
 
     Args:

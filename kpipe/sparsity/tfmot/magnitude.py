@@ -32,7 +32,7 @@ from kpipe.sparsity.tfmot.training import (
     wrapped,
 )
 
-__all__ = ["ConstantSparsity", "PolynomialSparsity", "prune_magnitude", "sparsity_of"]
+__all__ = ["ConstantSparsity", "PolynomialSparsity", "measure_sparsity", "prune_magnitude"]
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def prune_magnitude(
     return result
 
 
-def sparsity_of(model: keras.Model) -> dict[str, float]:
+def measure_sparsity(model: keras.Model) -> dict[str, float]:
     """The share of zeros in each layer's kernel.
 
     Args:

@@ -34,7 +34,7 @@ class TrainingSettings:
     Attributes:
         optimizer: "adam", "adamw", "sgd" (momentum 0.9), "rmsprop" or "adadelta".
         learning_rate: at the beginning.
-        rate_schedule: "constant", or "cosine" for a rate that falls to zero along half a wave.
+        learning_rate_schedule: "constant", or "cosine" for a decay to zero along a cosine.
         class_weight: class index -> factor of its examples in the loss, 1 for those not named.
         seed: of the dropout draws.
         on_epoch: called with (epoch from 0, {"loss", "accuracy"}) after each epoch's checkpoint.
@@ -42,7 +42,7 @@ class TrainingSettings:
 
     optimizer: str = "adam"
     learning_rate: float = 1e-3
-    rate_schedule: str = "constant"
+    learning_rate_schedule: str = "constant"
     class_weight: Mapping[int, float] | None = None
     seed: int = 0
     on_epoch: Callable[[int, dict[str, float]], None] | None = field(
@@ -52,12 +52,15 @@ class TrainingSettings:
 
 def optimizer(settings: TrainingSettings, steps: int) -> Any:
     """One of tf_keras, for so many steps."""
-    for value, known in ((settings.optimizer, _OPTIMIZERS), (settings.rate_schedule, _SCHEDULES)):
+    for value, known in (
+        (settings.optimizer, _OPTIMIZERS),
+        (settings.learning_rate_schedule, _SCHEDULES),
+    ):
         if not isinstance(value, str) or value not in known:
-            word = "optimizer" if known is _OPTIMIZERS else "rate_schedule"
+            word = "optimizer" if known is _OPTIMIZERS else "learning_rate_schedule"
             raise SparsityError(f"unknown {word} {value!r}", fix=nearest(str(value), known))
     rate: Any = settings.learning_rate
-    if settings.rate_schedule == "cosine":
+    if settings.learning_rate_schedule == "cosine":
         rate = tf_keras.optimizers.schedules.CosineDecay(rate, steps)
     return _OPTIMIZERS[settings.optimizer](learning_rate=rate)
 

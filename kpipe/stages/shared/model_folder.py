@@ -1,12 +1,12 @@
 """Keras models between stages.
 
     model folder := model.keras     the network, from raw pixels to probabilities
-                    model.json      {"title": its row in the closing table, "recipe": its training}
+                    model.json      {"title": its name in tables, "recipe": its training}
                     history.json    [{"title", "history", "switched_at", "best_epoch"}, ...]
-                    training*/      checkpoints, as long as it is being made
+                    training*/      checkpoints, until training ends
 
-A stage begins with a fresh Keras and ends with files whose bytes depend on the weights alone, so
-that it gives the same result whether or not others ran before it in this process.
+A stage resets Keras first and ends with files whose bytes depend on the weights alone, so that its
+result does not depend on the stages that ran before it in the same process.
 """
 
 from __future__ import annotations
@@ -22,85 +22,89 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["begin", "is_saved", "join_histories", "load_model", "read_about", "save_model"]
+__all__ = [
+    "is_saved",
+    "join_histories",
+    "load_model",
+    "read_metadata",
+    "reset_keras",
+    "save_model",
+]
 
 _EPOCH_OF_ZIP = (1980, 1, 1, 0, 0, 0)
 
 
-def begin(seed: int) -> None:
+def reset_keras(seed: int) -> None:
     """Put Keras and TensorFlow into the state that every stage starts from."""
     import keras
     import tensorflow as tf
 
-    # A new model in each stage is traced anew, which TensorFlow takes for an oversight.
+    # TensorFlow warns of retracing, which is intended here: each stage has a new model.
     tf.get_logger().setLevel("ERROR")
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
 
 
-def save_model(model: keras.Model, folder: Path, **about: Any) -> None:
-    """Write a model folder, and remove the checkpoints of the training that led to it.
-
-    Equal weights give equal bytes.
-    """
+def save_model(model: keras.Model, folder: Path, **metadata: Any) -> None:
+    """Write a model folder and remove its checkpoints; equal weights give equal bytes."""
     aside = folder / "aside.keras"
     model.save(aside)
-    _without_chance(aside)
+    _make_reproducible(aside)
     aside.replace(folder / "model.keras")
-    text = json.dumps(about, indent=1)
+    text = json.dumps(metadata, indent=1)
     (folder / "aside.json").write_text(text, encoding="utf-8")
     (folder / "aside.json").replace(folder / "model.json")
     _remove_checkpoints(folder)
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether `save_model` has written this folder, in this attempt or one that was cut off."""
+    """Return whether `save_model` has written this folder, now or before an interruption."""
     if not (folder / "model.json").exists():
         return False
     _remove_checkpoints(folder)
     return True
 
 
-def join_histories(folder: Path, trainings: Iterable[Path]) -> None:
-    """Write the `history.json` of a folder from those of the trainings below it."""
-    rows = [row for one in trainings for row in json.loads((one / "history.json").read_text())]
+def join_histories(folder: Path, runs: Iterable[Path]) -> None:
+    """Write the `history.json` of a folder from those of the training runs in it."""
+    rows = [row for run in runs for row in json.loads((run / "history.json").read_text())]
     (folder / "history.json").write_text(json.dumps(rows), encoding="utf-8")
 
 
 def _remove_checkpoints(folder: Path) -> None:
-    for made in folder.glob("training*"):
-        shutil.rmtree(made)
+    for checkpoints in folder.glob("training*"):
+        shutil.rmtree(checkpoints)
 
 
 def load_model(folder: Path) -> keras.Model:
-    """The model of a model folder, not compiled. Only layers that Keras knows are built."""
+    """Load the model of a model folder, not compiled; only layers of Keras itself are allowed."""
     import keras
 
     return keras.models.load_model(folder / "model.keras", compile=False, safe_mode=True)
 
 
-def read_about(folder: Path) -> dict[str, Any]:
-    """What `save_model` was told about the model."""
-    about: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    return about
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Return the metadata that `save_model` was given."""
+    metadata: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    return metadata
 
 
-def _without_chance(path: Path) -> None:
-    """Rewrite a `.keras` archive without the moment of saving and without memory addresses."""
+def _make_reproducible(path: Path) -> None:
+    """Rewrite a `.keras` archive without its date and without memory addresses."""
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in sorted(archive.namelist())}
     metadata = json.loads(parts["metadata.json"])
     metadata.pop("date_saved", None)
     parts["metadata.json"] = json.dumps(metadata, sort_keys=True).encode()
-    parts["config.json"] = _renumbered(parts["config.json"])
+    parts["config.json"] = _number_shared_objects(parts["config.json"])
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in parts.items():
             archive.writestr(zipfile.ZipInfo(name, _EPOCH_OF_ZIP), content)
 
 
-def _renumbered(config: bytes) -> bytes:
-    """Objects that layers share are marked with their address: number them as they appear."""
+def _number_shared_objects(config: bytes) -> bytes:
+    """Replace the memory addresses that mark shared objects by numbers in order of appearance."""
     numbers: dict[bytes, int] = {}
 
     def number(match: re.Match[bytes]) -> bytes:

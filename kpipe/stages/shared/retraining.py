@@ -1,70 +1,64 @@
-"""Training a network again that has lost filters or weights.
+"""Retraining of a network that has lost filters or weights, with the whole network as teacher.
 
-loss := of the labels, and of what the network as it was says (`kpipe.train.Distiller`)
+loss := of the labels + soft_target_weight * of the teacher's outputs
+                      + feature_weight * of its features            (see `kpipe.train.Distiller`)
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-from kpipe.core.fields import Between
-from kpipe.stages.shared.members import fit_on
-from kpipe.stages.shared.photos import Photos
+from kpipe.stages.shared.photo_dataset import PhotoDataset
+from kpipe.stages.shared.training_run import TrainingRun
 
 if TYPE_CHECKING:
     import keras
 
-    from kpipe.core.journal import Journal
     from kpipe.train import TrainingConfig
 
-__all__ = ["Weight", "retrain", "sample", "unfreeze_but_normalization"]
+__all__ = ["Teacher", "retrain", "unfreeze_but_normalization"]
 
-_SAMPLE_STEPS = 20
 
-Weight = Annotated[float, Between(0)]
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """The network before the removal, and what its outputs and features weigh in the loss."""
+
+    model: keras.Model
+    soft_target_weight: float
+    feature_weight: float
 
 
 def retrain(
     model: keras.Model,
-    teacher: keras.Model,
-    photos: Photos,
-    plan: TrainingConfig,
-    folder: Path,
-    journal: Journal,
-    title: str,
-    *,
-    soft_target_weight: float,
-    feature_weight: float,
+    teacher: Teacher,
+    photos: PhotoDataset,
+    config: TrainingConfig,
+    run: TrainingRun,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
-    """Train a model as `fit_on` does, with a teacher where its answers or features count."""
+    """Train a model in place, as the student of a teacher if the teacher has any weight."""
     from kpipe.train import Distiller
 
-    learner = model
-    if soft_target_weight or feature_weight:
-        learner = Distiller(
+    student = model
+    if teacher.soft_target_weight or teacher.feature_weight:
+        student = Distiller(
             model,
-            teacher,
-            sample(photos),
-            soft_target_weight=soft_target_weight,
-            feature_weight=feature_weight,
+            teacher.model,
+            photos.sample(),
+            soft_target_weight=teacher.soft_target_weight,
+            feature_weight=teacher.feature_weight,
         )
-    folder.mkdir(exist_ok=True)
-    fit_on(learner, photos, plan, folder, journal, title, callbacks)
-
-
-def sample(photos: Photos) -> Any:
-    """Training photos in the order of training, some of every class."""
-    return photos.training(0).take(min(photos.steps, _SAMPLE_STEPS))
+    run.folder.mkdir(exist_ok=True)
+    run.fit(student, photos, config, callbacks)
 
 
 def unfreeze_but_normalization(model: keras.Model) -> None:
-    """All layers train, but normalizations that were frozen stay so.
+    """Make all layers trainable except the BatchNormalizations that were frozen.
 
-    Their statistics are of the many photos that the network was pretrained on. In training, those
-    of a batch would take their place at once: that cost an unpruned EfficientNetLite0 12 points.
+    Their moving means and variances come from the many photos of the pretraining. Training would
+    normalize by the batch instead, which cost an unpruned EfficientNetLite0 12 points.
     """
     import keras
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kpipe.errors import SparsityError
-from kpipe.sparsity import TrainingSettings, cluster_weights, values_of
+from kpipe.sparsity import TrainingSettings, cluster_weights, count_unique_weights
 
 from .conftest import Killed, batches, killed_after, seeded, small_classifier, sparse_classifier
 
@@ -24,8 +24,8 @@ def clustered(model: keras.Model) -> keras.Model:
 
 
 def test_kernels_have_as_many_values_as_asked(model, clustered):
-    assert values_of(model)["stem"] > 100
-    assert values_of(clustered) == {"stem": 8, "depthwise": 72, "project": 8, "top": 8}
+    assert count_unique_weights(model)["stem"] > 100
+    assert count_unique_weights(clustered) == {"stem": 8, "depthwise": 72, "project": 8, "top": 8}
 
 
 def test_weights_stay_near_where_they_were(model):
@@ -90,7 +90,7 @@ def test_frozen_layers_are_left_alone():
     model.get_layer("stem").trainable = False
     result = cluster_weights(model, batches, **QUICK)
     np.testing.assert_array_equal(result.get_layer("stem").kernel, model.get_layer("stem").kernel)
-    assert values_of(result)["project"] == 8
+    assert count_unique_weights(result)["project"] == 8
 
 
 def test_zeros_of_a_pruned_model_stay():
@@ -99,11 +99,11 @@ def test_zeros_of_a_pruned_model_stay():
     for name in ("stem", "top"):
         before, after = (m.get_layer(name).kernel.numpy() for m in (sparse, result))
         assert not after[before == 0].any()
-    assert values_of(result)["stem"] == 8
+    assert count_unique_weights(result)["stem"] == 8
 
 
 def test_sparse_kernels_with_few_weights_left_stay_as_they_are():
     sparse = sparse_classifier()  # "top" has eight weights left, of either sign
     result = cluster_weights(sparse, batches, **{**QUICK, "clusters": 16}, **FAST)
-    assert values_of(result)["stem"] == 16
-    assert values_of(result)["top"] == values_of(sparse)["top"] == 9
+    assert count_unique_weights(result)["stem"] == 16
+    assert count_unique_weights(result)["top"] == count_unique_weights(sparse)["top"] == 9

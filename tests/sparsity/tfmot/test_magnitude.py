@@ -11,8 +11,8 @@ from kpipe.sparsity import (
     ConstantSparsity,
     PolynomialSparsity,
     TrainingSettings,
+    measure_sparsity,
     prune_magnitude,
-    sparsity_of,
     train_quantized,
 )
 
@@ -41,7 +41,12 @@ def pruned(model: keras.Model) -> keras.Model:
 
 def test_kernels_reach_the_sparsity_and_depthwise_stays_dense(pruned):
     half = pytest.approx(0.5, abs=0.01)
-    assert sparsity_of(pruned) == {"stem": half, "depthwise": 0.0, "project": half, "top": half}
+    assert measure_sparsity(pruned) == {
+        "stem": half,
+        "depthwise": 0.0,
+        "project": half,
+        "top": half,
+    }
 
 
 def test_small_weights_are_the_ones_that_go(model):
@@ -132,8 +137,8 @@ def test_frozen_layers_are_neither_trained_nor_pruned():
     for layer in frozen:
         layer.trainable = False
     pruned = prune_magnitude(model, batches, **QUICK)
-    assert sparsity_of(pruned)["stem"] == 0
-    assert sparsity_of(pruned)["top"] > 0
+    assert measure_sparsity(pruned)["stem"] == 0
+    assert measure_sparsity(pruned)["top"] > 0
     for layer in frozen:
         for old, new in zip(
             layer.get_weights(), pruned.get_layer(layer.name).get_weights(), strict=True
@@ -185,7 +190,7 @@ def test_nested_models_are_pruned_inside():
     inner = keras.Model(inner.input, inner.get_layer("project").output, name="body")
     x = keras.layers.GlobalAveragePooling2D()(inner(inputs))
     model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name="top")(x))
-    shares = sparsity_of(prune_magnitude(model, batches, **QUICK))
+    shares = measure_sparsity(prune_magnitude(model, batches, **QUICK))
     assert shares["body/stem"] == pytest.approx(0.5, abs=0.01)
     assert shares["body/project"] == pytest.approx(0.5, abs=0.02)
     assert shares["body/depthwise"] == 0
@@ -194,7 +199,7 @@ def test_nested_models_are_pruned_inside():
 @pytest.mark.parametrize("steps", [1, 13])
 def test_final_sparsity_is_reached_whatever_the_number_of_steps(model, steps):
     few = prune_magnitude(model, batches, sparsity=0.5, epochs=1, steps_per_epoch=steps)
-    assert sparsity_of(few)["stem"] == pytest.approx(0.5, abs=0.01)
+    assert measure_sparsity(few)["stem"] == pytest.approx(0.5, abs=0.01)
 
 
 def test_constant_schedule_has_all_zeros_from_its_first_step_on(model):
@@ -241,7 +246,7 @@ def test_dense_kernels_lose_whole_blocks():
     blocks = (pruned.get_layer("dense").kernel.numpy() == 0).reshape(16, 4, 4, 2)
     assert set(blocks.sum(axis=(1, 3)).ravel()) == {0, 8}
     assert blocks.mean() == pytest.approx(0.5, abs=0.02)
-    assert sparsity_of(pruned)["conv"] == 0
+    assert measure_sparsity(pruned)["conv"] == 0
 
 
 @pytest.mark.parametrize("share", [{}, {"sparsity": 0.5, "m_by_n": (2, 4)}])
@@ -253,7 +258,7 @@ def test_the_share_of_zeros_is_said_once(model, share):
 @pytest.mark.slow
 def test_a_rate_may_fall_along_a_cosine_and_survives_a_cut(tmp_path, model):
     def falling(**more):
-        return TrainingSettings(rate_schedule="cosine", learning_rate=0.01, **more)
+        return TrainingSettings(learning_rate_schedule="cosine", learning_rate=0.01, **more)
 
     whole = prune_magnitude(model, batches, **QUICK, settings=falling())
     constant = prune_magnitude(
@@ -305,7 +310,10 @@ def test_other_patterns_are_other_trainings(tmp_path, model):
         ({"settings": TrainingSettings(learning_rate="fast")}, "learning_rate='fast'"),
         ({"settings": TrainingSettings(optimizer=["adam"])}, "unknown optimizer"),
         ({"settings": TrainingSettings(optimizer="adamm")}, "adamm"),
-        ({"settings": TrainingSettings(rate_schedule="cosin")}, "unknown rate_schedule 'cosin'"),
+        (
+            {"settings": TrainingSettings(learning_rate_schedule="cosin")},
+            "unknown learning_rate_schedule 'cosin'",
+        ),
     ],
 )
 def test_numbers_out_of_range_are_refused_by_name(model, change, named):
@@ -383,8 +391,8 @@ def test_numbers_of_numpy_are_numbers(tmp_path, model):
 
 def test_kernels_too_narrow_for_a_pattern_stay_dense_and_alone_are_refused(model):
     pruned = prune_magnitude(model, batches, m_by_n=(2, 8), epochs=1, steps_per_epoch=4)
-    assert sparsity_of(pruned)["stem"] == 0  # three inputs, of which six of eight might stay
-    assert sparsity_of(pruned)["project"] == pytest.approx(0.25, abs=0.01)
+    assert measure_sparsity(pruned)["stem"] == 0  # three inputs, of which six of eight might stay
+    assert measure_sparsity(pruned)["project"] == pytest.approx(0.25, abs=0.01)
     with pytest.raises(SparsityError, match="nothing to prune"):
         prune_magnitude(model, batches, m_by_n=(2, 16), epochs=1, steps_per_epoch=4)
 
@@ -393,7 +401,7 @@ def test_kernels_of_a_few_weights_are_pruned_as_far_as_they_can_be():
     inputs = keras.Input((16, 16, 3))
     x = keras.layers.Conv2D(1, 1, name="gray")(keras.layers.Rescaling(1 / 255)(inputs))
     x = keras.layers.Dense(2, "softmax", name="top")(keras.layers.Flatten()(x))
-    shares = sparsity_of(prune_magnitude(seeded(keras.Model(inputs, x)), batches, **QUICK))
+    shares = measure_sparsity(prune_magnitude(seeded(keras.Model(inputs, x)), batches, **QUICK))
     assert shares["gray"] == pytest.approx(1 / 3)
 
 
@@ -411,7 +419,7 @@ def test_what_is_shared_between_models_stays_shared_and_is_pruned_once():
     model = shared_between_models()
     found = prune_magnitude(model, batches, **QUICK)
     assert found.count_params() == model.count_params()
-    assert sparsity_of(found)["inner/shared"] == sparsity_of(found)["shared"] > 0.4
+    assert measure_sparsity(found)["inner/shared"] == measure_sparsity(found)["shared"] > 0.4
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from kpipe.stages.shared.model_folder import (
-    begin,
     is_saved,
     join_histories,
     load_model,
-    read_about,
+    read_metadata,
+    reset_keras,
     save_model,
 )
 from tests.stages.conftest import toy
@@ -24,7 +24,7 @@ PIXELS = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float3
 
 def saved(folder: Path, seed: int = 0) -> Path:
     folder.mkdir()
-    begin(seed)
+    reset_keras(seed)
     save_model(toy(seed), folder, title="toy")
     return folder
 
@@ -51,7 +51,7 @@ def test_no_clock_is_in_the_file(tmp_path: Path) -> None:
 
 def test_a_model_that_was_trained_is_saved_like_one_that_was_not(tmp_path: Path) -> None:
     saved(tmp_path / "plain")
-    begin(0)
+    reset_keras(0)
     model = toy(0)
     weights = model.get_weights()
     model.compile("adam", "sparse_categorical_crossentropy")
@@ -66,12 +66,12 @@ def test_a_model_that_was_trained_is_saved_like_one_that_was_not(tmp_path: Path)
 
 
 def test_a_loaded_model_answers_as_the_saved_one(tmp_path: Path) -> None:
-    begin(0)
+    reset_keras(0)
     model = toy(0)
     expected = model.predict(PIXELS, verbose=0)
     save_model(model, tmp_path, title="toy", recipe={"epochs": 2})
     np.testing.assert_array_equal(load_model(tmp_path).predict(PIXELS, verbose=0), expected)
-    assert read_about(tmp_path) == {"title": "toy", "recipe": {"epochs": 2}}
+    assert read_metadata(tmp_path) == {"title": "toy", "recipe": {"epochs": 2}}
 
 
 def test_a_model_loaded_twice_is_saved_in_equal_bytes(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_the_state_of_the_process_before_does_not_reach_what_begins(tmp_path: Pa
         for _ in range(noise):
             keras.random.normal((2,))
             keras.layers.Dense(2)
-        begin(4)
+        reset_keras(4)
         layer = keras.layers.Dense(2)
         layer.build((None, 3))
         drawn.append((layer.name, np.array(layer.kernel)))
@@ -117,7 +117,7 @@ def test_a_folder_is_saved_only_when_its_last_file_is_there(tmp_path: Path) -> N
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "epoch-00000.npz").touch()
     assert not is_saved(tmp_path)
-    begin(0)
+    reset_keras(0)
     toy(0).save(tmp_path / "model.keras")
     assert not is_saved(tmp_path)
     assert (tmp_path / "training").exists()

@@ -13,7 +13,7 @@ from kpipe.data import Manifest, Mixer, Sampling, class_weight
 from kpipe.errors import DataError
 from kpipe.stages import Augment, Balance, FilterPrune, FineTune, MagnitudePrune
 from kpipe.stages.shared.model_folder import save_model
-from kpipe.stages.shared.photos import Photos
+from kpipe.stages.shared.photo_dataset import PhotoDataset
 
 
 def notes(events) -> str:
@@ -37,7 +37,7 @@ def test_the_balance_makes_the_round_trip(perform, data_folder: Path) -> None:
     weighted = read(data_folder, balance=perform(Balance(), data=data_folder)[0])
     labels = weighted.manifest.labels("train")
     assert (weighted.sampling, weighted.class_weight) == (None, class_weight(labels))
-    assert weighted.fit_weight == weighted.class_weight
+    assert weighted.fit_class_weight == weighted.class_weight
     stage = Balance("undersample", ratio=0.9)
     sampled = read(data_folder, balance=perform(stage, data=data_folder)[0])
     assert (sampled.sampling, sampled.class_weight) == (Sampling("undersample", 0.9), None)
@@ -52,7 +52,9 @@ def test_an_epoch_is_as_long_as_sampling_makes_it(perform, data_folder: Path) ->
     counts = np.bincount(Manifest.load(data_folder).labels("train"))
     for method, each in (("oversample", counts.max()), ("undersample", counts.min())):
         photos = read(data_folder, balance=perform(Balance(method), data=data_folder)[0])
-        batches = [labels.numpy() for _, labels in photos.training(0).take(photos.steps)]
+        batches = [
+            labels.numpy() for _, labels in photos.training_dataset(0).take(photos.steps_per_epoch)
+        ]
         assert np.bincount(np.concatenate(batches)).tolist() == [each] * 3
 
 
@@ -60,7 +62,7 @@ def test_of_the_minority_the_repeats_alone_are_changed(perform, data_folder: Pat
     balance, _ = perform(Balance("augment_minority"), data=data_folder)
     augmentation, _ = perform(Augment(flip="", brightness=0.3), data=data_folder)
     photos = read(data_folder, balance=balance, augmentation=augmentation)
-    batches = list(photos.training(0).take(photos.steps))
+    batches = list(photos.training_dataset(0).take(photos.steps_per_epoch))
     images = np.concatenate([images for images, _ in batches])
     labels = np.concatenate([labels for _, labels in batches])
     raw = {image.astype(np.float32).tobytes() for image in photos.images}
@@ -75,7 +77,7 @@ def test_without_an_augment_the_repeats_are_changed_by_its_defaults_and_that_is_
     balance, _ = perform(Balance("augment_minority"), data=data_folder)
     journal = Journal(tmp_path / "told.jsonl")
     inputs = {"data": (data_folder,), "balance": (balance,)}
-    photos = Photos.read(Context(tmp_path, inputs, 3, journal))
+    photos = PhotoDataset.read(Context(tmp_path, inputs, 3, journal))
     declared, _ = perform(Augment(), data=data_folder)
     assert photos.augmenter == read(data_folder, augmentation=declared).augmenter
     assert "no Augment is declared" in notes(read_journal(journal.path))
@@ -88,14 +90,14 @@ def test_mixed_photos_bring_their_weights_along(perform, data_folder: Path) -> N
     balance, _ = perform(Balance(), data=data_folder)
     augmentation, _ = perform(Augment(mix_up=0.4), data=data_folder)
     photos = read(data_folder, balance=balance, augmentation=augmentation)
-    assert photos.fit_weight is None and photos.class_weight is not None
-    for images, labels, weights in photos.training(0).take(photos.steps):
+    assert photos.fit_class_weight is None and photos.class_weight is not None
+    for images, labels, weights in photos.training_dataset(0).take(photos.steps_per_epoch):
         assert labels.shape == (len(images), 3) and weights.shape == (len(images),)
         np.testing.assert_allclose(labels.numpy().sum(axis=1), 1, rtol=1e-5)
         low, high = min(photos.class_weight.values()), max(photos.class_weight.values())
         assert ((weights > low - 1e-5) & (weights < high + 1e-5)).numpy().all()
     unweighted = read(data_folder, augmentation=augmentation)
-    assert len(unweighted.training(0).element_spec) == 2
+    assert len(unweighted.training_dataset(0).element_spec) == 2
 
 
 def test_validation_has_labels_of_the_kind_that_training_has(perform, data_folder: Path) -> None:
@@ -110,9 +112,9 @@ def test_validation_has_labels_of_the_kind_that_training_has(perform, data_folde
     assert next(iter(plain.evaluation_dataset("validation")))[1].dtype == "int32"
 
 
-def read(data: Path, **inputs: Path) -> Photos:
+def read(data: Path, **inputs: Path) -> PhotoDataset:
     found = {kind: (folder,) for kind, folder in {"data": data, **inputs}.items()}
-    return Photos.read(Context(data, found, 3, None), batch_size=7)  # type: ignore[arg-type]
+    return PhotoDataset.read(Context(data, found, 3, None), batch_size=7)  # type: ignore[arg-type]
 
 
 def test_evaluation_sees_the_raw_pixels_in_the_order_of_the_manifest(
@@ -129,19 +131,21 @@ def test_evaluation_sees_the_raw_pixels_in_the_order_of_the_manifest(
         np.testing.assert_array_equal(labels, photos.manifest.labels(split))
 
 
-def test_training_sees_each_training_photo_once_an_epoch(photos: Photos) -> None:
-    batches = list(photos.training(0).take(photos.steps))
+def test_training_sees_each_training_photo_once_an_epoch(photos: PhotoDataset) -> None:
+    batches = list(photos.training_dataset(0).take(photos.steps_per_epoch))
     images = np.concatenate([images for images, _ in batches]).astype(np.uint8)
     expected = photos.images[photos.manifest.rows("train")]
     assert {image.tobytes() for image in images} == {image.tobytes() for image in expected}
     assert len(images) == len(expected)
-    assert photos.steps == -(-len(expected) // photos.batch_size)
+    assert photos.steps_per_epoch == -(-len(expected) // photos.batch_size)
 
 
 def test_training_from_an_epoch_on_is_training_that_went_on(perform, data_folder: Path) -> None:
     photos = read(data_folder, augmentation=perform(Augment(), data=data_folder)[0])
-    whole = list(photos.training(0).take(2 * photos.steps))[photos.steps :]
-    resumed = list(photos.training(1).take(photos.steps))
+    whole = list(photos.training_dataset(0).take(2 * photos.steps_per_epoch))[
+        photos.steps_per_epoch :
+    ]
+    resumed = list(photos.training_dataset(1).take(photos.steps_per_epoch))
     for (one, its), (other, others) in zip(whole, resumed, strict=True):
         np.testing.assert_array_equal(one, other)
         np.testing.assert_array_equal(its, others)
@@ -151,12 +155,15 @@ def test_varied_photos_come_in_another_order_with_another_strength(
     perform, data_folder: Path
 ) -> None:
     photos = read(data_folder, augmentation=perform(Augment(rotate=0.1), data=data_folder)[0])
-    varied = photos.varied(99, 0.5)
+    varied = photos.reseeded(99, 0.5)
     assert photos.augmenter is not None and varied.augmenter is not None
     assert varied.augmenter.rotate == pytest.approx(0.05)
     assert photos.augmenter.rotate == 0.1
     plain = read(data_folder)
-    orders = [list(p.training(0).take(p.steps)) for p in (plain, plain.varied(99, 1.0))]
+    orders = [
+        list(p.training_dataset(0).take(p.steps_per_epoch))
+        for p in (plain, plain.reseeded(99, 1.0))
+    ]
     labels = [np.concatenate([labels for _, labels in order]) for order in orders]
     assert not np.array_equal(*labels)
     np.testing.assert_array_equal(np.sort(labels[0]), np.sort(labels[1]))

@@ -1,4 +1,4 @@
-"""What a training stage reads: the photos that the stages before it left, ready for `fit`."""
+"""The photos that earlier stages prepared, as datasets for training and evaluation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kpipe.core.stage import Context
+from kpipe.data.augmentation.strengths import ALPHAS
 from kpipe.errors import DataError
 
 if TYPE_CHECKING:
@@ -16,25 +17,27 @@ if TYPE_CHECKING:
 
     from kpipe.data import Augmenter, Manifest, Mixer, Sampling, TrainingOptions
 
-__all__ = ["Photos"]
+__all__ = ["PhotoDataset"]
+
+_SAMPLE_STEPS = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class Photos:
-    """What a training stage reads: photos in splits, how they are drawn, changed and weighted.
+class PhotoDataset:
+    """Photos in splits, and how training samples, augments and weights them.
 
     Attributes:
-        manifest: the photos, their labels and splits.
-        images: uint8 (photos, size, size, 3), a row per row of the manifest, mapped from disk.
-        seed: of the order, the augmentation and the initial weights.
-        batch_size: photos in a step.
-        augmenter: what changes the training photos; None leaves them.
-        mixer: what mixes those of a batch, so that labels are shares of the classes; None does not.
-        sampling: which photos an epoch shows; None shows each once.
-        class_weight: class index -> factor in the loss; None counts all the same.
-        shown_size: pixels of a side to which photos are made smaller; None leaves them.
-        origin: the name of the result that holds them, which stands for its content.
-        shared: a folder that all runs share; None where there is none.
+        manifest: the photos with their labels and splits.
+        images: uint8 (photos, size, size, 3) in [0, 255], memory-mapped, in the manifest's order.
+        seed: of the order of photos, the augmentation and the initial weights.
+        batch_size: photos in a training step.
+        augmenter: changes the training photos; None for no augmentation.
+        mixer: mixes the photos and labels of a batch; None for no mixing.
+        sampling: which photos an epoch shows; None shows each photo once.
+        class_weight: class index -> factor in the loss; None weighs all classes equally.
+        resized_to: pixels of a side that the network sees; None for the size of `images`.
+        origin: the name of the result that holds the photos, which identifies its content.
+        shared_folder: a folder that all runs share, or None.
     """
 
     manifest: Manifest
@@ -45,13 +48,13 @@ class Photos:
     mixer: Mixer | None = None
     sampling: Sampling | None = None
     class_weight: dict[int, float] | None = None
-    shown_size: int | None = None
+    resized_to: int | None = None
     origin: str = ""
-    shared: Path | None = None
+    shared_folder: Path | None = None
 
     @classmethod
-    def read(cls, context: Context, batch_size: int = 32) -> Photos:
-        """The photos that the stages before gave."""
+    def read(cls, context: Context, batch_size: int = 32) -> PhotoDataset:
+        """Read the results of Data, Balance and Augment."""
         import numpy as np
 
         from kpipe.data import Manifest
@@ -64,8 +67,8 @@ class Photos:
                 f"{folder} holds {len(images)} images for {len(manifest.table)} photos",
                 fix="run again with --fresh",
             )
-        sampling, weights = _balance(context)
-        augmenter, mixer = _augmentation(context, sampling)
+        sampling, class_weight = _read_balance(context)
+        augmenter, mixer = _read_augmentation(context, sampling)
         return cls(
             manifest,
             images,
@@ -74,58 +77,62 @@ class Photos:
             augmenter,
             mixer,
             sampling,
-            weights,
+            class_weight,
             origin=folder.name,
-            shared=context.shared,
+            shared_folder=context.shared,
         )
 
-    def varied(self, seed: int, strength: float) -> Photos:
-        """The same photos in another order, with other draws and a stronger or weaker change."""
+    def reseeded(self, seed: int, strength: float = 1.0) -> PhotoDataset:
+        """Return the same photos with another seed; `strength` scales the augmentation."""
         augmenter = self.augmenter.scaled(strength) if self.augmenter else None
         return dataclasses.replace(self, seed=seed, augmenter=augmenter)
 
+    def resized(self, size: int) -> PhotoDataset:
+        """Return the same photos, shrunk to so many pixels a side after the augmentation."""
+        return dataclasses.replace(self, resized_to=size)
+
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names, in the order of the network's outputs."""
+        """Class names, in the order of the network's outputs."""
         return self.manifest.classes
 
     @property
     def image_size(self) -> int:
-        """Pixels of a side."""
+        """Pixels of a side of `images`."""
         return int(self.images.shape[1])
 
     @property
-    def size(self) -> int:
-        """Pixels of a side, as the network sees them."""
-        return self.shown_size or self.image_size
+    def input_size(self) -> int:
+        """Pixels of a side that the network sees."""
+        return self.resized_to or self.image_size
 
     @property
-    def steps(self) -> int:
-        """Batches in an epoch."""
+    def steps_per_epoch(self) -> int:
+        """Training batches in an epoch."""
         from kpipe.data import steps
 
         return steps(self.manifest, "train", self.batch_size, self.sampling)
 
     @property
-    def fit_weight(self) -> dict[int, float] | None:
-        """`class_weight` of `fit`; None where each photo brings its own, as a mixed one does."""
+    def fit_class_weight(self) -> dict[int, float] | None:
+        """`class_weight` for `fit`; None where mixed photos bring their own weights."""
         return self.class_weight if self.mixer is None else None
 
     @property
-    def drawn_from(self) -> dict[str, Any]:
-        """All that decides what `training` gives, in plain data."""
-        fields = dataclasses.asdict(self._drawn(0))
+    def identity(self) -> dict[str, Any]:
+        """Everything that `training_dataset` depends on, as plain data for a cache key."""
+        fields = dataclasses.asdict(self._training_options(0))
         # Keys of canonical mappings are text.
         weights = sorted((fields.pop("class_weight") or {}).items())
         return {
             "origin": self.origin,
             "batch_size": self.batch_size,
-            "shown_size": self.shown_size,
+            "shown_size": self.resized_to,
             "training": {**fields, "class_weight": weights},
         }
 
-    def training(self, first_epoch: int) -> tf.data.Dataset:
-        """Endless batches from an epoch on."""
+    def training_dataset(self, first_epoch: int) -> tf.data.Dataset:
+        """Return endless training batches, from an epoch on."""
         from kpipe.data import dataset
 
         batches = dataset(
@@ -133,20 +140,28 @@ class Photos:
             "train",
             images=self.images,
             batch_size=self.batch_size,
-            training=self._drawn(first_epoch),
+            training=self._training_options(first_epoch),
         )
-        return self._shown(batches)
+        return self._resize(batches)
 
-    def names(self, epoch: int, batch: int) -> list[str]:
-        """The paths of the photos of one training batch."""
+    def sample(self) -> tf.data.Dataset:
+        """Return the first training batches, up to 20, which hold photos of every class."""
+        return self.training_dataset(0).take(min(self.steps_per_epoch, _SAMPLE_STEPS))
+
+    def batch_names(self, epoch: int, batch: int) -> list[str]:
+        """Return the paths of the photos in one training batch."""
         from kpipe.data.loading.epochs import photos_of_batch
 
-        drawn = photos_of_batch(self.manifest, "train", self._drawn(epoch), self.batch_size, batch)
+        options = self._training_options(epoch)
+        drawn = photos_of_batch(self.manifest, "train", options, self.batch_size, batch)
         rows = self.manifest.rows("train")[drawn]
         return [str(path) for path in self.manifest.table["path"].to_numpy()[rows]]
 
     def evaluation_dataset(self, split: str, batch_size: int | None = None) -> tf.data.Dataset:
-        """A split once, in the manifest's order, unchanged; labels of the kind of training's."""
+        """Return a split once, in the manifest's order, without augmentation.
+
+        Labels are one-hot if those of training are.
+        """
         from kpipe.data import dataset
 
         batches = dataset(
@@ -156,9 +171,9 @@ class Photos:
             batch_size=batch_size or self.batch_size,
             one_hot=self.mixer is not None,
         )
-        return self._shown(batches)
+        return self._resize(batches)
 
-    def _drawn(self, first_epoch: int) -> TrainingOptions:
+    def _training_options(self, first_epoch: int) -> TrainingOptions:
         from kpipe.data import TrainingOptions
 
         return TrainingOptions(
@@ -170,12 +185,12 @@ class Photos:
             class_weight=self.class_weight if self.mixer is not None else None,
         )
 
-    def _shown(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+    def _resize(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         import tensorflow as tf
 
-        if self.shown_size is None:
+        if self.resized_to is None:
             return batches
-        size = (self.shown_size, self.shown_size)
+        size = (self.resized_to, self.resized_to)
 
         def shrink(images: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:
             return (tf.image.resize(images, size, antialias=True), *rest)
@@ -183,41 +198,39 @@ class Photos:
         return batches.map(shrink, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
-def _balance(context: Context) -> tuple[Sampling | None, dict[int, float] | None]:
-    """What Balance declared: which photos an epoch shows, and what their classes weigh."""
+def _read_balance(context: Context) -> tuple[Sampling | None, dict[int, float] | None]:
     from kpipe.data import Sampling
 
     folder = context.optional("balance")
     if folder is None:
         return None, None
-    about = _read(folder / "balance.json")
+    about = _read_json(folder / "balance.json")
     sampling = Sampling(**about["sampling"]) if about["sampling"] else None
     return sampling, dict(enumerate(about["class_weight"])) if about["class_weight"] else None
 
 
-def _augmentation(
+def _read_augmentation(
     context: Context, sampling: Sampling | None
 ) -> tuple[Augmenter | None, Mixer | None]:
-    """What Augment declared; its defaults where the repeats of rare photos need some change."""
+    """Read what Augment declared; use its defaults if the repeats of rare photos need some."""
     from kpipe.data import Augmenter, Mixer
 
     folder = context.optional("augmentation")
     if folder is not None:
-        about = _read(folder / "augmentation.json")
+        about = _read_json(folder / "augmentation.json")
         mixer = Mixer(**about["mixer"])
         return Augmenter(**about["augmenter"]), None if mixer == Mixer() else mixer
     if sampling is None or sampling.method != "augment_minority":
         return None, None
     from kpipe.stages.augment import Augment
 
-    known = {field.name for field in dataclasses.fields(Augmenter)}
-    usual = {name: value for name, value in Augment().configuration().items() if name in known}
+    defaults = Augment().configuration()
     context.journal.record(
-        "note", text="no Augment is declared: augment_minority changes the repeats by its defaults"
+        "note", text="no Augment is declared: augment_minority uses the defaults of Augment"
     )
-    return Augmenter(**usual), None
+    return Augmenter(**{name: defaults[name] for name in defaults if name not in ALPHAS}), None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content

@@ -1,0 +1,66 @@
+"""One network built and trained by a recipe, alone or as a member of an ensemble.
+
+training at low_res_size := all phases at that size, then a short one at full size
+                            (Touvron et al. 2019, arXiv:1906.06423)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from kpipe.errors import TrainingError
+from kpipe.stages.shared.model_folder import is_saved, reset_keras, save_model
+from kpipe.stages.shared.phase_planning import plan_full_res_phase, plan_phases
+from kpipe.stages.shared.photo_dataset import PhotoDataset
+from kpipe.stages.shared.recipe import Recipe
+from kpipe.stages.shared.training_run import TrainingRun
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["train_network"]
+
+
+def train_network(recipe: Recipe, photos: PhotoDataset, run: TrainingRun) -> None:
+    """Build a network, train it, and save it in the run's folder; resume if interrupted.
+
+    Args:
+        recipe: how to build and train it.
+        photos: what to train on; their seed sets the head's initial weights, the order of photos
+            and the augmentation.
+        run: title, folder and journal of the training run.
+    """
+    if is_saved(run.folder):
+        return
+    reset_keras(photos.seed)
+    full, low = photos.image_size, recipe.low_res_size
+    if low is not None and low >= full:
+        raise TrainingError(
+            f"low_res_size={low} is not smaller than the photos",
+            expected=f"less than {full} pixels",
+            fix="leave low_res_size out, or raise Data.image_size",
+        )
+    if low is None:
+        model = _build_network(recipe, photos, full)
+        rows = [run.fit_phases(model, photos, plan_phases(recipe, photos, model))]
+    else:
+        low_res, shrunk = _build_network(recipe, photos, low), photos.resized(low)
+        low_run, full_run = (
+            dataclasses.replace(run, title=f"{run.title} at {size} px") for size in (low, full)
+        )
+        rows = [low_run.fit_phases(low_res, shrunk, plan_phases(recipe, shrunk, low_res))]
+        # Built again, not resized: the padding of some networks depends on the image size.
+        model = _build_network(recipe, photos, full)
+        model.set_weights(low_res.get_weights())
+        rows.append(full_run.fit_phases(model, photos, [plan_full_res_phase(recipe, photos)]))
+    run.write_history(rows)
+    save_model(model, run.folder, title=run.title, recipe=recipe.configuration())
+
+
+def _build_network(recipe: Recipe, photos: PhotoDataset, size: int) -> keras.Model:
+    from kpipe.train import backbone, classifier
+
+    options = {} if recipe.alpha is None else {"alpha": recipe.alpha}
+    base = backbone(recipe.backbone, image_size=size, weights=recipe.weights, **options)
+    return classifier(base, len(photos.classes), dropout=recipe.dropout, seed=photos.seed)

@@ -1,0 +1,115 @@
+"""The phases of training that a recipe declares.
+
+phases := [the head alone, on cached features], then the last layers, unfrozen in one phase or more
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from kpipe.core.fingerprint import fingerprint
+from kpipe.stages.shared.photo_dataset import PhotoDataset
+from kpipe.stages.shared.recipe import Recipe
+
+if TYPE_CHECKING:
+    import keras
+
+    from kpipe.train import FeaturePlan, Phase, SwitchTrigger, TrainingConfig
+
+__all__ = ["plan_full_res_phase", "plan_phases"]
+
+
+def plan_phases(
+    recipe: Recipe, photos: PhotoDataset, model: keras.Model
+) -> list[tuple[Phase, float]]:
+    """Return the phases of a network's training, each with its layer decay."""
+    from kpipe.train import Phase, plan_unfreezing
+
+    features = _plan_features(recipe, photos, model) if recipe.cached_views else None
+    phases = []
+    if recipe.epochs_of_head:
+        learning_rate = recipe.head_learning_rate or 3 * recipe.learning_rate
+        config = _training_config(recipe, photos, recipe.epochs_of_head, learning_rate)
+        phases.append((Phase(config, 0, features), 1.0))
+        # Later phases see later epochs of the data, whose features differ from the cached ones.
+        features = dataclasses.replace(features, folder=None) if features else None
+    count = recipe.unfreeze_phases
+    unfrozen: tuple[int | None, ...] = (recipe.retrain_last,)
+    if count > 1:
+        unfrozen = plan_unfreezing(model, count + 1, recipe.retrain_last)[1:]
+    for number, last in enumerate(unfrozen, 1):
+        is_last = number == count
+        # The last phase trains the most layers and gets the epochs that do not divide evenly.
+        epochs = recipe.epochs // count
+        epochs += recipe.epochs % count if is_last else 0
+        config = _training_config(recipe, photos, epochs, switches=is_last)
+        phases.append((Phase(config, last, features if last == 0 else None), recipe.layer_decay))
+    return phases
+
+
+def plan_full_res_phase(recipe: Recipe, photos: PhotoDataset) -> tuple[Phase, float]:
+    """Return the phase at full size after training at a lower resolution, and its layer decay."""
+    from kpipe.train import Phase
+
+    config = _training_config(recipe, photos, recipe.full_res_epochs, 0.1 * recipe.learning_rate)
+    return Phase(config, recipe.retrain_last), recipe.layer_decay
+
+
+def _plan_features(recipe: Recipe, photos: PhotoDataset, model: keras.Model) -> FeaturePlan:
+    """Plan which features of the frozen backbone to compute, and where all runs share them."""
+    from kpipe.train import FeaturePlan, forget_unused, split_frozen, unfreeze, weights_digest
+
+    varies = photos.augmenter or photos.mixer or photos.sampling
+    plan = FeaturePlan(recipe.cached_views if varies else 1, photos.seed)
+    if photos.shared_folder is None:
+        return plan
+    unfreeze(model, 0)
+    stem, _ = split_frozen(model)
+    key = fingerprint(
+        {
+            "photos": photos.identity,
+            "backbone": [recipe.backbone, recipe.alpha, weights_digest(stem)],
+            "views": plan.views,
+            "version": recipe.version,
+            "distributions": {name: version(name) for name in recipe.packages},
+        }
+    )
+    forget_unused(photos.shared_folder / "features")
+    return dataclasses.replace(plan, folder=photos.shared_folder / "features" / key)
+
+
+def _training_config(
+    recipe: Recipe,
+    photos: PhotoDataset,
+    epochs: int,
+    learning_rate: float | None = None,
+    switches: bool = False,
+) -> TrainingConfig:
+    from kpipe.train import TrainingConfig
+
+    switches = switches and recipe.switch_to is not None
+    return TrainingConfig(
+        epochs=epochs,
+        optimizer=recipe.optimizer,
+        learning_rate=learning_rate or recipe.learning_rate,
+        schedule=recipe.schedule,
+        switch_to=recipe.switch_to if switches else None,
+        switch_learning_rate=recipe.switch_learning_rate if switches else None,
+        switch_when=_switch_trigger(recipe) if switches else None,
+        class_weight=photos.fit_class_weight,
+        label_smoothing=recipe.label_smoothing,
+        ema_momentum=recipe.ema_momentum,
+        patience=recipe.patience,
+    )
+
+
+def _switch_trigger(recipe: Recipe) -> SwitchTrigger:
+    from kpipe.train import SWATS, AtEpoch, OnPlateau
+
+    if recipe.switch_when == "plateau":
+        return OnPlateau()
+    if recipe.switch_when == "swats":
+        return SWATS(recipe.swats_tolerance)
+    return AtEpoch(recipe.switch_when)

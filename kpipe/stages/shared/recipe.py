@@ -1,0 +1,99 @@
+"""A recipe: how one network is built and trained.
+
+`FineTune` declares it, and `Ensemble` repeats it with other seeds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from kpipe.core.fields import Between
+from kpipe.core.stage import Stage, stage
+from kpipe.errors import nearest
+from kpipe.stages.shared.field_types import (
+    LearningRate,
+    NonNegativeInt,
+    OpenUnitInterval,
+    Optimizer,
+    PositiveInt,
+    Schedule,
+)
+
+__all__ = ["Recipe"]
+
+
+@stage
+class Recipe(Stage):
+    """The fields of `kpipe.stages.FineTune`, which describes them."""
+
+    backbone: str
+    alpha: Annotated[float, Between(0, 2, strict=True)] | None = None
+    weights: str | None = "imagenet"
+    head_epochs: NonNegativeInt | None = None
+    head_learning_rate: LearningRate | None = None
+    cached_views: NonNegativeInt = 4
+    retrain_last: NonNegativeInt | None = 30
+    unfreeze_phases: PositiveInt = 1
+    layer_decay: Annotated[float, Between(0.01, 1)] = 1.0
+    dropout: Annotated[float, Between(0, 0.95)] = 0.2
+    label_smoothing: Annotated[float, Between(0, 0.95)] = 0.0
+    optimizer: Optimizer = "adam"
+    learning_rate: LearningRate = 1e-3
+    schedule: Schedule = "cosine"
+    switch_to: Optimizer | None = None
+    switch_when: PositiveInt | Literal["plateau", "swats"] = "plateau"
+    switch_learning_rate: LearningRate | None = None
+    swats_tolerance: LearningRate = 1e-5
+    ema_momentum: OpenUnitInterval | None = None
+    patience: PositiveInt | None = None
+    epochs: PositiveInt = 20
+    low_res_size: Annotated[int, Between(16)] | None = None
+    full_res_epochs: PositiveInt = 2
+    batch_size: PositiveInt = 32
+
+    @property
+    def epochs_of_head(self) -> int:
+        """Epochs in which the head trains alone before other layers do."""
+        if self.head_epochs is not None:
+            return self.head_epochs
+        return 0 if self.weights is None or self.retrain_last == 0 else 10
+
+    def validation_errors(self) -> list[str]:
+        from kpipe.train.backbones.catalog import backbone_names
+
+        errors = super().validation_errors()
+        known = backbone_names()
+        if self.backbone not in known:
+            errors.append(f"backbone={self.backbone!r}: {nearest(str(self.backbone), known)}")
+        return errors or [*self._phase_conflicts(), *self._switch_conflicts()]
+
+    def _phase_conflicts(self) -> list[str]:
+        phases, errors = f"unfreeze_phases={self.unfreeze_phases}", []
+        if self.unfreeze_phases > self.epochs:
+            errors.append(f"{phases}: each phase needs one of epochs={self.epochs}")
+        if self.unfreeze_phases > 1 and self.retrain_last == 0:
+            errors.append(f"{phases}: retrain_last=0 unfreezes nothing")
+        return errors
+
+    def _switch_conflicts(self) -> list[str]:
+        if self.switch_to is None:
+            return []
+        errors = []
+        last_phase = self.epochs - self.epochs // self.unfreeze_phases * (self.unfreeze_phases - 1)
+        if isinstance(self.switch_when, int) and self.switch_when >= last_phase:
+            errors.append(
+                f"switch_when={self.switch_when}: the phase that switches has {last_phase} epochs, "
+                "counted from 0"
+            )
+        if self.switch_when == "swats":
+            if self.optimizer not in ("adam", "adamw") or self.switch_to != "sgd":
+                errors.append(
+                    'switch_when="swats" switches from "adam" or "adamw" to "sgd", not from '
+                    f"{self.optimizer!r} to {self.switch_to!r}"
+                )
+            if self.switch_learning_rate is not None:
+                errors.append(
+                    f"switch_learning_rate={self.switch_learning_rate}: "
+                    'switch_when="swats" chooses the learning rate itself'
+                )
+        return errors

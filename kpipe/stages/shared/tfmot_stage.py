@@ -1,0 +1,91 @@
+"""What the stages that train with TensorFlow Model Optimization share.
+
+data, the newest model -> training, resumed if interrupted -> a model with the same layers
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar
+
+from kpipe.core.stage import Context, Stage
+from kpipe.stages.shared.model_folder import load_model, read_metadata, reset_keras, save_model
+from kpipe.stages.shared.photo_dataset import PhotoDataset
+from kpipe.stages.shared.retraining import unfreeze_but_normalization
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["SIZE_NOT_SPEED", "TfmotStage"]
+
+SIZE_NOT_SPEED = "a smaller download, not a faster model"
+
+
+class TfmotStage(Stage):
+    """The base of these stages; each has the fields below and trains a copy of the model."""
+
+    needs: ClassVar = ("data", "model", "balance?", "augmentation?")
+    gives: ClassVar = ("model",)
+    publishes: ClassVar = ("model.keras",)
+    packages: ClassVar = ("keras", "tensorflow", "tensorflow-model-optimization", "tf_keras")
+
+    @property
+    @abstractmethod
+    def epochs(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def learning_rate(self) -> float: ...
+
+    @property
+    @abstractmethod
+    def batch_size(self) -> int: ...
+
+    def load(self, context: Context) -> tuple[keras.Model, PhotoDataset]:
+        """Load the newest model, ready for training, and the photos."""
+        reset_keras(context.seed)
+        photos = PhotoDataset.read(context, batch_size=self.batch_size)
+        model = load_model(context.newest("model"))
+        unfreeze_but_normalization(model)
+        return model, photos
+
+    def train(
+        self,
+        context: Context,
+        train: Callable[..., keras.Model],
+        model: keras.Model,
+        photos: PhotoDataset,
+        *,
+        schedule: str = "cosine",
+    ) -> keras.Model:
+        """Return a copy trained by a function of `kpipe.sparsity`."""
+        from kpipe.sparsity import TrainingSettings
+
+        def record(epoch: int, logs: dict[str, float]) -> None:
+            context.journal.record(
+                "epoch", what="TFMOT", epoch=epoch + 1, epochs=self.epochs, metrics=logs
+            )
+
+        return train(
+            model,
+            photos.training_dataset,
+            epochs=self.epochs,
+            steps_per_epoch=photos.steps_per_epoch,
+            settings=TrainingSettings(
+                learning_rate=self.learning_rate,
+                learning_rate_schedule=schedule,
+                class_weight=photos.fit_class_weight,
+                seed=context.seed,
+                on_epoch=record,
+            ),
+            folder=context.folder / "training",
+        )
+
+    def save(self, model: keras.Model, context: Context, title: str, note: str = "") -> None:
+        """Save the trained model; `title` is added to that of the newest model."""
+        if note:
+            context.journal.record("note", text=note)
+        metadata = read_metadata(context.newest("model"))
+        metadata["title"] += f", {title}"
+        save_model(model, context.folder, **metadata)
