@@ -1,4 +1,4 @@
-"""Clothes in ten classes, or any other folder of photos sorted into folders by class.
+"""Classify clothes in ten classes, or any folder of photos with one subfolder for each class.
 
 kpipe run pipelines/clothing.py --set Data.source=FOLDER
 """

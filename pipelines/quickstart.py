@@ -1,4 +1,4 @@
-"""Defective solar cells, found in electroluminescence photos: all seven practices in one run.
+"""Find defective solar cells in electroluminescence photos: all seven practices in one run.
 
     pip install -e ".[quickstart]" && kpipe run pipelines/quickstart.py
 
@@ -10,10 +10,9 @@ Measured with seed 7 on 343 test photos by LiteRT, 1 thread of a 2-core x86-64 m
     EfficientNetLite0, pruned     86.3%      85.0%     62.7       1.60    6.33   1.38
     the same in int8              85.1%      84.4%     62.7       1.60    1.91   0.94
 
-Look-alikes among the cells (neighbors cut from one block of silicon) share a split.
+Near duplicates (neighboring cells cut from one block of silicon) stay in one split.
 
-Published CNN result on these photos: 88.42 %
-(Deitsch et al. 2019, Solar Energy 185).
+Published CNN result on these photos: 88.42 % (Deitsch et al. 2019, Solar Energy 185).
 """
 
 import importlib.util
@@ -35,7 +34,7 @@ pipeline = Pipeline(
         Data(
             Path(package.origin).parent / "data" / "labels.csv",
             image_size=128,
-            # 2,624 photos with a defect probability; the undecided ones, .33 and .67, are left out.
+            # 2,624 photos with a defect probability; the undecided ones, .33 and .67, are excluded.
             image="photo",
             label="defect",
             classes={"0.0": "sound", "1.0": "defective"},
@@ -56,7 +55,7 @@ pipeline = Pipeline(
         ),
         Ensemble(members=2, combine="average"),
         FilterPrune(macs=0.5),
-        # What is left of the network is harder to quantize: int8 loses 8 of 343 photos.
+        # A pruned network is harder to quantize: int8 loses 8 of 343 photos.
         Export(
             quantize="int8",
             tolerance=0.03,

@@ -1,7 +1,7 @@
-"""Killed anywhere, nothing lost: a run killed again and again ends as one that never was.
+"""A run that is killed again and again ends with the same files as an uninterrupted one.
 
-Each process takes up in the middle of a stage what another left there, so that what a stage makes
-depends neither on the process it began in nor on what that had made before.
+Each process resumes a stage that another one left half done, so the result of a stage depends
+neither on the process that started it nor on what that process did before.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PROJECT = Path(__file__).parents[1]
 PUBLISHED = ("model.tflite", "model.keras", "labels.txt")
 TIMES = {"median_ms", "p5_ms", "p95_ms", "ratio", "initialization_ms", "peak_memory"}
 
-# In the order of the run, so that each is met: between epochs, within them, at writes and renames.
+# In the order of the run, so that all are reached: between and within epochs, at writes, renames.
 MOMENTS = [
     ("write:images.npy", 1),
     ("rename:.partial", 1),
@@ -46,7 +46,7 @@ MOMENTS = [
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    """metrics.json without what a clock measured."""
+    """Return metrics.json without measured times."""
     metrics = json.loads((folder / "metrics.json").read_text())
     metrics["models"] = [
         {name: value for name, value in row.items() if name not in TIMES}
@@ -56,7 +56,7 @@ def facts(folder: Path) -> dict[str, Any]:
 
 
 def same(one: Path, other: Path) -> None:
-    """The two run folders published the same."""
+    """Assert that two run folders publish the same files."""
     names = sorted(path.name for path in one.glob("*.tflite"))
     assert names == sorted(path.name for path in other.glob("*.tflite"))
     for name in {*names, *PUBLISHED}:
@@ -83,7 +83,7 @@ def test_killed_at_every_kind_of_moment_it_ends_the_same(walk, tmp_path: Path) -
             done.stdout[-2000:],
             done.stderr[-2000:],
         )
-        # Nothing is published by halves.
+        # An interrupted run publishes nothing.
         assert not list(tmp_path.glob("[!.]*/*/metrics.json"))
     done = subprocess.run(
         command("-c", "from kpipe.cli import main; main()", "run", walk.file, "--root", tmp_path),

@@ -1,4 +1,4 @@
-"""The smallest pipeline with every stage, on photos that are drawn here."""
+"""A tiny pipeline of eight stages, and the drawn photos that it runs on."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ pipeline = Pipeline(
 
 
 def draw(folder: Path, counts: dict[str, int] | None = None) -> Path:
-    """Noisy photos of one color a class, `folder/class/number.png`, each another."""
+    """Draw noisy photos of one color for each class, as `folder/class/number.png`."""
     generator = np.random.default_rng(0)
-    for name, (usual, color) in COUNTS.items():
-        for number in range((counts or {}).get(name, usual)):
+    for name, (count, color) in COUNTS.items():
+        for number in range((counts or {}).get(name, count)):
             path = folder / name / f"{number:02}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             pixels = generator.normal(0, 30, (40, 48, 3)) + color
@@ -47,6 +47,6 @@ def draw(folder: Path, counts: dict[str, int] | None = None) -> Path:
 
 
 def declare(path: Path, source: Path) -> Path:
-    """Write the pipeline file over a folder of photos."""
+    """Write a pipeline file for a folder of photos."""
     path.write_text(DECLARATION.format(source=str(source)))
     return path

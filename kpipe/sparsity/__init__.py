@@ -1,9 +1,9 @@
-"""TensorFlow Model Optimization for Keras 3 models, which it refuses itself.
+"""TensorFlow Model Optimization (TFMOT) for Keras 3 models, which it does not support itself.
 
     Keras 3 model -> tf_keras twin -> TFMOT masks weights -> Keras 3 model with zeros
 
-Zeros make a download smaller after compression, and nothing faster. `kpipe.prune` removes
-filters for speed.
+Zeros make a compressed download smaller, not the model faster: for speed, `kpipe.prune` removes
+filters.
 """
 
 import lazy_loader

@@ -2,11 +2,11 @@ from .bridge.mapping import layer_mapping as layer_mapping
 from .bridge.twins import to_keras as to_keras
 from .bridge.twins import to_tf_keras as to_tf_keras
 from .keep_zeros import KeepZeros as KeepZeros
+from .kernel_statistics import count_unique_weights as count_unique_weights
+from .kernel_statistics import measure_sparsity as measure_sparsity
 from .tfmot.clustering import cluster_weights as cluster_weights
-from .tfmot.clustering import count_unique_weights as count_unique_weights
-from .tfmot.magnitude import ConstantSparsity as ConstantSparsity
-from .tfmot.magnitude import PolynomialSparsity as PolynomialSparsity
-from .tfmot.magnitude import measure_sparsity as measure_sparsity
 from .tfmot.magnitude import prune_magnitude as prune_magnitude
 from .tfmot.quantization import train_quantized as train_quantized
-from .tfmot.settings import TrainingSettings as TrainingSettings
+from .tfmot.sparsity_schedules import ConstantSparsity as ConstantSparsity
+from .tfmot.sparsity_schedules import PolynomialSparsity as PolynomialSparsity
+from .tfmot.training_settings import TrainingSettings as TrainingSettings

@@ -1,4 +1,4 @@
-"""Training that leaves zeros zero."""
+"""Further training of a magnitude-pruned model that keeps its zeros."""
 
 from __future__ import annotations
 
@@ -12,17 +12,27 @@ __all__ = ["KeepZeros"]
 
 
 class KeepZeros(keras.callbacks.Callback):
-    """Keeps the zeros of a magnitude-pruned model through a Keras 3 `fit`.
+    """Keep the zeros of a magnitude-pruned model during a Keras 3 `fit`.
 
-    The optimizer would move them at once. Each kernel that holds zeros when the fit begins gets a
-    constraint, after its own, that sets them back with every update, inside the compiled step; it
-    is gone when the fit ends, and with the next fit where it was interrupted.
-
-    >>> model.fit(data, callbacks=[KeepZeros()])  # doctest: +SKIP
+    Without it, the optimizer moves them at once. Each kernel with zeros at the start gets a
+    constraint that restores them after every update, inside the compiled step and after the
+    kernel's previous constraint. It is removed when the fit ends; after an interrupted fit, by
+    the next one.
 
     Args:
-        model: whose zeros are kept, where it is a part of what is fitted, such as the student of a
-            `kpipe.train.Distiller`; None for all that is fitted.
+        model: whose zeros to keep, if it is part of the fitted model, such as the student of a
+            `kpipe.train.Distiller`; None for the fitted model.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from kpipe.sparsity import KeepZeros, measure_sparsity
+        >>> dense = keras.layers.Dense(2, kernel_initializer="identity", name="top")
+        >>> model = keras.Sequential([keras.Input((2,)), dense])
+        >>> model.compile("sgd", "mse")
+        >>> x, y = np.ones((8, 2)), np.zeros((8, 2))
+        >>> history = model.fit(x, y, callbacks=[KeepZeros()], verbose=0)
+        >>> measure_sparsity(model)
+        {'top': 0.5}
     """
 
     def __init__(self, model: keras.Model | None = None) -> None:
@@ -31,28 +41,29 @@ class KeepZeros(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self._masked = []
-        kept = self.model if self._part is None else self._part
-        for variable in kept.trainable_variables:
-            own = variable.constraint
-            if isinstance(own, _Masked):  # left by a fit that was interrupted
-                own = variable.constraint = own.own
+        model = self.model if self._part is None else self._part
+        for variable in model.trainable_variables:
+            if isinstance(variable.constraint, _Mask):  # left by an interrupted fit
+                variable.constraint = variable.constraint.previous
             mask = ops.cast(ops.not_equal(variable.value, 0), variable.dtype)
             if "kernel" in variable.name and not bool(ops.all(mask)):
-                variable.constraint = _Masked(mask, own)
+                variable.constraint = _Mask(mask, variable.constraint)
                 self._masked.append(variable)
-        self.model.make_train_function(force=True)  # a step traced before knows nothing of them
+        self.model.make_train_function(force=True)  # traces the constraints
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         for variable in self._masked:
-            # Averages of the weights, written over them at the end, know of no constraint.
+            # A moving average of the weights, written at the end, bypasses the constraint.
             variable.assign(variable.constraint.mask * variable.value)
-            variable.constraint = variable.constraint.own
+            variable.constraint = variable.constraint.previous
         self.model.make_train_function(force=True)
 
 
-class _Masked:
-    def __init__(self, mask: Any, own: Callable[[Any], Any] | None) -> None:
-        self.mask, self.own = mask, own
+class _Mask:
+    """Sets masked weights to zero, after the previous constraint of the variable."""
+
+    def __init__(self, mask: Any, previous: Callable[[Any], Any] | None) -> None:
+        self.mask, self.previous = mask, previous
 
     def __call__(self, value: Any) -> Any:
-        return self.mask * (value if self.own is None else self.own(value))
+        return self.mask * (value if self.previous is None else self.previous(value))

@@ -1,13 +1,14 @@
-"""The declarative face: what a pipeline file is written with.
+"""The stages that a pipeline file declares.
 
-Data -> "data"                             photos, labels, splits, decoded once
+Data -> "data"                             photos, labels and splits, decoded once
 Balance -> "balance"                       class weights, or which photos an epoch shows
-Augment -> "augmentation"                  what is drawn for each photo in each epoch
+Augment -> "augmentation"                  random changes of each photo in each epoch
 FineTune -> "model"                        a pretrained network, its last layers retrained
-Ensemble -> "ensemble"                     several of them, combined in one graph
-FilterPrune -> "model"                     a smaller one
-MagnitudePrune, ClusterWeights, QuantizeAware -> "model"      one that compresses, or stands int8
-Export                                     the `.tflite` files, run and measured
+Ensemble -> "ensemble"                     several networks combined in one graph
+FilterPrune -> "model"                     a smaller and faster network
+MagnitudePrune, ClusterWeights -> "model"  a network that compresses better
+QuantizeAware -> "model"                   a network that loses less in int8
+Export                                     `.tflite` files, evaluated and benchmarked
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""Stages run one at a time, on the drawn photos and on toy models."""
+"""Single stages run on the drawn photos and on toy models."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Perform = Callable[..., tuple[Path, list[Event]]]
 
 
 def toy(seed: int, classes: int = 3) -> keras.Model:
-    """The smallest network that takes the drawn photos; its answers differ from photo to photo."""
+    """Return a tiny network for the drawn photos; its outputs differ from photo to photo."""
     pixels = keras.Input((32, 32, 3))
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(pixels)
     start = keras.initializers.GlorotUniform(seed)
@@ -52,7 +52,7 @@ def toy(seed: int, classes: int = 3) -> keras.Model:
 
 
 def toy_folder(folder: Path, seed: int, title: str = "toy") -> Path:
-    """A model folder with a toy in it."""
+    """Write a model folder with a toy network."""
     folder.mkdir(parents=True, exist_ok=True)
     reset_keras(seed)
     (folder / "history.json").write_text(f'[{{"title": "{title}"}}]')
@@ -62,7 +62,7 @@ def toy_folder(folder: Path, seed: int, title: str = "toy") -> Path:
 
 @pytest.fixture
 def perform(tmp_path: Path) -> Perform:
-    """`perform(stage, data=folder, ...)` -> its folder and the events it recorded."""
+    """Return a function: `perform(stage, data=folder, ...)` -> its folder and its events."""
 
     def run(
         stage: Stage,
@@ -88,9 +88,9 @@ def given(inputs: Mapping[str, Path | list[Path]]) -> dict[str, tuple[Path, ...]
 
 @pytest.fixture
 def taught(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[keras.Model], Any]], list[Any]]:
-    """`taught(of)` -> a list that gets (of(student), of(teacher), weights) of each Distiller.
+    """Return a function: `taught(of)` -> a list, one row for each Distiller that is created.
 
-    As it is made: the student is trained in place.
+    A row is (of(student), of(teacher), weights) before the training.
     """
 
     def record(of: Callable[[keras.Model], Any]) -> list[Any]:
@@ -110,7 +110,7 @@ def taught(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[keras.Model],
 
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What Data leaves of the drawn photos."""
+    """The result of Data for the drawn photos."""
     base = tmp_path_factory.mktemp("data")
     stage = Data(str(draw(base / "photos")), image_size=32, split=(0.6, 0.2, 0.2))
     (base / "made").mkdir()

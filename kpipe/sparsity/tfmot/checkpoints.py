@@ -1,9 +1,7 @@
-"""A folder in which a training survives being killed.
+"""The folder from which an interrupted training by TFMOT resumes.
 
-    training.json           what is being trained; another training is refused
-    checkpoint, ckpt-*      weights, masks, thresholds, optimizer, dropout generators
-
-Layers that draw have generators that are part of the checkpoint, so that it goes on where it was.
+training.json           identifies the training run; another run is refused
+checkpoint, ckpt-*      weights, masks, thresholds, optimizer, generators of Dropout layers
 """
 
 from __future__ import annotations
@@ -25,12 +23,13 @@ from tf_keras.src.engine.base_layer import BaseRandomLayer as Random
 from kpipe.errors import SparsityError
 from kpipe.sparsity.bridge.layers import is_raw, settings_of
 from kpipe.sparsity.bridge.mapping import leaves
+from kpipe.sparsity.tfmot.training_settings import TrainingJob
 
-__all__ = ["Random", "Saver", "claim", "description"]
+__all__ = ["Random", "Saver", "claim", "training_identity"]
 
 
 class Saver:
-    """The checkpoints of one training; nothing without a folder."""
+    """Saves and restores the checkpoints of a training run; does nothing without a folder."""
 
     def __init__(self, model: tf_keras.Model, folder: str | os.PathLike[str] | None) -> None:
         generators = [
@@ -49,55 +48,54 @@ class Saver:
         )
 
     def restore(self) -> int:
-        """Go back to the last epoch saved, if any, and return the steps done."""
+        """Restore the last saved epoch, if any, and return the number of steps done."""
         if self._manager is not None and self._manager.latest_checkpoint:
             status = self._checkpoint.restore(self._manager.latest_checkpoint)
             status.assert_existing_objects_matched()
         return int(self.optimizer.iterations)
 
     def save(self) -> None:
-        """Keep the state after an epoch, and the one before it."""
+        """Save the state after an epoch; the two latest are kept."""
         if self._manager is not None:
-            # Written aside; the file "checkpoint", renamed last, points to what is whole.
+            # Atomic: the file "checkpoint", which is renamed last, points to a complete state.
             self._manager.save(checkpoint_number=int(self.optimizer.iterations))
 
 
-def description(
-    model: keras.Model, what: Mapping[str, Any], epochs: int, steps: int, settings: Any
+def training_identity(
+    model: keras.Model, method: Mapping[str, Any], job: TrainingJob
 ) -> dict[str, Any]:
-    """What makes one training differ from another, down to the layers and weights it starts from.
+    """Return what distinguishes a training run from others, as plain values.
 
     Args:
-        model: the Keras 3 model to be trained.
-        what: is done to it, plain values.
-        epochs: how many.
-        steps: batches in each epoch.
-        settings: a dataclass; its fields that are not compared do not count.
+        model: the Keras 3 model to be trained; its layers and weights count.
+        method: the arguments of the pruning, clustering or quantization.
+        job: its length and its settings, fields with `compare=False` excepted.
     """
+    settings = job.settings
     weights = hashlib.sha256()
     for _, layer in leaves(model):
         kind = type(layer).__name__
         config = {} if is_raw(layer) else settings_of(layer)
-        said = json.dumps([kind, config, layer.trainable], default=repr, sort_keys=True)
-        weights.update(said.encode())
+        text = json.dumps([kind, config, layer.trainable], default=repr, sort_keys=True)
+        weights.update(text.encode())
     for weight in model.weights:
         weights.update(f"{tuple(weight.shape)}".encode())
         weights.update(np.ascontiguousarray(weight.numpy()).tobytes())
-    told = {item.name: getattr(settings, item.name) for item in fields(settings) if item.compare}
+    options = {item.name: getattr(settings, item.name) for item in fields(settings) if item.compare}
     if settings.class_weight is not None:
-        told["class_weight"] = {str(k): float(v) for k, v in settings.class_weight.items()}
-    assert not told.keys() & what.keys()
+        options["class_weight"] = {str(k): float(v) for k, v in settings.class_weight.items()}
+    assert not options.keys() & method.keys()
     return {
-        **what,
-        "epochs": epochs,
-        "steps_per_epoch": steps,
-        **told,
+        **method,
+        "epochs": job.epochs,
+        "steps_per_epoch": job.steps_per_epoch,
+        **options,
         "weights": weights.hexdigest(),
     }
 
 
 def claim(folder: Path, description: dict[str, Any]) -> None:
-    """Mark a folder as belonging to this training; refuse one that belongs to another."""
+    """Mark a folder as that of this training run; refuse a folder of another run."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "training.json"
     if not path.exists():

@@ -1,34 +1,32 @@
-"""Weight clustering by TFMOT: a kernel whose weights take a few values only.
+"""Weight clustering by TFMOT: each kernel takes a few distinct values.
 
-    w -> the nearest of k centroids, which are trained      (Han, Mao and Dally 2016,
-                                                             arXiv:1510.00149, section 3)
+    w -> the nearest of k centroids, which are trained
 
-Few values compress well, and nothing gets faster.
+Few values compress well; they make nothing faster.
 """
 
 from __future__ import annotations
 
-import operator
 import os
 from typing import Any
 
 import keras
-import numpy as np
 
-from kpipe.errors import SparsityError, nearest
-from kpipe.sparsity.bridge.mapping import leaves
+from kpipe.errors import SparsityError
 from kpipe.sparsity.bridge.twins import to_keras, to_tf_keras
+from kpipe.sparsity.kernel_statistics import count_unique_weights
+from kpipe.sparsity.tfmot.batches import Batches
 from kpipe.sparsity.tfmot.loading import cluster_preserving_zeros, tfmot
-from kpipe.sparsity.tfmot.settings import TrainingSettings, check_training, refuse_wrong
-from kpipe.sparsity.tfmot.training import (
-    KERNELS,
-    Batches,
-    ZerosStay,
-    train,
-    wrapped,
+from kpipe.sparsity.tfmot.training import RestoreZeros, train
+from kpipe.sparsity.tfmot.training_settings import (
+    TrainingJob,
+    TrainingSettings,
+    refuse_invalid,
+    refuse_unknown,
 )
+from kpipe.sparsity.tfmot.wrapping import KERNELS, wrap_layers
 
-__all__ = ["cluster_weights", "count_unique_weights"]
+__all__ = ["cluster_weights"]
 
 _STARTS = {
     "density": tfmot.clustering.keras.CentroidInitialization.DENSITY_BASED,
@@ -52,41 +50,53 @@ def cluster_weights(
 ) -> keras.Model:
     """Train a classifier while the weights of each kernel share `clusters` values.
 
-    Trainable Conv2D and Dense kernels with more weights than that are clustered, each on its own.
-    Zeros of a magnitude-pruned kernel stay zero, as one of the values, if there are 3 or more;
-    a kernel with fewer weights than values above zero, or below, is trained and not clustered.
+    Each trainable Conv2D and Dense kernel with more weights than that is clustered separately.
+    With 3 clusters or more, zeros of a magnitude-pruned kernel stay zero, as one of the values. A
+    kernel with fewer positive or negative weights than clusters is trained but not clustered.
 
     Args:
-        model: a trained functional or Sequential Keras 3 classifier ending in softmax. It is not
-            changed.
+        model: a trained functional or Sequential Keras 3 classifier with a softmax output; it is
+            not changed.
         data: see `prune_magnitude`.
-        clusters: how many values, 2 or more.
-        epochs: how many.
-        steps_per_epoch: batches in each.
-        start: where the values are before training: "kmeans++", "linear" (evenly between the
-            smallest and the largest weight), "density" (evenly among the weights) or "random".
-        settings: how to train. The rate should be small: one value moves many weights.
-        folder: keeps a checkpoint after each epoch, and continues from the last one there.
+        clusters: number of distinct values, 2 or more.
+        epochs: number of epochs.
+        steps_per_epoch: batches in each epoch.
+        start: initial values: "kmeans++", "linear" (evenly spaced between the smallest and the
+            largest weight), "density" (evenly spaced among the weights) or "random".
+        settings: how to train; the learning rate should be small, as one value moves many weights.
+        folder: for a checkpoint after each epoch, from which an interrupted training resumes.
 
     Returns:
-        A Keras 3 model with the same layers and names; see `count_unique_weights`.
+        A Keras 3 model with the same layers and names.
 
     Raises:
-        SparsityError: numbers out of range, nothing to cluster, layers that tf_keras does not
-            have, a loss that is not finite, data that ends too soon, or a folder of another
-            training.
-    """
-    refuse_wrong({"clusters": (clusters, lambda n: operator.index(n) >= 2)}, "2 clusters or more")
-    check_training(epochs, steps_per_epoch, settings)
-    if not isinstance(start, str) or start not in _STARTS:
-        raise SparsityError(f"unknown start {start!r}", fix=nearest(str(start), _STARTS))
+        SparsityError: for values out of range, nothing to cluster, layers that tf_keras does not
+            have, a loss that is not finite, data that ends too early, or a folder of another
+            training run.
 
-    def clustered(layer: Any) -> Any | None:
+    Source:
+        Han, Mao and Dally 2016, "Deep Compression", section 3, arXiv:1510.00149.
+
+    Example:
+        >>> import keras, numpy as np, tensorflow as tf
+        >>> from kpipe.sparsity import cluster_weights, count_unique_weights
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(),
+        ...     keras.layers.Dense(2, activation="softmax", name="top")])
+        >>> data = tf.data.Dataset.from_tensors((np.zeros((4, 8, 8, 3), "float32"), [0, 1, 0, 1]))
+        >>> clustered = cluster_weights(model, data, clusters=4, epochs=1, steps_per_epoch=1)
+        >>> count_unique_weights(clustered)
+        {'top': 4}
+    """
+    refuse_invalid({f"clusters={clusters!r}": clusters >= 2}, expected="2 clusters or more")
+    refuse_unknown("start", start, _STARTS)
+    job = TrainingJob(epochs, steps_per_epoch, settings, folder)
+
+    def clusterable(layer: Any) -> Any | None:
         if type(layer) not in KERNELS or not layer.trainable:
             return None
         kernel = layer.kernel.numpy()
         sparse = clusters > 2 and bool((kernel == 0).any())
-        # With zeros apart, TFMOT clusters what is above and what is below them on their own.
+        # To keep zeros, TFMOT clusters positive and negative weights separately.
         if kernel.size <= clusters or (
             sparse and min((kernel > 0).sum(), (kernel < 0).sum()) < clusters
         ):
@@ -98,8 +108,8 @@ def cluster_weights(
             preserve_sparsity=sparse,
         )
 
-    keras.utils.set_random_seed(settings.seed)  # k-means++ draws
-    twin, paths = wrapped(to_tf_keras(model), clustered, settings.seed)
+    keras.utils.set_random_seed(settings.seed)  # of k-means++
+    twin, paths = wrap_layers(to_tf_keras(model), clusterable, settings.seed)
     if not paths:
         raise SparsityError(
             f"nothing to cluster in {model.name!r}",
@@ -109,32 +119,13 @@ def cluster_weights(
     train(
         twin,
         data,
-        epochs=epochs,
-        steps_per_epoch=steps_per_epoch,
-        settings=settings,
-        folder=folder,
+        job,
         source=model,
-        what={"clusters": clusters, "start": start},
-        callbacks=[ZerosStay(twin)],
+        method={"clusters": clusters, "start": start},
+        callbacks=[RestoreZeros(twin)],
     )
     result = to_keras(tfmot.clustering.keras.strip_clustering(twin), template=model)
-    many = {path: count for path, count in count_unique_weights(result).items() if path in paths}
-    if worst := {path: count for path, count in many.items() if count > clusters}:
-        raise SparsityError(f"kernels with more than {clusters} values: {worst}")
+    counts = {path: n for path, n in count_unique_weights(result).items() if path in paths}
+    if excess := {path: count for path, count in counts.items() if count > clusters}:
+        raise SparsityError(f"kernels with more than {clusters} values: {excess}")
     return result
-
-
-def count_unique_weights(model: keras.Model) -> dict[str, int]:
-    """How many different values each layer's kernel has.
-
-    Args:
-        model: a Keras 3 model.
-
-    Returns:
-        {path of the layer: count}, nested models included.
-    """
-    return {
-        path: len(np.unique(layer.kernel.numpy()))
-        for path, layer in leaves(model)
-        if hasattr(layer, "kernel")
-    }

@@ -1,7 +1,7 @@
-"""TFMOT, imported without what it leaves behind.
+"""TFMOT, imported without its side effect.
 
-It sets TF_USE_LEGACY_KERAS for the whole process, which turns a `tf.keras` that nobody has used
-yet, KerasCV and every child process to tf_keras.
+It sets TF_USE_LEGACY_KERAS for the whole process, which would switch an unused `tf.keras`, KerasCV
+and every child process to tf_keras.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ __all__ = ["cluster_preserving_zeros", "int8_registry", "quant_ops", "tfmot"]
 
 
 @contextmanager
-def _untouched_environment() -> Iterator[None]:
-    _ = tf.keras.layers  # decided now, before the variable is set
+def _environment_restored() -> Iterator[None]:
+    _ = tf.keras.layers  # loads Keras 3, before the variable is set
     before = os.environ.get("TF_USE_LEGACY_KERAS")
     try:
         with warnings.catch_warnings():
-            # It compares versions by distutils, which warns of itself.
+            # It compares versions with distutils, which is deprecated.
             warnings.filterwarnings("ignore", message="distutils Version classes are deprecated")
             yield
     finally:
@@ -32,7 +32,7 @@ def _untouched_environment() -> Iterator[None]:
             os.environ["TF_USE_LEGACY_KERAS"] = before
 
 
-with _untouched_environment():
+with _environment_restored():
     import tensorflow_model_optimization as tfmot
     from tensorflow_model_optimization.python.core.clustering.keras.experimental.cluster import (
         cluster_weights as cluster_preserving_zeros,

@@ -1,11 +1,11 @@
-"""Quantization-aware training by TFMOT: the network learns weights that survive int8.
+"""Quantization-aware training by TFMOT: the network learns weights that lose little in int8.
 
-    forward   weights and activations rounded to 8 bits and back, ranges as they are met
-    backward  as if nothing had been rounded                     (Jacob et al. 2018,
+    forward   weights and activations rounded to 8 bits and back, within their measured ranges
+    backward  as without rounding                                (Jacob et al. 2018,
                                                                   arXiv:1712.05877, section 3)
 
-What comes back is an ordinary model with such weights, which is quantized like any other: the
-ranges of its activations are measured when it is converted, as for one trained without.
+The result is an ordinary model, to be quantized like any other: conversion measures the ranges of
+its activations.
 """
 
 from __future__ import annotations
@@ -24,15 +24,11 @@ from kpipe.errors import SparsityError
 from kpipe.sparsity.bridge.mapping import CONTAINERS, leaves
 from kpipe.sparsity.bridge.operation import KerasOperation
 from kpipe.sparsity.bridge.twins import to_keras, to_tf_keras
+from kpipe.sparsity.tfmot.batches import Batches
 from kpipe.sparsity.tfmot.loading import int8_registry, quant_ops, tfmot
-from kpipe.sparsity.tfmot.settings import TrainingSettings, check_training
-from kpipe.sparsity.tfmot.training import (
-    Batches,
-    ZerosStay,
-    refuse_activity_regularizers,
-    train,
-    wrapped,
-)
+from kpipe.sparsity.tfmot.training import RestoreZeros, train
+from kpipe.sparsity.tfmot.training_settings import TrainingJob, TrainingSettings
+from kpipe.sparsity.tfmot.wrapping import refuse_activity_regularizers, wrap_layers
 
 __all__ = ["train_quantized"]
 
@@ -50,66 +46,78 @@ def train_quantized(
     settings: TrainingSettings = _DEFAULTS,
     folder: str | os.PathLike[str] | None = None,
 ) -> keras.Model:
-    """Train a classifier that feels what int8 will do to it.
+    """Train a classifier with emulated int8 rounding.
 
-    The rounding is emulated in the layers that TFMOT knows how to quantize: convolutions, depthwise
-    ones, Dense, the normalizations that follow them, common activations, pooling, Add and
-    Concatenate. The others compute as before. Zeros of magnitude-pruned kernels stay zero.
+    TFMOT emulates the rounding in convolutions, depthwise convolutions, Dense layers, the
+    normalizations after them, common activations, pooling, Add and Concatenate. Other layers
+    compute in float32. Zeros of magnitude-pruned kernels stay zero.
 
     Args:
-        model: a trained functional or Sequential Keras 3 classifier ending in softmax, without
-            models inside. It is not changed.
+        model: a trained functional or Sequential Keras 3 classifier with a softmax output and
+            without nested models; it is not changed.
         data: see `prune_magnitude`.
-        epochs: how many.
-        steps_per_epoch: batches in each.
-        settings: how to train; a small rate, since little has to move.
-        folder: keeps a checkpoint after each epoch, and continues from the last one there.
+        epochs: number of epochs.
+        steps_per_epoch: batches in each epoch.
+        settings: how to train; the learning rate should be small, as the weights move little.
+        folder: for a checkpoint after each epoch, from which an interrupted training resumes.
 
     Returns:
-        A Keras 3 model with the same layers and names: `kpipe.lite.convert(model, "int8", ...)`.
+        A Keras 3 model with the same layers and names, for `kpipe.lite.convert` to int8.
 
     Raises:
-        SparsityError: numbers out of range, models inside, nothing to quantize, layers that
-            tf_keras does not have, a loss that is not finite, data that ends too soon, or a folder
-            of another training.
+        SparsityError: for values out of range, nested models, nothing to quantize, layers that
+            tf_keras does not have, a loss that is not finite, data that ends too early, or a
+            folder of another training run.
+
+    Source:
+        Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
+        Integer-Arithmetic-Only Inference", section 3, arXiv:1712.05877.
+
+    Example:
+        >>> import keras, numpy as np, tensorflow as tf
+        >>> from kpipe.sparsity import train_quantized
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(),
+        ...     keras.layers.Dense(2, activation="softmax", name="top")])
+        >>> data = tf.data.Dataset.from_tensors((np.zeros((4, 8, 8, 3), "float32"), [0, 1, 0, 1]))
+        >>> trained = train_quantized(model, data, epochs=1, steps_per_epoch=1)
+        >>> [layer.name for layer in trained.layers] == [layer.name for layer in model.layers]
+        True
     """
-    check_training(epochs, steps_per_epoch, settings)
-    _refuse_models_inside(model)
+    job = TrainingJob(epochs, steps_per_epoch, settings, folder)
+    _refuse_nested_models(model)
     plain = to_tf_keras(model)
     refuse_activity_regularizers(plain.layers)
-    known = {layer.name for layer in plain.layers if _is_known(layer)}
-    if not known:
+    supported = {layer.name for layer in plain.layers if _is_supported(layer)}
+    if not supported:
         raise SparsityError(
-            f"nothing in {model.name!r} that TFMOT quantizes",
-            expected="a convolution or a Dense layer used once",
+            f"TFMOT can quantize nothing in {model.name!r}",
+            expected="a convolution or a Dense layer that is used once",
         )
     annotate = tfmot.quantization.keras.quantize_annotate_layer
-    restorable, _ = wrapped(plain, lambda layer: None, settings.seed)
+    restorable, _ = wrap_layers(plain, lambda layer: None, settings.seed)
     annotated = tf_keras.models.clone_model(
-        restorable, clone_function=lambda layer: annotate(layer) if layer.name in known else layer
+        restorable,
+        clone_function=lambda layer: annotate(layer) if layer.name in supported else layer,
     )
     with tfmot.quantization.keras.quantize_scope({"KerasOperation": KerasOperation}):
         twin = tfmot.quantization.keras.quantize_apply(annotated)
     train(
         twin,
         data,
-        epochs=epochs,
-        steps_per_epoch=steps_per_epoch,
-        settings=settings,
-        folder=folder,
+        job,
         source=model,
-        what={"bits": 8},
-        callbacks=[ZerosStay(twin)],
+        method={"bits": 8},
+        callbacks=[RestoreZeros(twin)],
         prepare=partial(_measure_ranges, twin),
     )
-    return to_keras(_unwrapped(twin, to_tf_keras(model)), template=model)
+    return to_keras(_unwrap(twin, to_tf_keras(model)), template=model)
 
 
 def _measure_ranges(twin: tf_keras.Model, batches: tf.data.Dataset) -> None:
-    """Set the ranges of activations to the means of what some batches give.
+    """Set the ranges of activations to the mean ranges of a few batches.
 
-    TFMOT begins with -6 to 6 and moves them by a thousandth a step, so that a short training would
-    see nothing but clipped activations, and learn statistics of those.
+    TFMOT starts at -6 to 6 and moves by 0.1 % a step: a short training would see nothing but
+    clipped activations.
     """
     normalizations = [
         layer
@@ -117,32 +125,32 @@ def _measure_ranges(twin: tf_keras.Model, batches: tf.data.Dataset) -> None:
         if isinstance(layer, tf_keras.layers.BatchNormalization) and layer.trainable
     ]
     for layer in normalizations:
-        layer.trainable = False  # their statistics stay as they are
-    with _ranges_moved() as move:
+        layer.trainable = False  # keeps their moving means and variances
+    with _range_momentum() as set_momentum:
         for number, (images, *_) in enumerate(batches.take(_RANGE_BATCHES)):
-            move(number / (number + 1))
+            set_momentum(number / (number + 1))
             twin(images, training=True)
     for layer in normalizations:
         layer.trainable = True
 
 
 @contextmanager
-def _ranges_moved() -> Iterator[Callable[[float], None]]:
-    """Gives a function that sets how much of the old range each call keeps."""
-    kept, given = [0.999], quant_ops.MovingAvgQuantize
+def _range_momentum() -> Iterator[Callable[[float], None]]:
+    """Yield a function that sets the momentum of the moving ranges."""
+    momentum, original = [0.999], quant_ops.MovingAvgQuantize
 
-    def moved(*args: Any, **settings: Any) -> Any:
-        return given(*args, **{**settings, "ema_decay": kept[0]})
+    def with_momentum(*args: Any, **options: Any) -> Any:
+        return original(*args, **{**options, "ema_decay": momentum[0]})
 
-    quant_ops.MovingAvgQuantize = moved
+    quant_ops.MovingAvgQuantize = with_momentum
     try:
-        yield lambda share: kept.__setitem__(0, share)
+        yield lambda value: momentum.__setitem__(0, value)
     finally:
-        quant_ops.MovingAvgQuantize = given
+        quant_ops.MovingAvgQuantize = original
 
 
-def _is_known(layer: Any) -> bool:
-    """Whether TFMOT can emulate the layer where it stands."""
+def _is_supported(layer: Any) -> bool:
+    """Return whether TFMOT can emulate the layer at its place in the graph."""
     if len(layer.inbound_nodes) != 1 or isinstance(layer, tf_keras.layers.InputLayer):
         return False
     if isinstance(layer, tf_keras.layers.BatchNormalization):
@@ -151,13 +159,13 @@ def _is_known(layer: Any) -> bool:
         return False
     try:
         _REGISTRY.get_quantize_config(layer).get_output_quantizers(layer)
-    except ValueError:  # an activation that it has not looked at
+    except ValueError:  # an unsupported activation
         return False
     return True
 
 
 def _is_folded(normalization: Any) -> bool:
-    """Whether the converter merges it into the convolution before it, as TFMOT then supposes."""
+    """Return whether the converter folds it into the convolution before it, as TFMOT assumes."""
     before = normalization.inbound_nodes[0].inbound_layers
     kinds = (tf_keras.layers.Conv2D, tf_keras.layers.DepthwiseConv2D, tf_keras.layers.Dense)
     return (
@@ -167,33 +175,33 @@ def _is_folded(normalization: Any) -> bool:
     )
 
 
-def _unwrapped(twin: Any, plain: tf_keras.Model) -> tf_keras.Model:
-    """`plain` with the weights of `twin`; TFMOT has nothing that strips its wrappers."""
-    found: dict[str, Any] = {}
+def _unwrap(twin: Any, plain: tf_keras.Model) -> tf_keras.Model:
+    """Copy the weights of `twin` to `plain`, since TFMOT cannot strip these wrappers."""
+    weights: dict[str, Any] = {}
     for layer in twin.layers:
         inner = getattr(layer, "layer", None)
         if inner is None:
-            found[layer.name] = layer.get_weights()
-        else:  # the wrapper has taken the kernel out of its layer
-            held = {_last(weight): weight for weight in [*inner.weights, *layer.trainable_weights]}
-            found[inner.name] = held
+            weights[layer.name] = layer.get_weights()
+        else:  # the wrapper holds the kernel of its layer
+            both = [*inner.weights, *layer.trainable_weights]
+            weights[inner.name] = {_last_name(weight): weight for weight in both}
     for name, layer in leaves(plain):
-        values = found[name]
+        values = weights[name]
         if isinstance(values, dict):
-            values = [values[_last(weight)].numpy() for weight in layer.weights]
+            values = [values[_last_name(weight)].numpy() for weight in layer.weights]
         layer.set_weights(values)
     return plain
 
 
-def _last(weight: Any) -> str:
+def _last_name(weight: Any) -> str:
     return weight.name.rpartition("/")[-1]
 
 
-def _refuse_models_inside(model: Any) -> None:
-    inside = [layer.name for layer in getattr(model, "layers", []) if isinstance(layer, CONTAINERS)]
-    if inside:
+def _refuse_nested_models(model: Any) -> None:
+    nested = [layer.name for layer in getattr(model, "layers", []) if isinstance(layer, CONTAINERS)]
+    if nested:
         raise SparsityError(
-            f"{model.name!r} holds other models: {', '.join(inside)}",
-            expected="a model of layers, since TFMOT quantizes no models inside",
-            fix="open it with kpipe.prune: remove_filters(model, plan(model, {}))",
+            f"{model.name!r} contains nested models: {', '.join(nested)}",
+            expected="a model of layers, since TFMOT quantizes no nested models",
+            fix="flatten it with kpipe.prune: remove_filters(model, plan(model, {}))",
         )

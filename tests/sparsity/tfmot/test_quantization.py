@@ -12,8 +12,7 @@ from kpipe.lite.export.conversion import calibrated
 from kpipe.lite.int8.quantizing import quantized
 from kpipe.sparsity import TrainingSettings, train_quantized
 from kpipe.sparsity.tfmot import quantization
-
-from .conftest import (
+from tests.sparsity.conftest import (
     Killed,
     batches,
     killed_after,
@@ -83,13 +82,13 @@ def test_training_feels_what_int8_does(monkeypatch):
     Of int8 between the ranges that were seen, as TFMOT knows no others.
     """
     twins = []
-    unwrapped = quantization._unwrapped
+    unwrapped = quantization._unwrap
 
     def noted(twin, plain):
         twins.append(twin)
         return unwrapped(twin, plain)
 
-    monkeypatch.setattr(quantization, "_unwrapped", noted)
+    monkeypatch.setattr(quantization, "_unwrap", noted)
     data = tf.data.Dataset.from_tensor_slices(tinted(1, 256)).batch(32)
     images, _ = tinted(99, 64)
     for seed in range(3):
@@ -188,7 +187,7 @@ def test_models_inside_are_refused_with_the_way_out():
     inputs = keras.Input((16, 16, 3))
     x = keras.layers.GlobalAveragePooling2D()(inner(inputs))
     model = keras.Model(inputs, keras.layers.Dense(2, "softmax")(x))
-    with pytest.raises(SparsityError, match="holds other models: inner") as caught:
+    with pytest.raises(SparsityError, match="contains nested models: inner") as caught:
         train_quantized(model, batches, **QUICK)
     assert "remove_filters" in str(caught.value)
 
@@ -217,7 +216,7 @@ def test_weights_of_one_name_in_a_layer_are_told_apart():
 
 
 def test_draws_that_no_checkpoint_holds_are_refused():
-    with pytest.raises(SparsityError, match="mha drops out inside"):
+    with pytest.raises(SparsityError, match="mha contains dropout"):
         train_quantized(attention(0.5), batches, **QUICK)
 
 
