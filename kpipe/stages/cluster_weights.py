@@ -27,10 +27,8 @@ class ClusterWeights(TfmotStage):
         batch_size: photos in a training step.
 
     Example:
-        >>> from kpipe import Pipeline
-        >>> from kpipe.stages import ClusterWeights, Data, Export, FineTune
-        >>> stages = [Data("photos"), FineTune("MobileNet"), ClusterWeights(16), Export()]
-        >>> Pipeline("clustered", stages).stages[2]
+        >>> from kpipe.stages import ClusterWeights
+        >>> ClusterWeights(16)
         ClusterWeights(clusters=16, epochs=2, learning_rate=1e-05, batch_size=32)
     """
 

@@ -34,10 +34,8 @@ class Ensemble(Stage):
         combine: "average" of the probabilities, or majority "vote".
 
     Example:
-        >>> from kpipe import Pipeline
-        >>> from kpipe.stages import Data, Ensemble, Export, FineTune
-        >>> stages = [Data("photos"), FineTune("MobileNet"), Ensemble(members=2), Export()]
-        >>> Pipeline("two", stages).stages[2]
+        >>> from kpipe.stages import Ensemble
+        >>> Ensemble(members=2)
         Ensemble(members=2, combine='average')
     """
 

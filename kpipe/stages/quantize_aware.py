@@ -24,10 +24,8 @@ class QuantizeAware(TfmotStage):
         batch_size: photos in a training step.
 
     Example:
-        >>> from kpipe import Pipeline
-        >>> from kpipe.stages import Data, Export, FineTune, QuantizeAware
-        >>> stages = [Data("photos"), FineTune("MobileNet"), QuantizeAware(epochs=3), Export()]
-        >>> Pipeline("int8", stages).stages[2]
+        >>> from kpipe.stages import QuantizeAware
+        >>> QuantizeAware(epochs=3)
         QuantizeAware(epochs=3, learning_rate=1e-05, batch_size=32)
     """
 

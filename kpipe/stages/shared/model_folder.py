@@ -86,8 +86,7 @@ def load_model(folder: Path) -> keras.Model:
 
 def read_metadata(folder: Path) -> dict[str, Any]:
     """Return the metadata that `save_model` was given."""
-    metadata: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    return metadata
+    return json.loads((folder / "model.json").read_text(encoding="utf-8"))
 
 
 def _make_reproducible(path: Path) -> None:

@@ -204,7 +204,7 @@ def _read_balance(context: Context) -> tuple[Sampling | None, dict[int, float] |
     folder = context.optional("balance")
     if folder is None:
         return None, None
-    about = _read_json(folder / "balance.json")
+    about = json.loads((folder / "balance.json").read_text(encoding="utf-8"))
     sampling = Sampling(**about["sampling"]) if about["sampling"] else None
     return sampling, dict(enumerate(about["class_weight"])) if about["class_weight"] else None
 
@@ -217,7 +217,7 @@ def _read_augmentation(
 
     folder = context.optional("augmentation")
     if folder is not None:
-        about = _read_json(folder / "augmentation.json")
+        about = json.loads((folder / "augmentation.json").read_text(encoding="utf-8"))
         mixer = Mixer(**about["mixer"])
         return Augmenter(**about["augmenter"]), None if mixer == Mixer() else mixer
     if sampling is None or sampling.method != "augment_minority":
@@ -229,8 +229,3 @@ def _read_augmentation(
         "note", text="no Augment is declared: augment_minority uses the defaults of Augment"
     )
     return Augmenter(**{name: defaults[name] for name in defaults if name not in ALPHAS}), None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content

@@ -5,7 +5,6 @@ data, the newest model -> training, resumed if interrupted -> a model with the s
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
@@ -23,24 +22,16 @@ SIZE_NOT_SPEED = "a smaller download, not a faster model"
 
 
 class TfmotStage(Stage):
-    """The base of these stages; each has the fields below and trains a copy of the model."""
+    """The base of these stages; each declares the fields below."""
 
     needs: ClassVar = ("data", "model", "balance?", "augmentation?")
     gives: ClassVar = ("model",)
     publishes: ClassVar = ("model.keras",)
     packages: ClassVar = ("keras", "tensorflow", "tensorflow-model-optimization", "tf_keras")
 
-    @property
-    @abstractmethod
-    def epochs(self) -> int: ...
-
-    @property
-    @abstractmethod
-    def learning_rate(self) -> float: ...
-
-    @property
-    @abstractmethod
-    def batch_size(self) -> int: ...
+    epochs: int
+    learning_rate: float
+    batch_size: int
 
     def load(self, context: Context) -> tuple[keras.Model, PhotoDataset]:
         """Load the newest model, ready for training, and the photos."""
