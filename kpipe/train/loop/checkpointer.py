@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from kpipe.errors import TrainingError
+from kpipe.keras_internals import moving_averages
 from kpipe.train.loop import checkpoint
 from kpipe.train.loop.checkpoint import Checkpoint
 from kpipe.train.optimizers.optimizer_state import unwrapped
@@ -125,7 +126,7 @@ def _averages(model: keras.Model) -> list[tuple[int, int]]:
         return []
     of_model = {id(v): i for i, v in enumerate(model.variables)}
     of_optimizer = {id(v): i for i, v in enumerate(model.optimizer.variables)}
-    averages = averaging._model_variables_moving_average
+    averages = moving_averages(averaging)
     pairs = zip(model.trainable_variables, averages, strict=True)
     return [(of_model[id(v)], of_optimizer[id(average)]) for v, average in pairs]
 
