@@ -39,6 +39,7 @@ from tensorflow.lite.python.convert import ConverterError
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from kpipe.errors import ExportError, nearest
+from kpipe.keras_internals import layers_within
 from kpipe.lite.export.activations import delegable_activations
 from kpipe.lite.export.calibration import calibration_images
 from kpipe.lite.export.weight_only import mixed
@@ -225,7 +226,7 @@ def fresh_names(model: keras.Model) -> list[tuple[keras.Layer, str]]:
     """Every layer with its name, automatic ones counted from the model's first layer."""
     named = []
     counts: dict[str, int] = {}
-    for layer in dict.fromkeys(model._flatten_layers()):
+    for layer in dict.fromkeys(layers_within(model)):
         name, base = layer.name, re.sub(r"_\d+$", "", layer.name)
         if base.replace("_", "") == type(layer).__name__.lower():
             number = counts[base] = counts.get(base, -1) + 1
@@ -249,7 +250,7 @@ def input_shape(model: keras.Model) -> tuple[int, int, int]:
         )
     half = [
         layer.name
-        for layer in model._flatten_layers(include_self=False)
+        for layer in layers_within(model, include_self=False)
         if layer.compute_dtype in ("float16", "bfloat16")
     ]
     if half:
