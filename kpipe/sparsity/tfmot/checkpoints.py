@@ -20,13 +20,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tf_keras
-from tf_keras.src.engine.base_layer import BaseRandomLayer as Random
 
 from kpipe.errors import SparsityError
 from kpipe.sparsity.bridge.layers import is_raw, settings_of
 from kpipe.sparsity.bridge.mapping import leaves
+from kpipe.sparsity.tf_keras_internals import BaseRandomLayer, generator_of, layers_within
 
-__all__ = ["Random", "Saver", "claim", "description"]
+__all__ = ["Saver", "claim", "description"]
 
 
 class Saver:
@@ -34,9 +34,9 @@ class Saver:
 
     def __init__(self, model: tf_keras.Model, folder: str | os.PathLike[str] | None) -> None:
         generators = [
-            layer._random_generator._generator
-            for layer in model._flatten_layers()
-            if isinstance(layer, Random)
+            generator_of(layer)
+            for layer in layers_within(model)
+            if isinstance(layer, BaseRandomLayer)
         ]
         self.optimizer = model.optimizer
         self._checkpoint = tf.train.Checkpoint(

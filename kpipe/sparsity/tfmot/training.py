@@ -21,7 +21,8 @@ import tf_keras
 from kpipe.errors import SparsityError
 from kpipe.labels import all_class_weights, labels_in_range
 from kpipe.sparsity.bridge.twins import fuse_normalizations
-from kpipe.sparsity.tfmot.checkpoints import Random, Saver, claim, description
+from kpipe.sparsity.tf_keras_internals import BaseRandomLayer, layers_within
+from kpipe.sparsity.tfmot.checkpoints import Saver, claim, description
 from kpipe.sparsity.tfmot.settings import TrainingSettings, optimizer
 from kpipe.weights import refuse_unfinished_weights
 
@@ -70,12 +71,12 @@ def wrapped(
     def _replaced(layer: Any, prefix: str) -> Any:
         if isinstance(layer, tf_keras.Model):
             return inside(layer, f"{prefix}{layer.name}/")
-        if isinstance(layer, Random):
+        if isinstance(layer, BaseRandomLayer):
             draws = {"seed": next(seeds), "rng_type": "stateful"}
             return type(layer).from_config({**layer.get_config(), **draws})
         if any(
-            isinstance(part, Random) and getattr(part, "rate", 1)
-            for part in layer._flatten_layers()
+            isinstance(part, BaseRandomLayer) and getattr(part, "rate", 1)
+            for part in layers_within(layer)
         ):
             raise SparsityError(
                 f"{prefix}{layer.name} drops out inside, from draws that no checkpoint can hold",
