@@ -9,7 +9,7 @@ import pytest
 
 from kpipe.lite import LiteModel, convert
 from kpipe.lite.export.activations import delegable_activations
-from kpipe.train import cut, unfreeze
+from kpipe.train import split_frozen, unfreeze
 from tests.lite.conftest import photos, seeded
 
 ENDS = {"QUANTIZE", "SOFTMAX"}  # of every int8 file
@@ -134,7 +134,7 @@ def test_bytes_do_not_depend_on_what_else_was_built_of_the_layers(tmp_path: Path
     content = convert(model, "int8", images)
     assert operations(content).count("MUL") == 2  # preprocessing, and the first relu
     unfreeze(model, 3)
-    cut(model)
+    split_frozen(model)
     keras.Model(model.input, keras.layers.GlobalMaxPooling2D()(model.layers[-4].output))
     assert convert(model, "int8", images) == content
     model.save(tmp_path / "m.keras")
