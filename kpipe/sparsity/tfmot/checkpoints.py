@@ -22,7 +22,7 @@ import tensorflow as tf
 import tf_keras
 
 from kpipe.errors import SparsityError
-from kpipe.sparsity.bridge.layers import is_raw, settings_of
+from kpipe.sparsity.bridge.layers import is_called, settings_of
 from kpipe.sparsity.bridge.mapping import leaves
 from kpipe.sparsity.tf_keras_internals import BaseRandomLayer, generator_of, layers_within
 
@@ -77,7 +77,7 @@ def description(
     weights = hashlib.sha256()
     for _, layer in leaves(model):
         kind = type(layer).__name__
-        config = {} if is_raw(layer) else settings_of(layer)
+        config = {} if is_called(layer) else settings_of(layer)
         said = json.dumps([kind, config, layer.trainable], default=repr, sort_keys=True)
         weights.update(said.encode())
     for weight in model.weights:

@@ -83,11 +83,13 @@ class Block:
             head.
 
     Example:
-        >>> from kpipe.train import backbone, classifier, find_blocks
-        >>> network = backbone("MobileNet", image_size=32, weights=None, alpha=0.25)
-        >>> block = find_blocks(classifier(network, 3))[-2]
-        >>> [layer.name for layer in block.layers if layer.weights][:2], block.last
-        (['conv_dw_13', 'conv_dw_13_bn'], 7)
+        >>> import keras
+        >>> from kpipe.train import find_blocks
+        >>> layers = [keras.layers.Conv2D(8, 3, name="stem"), keras.layers.ReLU(name="relu")]
+        >>> head = [keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(2)]
+        >>> block = find_blocks(keras.Sequential([keras.Input((8, 8, 3)), *layers, *head]))[0]
+        >>> [layer.name for layer in block.layers[1:]], block.last
+        (['stem', 'relu'], 3)
     """
 
     layers: tuple[keras.layers.Layer, ...]
@@ -105,13 +107,17 @@ def find_blocks(model: keras.Model) -> tuple[Block, ...]:
         TrainingError: a model without a graph of layers.
 
     Example:
-        >>> from kpipe.train import backbone, classifier, find_blocks
-        >>> network = backbone("MobileNet", image_size=32, weights=None, alpha=0.25)
-        >>> blocks = find_blocks(classifier(network, 3))
-        >>> [layer.name for layer in blocks[-1].layers if layer.weights]
-        ['head_logits']
-        >>> [block.last for block in blocks[-3:]]
-        [13, 7, 0]
+        >>> import keras
+        >>> from kpipe.train import find_blocks
+        >>> image = keras.Input((8, 8, 3))
+        >>> x = keras.layers.Conv2D(4, 3, name="stem")(image)
+        >>> x = keras.layers.Add()([x, keras.layers.Conv2D(4, 1, name="branch")(x)])
+        >>> x = keras.layers.Dense(2, name="logits")(keras.layers.GlobalMaxPooling2D()(x))
+        >>> for block in find_blocks(keras.Model(image, x)):
+        ...     print(block.last, [layer.name for layer in block.layers if layer.weights])
+        4 ['stem']
+        2 ['branch']
+        0 ['logits']
     """
     steps = read_steps(model)
     head = _head_start(steps)
