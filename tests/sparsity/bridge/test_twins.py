@@ -463,7 +463,7 @@ def around(model):
         ),
         (
             lambda: image_model(keras.layers.Activation(keras.layers.PReLU())),
-            "activation .* differs",
+            "activation .* different",
         ),
     ],
 )
