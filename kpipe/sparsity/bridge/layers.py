@@ -204,7 +204,9 @@ def settings_of(layer: Any) -> dict[str, Any]:
         raise ValueError(f"interpolation={settings['interpolation']!r} is in one library only")
     activation = settings.get("activation", "linear")
     if not _is_shared(activation):
-        raise ValueError(f"the activation {activation!r} is missing or different in the other library")
+        raise ValueError(
+            f"the activation {activation!r} is missing or different in the other library"
+        )
     for name, value in settings.items():
         if isinstance(value, dict) and value.get("class_name") == "__numpy__":
             settings[name] = np.array(value["config"]["value"], value["config"]["dtype"])
