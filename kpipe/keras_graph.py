@@ -198,7 +198,7 @@ def _given(inner: keras.Function, node: Any, error: type[KpipeError]) -> list[An
     named = dict(zip(("inputs", "training", "mask"), args, strict=False)) | kwargs
     if any(mask is not None for mask in keras.tree.flatten(named.get("mask"))):
         raise error(
-            f"a call of the nested model {inner.name!r} is given a mask",
+            f"a call of the nested model {inner.name!r} has a mask argument",
             expected="masks that the layers before it make, such as Masking",
             fix="pass the mask as an input of the model, to the layers inside that read it",
         )
