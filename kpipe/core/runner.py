@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from kpipe.atomic import replacing
 from kpipe.core.executor import Executor, LocalExecutor
 from kpipe.core.fingerprint import canonical, fingerprint
 from kpipe.core.journal import Journal, Listener
@@ -233,9 +234,8 @@ def _publish(walk: _Walk, folder: Path) -> None:
     for name, source in newest.items():
         target = folder / name
         if not (target.exists() and filecmp.cmp(source, target)):
-            aside = target.with_name(f".{name}")
-            shutil.copy2(source, aside)
-            aside.replace(target)
+            with replacing(target) as temporary:
+                shutil.copy2(source, temporary)
 
 
 def _source_digest(stage: Stage, path: Path, store: Store) -> str:

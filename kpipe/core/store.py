@@ -18,7 +18,6 @@ import contextlib
 import dataclasses
 import errno
 import json
-import os
 import shutil
 import sqlite3
 import warnings
@@ -26,6 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kpipe.atomic import flush
 from kpipe.core.digests import Digests, files_below
 from kpipe.core.fingerprint import fingerprint
 from kpipe.errors import StoreError
@@ -113,10 +113,9 @@ class Store:
             if path.name != _ENTRY
         }
         entry = {"about": about, "files": files, "digest": fingerprint(files)}
-        with (partial / _ENTRY).open("w", encoding="utf-8") as stream:
-            json.dump(entry, stream, ensure_ascii=False, indent=1)
-            stream.flush()
-            os.fsync(stream.fileno())
+        text = json.dumps(entry, ensure_ascii=False, indent=1)
+        (partial / _ENTRY).write_text(text, encoding="utf-8")
+        flush(partial / _ENTRY)
         if folder.exists():
             # Only `--fresh` makes a result again: the old one stands until the new one is whole.
             shutil.rmtree(folder)

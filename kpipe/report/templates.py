@@ -7,6 +7,8 @@ from typing import Any
 
 import jinja2
 
+from kpipe.atomic import write_text
+
 __all__ = ["write_page"]
 
 
@@ -26,7 +28,4 @@ def write_page(page: Path, template: str, **facts: Any) -> None:
         lstrip_blocks=True,
     )
     text = environment.get_template(template).render(**facts)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    aside = page.with_name(f".{page.name}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(page)
+    write_text(page, text)
