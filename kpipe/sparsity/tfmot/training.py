@@ -20,8 +20,9 @@ import tf_keras
 
 from kpipe.errors import SparsityError
 from kpipe.labels import all_class_weights, labels_in_range
+from kpipe.ownership import claim
 from kpipe.sparsity.bridge.twins import fuse_normalizations
-from kpipe.sparsity.tfmot.checkpoints import Random, Saver, claim, description
+from kpipe.sparsity.tfmot.checkpoints import Random, Saver, description
 from kpipe.sparsity.tfmot.settings import TrainingSettings, optimizer
 from kpipe.weights import refuse_unfinished_weights
 
@@ -142,7 +143,8 @@ def train(
     twin.optimizer.build(twin.trainable_variables)
     saver = Saver(twin, folder)
     if folder is not None:
-        claim(Path(folder), description(source, what, epochs, steps_per_epoch, settings))
+        identity = description(source, what, epochs, steps_per_epoch, settings)
+        claim(Path(folder, "training.json"), identity, "another training", error=SparsityError)
     done = saver.restore() // steps_per_epoch
     if done == epochs:
         return

@@ -217,7 +217,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(
     with pytest.raises(OSError, match="No space left"):
         run(tmp_path)
     assert checkpoint.epochs_in(tmp_path)[-1] == 1
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".*"))
     assert tiny.same(run(tmp_path)[1], uninterrupted[1])
 
 
@@ -531,7 +531,7 @@ def test_a_file_that_may_not_grow_keeps_the_previous_checkpoint(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     assert checkpoint.epochs_in(tmp_path)[-1] == 1
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".*"))
     assert tiny.same(run(tmp_path)[1], uninterrupted[1])
 
 
