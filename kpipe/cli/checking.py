@@ -13,7 +13,7 @@ from rich.console import Console
 
 from kpipe.cli.declaration import ROOT, SET, load_pipeline
 from kpipe.cli.lines import line
-from kpipe.core.store import disk_watched
+from kpipe.core.store import translate_disk_errors
 from kpipe.errors import DataError, PipelineError
 from kpipe.report.terminal import Progress
 
@@ -54,7 +54,7 @@ def check(
     name, declared = _declared(data, settings, **table)
     _refuse_existing(fix)
     console = Console()
-    with disk_watched(root):
+    with translate_disk_errors(root):
         manifest, audit = _audited(declared, root, console)
         page = html or root / "check" / name / "check.html"
         serious = _show(manifest, audit, page, name, console)

@@ -15,7 +15,7 @@ from kpipe.cli.stderr_log import chatter_kept_apart
 from kpipe.core.runner import plan as plan_steps
 from kpipe.core.runner import run as run_pipeline
 from kpipe.core.runner import run_folder
-from kpipe.core.store import disk_watched
+from kpipe.core.store import translate_disk_errors
 from kpipe.report.terminal import Progress, models_table
 
 __all__ = ["plan", "report", "run"]
@@ -30,7 +30,7 @@ def run(file: Path, settings: tuple[str, ...], root: Path, fresh: bool) -> None:
     """Carry out the pipeline that FILE declares; what is done already is skipped."""
     pipeline = load_pipeline(file).with_settings(settings)
     console = Console()
-    with disk_watched(root):
+    with translate_disk_errors(root):
         with chatter_kept_apart(root), Progress(console) as progress:
             result = run_pipeline(pipeline, root, fresh=fresh, listeners=(progress.hear,))
         if not result.made:
@@ -65,7 +65,7 @@ def report(what: Path, settings: tuple[str, ...], root: Path) -> None:
     folder = what
     if not what.is_dir():
         folder = run_folder(load_pipeline(what).with_settings(settings), root)
-    with disk_watched(folder):
+    with translate_disk_errors(folder):
         line(Console(), f"report: {_write_report(folder, again=True)}")
 
 

@@ -13,7 +13,7 @@ from kpipe.cli.lines import line
 from kpipe.cli.stderr_log import chatter_kept_apart
 from kpipe.core.pipeline import Pipeline
 from kpipe.core.runner import run as run_pipeline
-from kpipe.core.store import disk_watched
+from kpipe.core.store import translate_disk_errors
 from kpipe.errors import PipelineError
 from kpipe.report.collection import collect
 from kpipe.report.terminal import Progress
@@ -41,7 +41,7 @@ def preview(file: Path, settings: tuple[str, ...], root: Path) -> None:
         )
     begin = _up_to(pipeline, names.index("Augment"))
     console = Console()
-    with disk_watched(root), chatter_kept_apart(root), Progress(console) as progress:
+    with translate_disk_errors(root), chatter_kept_apart(root), Progress(console) as progress:
         result = run_pipeline(begin, root, listeners=(progress.hear,))
         sheet = shutil.copy2(collect(result.folder)["contact_sheet"], result.folder)
     line(console, f"contact sheet: {sheet}")

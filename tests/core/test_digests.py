@@ -60,7 +60,7 @@ def test_a_file_written_just_now_is_not_remembered(tmp_path, memory):
     path = tmp_path / "a.txt"
     path.write_text("first")
     memory.file(path)
-    assert memory._memory.execute("SELECT count(*) FROM digests").fetchone() == (0,)
+    assert memory._database.execute("SELECT count(*) FROM digests").fetchone() == (0,)
 
 
 def test_links_in_a_loop_end(tmp_path):

@@ -6,7 +6,7 @@ from kpipe.core.journal import Journal, read_journal
 def test_events_are_read_back_in_order(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     journal.record("first", label="Jürgen's \n photo")
-    journal.of("FineTune").record("second", value=0.5)
+    journal.for_stage("FineTune").record("second", value=0.5)
     first, second = read_journal(journal.path)
     assert (first["event"], first["label"]) == ("first", "Jürgen's \n photo")
     assert (second["event"], second["stage"], second["value"]) == ("second", "FineTune", 0.5)

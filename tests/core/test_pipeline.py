@@ -42,23 +42,23 @@ def test_a_need_that_nothing_gives_is_named():
 
 
 def test_a_stage_that_nothing_uses_is_named_with_its_right_place():
-    assert "Suffix is used by no stage after it: move it before Join" in refusal(
+    assert "Suffix is not used by any later stage: move it before Join" in refusal(
         "toy", [Read("a"), Join(), Suffix(), Count()]
     )
 
 
 def test_a_stage_that_stands_twice_is_refused():
     told = refusal("toy", [Read("a"), Repeat(), Repeat(), Suffix(), Join()])
-    assert "Repeat stands 2 times: keep one" in told
+    assert "Repeat appears 2 times: keep one" in told
     assert "Suffix" not in told
 
 
 def test_a_stage_says_what_to_do_instead_of_a_second_one():
     class Suffixes(Suffix):
-        twice = "write both texts into one"
+        duplicate_hint = "write both texts into one"
 
     told = refusal("toy", [Read("a"), Suffixes(), Suffixes("?"), Suffixes("."), Join()])
-    assert "Suffixes stands 3 times: write both texts into one" in told
+    assert "Suffixes appears 3 times: write both texts into one" in told
 
 
 def test_an_empty_list_is_refused():

@@ -6,7 +6,7 @@ import pytest
 
 from kpipe.core.fingerprint import fingerprint
 from kpipe.core.journal import read_journal
-from kpipe.core.lock import locked
+from kpipe.core.lock import file_lock
 from kpipe.core.pipeline import Pipeline
 from kpipe.core.runner import plan, run, run_folder
 from kpipe.core.store import Store
@@ -131,7 +131,7 @@ def test_a_source_that_does_not_exist_is_an_error_and_leaves_no_run(tmp_path):
 
 def test_two_runs_at_once_are_refused(tmp_path, source):
     folder = run(pipeline_on(source), tmp_path / "out").folder
-    with locked(folder / ".lock"), pytest.raises(StoreError, match="another run"):
+    with file_lock(folder / ".lock"), pytest.raises(StoreError, match="another run"):
         run(pipeline_on(source), tmp_path / "out")
 
 
