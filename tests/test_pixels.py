@@ -13,14 +13,13 @@ from PIL import Image
 
 from kpipe.errors import DataError
 from kpipe.pixels import (
-    SHRINKS,
     Unreadable,
     background_color,
     fit_image,
     fit_photo,
     read_photo,
-    window,
 )
+from kpipe.windows import SHRINKS, window
 
 
 def _random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -141,8 +140,8 @@ def test_a_transparent_color_of_an_rgb_photo_is_the_background() -> None:
     np.testing.assert_array_equal(_read(file), [[[255, 255, 255], [9, 9, 9]]])
 
 
-@pytest.mark.parametrize("name", ["wite", "", "#12", 3])
-def test_a_color_that_is_none_is_refused(name: Any) -> None:
+@pytest.mark.parametrize("name", ["wite", "", "#12"])
+def test_an_unknown_color_is_refused(name: str) -> None:
     with pytest.raises(DataError, match="no color is called"):
         background_color(name)
     with pytest.raises(DataError, match="did you mean 'white'"):

@@ -373,7 +373,7 @@ def test_a_label_without_an_answer_is_named(beyond: str, plan: TrainingConfig) -
         return images, labels
 
     training, held = (shifted, same) if beyond == "training" else (same, shifted)
-    with pytest.raises(TrainingError, match=r"no answer for label 3\n *expected: .* 0 to 2"):
+    with pytest.raises(TrainingError, match=r"no output for label 3\n *expected: .* 0 to 2"):
         run_on(training, tiny.validation().map(held), plan=plan)
 
 
@@ -409,7 +409,7 @@ def test_classes_that_class_weight_does_not_name_count_once() -> None:
     _, values, _ = run_on(lambda *batch: batch, None, plan=plans[0])
     _, expected, _ = run_on(lambda *batch: batch, None, plan=plans[1])
     assert tiny.same(values, expected)
-    with pytest.raises(TrainingError, match="without an answer: 3"):
+    with pytest.raises(TrainingError, match="without an output: 3"):
         run_on(lambda *batch: batch, None, plan=plans[2])
 
 
