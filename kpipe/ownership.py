@@ -36,8 +36,8 @@ def claim(path: Path, identity: Mapping[str, Any], other: str, *, error: type[Kp
         >>> claim(Path("out/training.json"), {"epochs": 5}, "another training", error=TrainingError)
         Traceback (most recent call last):
         kpipe.errors.TrainingError: the folder out holds another training: epochs
-          expected: epochs: 5
-          received: epochs: 3
+          expected: epochs=5
+          received: epochs=3
           what to do: use another folder, or remove this one to start again
     """
     if not path.exists():
@@ -81,7 +81,7 @@ def refuse_other(
     if differing:
         raise error(
             f"the folder {folder} holds {other}: {', '.join(differing)}",
-            expected="; ".join(f"{name}: {identity.get(name)}" for name in differing),
-            received="; ".join(f"{name}: {stored.get(name)}" for name in differing),
+            expected="; ".join(f"{name}={identity.get(name)}" for name in differing),
+            received="; ".join(f"{name}={stored.get(name)}" for name in differing),
             fix="use another folder, or remove this one to start again",
         )

@@ -15,7 +15,7 @@ import signal
 import sys
 
 from kpipe import cli
-from kpipe.cli import pipelines
+from kpipe.cli import run as run_command
 from kpipe.core.journal import Event
 from kpipe.report.terminal import Progress
 
@@ -41,12 +41,12 @@ def main() -> None:
         stage, _, name = rest.partition(":")
 
         class Doomed(Progress):
-            def hear(self, event: Event) -> None:
-                super().hear(event)
+            def show(self, event: Event) -> None:
+                super().show(event)
                 if (event.get("stage"), event["event"]) == (stage, name):
                     fate.step()
 
-        pipelines.Progress = Doomed  # type: ignore[misc]
+        run_command.Progress = Doomed  # type: ignore[misc]
     else:
 
         def hook(event: str, arguments: tuple[object, ...]) -> None:

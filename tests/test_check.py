@@ -96,7 +96,7 @@ PAGE = Path("saved_models/check/photos/check.html")
 def test_clean_photos_end_with_0_and_a_page(check: Command, photos: Path) -> None:
     outcome = check(photos)
     assert outcome.code == 0, outcome
-    assert "60 photos: nothing serious found" in outcome.out
+    assert "60 photos: no serious findings" in outcome.out
     assert "3 classes, the largest 1.5 times the smallest" in outcome.out
     assert "40.0%" in outcome.out and "width, least / median / most: 48 / 48 / 48" in outcome.out
     assert str(PAGE) in outcome.out
@@ -119,7 +119,7 @@ def test_dirt_ends_with_1_and_each_is_named_by_its_kind(check: Command, dirty: P
     for kind in listed(PAGE):
         assert kind in outcome.out
     assert "'Green ' (19 photos) is 'green' (20)" in outcome.out
-    assert "6 findings of 5 kinds need a look" in outcome.out
+    assert "6 serious findings of 5 kinds" in outcome.out
 
 
 def test_only_what_needs_a_look_is_an_exit_code(check: Command, photos: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_fixed_table_is_never_written_over_a_file(check: Command, dirty: Path)
     table.write_text("my own")
     outcome = check(dirty, "--fix", table)
     assert outcome.code == 2
-    assert "mine.csv is there already" in outcome.err and "remove it first" in outcome.err
+    assert "mine.csv already exists" in outcome.err and "remove it first" in outcome.err
     assert table.read_text() == "my own" and not PAGE.exists()
 
 
@@ -232,7 +232,7 @@ def test_a_pipeline_is_looked_through_as_it_declares(check: Command, photos: Pat
         (["list.csv"], "name the columns"),
         (["list.csv", "--image", "file"], "both columns named"),
         (["list.csv", "--image", "fiel", "--label", "kind"], "did you mean 'file'?"),
-        (["photos", "--set", "Data.image_size=32"], "--set changes a pipeline"),
+        (["photos", "--set", "Data.image_size=32"], "--set is for pipeline files"),
         (["list.csv", "--image", "file", "--label", "kind", "--csv", "colour=red"], "colour"),
         ([], "Missing argument"),
     ],

@@ -15,7 +15,7 @@ from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
 from kpipe import __version__, cli
-from kpipe.cli import pipelines
+from kpipe.cli import run as run_command
 from kpipe.core.journal import read_journal
 from kpipe.core.runner import run_folder
 from tests.walking import draw
@@ -330,7 +330,7 @@ def test_an_interruption_ends_with_130_and_the_resume_command(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipelines, "run_pipeline", interrupted)
+    monkeypatch.setattr(run_command, "run_pipeline", interrupted)
     outcome = kpipe("run", declared("'photos'"))
     assert outcome.code == 130
     assert "interrupted" in outcome.err and "to resume" in outcome.err
@@ -342,7 +342,7 @@ def test_a_defect_ends_with_1_and_its_traceback(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a defect in [/kpipe]")
 
-    monkeypatch.setattr(pipelines, "run_pipeline", broken)
+    monkeypatch.setattr(run_command, "run_pipeline", broken)
     outcome = kpipe("run", declared("'photos'"))
     assert outcome.code == 1
     assert "ZeroDivisionError: a defect in [/kpipe]" in outcome.err

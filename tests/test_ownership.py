@@ -26,5 +26,5 @@ def test_every_difference_is_named(tmp_path: Path) -> None:
     stored, identity = {"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 5, "d": 4}
     with pytest.raises(PruneError, match="holds another loop: b, c, d") as caught:
         refuse_other(tmp_path, stored, identity, "another loop", error=PruneError)
-    assert caught.value.expected == "b: 5; c: None; d: 4"
-    assert caught.value.received == "b: 2; c: 3; d: None"
+    assert caught.value.expected == "b=5; c=None; d=4"
+    assert caught.value.received == "b=2; c=3; d=None"

@@ -1,4 +1,4 @@
-"""A run on the terminal: lines as things happen, a bar for what is under way, one closing table."""
+"""A run on the terminal: a line per event, a progress bar, and a table of the exported models."""
 
 from __future__ import annotations
 
@@ -18,10 +18,18 @@ __all__ = ["Progress", "models_table"]
 
 
 class Progress:
-    """Hears the journal's events and shows them.
+    """Show the events of a journal while the context is open.
 
     Args:
-        console: where to draw; a console that is no terminal gets the lines without the bar.
+        console: where to print; if it is not a terminal, there is no progress bar.
+
+    Example:
+        >>> import sys
+        >>> from rich.console import Console
+        >>> from kpipe.report import Progress
+        >>> with Progress(Console(file=sys.stdout)) as progress:
+        ...     progress.show({"event": "stage_skipped", "stage": "Data"})
+        Data is cached
     """
 
     def __init__(self, console: Console) -> None:
@@ -49,7 +57,7 @@ class Progress:
     ) -> None:
         self._bars.stop()
 
-    def hear(self, event: Event) -> None:
+    def show(self, event: Event) -> None:
         """Show one event."""
         show = getattr(self, f"_{event['event']}", None)
         if show:
@@ -59,8 +67,7 @@ class Progress:
         self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def _stage_started(self, event: Event) -> None:
-        how = "continues where it was cut off" if event["continues"] else "runs"
-        self._line(f"{event['stage']} {how}", "bold")
+        self._line(f"{event['stage']} {'resumes' if event['continues'] else 'runs'}", "bold")
 
     def _stage_skipped(self, event: Event) -> None:
         self._line(f"{event['stage']} is cached", "dim")
@@ -95,7 +102,17 @@ class Progress:
 
 
 def models_table(folder: Path) -> Table | None:
-    """The closing table of a run, from its `metrics.json`; None for a run without an export."""
+    """Return the table of a run's exported models, or None if it exported none.
+
+    Args:
+        folder: the run's folder, with its `metrics.json`.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from kpipe.report import models_table
+        >>> models_table(Path(".")) is None
+        True
+    """
     path = folder / "metrics.json"
     if not path.exists():
         return None

@@ -47,7 +47,7 @@ def test_a_run_is_told_with_its_artifacts(journal, artifact) -> None:
     assert facts["missing"] == []
     assert [stage["name"] for stage in facts["stages"]] == ["Data", "FineTune"]
     data_row = stage_of(facts, "Data")
-    assert (data_row["status"], data_row["notes"]) == ("made", ["60 photos"])
+    assert (data_row["status"], data_row["notes"]) == ("finished", ["60 photos"])
     assert data_row["seconds"] == pytest.approx(2.5)
     assert stage_of(facts, "FineTune")["seconds"] == pytest.approx(66)
 
@@ -83,7 +83,7 @@ def test_a_failed_stage_keeps_its_error(journal) -> None:
 
 def test_a_stage_that_was_killed_is_cut_off(journal) -> None:
     folder = journal((0, "run_started", RUN), (1, "stage_started", started("FineTune")))
-    assert stage_of(collect(folder), "FineTune")["status"] == "cut off"
+    assert stage_of(collect(folder), "FineTune")["status"] == "interrupted"
 
 
 def test_a_resumed_stage_keeps_its_notes_and_tells_them_once(journal, artifact) -> None:
@@ -98,7 +98,7 @@ def test_a_resumed_stage_keeps_its_notes_and_tells_them_once(journal, artifact) 
         (21, "stage_finished", finished("FineTune", artifact("model"))),
     )
     stage = stage_of(collect(folder), "FineTune")
-    assert (stage["status"], stage["notes"]) == ("made", ["built", "kept epoch 2"])
+    assert (stage["status"], stage["notes"]) == ("finished", ["built", "kept epoch 2"])
     # One second before it was cut off, ten after; the nine in between nobody worked.
     assert stage["seconds"] == pytest.approx(11)
 
@@ -166,4 +166,4 @@ def test_a_line_torn_by_a_kill_is_passed_over(journal) -> None:
     folder = journal((0, "run_started", RUN), (1, "stage_started", started("Data")))
     with (folder / "journal.jsonl").open("a") as stream:
         stream.write('{"time": "2026-01-31T12:00')
-    assert stage_of(collect(folder), "Data")["status"] == "cut off"
+    assert stage_of(collect(folder), "Data")["status"] == "interrupted"

@@ -42,7 +42,7 @@ def page(journal, artifact) -> str:
 
 def test_the_page_tells_every_round_and_why_they_ended(page: str) -> None:
     found = re.findall(r"<td>(.*?)</td>", page)
-    for value in ("as it was", "8.0 M", "75.0 %", "1.50 M", "2.75 ms", "40.0 %", "61.0 %"):
+    for value in ("before pruning", "8.0 M", "75.0 %", "1.50 M", "2.75 ms", "40.0 %", "61.0 %"):
         assert value in found
     assert "round 2 scores 0.61 &lt;i&gt;" in page and "<i>" not in page and "<b>bold" not in page
     assert page.count("<svg") == 3

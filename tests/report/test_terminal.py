@@ -33,10 +33,10 @@ def test_each_kept_event_is_a_line(console: Console) -> None:
             {"event": "note", "text": "a path [/x] with [bold] brackets"},
             {"event": "stage_finished", "stage": "Export"},
         ):
-            progress.hear(event)
+            progress.show(event)
     assert told(console).splitlines() == [
         "Data is cached",
-        "FineTune continues where it was cut off",
+        "FineTune resumes",
         "Export runs",
         "  m, epoch 2/9:  loss 0.5123  accuracy 0.75",
         "  a path [/x] with [bold] brackets",
@@ -46,16 +46,16 @@ def test_each_kept_event_is_a_line(console: Console) -> None:
 def test_on_a_terminal_a_bar_counts_the_steps() -> None:
     console = Console(file=io.StringIO(), width=100, force_terminal=True)
     with Progress(console) as progress:
-        progress.hear({"event": "step", "what": "member 2", "done": 3, "total": 4})
+        progress.show({"event": "step", "what": "member 2", "done": 3, "total": 4})
         progress._bars.refresh()
-        progress.hear({"event": "stage_finished", "stage": "Ensemble"})
+        progress.show({"event": "stage_finished", "stage": "Ensemble"})
     assert "member 2" in told(console) and "3/4" in told(console)
 
 
 def test_a_long_line_is_not_broken(console: Console) -> None:
     path = "/photos/" + "x" * 200 + ".jpg"
     with Progress(console) as progress:
-        progress.hear({"event": "note", "text": path})
+        progress.show({"event": "note", "text": path})
     assert path in told(console)
 
 

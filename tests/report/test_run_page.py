@@ -228,5 +228,5 @@ def test_the_page_of_a_real_run_shows_its_trainings_and_the_photo_set_aside(walk
     for words in ("FineTune: MobileNet 0.25", "Ensemble: member 2 of 2", "round 1 of 1"):
         assert words in text
     assert "torn.png" in text and "truncated" in text
-    assert "FilterPrune: what was removed" in text
+    assert "FilterPrune: pruning rounds" in text
     assert text.count("<svg") == 6
