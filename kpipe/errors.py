@@ -16,6 +16,7 @@ The command line prints them without a traceback and exits with code 2.
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable
 
 __all__ = [
@@ -63,13 +64,8 @@ class KpipeError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         # Exception drops keyword-only arguments when pickled, and an executor may run stages in
         # another process.
-        return _rebuild, (type(self), self.what, self.expected, self.received, self.fix)
-
-
-def _rebuild(
-    kind: type[KpipeError], what: str, expected: str, received: str, fix: str
-) -> KpipeError:
-    return kind(what, expected=expected, received=received, fix=fix)
+        fields = {"expected": self.expected, "received": self.received, "fix": self.fix}
+        return functools.partial(type(self), self.what, **fields), ()
 
 
 class PipelineError(KpipeError):

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from kpipe.cli.printing import print_line
+from kpipe.report.terminal import print_line
 
 __all__ = ["benchmark"]
 

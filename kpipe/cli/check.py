@@ -12,10 +12,9 @@ import click
 from rich.console import Console
 
 from kpipe.cli.pipeline_file import ROOT, SET, load_pipeline
-from kpipe.cli.printing import print_line
 from kpipe.core.store import translate_disk_errors
 from kpipe.errors import DataError, PipelineError
-from kpipe.report.terminal import Progress
+from kpipe.report.terminal import Progress, print_line
 
 if TYPE_CHECKING:
     from kpipe.data import Audit, Manifest

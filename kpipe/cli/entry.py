@@ -17,10 +17,10 @@ from kpipe.cli.check import check
 from kpipe.cli.plan import plan
 from kpipe.cli.predict import predict
 from kpipe.cli.preview import preview
-from kpipe.cli.printing import print_line
 from kpipe.cli.report import report
 from kpipe.cli.run import run
 from kpipe.errors import KpipeError
+from kpipe.report.terminal import print_line
 
 __all__ = ["commands", "main"]
 

@@ -9,14 +9,13 @@ import click
 from rich.console import Console
 
 from kpipe.cli.pipeline_file import FILE, ROOT, SET, load_pipeline
-from kpipe.cli.printing import print_line
 from kpipe.cli.stderr_log import log_native_stderr
 from kpipe.core.pipeline import Pipeline
 from kpipe.core.runner import run as run_pipeline
 from kpipe.core.store import translate_disk_errors
 from kpipe.errors import PipelineError
 from kpipe.report.collection import collect
-from kpipe.report.terminal import Progress
+from kpipe.report.terminal import Progress, print_line
 
 __all__ = ["preview"]
 

@@ -8,9 +8,9 @@ import click
 from rich.console import Console
 
 from kpipe.cli.pipeline_file import ROOT, SET, load_pipeline
-from kpipe.cli.printing import print_line
 from kpipe.core.runner import run_folder
 from kpipe.core.store import translate_disk_errors
+from kpipe.report.terminal import print_line
 
 __all__ = ["report"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich import box
@@ -14,7 +13,13 @@ from rich.table import Table
 
 from kpipe.core.journal import Event
 
-__all__ = ["Progress", "models_table"]
+__all__ = ["Progress", "models_table", "print_line"]
+
+
+def print_line(console: Console, text: str, style: str = "") -> None:
+    """Print a line in a Rich style such as "bold", without markup, highlighting or wrapping."""
+    # Paths may contain what looks like markup, and commands are there to be copied.
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 class Progress:
@@ -49,12 +54,7 @@ class Progress:
         self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
     def show(self, event: Event) -> None:
@@ -63,26 +63,27 @@ class Progress:
         if show:
             show(event)
 
-    def _line(self, text: str, style: str = "") -> None:
-        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
     def _stage_started(self, event: Event) -> None:
-        self._line(f"{event['stage']} {'resumes' if event['continues'] else 'runs'}", "bold")
+        print_line(
+            self._console, f"{event['stage']} {'resumes' if event['continues'] else 'runs'}", "bold"
+        )
 
     def _stage_skipped(self, event: Event) -> None:
-        self._line(f"{event['stage']} is cached", "dim")
+        print_line(self._console, f"{event['stage']} is cached", "dim")
 
     def _stage_finished(self, event: Event) -> None:
         self._end_bar()
 
     def _note(self, event: Event) -> None:
-        self._line(f"  {event['text']}")
+        print_line(self._console, f"  {event['text']}")
 
     def _epoch(self, event: Event) -> None:
         self._end_bar()
         metrics = "  ".join(f"{name} {value:.4g}" for name, value in event["metrics"].items())
-        self._line(
-            f"  {event['what']}, epoch {event['epoch']}/{event['epochs']}:  {metrics}", "dim"
+        print_line(
+            self._console,
+            f"  {event['what']}, epoch {event['epoch']}/{event['epochs']}:  {metrics}",
+            "dim",
         )
 
     def _step(self, event: Event) -> None:
