@@ -98,9 +98,11 @@ def test_clean_photos_end_with_0_and_a_page(check: Command, photos: Path) -> Non
     assert outcome.code == 0, outcome
     assert "60 photos: no serious findings" in outcome.out
     assert "3 classes, the largest 1.5 times the smallest" in outcome.out
-    assert "40.0%" in outcome.out and "width, least / median / most: 48 / 48 / 48" in outcome.out
+    assert (
+        "40.0%" in outcome.out and "width, minimum / median / maximum: 48 / 48 / 48" in outcome.out
+    )
     assert str(PAGE) in outcome.out
-    assert "Nothing was found" in PAGE.read_text(encoding="utf-8")
+    assert "No findings." in PAGE.read_text(encoding="utf-8")
     assert listed(PAGE) == {}
 
 
@@ -151,7 +153,7 @@ def test_a_fixed_table_reads_back_clean(check: Command, dirty: Path, tmp_path: P
     assert again.code == 1, again
     left = {"near duplicate", "file without a row", "wrong extension"}
     assert listed(Path("again.html")).keys() == left
-    assert "What <code>--fix</code> changes" in PAGE.read_text(encoding="utf-8")
+    assert "Changes that <code>--fix</code> makes" in PAGE.read_text(encoding="utf-8")
 
 
 def test_a_fixed_table_is_never_written_over_a_file(check: Command, dirty: Path) -> None:
@@ -210,7 +212,7 @@ def test_several_folders_are_looked_through_as_one(check: Command, photos: Path)
     shutil.copytree(photos, "other")
     outcome = check(photos, "other")
     assert outcome.code == 1
-    assert "120 photos" in outcome.out and "60 findings" in outcome.out
+    assert "120 photos" in outcome.out and "60 serious findings" in outcome.out
 
 
 def test_a_pipeline_is_looked_through_as_it_declares(check: Command, photos: Path) -> None:
@@ -222,13 +224,13 @@ def test_a_pipeline_is_looked_through_as_it_declares(check: Command, photos: Pat
     assert outcome.code == 0, outcome
     assert Path("saved_models/check/mine/check.html").exists()
     refused = check("pipe.py", "--image", "file")
-    assert refused.code == 2 and "change them by --set" in refused.err
+    assert refused.code == 2 and "change them with --set" in refused.err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere", "photos", "nothing"], "nothing at nowhere, nothing"),
+        (["nowhere", "photos", "nothing"], "no such file or folder: nowhere, nothing"),
         (["list.csv"], "name the columns"),
         (["list.csv", "--image", "file"], "both columns named"),
         (["list.csv", "--image", "fiel", "--label", "kind"], "did you mean 'file'?"),

@@ -393,7 +393,7 @@ def test_a_cut_off_stage_is_planned_to_continue(kpipe: Command, declared, tmp_pa
     file = declared("'photos'")
     kpipe("run", file)  # refused: no images
     told = kpipe("plan", file).out
-    assert "continues" in told and "was cut off" in told
+    assert "continues" in told and "was interrupted" in told
 
 
 def test_a_path_that_looks_like_markup_is_shown_as_it_is(
