@@ -66,7 +66,7 @@ def write_text(path: Path, text: str) -> None:
 
 def flush(path: Path) -> None:
     """Flush a closed file, or the entries of a folder, to the disk."""
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
