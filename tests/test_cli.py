@@ -378,7 +378,7 @@ def test_the_plan_tells_each_status_and_its_reason(
     draw(tmp_path / "photos")
     file = declared("'photos', image_size=32")
     told = kpipe("plan", file).out
-    assert "never made before" in told and "waits" in told and "for Data" in told
+    assert "has no earlier result" in told and "waits" in told and "for Data" in told
     assert kpipe("run", file).code == 0
     told = kpipe("plan", file).out
     assert told.count("cached") == 2

@@ -138,7 +138,7 @@ def plan(pipeline: Pipeline, root: Path) -> list[PlannedStage]:
         >>> pipeline = Pipeline("colors", [Data("photos"), FineTune("MobileNetV2"), Export()])
         >>> for planned in plan(pipeline, Path("saved_models")):
         ...     print(planned.stage, planned.status, planned.why)
-        Data runs never made before
+        Data runs has no earlier result
         FineTune waits for Data
         Export waits for Data, FineTune
     """
@@ -155,7 +155,7 @@ def plan(pipeline: Pipeline, root: Path) -> list[PlannedStage]:
                 key = fingerprint(about)
                 entry = store.find(key)
                 if entry:
-                    status, why = "cached", f"made from the same content: {key[:12]}"
+                    status, why = "cached", f"has the same inputs: {key[:12]}"
                 elif store.has_partial(key):
                     status, why = "continues", "was interrupted before it finished"
                 else:
@@ -273,7 +273,7 @@ def _difference(store: Store, about: dict[str, Any]) -> str:
     """Describe the difference from the newest result of the same stage."""
     earlier = [entry.about for entry in store.entries() if entry.about["stage"] == about["stage"]]
     if not earlier:
-        return "never made before"
+        return "has no earlier result"
     last = earlier[-1]
     changes = [
         f"{name} {last['configuration'].get(name)!r} -> {value!r}"
@@ -291,7 +291,7 @@ def _difference(store: Store, about: dict[str, Any]) -> str:
         changes.append("this version of kpipe runs the stage differently")
     words = {"sources": "the data changed", "inputs": "its inputs changed"}
     changes += [text for part, text in words.items() if last[part] != about[part]]
-    return "differs from the last one: " + ", ".join(changes)
+    return "differs from the last result: " + ", ".join(changes)
 
 
 @contextlib.contextmanager

@@ -83,7 +83,7 @@ class Store:
             return None
         corruption = self._corruption(folder)
         if corruption:
-            warnings.warn(f"{folder}: {corruption}; it is made again", stacklevel=2)
+            warnings.warn(f"{folder}: {corruption}; the stage runs again", stacklevel=2)
             shutil.rmtree(folder)
             return None
         return self._read(folder)
@@ -158,7 +158,7 @@ class Store:
         changed = sorted(
             name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
         )
-        return f"changed since it was made: {', '.join(changed[:5])}" if changed else ""
+        return f"changed after it was stored: {', '.join(changed[:5])}" if changed else ""
 
 
 @contextlib.contextmanager

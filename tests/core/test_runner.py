@@ -84,7 +84,7 @@ def test_the_plan_says_what_would_run_and_why(tmp_path, source):
     assert statuses(pipeline_on(source), out) == ["cached"] * 4
     steps = plan(pipeline_on(source, times=3), out)
     assert [step.status for step in steps] == ["cached", "cached", "runs", "waits"]
-    assert steps[2].why == "differs from the last one: times 2 -> 3"
+    assert steps[2].why == "differs from the last result: times 2 -> 3"
     assert steps[3].why == "for Repeat"
 
 
@@ -118,7 +118,7 @@ def test_a_corrupt_entry_warns_and_is_made_again(tmp_path, source, damage):
         "entry": lambda: (folder / "entry.json").write_text("{"),
     }
     damages[damage]()
-    with pytest.warns(UserWarning, match="made again"):
+    with pytest.warns(UserWarning, match="the stage runs again"):
         result = run(pipeline_on(source), tmp_path / "out")
     assert result.made == ("Repeat",)
 
