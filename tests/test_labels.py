@@ -7,7 +7,7 @@ from kpipe.errors import SparsityError, TrainingError
 from kpipe.labels import complete_class_weights, translate_label_errors
 
 
-def test_classes_that_are_not_named_count_once() -> None:
+def test_unnamed_classes_have_weight_one() -> None:
     assert complete_class_weights({2: 3, 0: 0.5}, 4, TrainingError) == {
         0: 0.5,
         1: 1.0,
@@ -21,23 +21,23 @@ def test_no_weights_stay_none(weights: dict[int, float] | None) -> None:
     assert complete_class_weights(weights, 4, TrainingError) is None
 
 
-def test_a_class_without_an_answer_is_refused_by_number() -> None:
+def test_a_class_without_an_output_is_refused_by_number() -> None:
     with pytest.raises(SparsityError, match="without an output: 4\n  expected: 0 to 3"):
         complete_class_weights({0: 1.0, 4: 2.0}, 4, SparsityError)
 
 
 @pytest.mark.parametrize("wrong", [{-1: 1.0}, {0: -1.0}, {0: float("nan")}])
-def test_what_is_no_class_or_no_factor_is_refused(wrong: dict) -> None:
+def test_negative_classes_and_invalid_weights_are_refused(wrong: dict) -> None:
     (named,) = wrong
     with pytest.raises(TrainingError, match=rf"invalid for class {named}"):
         complete_class_weights(wrong, None, TrainingError)
 
 
-def test_numbers_of_numpy_are_numbers_and_unknown_classes_are_not_counted() -> None:
+def test_numpy_weights_of_an_unknown_number_of_classes_are_converted() -> None:
     assert complete_class_weights({np.int64(2): np.float32(0.5)}, None, TrainingError) == {2: 0.5}
 
 
-def test_other_errors_of_tensorflow_pass() -> None:
+def test_other_tensorflow_errors_pass() -> None:
     import tensorflow as tf
 
     with (

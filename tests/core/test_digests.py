@@ -56,7 +56,7 @@ def test_a_settled_file_is_read_once_and_again_after_any_write(tmp_path, memory,
     assert memory.file(path) == hashlib.sha256(b"other").hexdigest()
 
 
-def test_a_file_written_just_now_is_not_remembered(tmp_path, memory):
+def test_a_file_written_just_now_is_not_cached(tmp_path, memory):
     path = tmp_path / "a.txt"
     path.write_text("first")
     memory.file(path)

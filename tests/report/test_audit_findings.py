@@ -4,7 +4,7 @@ from kpipe.data.manifest import problem_table
 from kpipe.report.audit_findings import common_folder, findings, shorten_paths, statistics_lines
 
 
-def test_the_worst_comes_first_and_every_row_is_kept() -> None:
+def test_serious_findings_come_first_and_no_row_is_lost() -> None:
     rows = [("/p/1", "hidden", "a"), ("/p/2", "truncated", "b"), ("", "class too small", "c")]
     found = findings(problem_table([*rows, ("/p/3", "truncated", "d")]))
     assert [one.kind for one in found] == ["truncated", "class too small", "hidden"]
@@ -13,16 +13,16 @@ def test_the_worst_comes_first_and_every_row_is_kept() -> None:
     assert all(one.meaning for one in found)
 
 
-def test_a_kind_that_nobody_foresaw_is_serious() -> None:
+def test_an_unknown_kind_is_serious() -> None:
     (found,) = findings(problem_table([("/p/1", "new kind", "a")]))
     assert found.serious and not found.meaning
 
 
-def test_nothing_is_found_in_nothing() -> None:
+def test_no_problems_give_no_findings() -> None:
     assert findings(problem_table()) == []
 
 
-def test_paths_are_shown_from_the_folder_that_holds_all() -> None:
+def test_paths_are_shown_relative_to_the_common_folder() -> None:
     paths = ["/p/photos/a/1.png", "/p/photos/b/2.png"]
     base = common_folder(paths)
     assert base == "/p/photos"
