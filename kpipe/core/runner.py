@@ -103,7 +103,7 @@ class _KeyResolver:
         """Return everything that the key of the next stage is computed from."""
         index = len(self.entries)
         stage = self.pipeline.stages[index]
-        about: dict[str, Any] = canonical(
+        return canonical(
             {
                 "stage": stage.name,
                 "version": stage.version,
@@ -120,15 +120,10 @@ class _KeyResolver:
             },
             where=stage.name,
         )
-        return about
 
 
 def plan(pipeline: Pipeline, root: Path) -> list[PlannedStage]:
-    """Return what `run` would do now with each stage, and why.
-
-    Args:
-        pipeline: the declaration.
-        root: the folder of all results, `saved_models`.
+    """Return what `run` would do now with each stage, and why; the arguments are those of `run`.
 
     Example:
         >>> from pathlib import Path
@@ -223,8 +218,7 @@ def run(
                     )
                     _execute(executor, stage, context)
                     entry = store.commit(key, about)
-                result = os.path.relpath(entry.folder, folder)
-                stage_journal.record(event, key=key, folder=result)
+                stage_journal.record(event, key=key, folder=os.path.relpath(entry.folder, folder))
                 resolver.entries.append(entry)
             _publish(resolver, folder)
             journal.record("run_finished", made=made, skipped=skipped)
