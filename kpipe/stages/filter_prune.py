@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from kpipe.atomic import write_text
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.stages.fine_tune import OPTIMIZERS, Rate
@@ -203,10 +204,7 @@ class FilterPrune(Stage):
             calibration=sample(photos),
             progress=tell,
         )
-        kept.parent.mkdir(exist_ok=True)
-        aside = kept.with_suffix(".aside")
-        aside.write_text(json.dumps(dataclasses.asdict(found)), encoding="utf-8")
-        aside.replace(kept)
+        write_text(kept, json.dumps(dataclasses.asdict(found)))
         return found
 
     def _prune(

@@ -47,7 +47,7 @@ from kpipe.lite.int8.quantizing import Ranges, quantized, refined
 from kpipe.lite.int8.ranges import widened
 from kpipe.lite.runtime.interpreter import LiteModel
 from kpipe.lite.stderr import quiet_stderr
-from kpipe.weights import refuse_unfinished_weights
+from kpipe.weights import refuse_non_finite_weights
 
 __all__ = [
     "calibrated",
@@ -136,7 +136,7 @@ def _converted(
 ) -> bytes:
     """The file; for "int8" that in float with the ranges that the images gave."""
     shape = input_shape(model)
-    refuse_unfinished_weights(model, ExportError)
+    refuse_non_finite_weights(model, ExportError)
     with quiet_stderr(), said_of(model), warnings.catch_warnings():
         # Said of int8, although the statistics follow later.
         warnings.filterwarnings("ignore", message="Statistics for quantized inputs")

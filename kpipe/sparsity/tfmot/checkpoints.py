@@ -13,7 +13,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -21,12 +20,11 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from kpipe.errors import SparsityError
 from kpipe.sparsity.bridge.layers import is_called, settings_of
 from kpipe.sparsity.bridge.mapping import leaves
 from kpipe.sparsity.tf_keras_internals import BaseRandomLayer, generator_of, layers_within
 
-__all__ = ["Saver", "claim", "description"]
+__all__ = ["Saver", "description"]
 
 
 class Saver:
@@ -94,24 +92,3 @@ def description(
         **told,
         "weights": weights.hexdigest(),
     }
-
-
-def claim(folder: Path, description: dict[str, Any]) -> None:
-    """Mark a folder as belonging to this training; refuse one that belongs to another."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "training.json"
-    if not path.exists():
-        aside = path.with_suffix(".part")
-        plain = json.dumps(description, sort_keys=True, indent=1, default=lambda x: x.item())
-        aside.write_text(plain)
-        os.replace(aside, path)
-    there = json.loads(path.read_text())
-    names = there.keys() | description.keys()
-    other = sorted(name for name in names if there.get(name) != description.get(name))
-    if other:
-        raise SparsityError(
-            f"{folder} holds the checkpoints of another training",
-            expected=", ".join(f"{name}={description.get(name)}" for name in other),
-            received=", ".join(f"{name}={there.get(name)}" for name in other),
-            fix="give another folder, or delete this one to start anew",
-        )

@@ -19,12 +19,13 @@ import tensorflow as tf
 import tf_keras
 
 from kpipe.errors import SparsityError
-from kpipe.labels import all_class_weights, labels_in_range
+from kpipe.labels import complete_class_weights, translate_label_errors
+from kpipe.ownership import claim
 from kpipe.sparsity.bridge.twins import fuse_normalizations
 from kpipe.sparsity.tf_keras_internals import BaseRandomLayer, layers_within
-from kpipe.sparsity.tfmot.checkpoints import Saver, claim, description
+from kpipe.sparsity.tfmot.checkpoints import Saver, description
 from kpipe.sparsity.tfmot.settings import TrainingSettings, optimizer
-from kpipe.weights import refuse_unfinished_weights
+from kpipe.weights import refuse_non_finite_weights
 
 __all__ = [
     "KERNELS",
@@ -136,14 +137,15 @@ def train(
             prepared.
     """
     fuse_normalizations(twin, True)
-    refuse_unfinished_weights(source, SparsityError)
+    refuse_non_finite_weights(source, SparsityError)
     classes = twin.output_shape[-1]
-    class_weight = all_class_weights(settings.class_weight, classes, SparsityError)
+    class_weight = complete_class_weights(settings.class_weight, classes, SparsityError)
     twin.compile(optimizer=optimizer(settings, epochs * steps_per_epoch))
     twin.optimizer.build(twin.trainable_variables)
     saver = Saver(twin, folder)
     if folder is not None:
-        claim(Path(folder), description(source, what, epochs, steps_per_epoch, settings))
+        identity = description(source, what, epochs, steps_per_epoch, settings)
+        claim(Path(folder, "training.json"), identity, "another training", error=SparsityError)
     done = saver.restore() // steps_per_epoch
     if done == epochs:
         return
@@ -154,7 +156,7 @@ def train(
     # An object: of a name one is made in the first step, which is traced twice then.
     accuracy = _ACCURACY[loss]("accuracy")
     twin.compile(optimizer=twin.optimizer, loss=loss, metrics=[accuracy])
-    with labels_in_range(classes, SparsityError):
+    with translate_label_errors(classes, SparsityError):
         twin.fit(
             batches,
             initial_epoch=done,

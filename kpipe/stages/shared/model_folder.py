@@ -19,6 +19,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kpipe.atomic import replacing, write_text
+
 if TYPE_CHECKING:
     import keras
 
@@ -44,13 +46,10 @@ def save_model(model: keras.Model, folder: Path, **about: Any) -> None:
 
     Equal weights give equal bytes.
     """
-    aside = folder / "aside.keras"
-    model.save(aside)
-    _without_chance(aside)
-    aside.replace(folder / "model.keras")
-    text = json.dumps(about, indent=1)
-    (folder / "aside.json").write_text(text, encoding="utf-8")
-    (folder / "aside.json").replace(folder / "model.json")
+    with replacing(folder / "model.keras") as temporary:
+        model.save(temporary)
+        _without_chance(temporary)
+    write_text(folder / "model.json", json.dumps(about, indent=1))
     _remove_checkpoints(folder)
 
 
