@@ -142,7 +142,7 @@ class Export(Stage):
         said = {
             "in_float": list(chosen.in_float),
             "validation_float32": chosen.float_accuracy,
-            "trades": [trade.to_dict() for trade in chosen.trades],
+            "trades": [trade.to_dict() for trade in chosen.trials],
         }
         return chosen.content, said
 
@@ -238,7 +238,7 @@ def _slug(title: str) -> str:
 
 
 def _labels_text(classes: tuple[str, ...]) -> str:
-    from kpipe.lite.labels_file import labels_text
+    from kpipe.lite.labels_txt import format_labels
 
     broken = [name for name in classes if name.splitlines() != [name]]
     if broken:
@@ -247,4 +247,4 @@ def _labels_text(classes: tuple[str, ...]) -> str:
             expected="names of one line each",
             fix="rename these classes in the data",
         )
-    return labels_text(classes)
+    return format_labels(classes)

@@ -6,6 +6,9 @@ import pytest
 
 from kpipe.lite import convert
 
+# Scripts that tests run in another Python: importing them for their docstrings would run them.
+collect_ignore = ["litert_answers.py", "mediapipe_scores.py"]
+
 
 def small_classifier(size: int = 32, classes: int = 3) -> keras.Model:
     """Automatic names on purpose: they are what carries a process's history."""

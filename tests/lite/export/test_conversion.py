@@ -13,9 +13,8 @@ from ai_edge_litert.interpreter import Interpreter
 from kpipe.ensemble import average
 from kpipe.errors import ExportError
 from kpipe.lite import LiteModel, convert
-from kpipe.lite.export import conversion
-
-from .conftest import photos, seeded, small_classifier
+from kpipe.lite.export import tracing
+from tests.lite.conftest import photos, seeded, small_classifier
 
 
 def test_float_file_equals_keras(model, float_file):
@@ -43,7 +42,7 @@ def test_int8_output_is_uint8_with_256_steps(int8_file):
     assert output["quantization"] == (1 / 256, 0)
 
 
-def test_int8_with_float_ends_gives_the_same_answers(model, int8_file):
+def test_int8_with_float_io_gives_the_same_answers(model, int8_file):
     content = convert(model, "int8", photos(16), io_dtype="float32")
     interpreter = Interpreter(model_content=content)
     (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
@@ -56,8 +55,8 @@ def test_int8_with_float_ends_gives_the_same_answers(model, int8_file):
     )
 
 
-def test_other_ends_are_refused(model):
-    with pytest.raises(ExportError, match="unknown ends 'int8'"):
+def test_other_io_dtypes_are_refused(model):
+    with pytest.raises(ExportError, match="unknown io_dtype 'int8'"):
         convert(model, "int8", photos(2), io_dtype="int8")
 
 
@@ -244,7 +243,7 @@ def test_free_image_size_is_refused():
 def test_large_models_convert_alike_by_another_way(model, monkeypatch, quantize):
     calibration = photos(16) if quantize else None
     expected = convert(model, quantize, calibration)
-    monkeypatch.setattr(conversion, "_LARGE", 0)
+    monkeypatch.setattr(tracing, "_LARGE", 0)
     found = convert(model, quantize, calibration)
     assert found != expected  # the other way was taken
     images = photos(8, seed=3)
@@ -313,7 +312,7 @@ def test_a_file_that_litert_cannot_run_is_refused():
         convert(model)
 
 
-@pytest.mark.parametrize("calibration", [5, "photo.jpg", ["photo.jpg"], [object()]])
+@pytest.mark.parametrize("calibration", ["photo.jpg", ["photo.jpg"], [object()]])
 def test_calibration_that_holds_no_images_is_refused(model, calibration):
     with pytest.raises(ExportError, match="calibration"):
         convert(model, "int8", calibration)

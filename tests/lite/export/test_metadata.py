@@ -157,4 +157,3 @@ def test_what_cannot_be_right_is_refused(float_file: bytes) -> None:
     assert "more than one line" in said(labels=["a\nb", "c", "d"])
     assert "std=(0.0,)" in said(std=(0.0,))
     assert "normalized" in said(mean=(1.0, 2.0))
-    assert "name=None, license=3" in said(name=None, license=3)

@@ -6,9 +6,9 @@ import pytest
 
 from kpipe.errors import ExportError
 from kpipe.lite import LiteModel, quantize_selectively
-from kpipe.lite.export.selective import _doubled, _layer
-
-from .conftest import photos, seeded, small_classifier
+from kpipe.lite.export.layer_names import find_layer
+from kpipe.lite.export.selective import _doubling
+from tests.lite.conftest import photos, seeded, small_classifier
 
 
 def two_ranges() -> keras.Model:
@@ -51,7 +51,7 @@ class Agreement:
 def test_plain_int8_that_is_good_enough_is_taken(model, images):
     accuracy = Agreement(model, images)
     found = quantize_selectively(model, [images], accuracy, tolerance=0.2)
-    assert found.meets_tolerance and found.in_float == () and len(found.trades) == 1
+    assert found.meets_tolerance and found.in_float == () and len(found.trials) == 1
     assert found.content == accuracy.files[-1]
     assert LiteModel(found.content).input_quantization == (1.0, 0)
 
@@ -60,8 +60,8 @@ def test_the_layers_that_cost_most_stay_in_float(images):
     model = two_ranges()
     accuracy = Agreement(model, images)
     found = quantize_selectively(model, [images], accuracy, tolerance=0.02)
-    assert found.trades[0].accuracy < 0.95
-    assert found.meets_tolerance and found.trades[-1].accuracy >= found.float_accuracy - 0.02
+    assert found.trials[0].accuracy < 0.95
+    assert found.meets_tolerance and found.trials[-1].accuracy >= found.float_accuracy - 0.02
     assert {"wide", "narrow"} <= set(found.in_float)
     assert "top" not in found.in_float
     opened = LiteModel(found.content)
@@ -88,7 +88,7 @@ def test_a_layer_without_a_kernel_in_a_nested_model_is_named_itself():
     inputs = keras.Input((32, 32, 3))
     answers = [member(inputs) for member in members]
     model = keras.Model(inputs, keras.layers.Average(name="mean")(answers))
-    assert _layer(model, "net_1/two_1/pool_1/Mean") == "two/pool"
+    assert find_layer(model, "net_1/two_1/pool_1/Mean") == "two/pool"
 
 
 def test_the_best_is_given_and_said_not_to_be_within(model, images):
@@ -101,9 +101,9 @@ def test_the_best_is_given_and_said_not_to_be_within(model, images):
 
     found = quantize_selectively(model, [images], accuracy, max_float_ops=4)
     assert not found.meets_tolerance
-    assert [trade.accuracy for trade in found.trades] == [0.5, 0.6, 0.8, 0.7][: len(found.trades)]
-    assert found.content == given[1 + np.argmax([trade.accuracy for trade in found.trades])]
-    assert found.in_float == max(found.trades, key=lambda trade: trade.accuracy).in_float
+    assert [trial.accuracy for trial in found.trials] == [0.5, 0.6, 0.8, 0.7][: len(found.trials)]
+    assert found.content == given[1 + np.argmax([trial.accuracy for trial in found.trials])]
+    assert found.in_float == max(found.trials, key=lambda trial: trial.accuracy).in_float
 
 
 def test_same_bytes_every_time(images):
@@ -124,4 +124,4 @@ def test_a_tolerance_that_is_no_share_is_refused():
     ("max_float_ops", "counts"), [(0, []), (1, [1]), (4, [1, 2, 4]), (6, [1, 2, 4, 6])]
 )
 def test_counts_double(max_float_ops, counts):
-    assert _doubled(max_float_ops) == counts
+    assert _doubling(max_float_ops) == counts

@@ -63,7 +63,7 @@ def test_latency_takes_keras_models_paths_and_bytes(model, float_file, int8_file
         assert latency(item, runs=2) > 0
 
 
-@pytest.mark.parametrize("runs", [0, 1.5, "3", None])
+@pytest.mark.parametrize("runs", [0, -1])
 def test_nothing_to_time_is_refused(float_file, runs):
     with pytest.raises(ExportError, match=f"runs={runs!r}"):
         benchmark(float_file, runs=runs)

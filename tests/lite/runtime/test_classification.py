@@ -12,8 +12,7 @@ from PIL import Image
 
 from kpipe.errors import DataError, ExportError
 from kpipe.lite import Classifier, LiteModel, add_metadata
-
-from .conftest import photos
+from tests.lite.conftest import photos
 
 
 @pytest.fixture
@@ -176,14 +175,6 @@ def test_classifying_loads_neither_tensorflow_nor_keras(path):
 def test_a_mark_at_the_beginning_of_the_labels_is_none_of_the_first(path):
     (path.parent / "labels.txt").write_text("ant\nbee\ncrab\n", encoding="utf-8-sig")
     assert Classifier(path).labels == ["ant", "bee", "crab"]
-
-
-def test_labels_that_are_no_text_are_refused(path, float_file):
-    for labels in ([1, 2, 3], [b"a", "b", "c"], [None, "b", "c"]):
-        with pytest.raises(ExportError, match="not all text"):
-            Classifier(path, labels=labels)
-        with pytest.raises(ExportError, match="not all text"):
-            add_metadata(float_file, labels)
 
 
 @pytest.mark.parametrize("shape", [(0, 30, 3), (40, 0, 3)])

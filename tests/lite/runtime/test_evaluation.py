@@ -8,8 +8,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 
 from kpipe.errors import ExportError
 from kpipe.lite import LiteModel, evaluate
-
-from .conftest import photos
+from tests.lite.conftest import photos
 
 IMAGES = photos(30, seed=3)
 LABELS = np.random.default_rng(0).integers(0, 2, 30)  # class 2 does not occur
@@ -89,16 +88,16 @@ def test_to_dict_survives_json(float_file):
         ((IMAGES, LABELS.astype(float)), None, "labels do not fit"),
         ((IMAGES, LABELS + 2), None, "no output for: 3"),
         ([], None, "no images"),
-        ([(IMAGES, LABELS, LABELS)], None, r"another kind\n(.|\n)*received: tuple of 3"),
-        ((IMAGES, LABELS, LABELS), None, r"another kind\n(.|\n)*received: tuple of 3"),
+        ([(IMAGES, LABELS, LABELS)], None, r"kind of batches\n(.|\n)*received: tuple of 3"),
+        ((IMAGES, LABELS, LABELS), None, r"kind of batches\n(.|\n)*received: tuple of 3"),
         (
             ([IMAGES, LABELS], [IMAGES, LABELS]),
             None,
-            r"are no array(.|\n)*several batches as a list",
+            r"are not arrays(.|\n)*several batches as a list",
         ),
-        (({"image": IMAGES}, LABELS), None, r"are no array(.|\n)*received: \(dict, ndarray\)"),
+        (({"image": IMAGES}, LABELS), None, r"are not arrays(.|\n)*received: \(dict, ndarray\)"),
         (([IMAGES, IMAGES], [LABELS, LABELS]), None, "several batches as a list"),
-        ([IMAGES], None, r"another kind\n(.|\n)*received: ndarray"),
+        ([IMAGES], None, r"kind of batches\n(.|\n)*received: ndarray"),
     ],
 )
 def test_data_that_does_not_fit_is_refused(float_file, data, reference, message):
@@ -106,7 +105,7 @@ def test_data_that_does_not_fit_is_refused(float_file, data, reference, message)
         evaluate(float_file, data, reference=reference)
 
 
-@pytest.mark.parametrize("count", [{"workers": -1}, {"workers": "2"}, {"differences": 1.5}])
+@pytest.mark.parametrize("count", [{"workers": -1}, {"differences": -1}])
 def test_numbers_with_which_nothing_is_evaluated_are_refused(float_file, count):
     ((name, value),) = count.items()
     with pytest.raises(ExportError, match=f"{name}={value!r}"):
