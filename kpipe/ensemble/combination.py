@@ -75,7 +75,7 @@ def vote(models: Sequence[keras.Model]) -> keras.Model:
         >>> inputs = keras.Input((1, 1, 3))
         >>> pooled = keras.layers.GlobalAveragePooling2D()(inputs)
         >>> votes = vote([keras.Model(inputs, pooled) for _ in range(3)])
-        >>> votes(keras.ops.reshape([0.2, 0.7, 0.1], (1, 1, 1, 3))).numpy()
+        >>> votes(keras.ops.reshape([0.2, 0.7, 0.1], (1, 1, 1, 3))).numpy().round(3)
         array([[0.002, 0.997, 0.001]], dtype=float32)
     """
     pixels, probabilities = _copy_members(models)

@@ -19,15 +19,7 @@ _LOOPS = {"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase
 
 
 def check_classifier(model: keras.Model) -> tuple[int, int, int]:
-    """Check that a model is an image classifier, and return the shape of its images.
-
-    Returns:
-        (height, width, 3).
-
-    Raises:
-        ExportError: the model is not built, computes in half precision, or does not map one image
-            to one row of class scores.
-    """
+    """Check that a model is a float32 image classifier, and return its (height, width, 3)."""
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise ExportError(
             "only a built Keras 3 model with a graph converts",

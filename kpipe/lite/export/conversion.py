@@ -79,13 +79,12 @@ def convert(
             operations that TFLite does not have; or the calibration images are not usable.
 
     Example:
-        >>> import keras
+        >>> import numpy as np
+        >>> from keras import Input, Sequential, layers
         >>> from kpipe.lite import LiteModel, convert
-        >>> pooling = keras.layers.GlobalAveragePooling2D()
-        >>> model = keras.Sequential([keras.Input((32, 32, 3)), pooling, keras.layers.Softmax()])
-        >>> images = keras.random.uniform((8, 32, 32, 3), 0, 255, seed=0)
-        >>> content = convert(model, "int8", images)
-        >>> LiteModel(content).input_dtype
+        >>> net = Sequential([Input((8, 8, 3)), layers.GlobalAveragePooling2D(), layers.Softmax()])
+        >>> images = np.random.default_rng(0).uniform(0, 255, (8, 8, 8, 3))
+        >>> LiteModel(convert(net, "int8", images)).input_dtype
         dtype('uint8')
     """
     if quantize is not None and quantize not in _MODES:
@@ -117,15 +116,7 @@ def convert(
 
 
 def calibrate(model: keras.Model, images: Sequence[np.ndarray]) -> CalibratedModel:
-    """Record the smallest and the largest value of each tensor.
-
-    Args:
-        model: as for `convert`.
-        images: from `prepare_calibration_images`.
-
-    Raises:
-        ExportError: as for `convert`.
-    """
+    """Record the smallest and largest value of each tensor for `prepare_calibration_images`."""
     content = _convert(model, "int8", images)
     parsed = parse(content)
     fill_empty_ranges(parsed)

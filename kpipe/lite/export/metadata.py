@@ -87,11 +87,10 @@ def add_metadata(
 
     Example:
         >>> from pathlib import Path
-        >>> import keras
+        >>> from keras import Input, Sequential, layers
         >>> from kpipe.lite import Classifier, add_metadata, convert
-        >>> pooling = keras.layers.GlobalAveragePooling2D()
-        >>> model = keras.Sequential([keras.Input((32, 32, 3)), pooling, keras.layers.Softmax()])
-        >>> content = add_metadata(convert(model), ["red", "green", "blue"], license="CC0")
+        >>> net = Sequential([Input((8, 8, 3)), layers.GlobalAveragePooling2D(), layers.Softmax()])
+        >>> content = add_metadata(convert(net), ["red", "green", "blue"], license="CC0")
         >>> _ = Path("model.tflite").write_bytes(content)
         >>> Classifier("model.tflite").labels
         ['red', 'green', 'blue']

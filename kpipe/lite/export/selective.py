@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -43,17 +43,13 @@ class QuantizationTrial:
 
     Example:
         >>> from kpipe.lite import QuantizationTrial
-        >>> QuantizationTrial(in_float=("stem",), accuracy=0.9, size=5504).to_dict()
-        {'in_float': ('stem',), 'accuracy': 0.9, 'size': 5504}
+        >>> QuantizationTrial(in_float=("stem",), accuracy=0.9, size=5504).accuracy
+        0.9
     """
 
     in_float: tuple[str, ...]
     accuracy: float
     size: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -108,14 +104,14 @@ def quantize_selectively(
         ExportError: as for `convert`, or the tolerance or `max_float_ops` is out of range.
 
     Example:
-        >>> import keras
+        >>> import numpy as np
+        >>> from keras import Input, Sequential, layers
         >>> from kpipe.lite import evaluate, quantize_selectively
-        >>> pooling = keras.layers.GlobalAveragePooling2D()
-        >>> model = keras.Sequential([keras.Input((8, 8, 3)), pooling, keras.layers.Softmax()])
-        >>> images = keras.random.uniform((4, 8, 8, 3), 0, 255, seed=0)
-        >>> labels = keras.ops.argmax(model(images), axis=1)
+        >>> net = Sequential([Input((8, 8, 3)), layers.GlobalAveragePooling2D(), layers.Softmax()])
+        >>> images = np.random.default_rng(0).uniform(0, 255, (4, 8, 8, 3))
+        >>> labels = net.predict(images, verbose=0).argmax(axis=1)
         >>> chosen = quantize_selectively(
-        ...     model, images, lambda content: evaluate(content, (images, labels)).accuracy
+        ...     net, images, lambda content: evaluate(content, (images, labels)).accuracy
         ... )
         >>> chosen.meets_tolerance, chosen.in_float
         (True, ())
@@ -160,10 +156,9 @@ def _doubling(limit: int) -> list[int]:
 def _rank_operations(
     calibrated: CalibratedModel, float32: bytes, int8: bytes, images: Sequence[np.ndarray]
 ) -> list[list[str]]:
-    """Return the operations whose computation in float brings the outputs nearer to float32.
+    """Return the operations that bring the outputs nearer to float32 if computed in float.
 
-    Each is a list of output tensors: its own, and those of the operations that read it. The one
-    that gains most comes first.
+    Each is a list of output tensors: its own and those of its readers. The largest gain is first.
     """
     batch = np.concatenate(images)
     exact = LiteModel(float32).predict(batch)

@@ -24,13 +24,7 @@ def trace(
 ) -> tf.lite.TFLiteConverter:
     """Return a converter of the traced model, with the signature image -> probabilities.
 
-    Args:
-        model: an image classifier.
-        shape: (height, width, 3) of its input.
-        int8: whether to replace activations that the delegate does not run in int8.
-
-    Raises:
-        ExportError: a model for int8 has loops.
+    For int8, replace activations that the delegate does not run in int8, and refuse loops.
     """
     # A functional model may have been built on a tensor, or on a list or dict of one.
     structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input

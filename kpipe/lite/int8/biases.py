@@ -36,12 +36,7 @@ _BIAS = 2  # position among an operation's inputs
 def measure_mean_errors(
     calibrated: CalibratedModel, images: Sequence[np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Return the mean error (channels,) that int8 adds to each operation's output, by its name.
-
-    Args:
-        calibrated: the model with its ranges.
-        images: float32 (1, height, width, 3) in [0, 255].
-    """
+    """Return the mean error (channels,) that int8 adds to each operation's output, by its name."""
     means: dict[str, list[np.ndarray]] = defaultdict(list)
     for output, values, error in measure_rounding_errors(calibrated, images):
         if values.ndim:

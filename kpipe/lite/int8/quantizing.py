@@ -62,14 +62,11 @@ def quantize_to_int8(
 
 
 def _unify_probability_scale(parsed: Any) -> None:
-    """Make a uint8 file return 256 times the probability, whatever range calibration found.
+    """Make a uint8 file return 256 times the probability, whatever its calibrated range, in place.
 
     Softmax and sigmoid always do; an average of several does not. Its last operation, which
     converts int8 to uint8, then changes the scale too. Outputs below 0 or above 1 are not
     probabilities and keep their scale.
-
-    Args:
-        parsed: the int8 file as a `ModelT` of the TFLite schema, changed in place.
     """
     graph = parsed.subgraphs[0]
     (output,) = graph.outputs

@@ -38,9 +38,6 @@ def fill_empty_ranges(parsed: Any) -> None:
     """Give tensors that are 0 in all calibration images the range [0, 1], in place.
 
     LiteRT aborts the process when it prepares an addition with an empty range.
-
-    Args:
-        parsed: a calibrated model, as a `ModelT` of the TFLite schema.
     """
     for tensor in parsed.subgraphs[0].tensors:
         quantization = tensor.quantization
@@ -49,12 +46,7 @@ def fill_empty_ranges(parsed: Any) -> None:
 
 
 def fit_ranges(calibrated: CalibratedModel, images: Sequence[np.ndarray]) -> CalibratedModel:
-    """Return the model with the ranges of least squared rounding error.
-
-    Args:
-        calibrated: the model with the ranges of the smallest and largest values.
-        images: calibration images, float32 (1, height, width, 3) in [0, 255].
-    """
+    """Return the model with the ranges of least squared rounding error on the images."""
     parsed = copy_model(calibrated.parsed)
     graph = parsed.subgraphs[0]
     ranges = {

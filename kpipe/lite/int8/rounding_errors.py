@@ -37,9 +37,7 @@ def measure_rounding_errors(
 ) -> Iterator[RoundingError]:
     """Yield the error of each operation for each image, except operations that only pass values on.
 
-    Args:
-        calibrated: the model with its ranges.
-        images: float32 (1, height, width, 3) in [0, 255].
+    Images are float32 (1, height, width, 3) in [0, 255].
     """
     with quiet_stderr():
         content = bytes(mlir_quantize(calibrated.content, enable_numeric_verify=True))

@@ -46,11 +46,10 @@ class Benchmark:
         undelegated_ops: operations that run in slower kernels, in graph order.
 
     Example:
-        >>> import keras
+        >>> from keras import Input, Sequential, layers
         >>> from kpipe.lite import benchmark, convert
-        >>> pooling = keras.layers.GlobalAveragePooling2D()
-        >>> model = keras.Sequential([keras.Input((32, 32, 3)), pooling, keras.layers.Softmax()])
-        >>> found = benchmark(convert(model), runs=5)
+        >>> net = Sequential([Input((8, 8, 3)), layers.GlobalAveragePooling2D(), layers.Softmax()])
+        >>> found = benchmark(convert(net), runs=5)
         >>> found.partitions, found.undelegated_ops
         (1, ())
     """
@@ -85,11 +84,10 @@ def benchmark(path: _File, threads: int = 1, runs: int = 100) -> Benchmark:
         ExportError: `runs` is below 1, or the file cannot be run.
 
     Example:
-        >>> import keras
+        >>> from keras import Input, Sequential, layers
         >>> from kpipe.lite import benchmark, convert
-        >>> pooling = keras.layers.GlobalAveragePooling2D()
-        >>> model = keras.Sequential([keras.Input((32, 32, 3)), pooling, keras.layers.Softmax()])
-        >>> found = benchmark(convert(model), runs=5)
+        >>> net = Sequential([Input((8, 8, 3)), layers.GlobalAveragePooling2D(), layers.Softmax()])
+        >>> found = benchmark(convert(net), runs=5)
         >>> 0 < found.p5_ms <= found.median_ms <= found.p95_ms
         True
     """
@@ -108,11 +106,10 @@ def compare(paths: Sequence[_File], threads: int = 1, runs: int = 100) -> list[B
         ExportError: there are no files, `runs` is below 1, or a file cannot be run.
 
     Example:
-        >>> import keras
+        >>> from keras import Input, Sequential, layers
         >>> from kpipe.lite import compare, convert
-        >>> pooling = keras.layers.GlobalAveragePooling2D()
-        >>> model = keras.Sequential([keras.Input((32, 32, 3)), pooling, keras.layers.Softmax()])
-        >>> first, second = compare([convert(model), convert(model, "float16")], runs=5)
+        >>> net = Sequential([Input((8, 8, 3)), layers.GlobalAveragePooling2D(), layers.Softmax()])
+        >>> first, second = compare([convert(net), convert(net, "float16")], runs=5)
         >>> first.ratio
         1.0
     """
@@ -159,11 +156,10 @@ def latency(model: Any, threads: int = 1, runs: int = 100, *, quantize: str | No
         ExportError: `runs` is below 1, or the model cannot be converted or run.
 
     Example:
-        >>> import keras
+        >>> from keras import Input, Sequential, layers
         >>> from kpipe.lite import latency
-        >>> pooling = keras.layers.GlobalAveragePooling2D()
-        >>> model = keras.Sequential([keras.Input((32, 32, 3)), pooling, keras.layers.Softmax()])
-        >>> latency(model, runs=5) > 0
+        >>> net = Sequential([Input((8, 8, 3)), layers.GlobalAveragePooling2D(), layers.Softmax()])
+        >>> latency(net, runs=5) > 0
         True
     """
     if not isinstance(model, (str, os.PathLike, bytes)):

@@ -59,11 +59,10 @@ class Classifier:
 
     Example:
         >>> from pathlib import Path
-        >>> import keras
+        >>> from keras import Input, Sequential, layers
         >>> from kpipe.lite import Classifier, convert
-        >>> pooling = keras.layers.GlobalAveragePooling2D()
-        >>> model = keras.Sequential([keras.Input((32, 32, 3)), pooling, keras.layers.Softmax()])
-        >>> _ = Path("model.tflite").write_bytes(convert(model))
+        >>> net = Sequential([Input((8, 8, 3)), layers.GlobalAveragePooling2D(), layers.Softmax()])
+        >>> _ = Path("model.tflite").write_bytes(convert(net))
         >>> classifier = Classifier("model.tflite", labels=["red", "green", "blue"])
         >>> [found.label for found in classifier.predict(sorted(Path("photos/red").iterdir())[:2])]
         ['red', 'red']

@@ -37,7 +37,7 @@ class ImageDifference:
     Example:
         >>> import numpy as np
         >>> from kpipe.lite import ImageDifference
-        >>> image = np.zeros((32, 32, 3), "uint8")
+        >>> image = np.zeros((8, 8, 3), "uint8")
         >>> ImageDifference(7, 0.25, label=1, answer=0, reference=1, image=image).to_dict()
         {'position': 7, 'difference': 0.25, 'label': 1, 'answer': 0, 'reference': 1}
     """
@@ -51,8 +51,7 @@ class ImageDifference:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without the image."""
-        names = ("position", "difference", "label", "answer", "reference")
-        return {name: getattr(self, name) for name in names}
+        return {name: value for name, value in vars(self).items() if name != "image"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +69,14 @@ class Evaluation:
         differences: the images with the largest differences from the reference, largest first.
 
     Example:
-        >>> import keras
+        >>> import numpy as np
+        >>> from keras import Input, Sequential, layers
         >>> from kpipe.lite import convert, evaluate
-        >>> pooling = keras.layers.GlobalAveragePooling2D()
-        >>> model = keras.Sequential([keras.Input((8, 8, 3)), pooling, keras.layers.Softmax()])
-        >>> images = keras.random.uniform((4, 8, 8, 3), 0, 255, seed=0)
-        >>> labels = keras.ops.argmax(model(images), axis=1)
-        >>> found = evaluate(convert(model), (images, labels), reference=model(images))
-        >>> found.accuracy, found.agreement
-        (1.0, 1.0)
+        >>> net = Sequential([Input((8, 8, 3)), layers.GlobalAveragePooling2D(), layers.Softmax()])
+        >>> images = np.random.default_rng(0).uniform(0, 255, (4, 8, 8, 3))
+        >>> found = evaluate(convert(net), (images, np.zeros(4, int)), reference=net(images))
+        >>> found.images, found.agreement
+        (4, 1.0)
     """
 
     images: int
@@ -92,15 +90,9 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without the probabilities."""
-        return {
-            "images": self.images,
-            "accuracy": self.accuracy,
-            "balanced_accuracy": self.balanced_accuracy,
-            "agreement": self.agreement,
-            "worst_difference": self.worst_difference,
-            "confusion": self.confusion.tolist(),
-            "differences": [difference.to_dict() for difference in self.differences],
-        }
+        values = {name: value for name, value in vars(self).items() if name != "probabilities"}
+        differences = [difference.to_dict() for difference in self.differences]
+        return values | {"confusion": self.confusion.tolist(), "differences": differences}
 
 
 def evaluate(
@@ -127,19 +119,15 @@ def evaluate(
             an argument is out of range.
 
     Example:
-        >>> import keras, numpy as np
+        >>> import numpy as np
+        >>> from keras import Input, Sequential, layers
         >>> from kpipe.lite import convert, evaluate
-        >>> pooling = keras.layers.GlobalAveragePooling2D()
-        >>> model = keras.Sequential([keras.Input((8, 8, 3)), pooling, keras.layers.Softmax()])
+        >>> net = Sequential([Input((8, 8, 3)), layers.GlobalAveragePooling2D(), layers.Softmax()])
         >>> red, green = np.zeros((2, 1, 8, 8, 3))
         >>> red[..., 0], green[..., 1] = 255, 255
-        >>> found = evaluate(convert(model), [(red, np.array([0])), (green, np.array([2]))])
-        >>> found.accuracy
-        0.5
-        >>> found.confusion
-        array([[1, 0, 0],
-               [0, 0, 0],
-               [0, 1, 0]])
+        >>> found = evaluate(convert(net), [(red, np.array([0])), (green, np.array([2]))])
+        >>> found.accuracy, found.confusion.tolist()
+        (0.5, [[1, 0, 0], [0, 0, 0], [0, 1, 0]])
     """
     for name, count, least in (("workers", workers, 1), ("differences", differences, 0)):
         if count is not None and count < least:
@@ -234,22 +222,17 @@ def _batches(data: Any, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the batches as arrays that fit each other."""
     is_batch = isinstance(data, tuple) and not any(isinstance(part, tuple) for part in data)
     for batch in [data] if is_batch else data:
-        parts = batch if isinstance(batch, tuple | list) else ()
-        if len(parts) != 2:
-            raise ExportError(
-                f"{name} cannot be evaluated on this kind of batches",
-                expected="pairs of images (n, height, width, 3) and integer labels (n,)",
-                received=f"{type(batch).__name__}{f' of {len(parts)}' if parts else ''}",
-            )
+        parts = batch if isinstance(batch, tuple | list) else [batch]
         try:
             images, labels = (np.asarray(part) for part in parts)
-        except (TypeError, ValueError):  # lists whose items differ in shape
-            images = labels = np.asarray(None)
-        if any(array.ndim == 0 or array.dtype == object for array in (images, labels)):
+            are_arrays = images.ndim and labels.ndim and object not in (images.dtype, labels.dtype)
+        except (TypeError, ValueError):  # not two parts, or lists whose items differ in shape
+            are_arrays = False
+        if not are_arrays:
             raise ExportError(
-                f"images or labels for {name} are not arrays",
-                expected="images (n, height, width, 3) of one size, integer labels (n,)",
-                received=f"({', '.join(type(part).__name__ for part in parts)})",
+                f"{name} cannot be evaluated on this kind of batch",
+                expected="images (n, height, width, 3) of one size, and integer labels (n,)",
+                received=", ".join(type(part).__name__ for part in parts),
                 fix="pass arrays; pass several batches as a list of such pairs, not as a tuple",
             )
         if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):

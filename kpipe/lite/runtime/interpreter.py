@@ -40,14 +40,14 @@ class LiteModel:
         ExportError: the file does not exist, is damaged, or is not an image classifier.
 
     Example:
-        >>> import keras
+        >>> import numpy as np
+        >>> from keras import Input, Sequential, layers
         >>> from kpipe.lite import LiteModel, convert
-        >>> pooling = keras.layers.GlobalAveragePooling2D()
-        >>> model = keras.Sequential([keras.Input((32, 32, 3)), pooling, keras.layers.Softmax()])
-        >>> file = LiteModel(convert(model))
+        >>> net = Sequential([Input((8, 8, 3)), layers.GlobalAveragePooling2D(), layers.Softmax()])
+        >>> file = LiteModel(convert(net))
         >>> file.image_size, file.classes, file.input_dtype
-        ((32, 32), 3, dtype('float32'))
-        >>> file.predict(keras.ops.zeros((2, 32, 32, 3))).shape
+        ((8, 8), 3, dtype('float32'))
+        >>> file.predict(np.zeros((2, 8, 8, 3))).shape
         (2, 3)
     """
 

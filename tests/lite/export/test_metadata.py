@@ -156,4 +156,4 @@ def test_what_cannot_be_right_is_refused(float_file: bytes) -> None:
     assert "lines 1 (from 0) are empty" in said(labels=["a", " ", "b"])
     assert "more than one line" in said(labels=["a\nb", "c", "d"])
     assert "std=(0.0,)" in said(std=(0.0,))
-    assert "normalized" in said(mean=(1.0, 2.0))
+    assert "invalid normalization" in said(mean=(1.0, 2.0))
