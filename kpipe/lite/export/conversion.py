@@ -116,7 +116,7 @@ def convert(
 
 
 def calibrate(model: keras.Model, images: Sequence[np.ndarray]) -> CalibratedModel:
-    """Record the smallest and largest value of each tensor for `prepare_calibration_images`."""
+    """Return the model with the smallest and largest value of each tensor on the images."""
     content = _convert(model, "int8", images)
     parsed = parse(content)
     fill_empty_ranges(parsed)

@@ -17,7 +17,7 @@ from tests.lite.conftest import photos
 
 
 def network() -> keras.Model:
-    """Kernels that int8 cannot hold, in layers of each kind that has a bias; logits."""
+    """Return a model of logits with kernels that int8 cannot represent, in each kind of layer."""
     inputs = keras.Input((32, 32, 3))
     x = keras.layers.Conv2D(4, 3, name="conv")(
         keras.layers.Rescaling(1 / 255, name="scale")(inputs)
@@ -27,7 +27,7 @@ def network() -> keras.Model:
     model = keras.Model(inputs, keras.layers.Dense(3, name="top")(x))
     random = np.random.default_rng(0)
     for weight in model.weights:
-        # Small ones beside a large one are rounded most, all in the same direction.
+        # Small weights beside a large one are rounded most, all in the same direction.
         values = np.full(weight.shape, 0.0014) if weight.path.endswith("kernel") else 0.1
         weight.assign(values * np.ones(weight.shape))
     for name in ("conv", "depthwise"):
@@ -54,7 +54,7 @@ def measured(plain, images) -> CalibratedModel:
 
 
 def biases(content: bytes) -> dict[str, np.ndarray]:
-    """Of each operation that has one, by the name of its result."""
+    """Map the output of each operation with a bias to the bias."""
     model = parse(content)
     graph = model.subgraphs[0]
     found = {}
@@ -85,7 +85,7 @@ def test_an_operation_that_stays_in_float_keeps_its_bias(measured) -> None:
         assert not np.array_equal(after[other], before[other])
 
 
-def test_operations_that_share_a_bias_are_corrected_each_for_itself(images) -> None:
+def test_operations_that_share_a_bias_are_corrected_separately(images) -> None:
     inputs = keras.Input((32, 32, 3))
     rescaled = keras.layers.Rescaling(1 / 255)(inputs)
     both = [keras.layers.Conv2D(3, 1, name=name)(rescaled) for name in ("one", "other")]
@@ -96,17 +96,17 @@ def test_operations_that_share_a_bias_are_corrected_each_for_itself(images) -> N
     assert [*map(float, np.concatenate([*after.values()]))] == [-1.0] * 3 + [-2.0] * 3
 
 
-def test_a_mean_that_the_images_do_not_agree_about_is_none() -> None:
-    steady, torn = np.tile([0.9, 1.1], 8), np.tile([-1.0, 1.1], 8)
-    np.testing.assert_allclose(_significant_mean(np.stack([steady, torn], axis=1)), [1.0, 0.0])
+def test_a_mean_that_varies_between_images_counts_as_0() -> None:
+    steady, varying = np.tile([0.9, 1.1], 8), np.tile([-1.0, 1.1], 8)
+    np.testing.assert_allclose(_significant_mean(np.stack([steady, varying], axis=1)), [1.0, 0.0])
 
 
-def test_a_few_images_are_certain_of_nothing(plain, images, measured) -> None:
+def test_a_few_images_correct_nothing(plain, images, measured) -> None:
     assert all(not error.any() for error in measure_mean_errors(plain, images[:7]).values())
     assert any(error.any() for error in measured.mean_errors.values())
 
 
-def test_the_answers_are_off_by_less_on_average(plain, measured) -> None:
+def test_the_mean_error_of_the_outputs_shrinks(plain, measured) -> None:
     model, others = network(), photos(64, seed=1)
     exact = model.predict(others.astype("float32"), verbose=0)
     off = [
@@ -116,7 +116,7 @@ def test_the_answers_are_off_by_less_on_average(plain, measured) -> None:
     assert off[1].max() < off[0].max() / 3
 
 
-def test_operations_that_only_pass_values_on_have_no_error_of_their_own(images) -> None:
+def test_operations_that_only_pass_values_on_have_no_error(images) -> None:
     inputs = keras.Input((32, 32, 3))
     x = keras.layers.Conv2D(4, 3, activation="relu", name="first")(inputs)
     x = keras.layers.Conv2D(8, 3, activation="relu", name="second")(keras.layers.MaxPooling2D()(x))

@@ -23,7 +23,7 @@ def calibrated(model, images) -> CalibratedModel:
     return calibrate(model, images)
 
 
-def test_means_are_measured_between_the_ranges_of_least_error(calibrated, images) -> None:
+def test_mean_errors_are_measured_with_the_fitted_ranges(calibrated, images) -> None:
     found = refine(calibrated, images[:20])
     assert found.content == fit_ranges(calibrated, images[:20]).content != calibrated.content
     expected = measure_mean_errors(found, images[:20])
@@ -32,13 +32,13 @@ def test_means_are_measured_between_the_ranges_of_least_error(calibrated, images
         np.testing.assert_array_equal(found.mean_errors[output], error)
 
 
-def test_of_many_images_some_of_the_whole_row_are_looked_at(calibrated, images) -> None:
+def test_a_sample_is_spread_over_many_images(calibrated, images) -> None:
     some = [images[number] for number in np.linspace(0, 99, 64).round().astype(int)]
     found = quantize_to_int8(refine(calibrated, images))
     assert found == quantize_to_int8(refine(calibrated, some))
     assert found != quantize_to_int8(refine(calibrated, images[:64]))
 
 
-def test_it_is_how_a_model_is_converted(model, calibrated, images) -> None:
+def test_conversion_refines_the_ranges(model, calibrated, images) -> None:
     assert convert(model, "int8", images) == quantize_to_int8(refine(calibrated, images))
     assert convert(model, "int8", images) != quantize_to_int8(calibrated)

@@ -15,15 +15,15 @@ LABELS = np.random.default_rng(0).integers(0, 2, 30)  # class 2 does not occur
 
 
 def test_measures_equal_those_of_scikit_learn(float_file):
-    answers = LiteModel(float_file).predict(IMAGES).argmax(axis=1)
+    predicted = LiteModel(float_file).predict(IMAGES).argmax(axis=1)
     found = evaluate(float_file, (IMAGES, LABELS))
     assert found.images == 30
-    assert found.accuracy == pytest.approx(accuracy_score(LABELS, answers))
-    present = answers.copy()  # scikit-learn warns of answers outside the true classes
-    with pytest.warns(UserWarning, match="y_pred contains") if (present == 2).any() else _quiet():
-        assert found.balanced_accuracy == pytest.approx(balanced_accuracy_score(LABELS, answers))
+    assert found.accuracy == pytest.approx(accuracy_score(LABELS, predicted))
+    # scikit-learn warns of predictions outside the true classes
+    with pytest.warns(UserWarning, match="y_pred contains") if (predicted == 2).any() else _quiet():
+        assert found.balanced_accuracy == pytest.approx(balanced_accuracy_score(LABELS, predicted))
     np.testing.assert_array_equal(
-        found.confusion, confusion_matrix(LABELS, answers, labels=[0, 1, 2])
+        found.confusion, confusion_matrix(LABELS, predicted, labels=[0, 1, 2])
     )
 
 
@@ -102,7 +102,7 @@ def test_data_that_does_not_fit_is_refused(float_file, data, reference, message)
 
 
 @pytest.mark.parametrize("count", [{"workers": -1}, {"differences": -1}])
-def test_numbers_with_which_nothing_is_evaluated_are_refused(float_file, count):
+def test_invalid_numbers_are_refused(float_file, count):
     ((name, value),) = count.items()
     with pytest.raises(ExportError, match=f"{name}={value!r}"):
         evaluate(float_file, (IMAGES, LABELS), **count)
