@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
+from ai_edge_litert.tools import flatbuffer_utils
 
 from kpipe.lite import convert
 from kpipe.lite.export.calibration import prepare_calibration_images
@@ -42,3 +45,25 @@ def test_a_sample_is_spread_over_many_images(calibrated, images) -> None:
 def test_conversion_refines_the_ranges(model, calibrated, images) -> None:
     assert convert(model, "int8", images) == quantize_to_int8(refine(calibrated, images))
     assert convert(model, "int8", images) != quantize_to_int8(calibrated)
+
+
+def test_a_file_is_parsed_and_serialized_only_where_bytes_are_needed(
+    model, images, monkeypatch
+) -> None:
+    calls = Counter()
+
+    def counted(name):
+        function = getattr(flatbuffer_utils, name)
+
+        def call(*arguments):
+            calls[name] += 1
+            return function(*arguments)
+
+        return call
+
+    for name in ("read_model_from_bytearray", "convert_object_to_bytearray"):
+        monkeypatch.setattr(flatbuffer_utils, name, counted(name))
+    convert(model, "int8", images[:8])
+    # Parsed: the files of the converter and of the quantizer. Serialized: the model with its ranges
+    # for verification, with its biases for the quantizer, and the int8 file.
+    assert calls == {"read_model_from_bytearray": 2, "convert_object_to_bytearray": 3}
