@@ -77,6 +77,7 @@ class Export(Stage):
     def run(self, context: Context) -> None:
         photos = Photos.read(context)
         labels = _labels_text(photos.classes)
+        (context.folder / "labels.txt").write_text(labels, encoding="utf-8")
         first, *smaller = context.inputs["model"]
         last = context.newest("model")
         rows = []
@@ -102,7 +103,11 @@ class Export(Stage):
                 rows.append({**measured, **_size_of(model, about), **details})
                 rows[-1]["name"] = f"{about['title']}, {quantize}" if quantize else about["title"]
         shutil.copyfile(last / "model.keras", context.folder / "model.keras")
-        (context.folder / "labels.txt").write_text(labels, encoding="utf-8")
+        self._write_metrics(context, photos, rows)
+        self._refuse_lossy_files(rows)
+
+    def _write_metrics(self, context: Context, photos: Photos, rows: list[dict[str, Any]]) -> None:
+        """Write `metrics.json` and the model card."""
         metrics = {
             "seed": context.seed,
             "image_size": photos.image_size,
@@ -111,19 +116,14 @@ class Export(Stage):
             "final": "model.tflite",
             "models": rows,
         }
-        (context.folder / "metrics.json").write_text(
-            json.dumps(metrics, indent=1), encoding="utf-8"
-        )
-        (context.folder / "model_card.md").write_text(
-            model_card(metrics, _counts(photos), license=self.license, note=self.note),
-            encoding="utf-8",
-        )
-        self._refuse_lossy_files(rows)
+        card = model_card(metrics, _counts(photos), license=self.license, note=self.note)
+        (context.folder / "metrics.json").write_text(json.dumps(metrics, indent=1), "utf-8")
+        (context.folder / "model_card.md").write_text(card, "utf-8")
 
     def _with_metadata(self, content: bytes, title: str, photos: Photos) -> bytes:
         from kpipe.lite import add_metadata
 
-        # The text is part of the file, whose bytes must not change between versions.
+        # Another text would change the bytes of every exported file.
         description = f"Tells {len(photos.classes)} classes of photos apart. {self.note}"
         return add_metadata(
             content,
