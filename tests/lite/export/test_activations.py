@@ -79,7 +79,7 @@ def test_the_delegate_runs_an_int8_file_in_one_piece_with_the_answers_of_keras(n
     expected = model.predict(images.astype("float32"), verbose=0)
     assert np.ptp(expected, axis=0).max() > 0.3
     file = LiteModel(convert(model, "int8", [images]))
-    pieces, undelegated_ops = file.delegation()
+    pieces, undelegated_ops = file.inspect_delegation()
     assert pieces == 1
     assert set(undelegated_ops) <= ENDS
     assert np.abs(file.predict(images) - expected).max() < 0.08
