@@ -206,7 +206,7 @@ def int8(case: Case) -> str:
 
     model = LiteModel(convert(case.model, "int8", [case.images]))
     error = np.abs(model.predict(case.images) - case.predictions).max()
-    partitions, _ = model.delegation()
+    partitions, _ = model.inspect_delegation()
     return f"{error:.2f}, {partitions} part{'s'[: partitions != 1]}"
 
 

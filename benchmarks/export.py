@@ -53,9 +53,10 @@ from pruning import BASE_EPOCHS, MORE, RATE, SIZE, TrainingRun, Work, load, trai
 from results import add_row, read_rows
 
 from kpipe.lite import LiteModel, compare, convert, evaluate, quantize_selectively
-from kpipe.lite.export.calibration import calibration_images
-from kpipe.lite.export.conversion import calibrated, input_shape
-from kpipe.lite.int8.quantizing import quantized
+from kpipe.lite.export.calibration import prepare_calibration_images
+from kpipe.lite.export.checks import check_classifier
+from kpipe.lite.export.conversion import calibrate
+from kpipe.lite.int8.quantizing import quantize_to_int8
 from kpipe.sparsity import (
     TrainingSettings,
     cluster_weights,
@@ -183,8 +184,8 @@ def file_of(work: Work, name: str, form: str, seed: int) -> tuple[bytes, str]:
     if form == "int8":
         return convert(model, form, photos()), ""
     if form == "unrefined":
-        seen = calibration_images(photos(), input_shape(model))
-        return quantized(calibrated(model, seen)), ""
+        seen = prepare_calibration_images(photos(), check_classifier(model))
+        return quantize_to_int8(calibrate(model, seen)), ""
     return convert(model, None if form == "float32" else form), ""
 
 
@@ -331,7 +332,7 @@ def activations(rounds: int) -> None:
     pixels = np.random.default_rng(0).uniform(0, 255, (8, SIZE, SIZE, 3)).astype("float32")
     for name in ("MobileNetV3Small", "MobileNetV3Large", "Xception", "NASNetMobile"):
         model = untrained_classifier(name, pixels)
-        with mock.patch("kpipe.lite.export.conversion.delegable_activations", nullcontext):
+        with mock.patch("kpipe.lite.export.tracing.delegable_activations", nullcontext):
             plain = convert(model, "int8", [pixels])
         files = [convert(model), plain, convert(model, "int8", [pixels])]
         _, before, after = compare(files, runs=rounds)

@@ -1,21 +1,22 @@
-"""Everything that kpipe raises on purpose.
+"""Every exception that kpipe raises.
 
     KpipeError                   what went wrong, expected, received, what to do
-    |-- PipelineError            a declaration that cannot be run
-    |-- DataError                photos, tables, labels, splits
-    |-- WeightsError             pretrained weights that cannot be had or do not fit
-    |-- TrainingError            a fit that cannot start or cannot go on
-    |-- PruneError               a graph that cannot be cut as asked
-    |-- SparsityError            a model that cannot cross to tf_keras or back
-    |-- ExportError              conversion, quantization, or an exported file that is not right
-    `-- StoreError               results that cannot be kept or read back
+    |-- PipelineError            an invalid declaration
+    |-- DataError                invalid photos, tables, labels or splits
+    |-- WeightsError             pretrained weights that are unavailable or do not fit
+    |-- TrainingError            a training run that cannot start or continue
+    |-- PruneError               a model that cannot be pruned as requested
+    |-- SparsityError            a model that cannot be converted to tf_keras or back
+    |-- ExportError              a failed conversion or quantization, or an invalid exported file
+    `-- StoreError               results that cannot be stored or read back
 
-The command line prints any of them without a traceback and exits with 2.
+The command line prints them without a traceback and exits with code 2.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable
 
 __all__ = [
@@ -33,13 +34,20 @@ __all__ = [
 
 
 class KpipeError(Exception):
-    """An error that says what happened, what was expected, what was received and what to do.
+    """The base class: what happened, what was expected, what was received and what to do.
 
     Args:
-        what: one sentence, naming the offender.
-        expected: what would have been right.
-        received: what there was instead.
-        fix: the next thing to do, a command where there is one.
+        what: one sentence that names the offender.
+        expected: the valid values.
+        received: the actual value.
+        fix: what to do next, as a command if there is one.
+
+    Example:
+        >>> from kpipe import KpipeError
+        >>> print(KpipeError("epochs=0 is invalid", expected="1 or more", fix="pass epochs=1"))
+        epochs=0 is invalid
+          expected: 1 or more
+          what to do: pass epochs=1
     """
 
     def __init__(self, what: str, *, expected: str = "", received: str = "", fix: str = "") -> None:
@@ -54,54 +62,51 @@ class KpipeError(Exception):
         return "\n".join([self.what, *(f"  {name}: {text}" for name, text in rows if text)])
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Keyword-only arguments do not survive Exception's own reduction, and an executor may
-        # carry the error from another process.
-        return _rebuild, (type(self), self.what, self.expected, self.received, self.fix)
-
-
-def _rebuild(
-    kind: type[KpipeError], what: str, expected: str, received: str, fix: str
-) -> KpipeError:
-    return kind(what, expected=expected, received=received, fix=fix)
+        # Exception drops keyword-only arguments when pickled, and an executor may run stages in
+        # another process.
+        fields = {"expected": self.expected, "received": self.received, "fix": self.fix}
+        return functools.partial(type(self), self.what, **fields), ()
 
 
 class PipelineError(KpipeError):
-    """A declaration that cannot be run."""
+    """An invalid declaration."""
 
 
 class DataError(KpipeError):
-    """Photos, tables, labels or splits that cannot be used."""
+    """Invalid photos, tables, labels or splits."""
 
 
 class WeightsError(KpipeError):
-    """Pretrained weights that cannot be had, or do not fit the architecture."""
+    """Pretrained weights that are unavailable or do not fit the architecture."""
 
 
 class TrainingError(KpipeError):
-    """A fit that cannot start or cannot go on."""
+    """A training run that cannot start or continue."""
 
 
 class PruneError(KpipeError):
-    """A graph that cannot be cut as asked."""
+    """A model that cannot be pruned as requested."""
 
 
 class SparsityError(KpipeError):
-    """A model that cannot cross to tf_keras or back."""
+    """A model that cannot be converted to tf_keras or back."""
 
 
 class ExportError(KpipeError):
-    """Conversion, quantization, or an exported file that is not right."""
+    """A failed conversion or quantization, or an invalid exported file."""
 
 
 class StoreError(KpipeError):
-    """Results that cannot be kept or read back."""
+    """Results that cannot be stored or read back."""
 
 
 def nearest(name: object, names: Iterable[str]) -> str:
-    """A hint such as "did you mean 'shear'?" for a misspelt name, or the list of names.
+    """Return a hint for a misspelt name: the closest valid name, or the list of names.
 
-    >>> nearest("sheer", ["shear", "flip"])
-    "did you mean 'shear'?"
+    Example:
+        >>> from kpipe.errors import nearest
+        >>> nearest("sheer", ["shear", "flip"])
+        "did you mean 'shear'?"
     """
     known = sorted(names)
     folded = {candidate.casefold(): candidate for candidate in known}

@@ -1,4 +1,4 @@
-"""Weights that a training has spoiled."""
+"""Check model weights."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ from kpipe.errors import KpipeError
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["refuse_unfinished_weights"]
+__all__ = ["refuse_non_finite_weights"]
 
 
-def refuse_unfinished_weights(model: keras.Model, error: type[KpipeError]) -> None:
-    """Raises `error` with the paths of the weights that hold NaN or infinity."""
+def refuse_non_finite_weights(model: keras.Model, error: type[KpipeError]) -> None:
+    """Raise `error`, naming every weight that contains NaN or infinity.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.errors import ExportError
+        >>> from kpipe.weights import refuse_non_finite_weights
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> refuse_non_finite_weights(model, ExportError)
+    """
     broken = sorted(w.path for w in model.weights if not np.isfinite(w.numpy()).all())
     if broken:
         raise error(

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from kpipe.cli import load_pipeline
 from kpipe.core.journal import Event, read_journal
-from kpipe.core.runner import Result, run
+from kpipe.core.runner import RunResult, run
 from tests.walking import declare, draw
 
 # Two workers share two cores: with a thread for each core, theirs wait for one another.
@@ -28,7 +28,7 @@ class Walk:
     photos: Path
     file: Path
     root: Path
-    result: Result
+    result: RunResult
 
     @property
     def folder(self) -> Path:
@@ -82,4 +82,4 @@ def walk(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Walk:
             result = run(load_pipeline(declare(file, photos)), root)
             done.write_text(json.dumps([str(result.folder), result.made, result.skipped]))
     folder, made, skipped = json.loads(done.read_text())
-    return Walk(photos, file, root, Result(Path(folder), tuple(made), tuple(skipped)))
+    return Walk(photos, file, root, RunResult(Path(folder), tuple(made), tuple(skipped)))

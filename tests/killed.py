@@ -1,11 +1,11 @@
-"""`kpipe run` with a death foretold: `python -m tests.killed MOMENT NUMBER run FILE --root ROOT`.
+"""`kpipe run` that kills itself: `python -m tests.killed MOMENT NUMBER run FILE --root ROOT`.
 
     MOMENT                NUMBER counts
     event:STAGE:EVENT     events of the journal, `step` (within an epoch) among them
-    rename:PART           renames of files whose path holds PART, dying before the rename
-    write:PART            files opened for writing whose path holds PART, dying before it is open
+    rename:PART           renames of files whose path contains PART; killed before the rename
+    write:PART            files opened for writing whose path contains PART; killed before the open
 
-The process kills itself by SIGKILL: nothing of Python runs any more, no `finally`, no buffer.
+SIGKILL ends the process at once: no handler, no `finally`, no flushed buffer.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import signal
 import sys
 
 from kpipe import cli
-from kpipe.cli import pipelines
+from kpipe.cli import run as run_command
 from kpipe.core.journal import Event
 from kpipe.report.terminal import Progress
 
 
-class Fate:
-    """Counts down to the end."""
+class Countdown:
+    """Kills the process at zero."""
 
     def __init__(self, number: int) -> None:
         self.left = number
@@ -36,17 +36,17 @@ def main() -> None:
     moment, number, *words = sys.argv[1:]
     sys.argv = ["kpipe", *words]
     kind, _, rest = moment.partition(":")
-    fate = Fate(int(number))
+    countdown = Countdown(int(number))
     if kind == "event":
         stage, _, name = rest.partition(":")
 
-        class Doomed(Progress):
-            def hear(self, event: Event) -> None:
-                super().hear(event)
+        class CountingProgress(Progress):
+            def show(self, event: Event) -> None:
+                super().show(event)
                 if (event.get("stage"), event["event"]) == (stage, name):
-                    fate.step()
+                    countdown.step()
 
-        pipelines.Progress = Doomed  # type: ignore[misc]
+        run_command.Progress = CountingProgress  # type: ignore[misc]
     else:
 
         def hook(event: str, arguments: tuple[object, ...]) -> None:
@@ -55,7 +55,7 @@ def main() -> None:
                 mode = str(arguments[1])
             hit = (kind == "rename" and event == "os.rename") or (kind == "write" and "w" in mode)
             if hit and rest in path:
-                fate.step()
+                countdown.step()
 
         sys.addaudithook(hook)
     cli.main()

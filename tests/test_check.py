@@ -1,4 +1,4 @@
-"""The command that looks through photos: what it finds, says, writes and leaves alone."""
+"""The check command: findings, output, and the files it writes or leaves alone."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def check(
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Clean ones."""
+    """Photos without problems."""
     return draw(tmp_path / "photos")
 
 
 @pytest.fixture
 def dirty(photos: Path) -> Path:
-    """A few with known dirt."""
+    """Photos with known problems."""
     red = photos / "red"
     shutil.copy(red / "00.png", red / "00 copy.png")
     shutil.copy(red / "01.png", photos / "blue" / "red one.png")
@@ -96,15 +96,17 @@ PAGE = Path("saved_models/check/photos/check.html")
 def test_clean_photos_end_with_0_and_a_page(check: Command, photos: Path) -> None:
     outcome = check(photos)
     assert outcome.code == 0, outcome
-    assert "60 photos: nothing serious found" in outcome.out
+    assert "60 photos: no serious findings" in outcome.out
     assert "3 classes, the largest 1.5 times the smallest" in outcome.out
-    assert "40.0%" in outcome.out and "width, least / median / most: 48 / 48 / 48" in outcome.out
+    assert (
+        "40.0%" in outcome.out and "width, minimum / median / maximum: 48 / 48 / 48" in outcome.out
+    )
     assert str(PAGE) in outcome.out
-    assert "Nothing was found" in PAGE.read_text(encoding="utf-8")
+    assert "No findings." in PAGE.read_text(encoding="utf-8")
     assert listed(PAGE) == {}
 
 
-def test_dirt_ends_with_1_and_each_is_named_by_its_kind(check: Command, dirty: Path) -> None:
+def test_problems_end_with_1_and_are_listed_by_kind(check: Command, dirty: Path) -> None:
     outcome = check(dirty)
     assert outcome.code == 1, outcome
     assert listed(PAGE) == {
@@ -119,10 +121,10 @@ def test_dirt_ends_with_1_and_each_is_named_by_its_kind(check: Command, dirty: P
     for kind in listed(PAGE):
         assert kind in outcome.out
     assert "'Green ' (19 photos) is 'green' (20)" in outcome.out
-    assert "6 findings of 5 kinds need a look" in outcome.out
+    assert "6 serious findings of 5 kinds" in outcome.out
 
 
-def test_only_what_needs_a_look_is_an_exit_code(check: Command, photos: Path) -> None:
+def test_only_serious_findings_change_the_exit_code(check: Command, photos: Path) -> None:
     (photos / "red" / ".hidden.png").write_bytes(b"")
     (photos / "red" / "notes.txt").write_text("no photo")
     Image.open(photos / "red" / "00.png").convert("CMYK").save(photos / "red" / "print.tif")
@@ -131,7 +133,7 @@ def test_only_what_needs_a_look_is_an_exit_code(check: Command, photos: Path) ->
     assert {"hidden", "not an image", "converted"} <= listed(PAGE).keys()
 
 
-def test_no_file_of_the_data_is_touched(check: Command, dirty: Path, tmp_path: Path) -> None:
+def test_no_file_of_the_data_is_changed(check: Command, dirty: Path, tmp_path: Path) -> None:
     before = contents(dirty)
     check(dirty, "--fix", "clean.csv")
     assert contents(dirty) == before
@@ -151,19 +153,19 @@ def test_a_fixed_table_reads_back_clean(check: Command, dirty: Path, tmp_path: P
     assert again.code == 1, again
     left = {"near duplicate", "file without a row", "wrong extension"}
     assert listed(Path("again.html")).keys() == left
-    assert "What <code>--fix</code> changes" in PAGE.read_text(encoding="utf-8")
+    assert "Changes that <code>--fix</code> makes" in PAGE.read_text(encoding="utf-8")
 
 
-def test_a_fixed_table_is_never_written_over_a_file(check: Command, dirty: Path) -> None:
+def test_a_fixed_table_never_overwrites_a_file(check: Command, dirty: Path) -> None:
     table = Path("mine.csv")
     table.write_text("my own")
     outcome = check(dirty, "--fix", table)
     assert outcome.code == 2
-    assert "mine.csv is there already" in outcome.err and "remove it first" in outcome.err
+    assert "mine.csv already exists" in outcome.err and "remove it first" in outcome.err
     assert table.read_text() == "my own" and not PAGE.exists()
 
 
-def test_splits_of_a_fixed_table_are_those_that_were_declared(check: Command, photos: Path) -> None:
+def test_a_fixed_table_keeps_the_declared_splits(check: Command, photos: Path) -> None:
     for split in ("train", "test"):
         for name in ("blue", "red"):
             (photos.parent / "split" / split / name).mkdir(parents=True)
@@ -185,7 +187,7 @@ def test_splits_of_a_fixed_table_are_those_that_were_declared(check: Command, ph
 # What may be looked through
 
 
-def test_a_table_is_looked_through_by_its_columns(check: Command, photos: Path) -> None:
+def test_a_table_is_audited_by_its_columns(check: Command, photos: Path) -> None:
     rows = [f"{path.relative_to(photos)};{path.parent.name}" for path in photos.rglob("*.png")]
     Path("list.csv").write_text("\n".join(["file;kind", *rows[1:], "gone.png;red"]))
     outcome = check("list.csv", "--image", "file", "--label", "kind", "--photos", photos)
@@ -206,14 +208,14 @@ def test_options_of_a_table_are_passed_on(check: Command, photos: Path) -> None:
     assert "60 photos" in outcome.out
 
 
-def test_several_folders_are_looked_through_as_one(check: Command, photos: Path) -> None:
+def test_several_folders_are_audited_as_one(check: Command, photos: Path) -> None:
     shutil.copytree(photos, "other")
     outcome = check(photos, "other")
     assert outcome.code == 1
-    assert "120 photos" in outcome.out and "60 findings" in outcome.out
+    assert "120 photos" in outcome.out and "60 serious findings" in outcome.out
 
 
-def test_a_pipeline_is_looked_through_as_it_declares(check: Command, photos: Path) -> None:
+def test_the_data_of_a_pipeline_is_audited(check: Command, photos: Path) -> None:
     Path("pipe.py").write_text(
         "from kpipe import Pipeline\nfrom kpipe.stages import Data\n"
         "pipeline = Pipeline('mine', [Data('nowhere')])\n"
@@ -222,22 +224,22 @@ def test_a_pipeline_is_looked_through_as_it_declares(check: Command, photos: Pat
     assert outcome.code == 0, outcome
     assert Path("saved_models/check/mine/check.html").exists()
     refused = check("pipe.py", "--image", "file")
-    assert refused.code == 2 and "change them by --set" in refused.err
+    assert refused.code == 2 and "change them with --set" in refused.err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere", "photos", "nothing"], "nothing at nowhere, nothing"),
+        (["nowhere", "photos", "nothing"], "no such file or folder: nowhere, nothing"),
         (["list.csv"], "name the columns"),
         (["list.csv", "--image", "file"], "both columns named"),
         (["list.csv", "--image", "fiel", "--label", "kind"], "did you mean 'file'?"),
-        (["photos", "--set", "Data.image_size=32"], "--set changes a pipeline"),
+        (["photos", "--set", "Data.image_size=32"], "--set is for pipeline files"),
         (["list.csv", "--image", "file", "--label", "kind", "--csv", "colour=red"], "colour"),
         ([], "Missing argument"),
     ],
 )
-def test_what_cannot_be_looked_through_ends_with_2(
+def test_invalid_arguments_end_with_2(
     check: Command, photos: Path, words: list[str], message: str
 ) -> None:
     Path("list.csv").write_text("file,kind\nphotos/red/00.png,red\n")
@@ -246,7 +248,7 @@ def test_what_cannot_be_looked_through_ends_with_2(
     assert message in outcome.err and "Traceback" not in outcome.err
 
 
-def test_a_folder_without_photos_is_looked_through_too(check: Command, tmp_path: Path) -> None:
+def test_a_folder_without_photos_is_audited_too(check: Command, tmp_path: Path) -> None:
     (tmp_path / "photos" / "red").mkdir(parents=True)
     (tmp_path / "photos" / "red" / "empty.jpg").touch()
     outcome = check("photos")
@@ -270,7 +272,7 @@ def test_nothing_heavy_is_loaded(photos: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
 
 
-def test_a_second_look_reads_no_photo_again(
+def test_a_second_check_reads_no_photo_again(
     check: Command, dirty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kpipe.data.reading.image_cache._UNSETTLED_NS", -1)

@@ -1,4 +1,4 @@
-"""The command line: what it refuses, what it says, what it leaves."""
+"""The command line: errors, output and results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
 from kpipe import __version__, cli
-from kpipe.cli import pipelines
+from kpipe.cli import run as run_command
 from kpipe.core.journal import read_journal
 from kpipe.core.runner import run_folder
 from tests.walking import draw
@@ -99,7 +99,7 @@ def test_a_missing_pipeline_file_is_named(kpipe: Command, command: str, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_is_no_pipeline_file(kpipe: Command, tmp_path: Path) -> None:
+def test_a_folder_is_not_a_pipeline_file(kpipe: Command, tmp_path: Path) -> None:
     refused(kpipe("run", tmp_path), "received: a folder")
 
 
@@ -152,7 +152,7 @@ def test_a_file_that_declares_no_pipeline_is_refused(
         ("seed=-3", ["seed=-3"]),
     ],
 )
-def test_a_setting_that_does_not_fit_is_refused(
+def test_an_invalid_setting_is_refused(
     kpipe: Command, declared, tmp_path: Path, setting: str, words: list[str]
 ) -> None:
     refused(kpipe("run", declared("'photos'"), "--set", setting), *words)
@@ -269,7 +269,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_that_fills_while_storing_is_one_error_and_space_mends_it(
+def test_a_disk_that_fills_while_storing_is_one_error_until_space_is_freed(
     kpipe: Command, declared, small_disk, tmp_path: Path
 ) -> None:
     draw(tmp_path / "photos")
@@ -294,7 +294,7 @@ def test_a_disk_that_is_full_from_the_start_is_one_error(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize("name", ["pipeline.py", "journal.jsonl", "report.html"])
-def test_whatever_file_meets_a_full_disk_it_is_one_error(
+def test_a_full_disk_is_one_error_for_every_file(
     kpipe: Command, declared, tmp_path: Path, name: str
 ) -> None:
     draw(tmp_path / "photos")
@@ -330,7 +330,7 @@ def test_an_interruption_ends_with_130_and_the_resume_command(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipelines, "run_pipeline", interrupted)
+    monkeypatch.setattr(run_command, "run_pipeline", interrupted)
     outcome = kpipe("run", declared("'photos'"))
     assert outcome.code == 130
     assert "interrupted" in outcome.err and "to resume" in outcome.err
@@ -342,7 +342,7 @@ def test_a_defect_ends_with_1_and_its_traceback(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a defect in [/kpipe]")
 
-    monkeypatch.setattr(pipelines, "run_pipeline", broken)
+    monkeypatch.setattr(run_command, "run_pipeline", broken)
     outcome = kpipe("run", declared("'photos'"))
     assert outcome.code == 1
     assert "ZeroDivisionError: a defect in [/kpipe]" in outcome.err
@@ -355,7 +355,7 @@ def test_the_version_is_that_of_the_package(kpipe: Command) -> None:
     assert kpipe("--version").out == f"kpipe, version {__version__}\n"
 
 
-def test_a_second_run_does_nothing_says_so_and_loads_nothing_heavy(walk) -> None:
+def test_a_second_run_reports_nothing_to_do_and_loads_nothing_heavy(walk) -> None:
     before = {path: path.read_bytes() for path in walk.folder.glob("*.tflite")}
     heavy = {"tensorflow", "keras", "pandas", "matplotlib"}
     check = f"{MAIN}; import sys; sys.exit(', '.join({heavy!r} & set(sys.modules)) or 0)"
@@ -372,13 +372,13 @@ def test_a_second_run_does_nothing_says_so_and_loads_nothing_heavy(walk) -> None
     assert walk.events[-1]["made"] == []
 
 
-def test_the_plan_tells_each_status_and_its_reason(
+def test_the_plan_shows_each_status_and_its_reason(
     kpipe: Command, declared, tmp_path: Path
 ) -> None:
     draw(tmp_path / "photos")
     file = declared("'photos', image_size=32")
     told = kpipe("plan", file).out
-    assert "never made before" in told and "waits" in told and "for Data" in told
+    assert "has no earlier result" in told and "waits" in told and "for Data" in told
     assert kpipe("run", file).code == 0
     told = kpipe("plan", file).out
     assert told.count("cached") == 2
@@ -388,15 +388,17 @@ def test_the_plan_tells_each_status_and_its_reason(
     assert "the data changed" in kpipe("plan", file).out
 
 
-def test_a_cut_off_stage_is_planned_to_continue(kpipe: Command, declared, tmp_path: Path) -> None:
+def test_the_plan_shows_that_an_interrupted_stage_continues(
+    kpipe: Command, declared, tmp_path: Path
+) -> None:
     (tmp_path / "photos").mkdir()
     file = declared("'photos'")
     kpipe("run", file)  # refused: no images
     told = kpipe("plan", file).out
-    assert "continues" in told and "was cut off" in told
+    assert "continues" in told and "was interrupted" in told
 
 
-def test_a_path_that_looks_like_markup_is_shown_as_it_is(
+def test_a_path_that_looks_like_markup_is_printed_verbatim(
     kpipe: Command, declared, tmp_path: Path
 ) -> None:
     draw(tmp_path / "photos")
@@ -417,7 +419,7 @@ def test_fresh_makes_everything_again(kpipe: Command, declared, tmp_path: Path) 
         assert len(read_journal(journal)[-1]["made"]) == made
 
 
-def test_a_damaged_result_is_warned_about_and_made_again(declared, tmp_path: Path) -> None:
+def test_a_damaged_result_warns_and_its_stage_runs_again(declared, tmp_path: Path) -> None:
     draw(tmp_path / "photos")
     command = [sys.executable, "-c", MAIN, "run", str(declared("'photos', image_size=32"))]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
@@ -428,9 +430,7 @@ def test_a_damaged_result_is_warned_about_and_made_again(declared, tmp_path: Pat
     assert "Data runs" in done.stdout and "Balance is cached" in done.stdout
 
 
-def test_a_damaged_memory_of_digests_is_warned_about_and_made_again(
-    declared, tmp_path: Path
-) -> None:
+def test_a_damaged_digest_cache_warns_and_is_rebuilt(declared, tmp_path: Path) -> None:
     draw(tmp_path / "photos")
     command = [sys.executable, "-c", MAIN, "run", str(declared("'photos', image_size=32"))]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
@@ -506,7 +506,7 @@ def test_predict_puts_the_background_under_transparent_pixels(
     refused(kpipe("predict", model, "clear.png", "--background", "bleu"), "did you mean 'blue'?")
 
 
-def test_predict_names_what_it_cannot_read_and_classifies_the_rest(
+def test_predict_names_unreadable_files_and_classifies_the_rest(
     kpipe: Command, walk, tmp_path: Path
 ) -> None:
     torn, good = walk.photos / "red" / "torn.png", walk.photos / "red" / "00.png"
@@ -518,7 +518,7 @@ def test_predict_names_what_it_cannot_read_and_classifies_the_rest(
     refused(kpipe("predict", model, tmp_path / "none"), "no images in")
 
 
-def test_benchmark_times_files_in_turns_and_tells_ratios(kpipe: Command, walk) -> None:
+def test_benchmark_times_files_alternately_and_prints_ratios(kpipe: Command, walk) -> None:
     dense, final = walk.folder / "mobilenet-0-25.tflite", walk.folder / "model.tflite"
     outcome = kpipe("benchmark", dense, final, "--runs", "10")
     assert outcome.code == 0, outcome
@@ -529,12 +529,12 @@ def test_benchmark_times_files_in_turns_and_tells_ratios(kpipe: Command, walk) -
     assert alone.code == 0 and "over" not in alone.out
 
 
-def test_benchmark_refuses_what_is_no_model(kpipe: Command, tmp_path: Path) -> None:
+def test_benchmark_refuses_a_file_that_is_not_a_model(kpipe: Command, tmp_path: Path) -> None:
     refused(kpipe("benchmark", "absent.tflite"), "absent.tflite")
     assert kpipe("benchmark").code == 2
 
 
-def test_predict_refuses_what_is_no_model(kpipe: Command, tmp_path: Path) -> None:
+def test_predict_refuses_a_file_that_is_not_a_model(kpipe: Command, tmp_path: Path) -> None:
     refused(kpipe("predict", "absent.tflite", "a.png"), "absent.tflite")
     (tmp_path / "half.tflite").write_bytes(b"TFL3" * 10)
     refused(kpipe("predict", "half.tflite", "a.png"), "half.tflite", "export the model again")

@@ -34,7 +34,7 @@ MOMENTS = [
     ("rename:.partial", 1),
     ("event:FineTune:step", 3),
     ("rename:epoch-", 1),
-    ("rename:aside.keras", 1),
+    ("rename:.model.keras", 1),
     ("event:Ensemble:step", 6),
     ("event:FilterPrune:step", 4),
     ("event:MagnitudePrune:epoch", 1),

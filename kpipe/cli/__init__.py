@@ -1,6 +1,6 @@
-"""The command line: `kpipe run | plan | check | preview | report | predict`."""
+"""The command line: `kpipe run | plan | check | preview | report | predict | benchmark`."""
 
-from kpipe.cli.declaration import load_pipeline
 from kpipe.cli.entry import main
+from kpipe.cli.pipeline_file import load_pipeline
 
 __all__ = ["load_pipeline", "main"]

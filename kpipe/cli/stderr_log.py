@@ -1,4 +1,4 @@
-"""What C++ code prints while stages run."""
+"""Keep the messages of C++ code off the terminal."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["chatter_kept_apart"]
+__all__ = ["log_native_stderr"]
 
 
 @contextlib.contextmanager
-def chatter_kept_apart(root: Path) -> Iterator[None]:
-    """What C++ code prints to stderr goes to a file instead of into the progress display."""
+def log_native_stderr(root: Path) -> Iterator[None]:
+    """Write what C++ code prints to stderr to a log file; Python keeps the terminal."""
     (root / ".cache").mkdir(parents=True, exist_ok=True)
-    shown = os.dup(2)
+    terminal = os.dup(2)
     python_stderr = sys.stderr
     with (root / ".cache" / "native.log").open("ab") as log:
         os.dup2(log.fileno(), 2)
-        sys.stderr = os.fdopen(os.dup(shown), "w", buffering=1)
+        sys.stderr = os.fdopen(os.dup(terminal), "w", buffering=1)
         try:
             yield
         finally:
             sys.stderr.close()
             sys.stderr = python_stderr
-            os.dup2(shown, 2)
-            os.close(shown)
+            os.dup2(terminal, 2)
+            os.close(terminal)

@@ -1,12 +1,13 @@
 """The pipeline machinery, standard library only.
 
-fields       the check of a stage's fields against their annotations
+fields       check a stage's fields against their annotations
 stage        Stage, Context, the @stage decorator
-pipeline     Pipeline: a list of stages, refused whole where it cannot run
+pipeline     Pipeline: a validated list of stages
 fingerprint  canonical JSON and its sha256
 digests      content digests of files and folders
-store        results by key, written aside and renamed
-journal      the events of a run, one JSON object a line
+store        results by key
+journal      the events of a run, one JSON object per line
+lock         one run per folder at a time
 executor     where a stage runs
 runner       plan and run
 """

@@ -1,11 +1,11 @@
-"""Content digests of files and folders, remembered between runs.
+"""Content digests of files and folders, cached between runs.
 
     digest(file)   := sha256(bytes)
     digest(folder) := fingerprint({relative path: digest(file)})
 
-A digest is reused while the file's size, inode, mtime and ctime stand as they were. Any write
-changes the ctime, which no program can set back, so this is as good as reading the file again. What
-was changed within the last two seconds is not remembered: a second write might share its timestamp.
+A cached digest is valid while the file's size, inode, mtime and ctime are unchanged. Every write
+updates the ctime, which no program can reset, so this is as reliable as reading the file again.
+Files changed within the last two seconds are not cached: a second write could share the timestamp.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _UNSETTLED_NS = 2_000_000_000
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder in sorted order; links to folders are followed, loops are not."""
+    """Yield every file below a folder in sorted order, following links to folders once."""
     seen: set[tuple[int, int]] = set()
 
     def walk(current: Path) -> Iterator[Path]:
@@ -35,7 +35,7 @@ def files_below(folder: Path) -> Iterator[Path]:
         if (status.st_dev, status.st_ino) in seen:
             return
         seen.add((status.st_dev, status.st_ino))
-        # An unreadable folder is no part of the content; whoever reads the files reports it.
+        # Skip an unreadable folder: the code that reads the files reports it.
         if not os.access(current, os.R_OK | os.X_OK):
             return
         for child in sorted(current.iterdir()):
@@ -48,30 +48,39 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 class Digests:
-    """Digests with a memory in one SQLite file.
+    """Content digests, cached in one SQLite file.
 
     Args:
-        path: the memory; made when missing. Several processes may share it.
+        path: the cache; created if missing. Several processes may share it.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from kpipe.core.digests import Digests
+        >>> _ = Path("a.txt").write_text("ab")
+        >>> digests = Digests(Path("digests.sqlite"))
+        >>> digests.file(Path("a.txt"))[:12]
+        'fb8e20fc2e4c'
+        >>> digests.close()
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._memory = _opened(path)
+            self._database = _connect(path)
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError as error:
-            warnings.warn(f"{path}: {error}; it is made again", stacklevel=2)
+            warnings.warn(f"{path} is damaged and is rebuilt: {error}", stacklevel=2)
             path.unlink()
-            self._memory = _opened(path)
+            self._database = _connect(path)
 
     def file(self, path: Path) -> str:
-        """The sha256 of a file in hexadecimal digits; `"unreadable"` where access is denied."""
-        name = _text(path.absolute())
+        """Return the hexadecimal sha256 of a file, or `"unreadable"` if access is denied."""
+        name = _as_text(path.absolute())
         status = path.stat()
-        mark = f"{status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}"
-        row = self._memory.execute(
-            "SELECT sha256 FROM digests WHERE path = ? AND status = ?", (name, mark)
+        state = f"{status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}"
+        row = self._database.execute(
+            "SELECT sha256 FROM digests WHERE path = ? AND status = ?", (name, state)
         ).fetchone()
         if row:
             return str(row[0])
@@ -81,38 +90,38 @@ class Digests:
         except PermissionError:
             return "unreadable"
         if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _UNSETTLED_NS:
-            self._memory.execute("REPLACE INTO digests VALUES (?, ?, ?)", (name, mark, digest))
+            self._database.execute("REPLACE INTO digests VALUES (?, ?, ?)", (name, state, digest))
         return digest
 
     def path(self, path: Path) -> str:
-        """The digest of a file, or of a folder with everything below it."""
+        """Return the digest of a file, or of a folder with everything below it."""
         if path.is_dir():
             digest = fingerprint(
-                {_text(file.relative_to(path)): self.file(file) for file in files_below(path)}
+                {_as_text(file.relative_to(path)): self.file(file) for file in files_below(path)}
             )
         else:
             digest = self.file(path)
-        self._memory.commit()
+        self._database.commit()
         return digest
 
     def close(self) -> None:
-        """Keep what was learnt."""
-        with contextlib.closing(self._memory):
-            self._memory.commit()
+        """Save the cache and close it."""
+        with contextlib.closing(self._database):
+            self._database.commit()
 
 
-def _text(path: Path) -> str:
-    """A name with bytes that are not UTF-8 written out: neither SQLite nor JSON hold them."""
+def _as_text(path: Path) -> str:
+    """Escape bytes that are not UTF-8, which neither SQLite nor JSON can store."""
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
-def _opened(path: Path) -> sqlite3.Connection:
-    memory = sqlite3.connect(path, timeout=60)
+def _connect(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=60)
     try:
-        memory.execute(
+        database.execute(
             "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, status TEXT, sha256 TEXT)"
         )
     except sqlite3.Error:
-        memory.close()
+        database.close()
         raise
-    return memory
+    return database

@@ -1,7 +1,7 @@
 """Where a stage runs.
 
-An executor gets a stage and its context, both picklable, and returns when the stage has written its
-folder. What the stage raises, the executor raises.
+An executor receives a picklable stage and context, and returns once the stage has written its
+folder. An exception of the stage propagates unchanged.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ __all__ = ["Executor", "LocalExecutor"]
 
 
 class Executor(Protocol):
-    """What the runner asks of an executor."""
+    """The interface that the runner needs."""
 
     def execute(self, stage: Stage, context: Context) -> None:
-        """Run the stage to its end."""
+        """Run a stage to completion."""
         ...
 
 
 class LocalExecutor:
-    """Runs a stage in this process."""
+    """Run stages in the current process."""
 
     def execute(self, stage: Stage, context: Context) -> None:
-        """Run the stage to its end."""
+        """Run a stage to completion."""
         stage.run(context)

@@ -1,10 +1,10 @@
-"""The fields of a stage, checked against their annotations.
+"""Check the fields of a stage against their annotations.
 
     macs: Annotated[float, Between(0, 1)] = 0.5
     switch_when: int | Literal["plateau"] = "plateau"
 
-A stage says what it takes where it declares the field; one checker reads that for every stage, and
-for the texts of `--set`.
+A stage declares the valid values where it declares the field. One checker reads the declarations,
+for every stage and for `--set`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,18 @@ from typing import Any, Literal
 
 from kpipe.errors import PipelineError, nearest
 
-__all__ = ["Between", "check_fields", "describe", "parse"]
+__all__ = ["Between", "check_fields", "describe", "parse_field"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Between:
-    """The range of a number: `low <= x <= high`, or strictly inside where `strict`."""
+    """The range of a number: `low <= x <= high`, or `low < x < high` if `strict`.
+
+    Example:
+        >>> from kpipe.core.fields import Between
+        >>> 1 in Between(0, 1), 1 in Between(0, 1, strict=True)
+        (True, False)
+    """
 
     low: float
     high: float = float("inf")
@@ -72,7 +78,14 @@ def _fits(value: Any, annotation: Any) -> bool:
 
 
 def describe(annotation: Any) -> str:
-    """An annotation in words: `a number between 0 and 1`."""
+    """Describe an annotation in words.
+
+    Example:
+        >>> from typing import Annotated
+        >>> from kpipe.core.fields import Between, describe
+        >>> describe(Annotated[float, Between(0, 1)])
+        'a number between 0 and 1'
+    """
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return f"{describe(parts[0])} {' and '.join(map(str, parts[1:]))}"
@@ -105,24 +118,24 @@ def _literals(annotation: Any) -> list[str]:
 
 
 def check_fields(stage: Any) -> list[str]:
-    """What is wrong with the field values of a dataclass instance, one sentence a field."""
+    """Return one sentence for each invalid field value of a dataclass instance."""
     hints = typing.get_type_hints(type(stage), include_extras=True)
-    problems = []
+    errors = []
     for field in dataclasses.fields(stage):
         value, annotation = getattr(stage, field.name), hints[field.name]
         if _fits(value, annotation):
             continue
         names = _literals(annotation)
         hint = f"; {nearest(value, names)}" if isinstance(value, str) and names else ""
-        problems.append(f"{field.name}={value!r}: expected {describe(annotation)}{hint}")
-    return problems
+        errors.append(f"{field.name}={value!r}: expected {describe(annotation)}{hint}")
+    return errors
 
 
-def parse(stage: Any, name: str, text: str) -> Any:
-    """The value that `--set stage.name=text` means: a Python literal, or else the text itself.
+def parse_field(stage: Any, name: str, text: str) -> Any:
+    """Return the value of `--set stage.name=text`: a Python literal, or the text itself.
 
     Raises:
-        PipelineError: the stage has no such field, or the value does not fit it.
+        PipelineError: an unknown field, or an invalid value.
     """
     hints = typing.get_type_hints(type(stage), include_extras=True)
     known = [field.name for field in dataclasses.fields(stage)]
@@ -142,5 +155,5 @@ def parse(stage: Any, name: str, text: str) -> Any:
         if _fits(candidate, hints[name]):
             return candidate
     raise PipelineError(
-        f"{kind}.{name} cannot be {text!r}", expected=describe(hints[name]), received=text
+        f"{kind}.{name}={text!r} is invalid", expected=describe(hints[name]), received=text
     )

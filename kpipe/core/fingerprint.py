@@ -1,11 +1,11 @@
-"""Canonical fingerprints: equal content, equal key, on every machine.
+"""Canonical fingerprints: equal content gives equal keys, on every machine.
 
     fingerprint := sha256(json(canonical(value)))
     canonical   := null | bool | int | float | str | [canonical, ...] | {str: canonical}
 
-A whole float equals its integer (`1.0` and `1` configure the same thing); a path is its POSIX text;
-a dataclass is the mapping of its fields. What has no canonical form is refused, because a key that
-misses a part of the configuration would serve stale results.
+A whole float equals its integer (`1.0` and `1` configure the same thing), a path becomes its POSIX
+text, and a dataclass the mapping of its fields. Any other value is an error: a key that ignored
+part of the configuration would return stale results.
 """
 
 from __future__ import annotations
@@ -24,14 +24,20 @@ __all__ = ["canonical", "fingerprint"]
 
 
 def canonical(value: Any, where: str = "value") -> Any:
-    """The JSON form of a configuration value.
+    """Return the JSON form of a configuration value.
 
     Args:
-        value: nested tuples, lists, string-keyed mappings and dataclasses of plain scalars.
+        value: nested tuples, lists, string-keyed mappings and dataclasses of scalars.
         where: the name of the value, for the error message.
 
     Raises:
-        PipelineError: for a value without a canonical form: a function, an array, NaN.
+        PipelineError: a value without a canonical form, such as a function, an array or NaN.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from kpipe.core.fingerprint import canonical
+        >>> canonical({"epochs": 3.0, "weights": (Path("a") / "b", None)})
+        {'epochs': 3, 'weights': ['a/b', None]}
     """
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -51,15 +57,21 @@ def canonical(value: Any, where: str = "value") -> Any:
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return canonical(fields, where)
     raise PipelineError(
-        f"{where} cannot be part of a configuration",
+        f"{where} has a type that cannot be part of a configuration",
         expected="numbers, strings, booleans, None, paths; tuples or string-keyed dicts of them",
         received=f"{type(value).__name__}: {value!r:.80}",
-        fix="write the value as plain data, for instance the name instead of the object",
+        fix="use plain data, for example a name instead of an object",
     )
 
 
 def fingerprint(value: Any) -> str:
-    """The sha256 of a value's canonical JSON, as 64 hexadecimal digits."""
+    """Return the sha256 of a value's canonical JSON, as 64 hexadecimal digits.
+
+    Example:
+        >>> from kpipe.core.fingerprint import fingerprint
+        >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1.0})
+        True
+    """
     text = json.dumps(
         canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )

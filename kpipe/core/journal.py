@@ -1,9 +1,9 @@
-"""The journal of a run: one JSON object a line, appended, never rewritten.
+"""The journal of a run: one JSON object per line, append-only.
 
     {"time": "2026-01-31T12:00:00.000+00:00", "event": "epoch", "stage": "FineTune", ...}
 
-`record` keeps an event and tells the listeners; `progress` only tells the listeners. A line cut
-short by a kill is passed over when reading: the resumed run tells again what it began to say.
+`record` stores an event and notifies the listeners; `progress` only notifies them. Reading skips a
+line truncated by a kill: the resumed run records the event again.
 """
 
 from __future__ import annotations
@@ -22,12 +22,19 @@ Listener = Callable[[Event], None]
 
 
 class Journal:
-    """Appends events to a file.
+    """Append events to a file.
 
     Args:
-        path: the JSONL file; made when missing, continued when present.
-        listeners: called with each event, kept or passing, in the process that records it.
-        stage: the stage that every event is marked with.
+        path: the JSONL file; created if missing, continued otherwise.
+        listeners: called with every event, stored or not, in the recording process.
+        stage: the stage to mark events with; empty for none.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from kpipe.core.journal import Journal, read_journal
+        >>> Journal(Path("journal.jsonl")).for_stage("FineTune").record("note", text="2 epochs")
+        >>> [(event["stage"], event["text"]) for event in read_journal(Path("journal.jsonl"))]
+        [('FineTune', '2 epochs')]
     """
 
     def __init__(self, path: Path, listeners: tuple[Listener, ...] = (), stage: str = "") -> None:
@@ -35,36 +42,36 @@ class Journal:
         self.listeners = listeners
         self.stage = stage
 
-    def of(self, stage: str) -> Journal:
-        """The same journal, its events marked with a stage."""
+    def for_stage(self, stage: str) -> Journal:
+        """Return the same journal, marking events with a stage."""
         return Journal(self.path, self.listeners, stage)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Listeners draw on a terminal: they stay in the process that has it.
+        # Listeners draw on a terminal, so they stay in the process that owns it.
         return {"path": self.path, "listeners": (), "stage": self.stage}
 
     def record(self, event: str, **facts: Any) -> None:
-        """Keep an event: `facts` are JSON values."""
-        line = self._event(event, facts)
-        self._end_a_torn_line()
+        """Store an event with its JSON values, and notify the listeners."""
+        entry = self._event(event, facts)
+        self._end_truncated_line()
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._tell(line)
+            stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        self._notify(entry)
 
     def progress(self, event: str, **facts: Any) -> None:
-        """Tell the listeners something that is not worth keeping, such as a step of an epoch."""
-        self._tell(self._event(event, facts))
+        """Notify the listeners of an event that is not worth storing, such as a training step."""
+        self._notify(self._event(event, facts))
 
     def _event(self, event: str, facts: dict[str, Any]) -> Event:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         mark = {"stage": self.stage} if self.stage else {}
         return {"time": now, "event": event, **mark, **facts}
 
-    def _tell(self, event: Event) -> None:
+    def _notify(self, event: Event) -> None:
         for listener in self.listeners:
             listener(event)
 
-    def _end_a_torn_line(self) -> None:
+    def _end_truncated_line(self) -> None:
         if not self.path.exists() or self.path.stat().st_size == 0:
             return
         with self.path.open("rb+") as stream:
@@ -74,7 +81,7 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[Event]:
-    """The events of a journal, oldest first; a line torn by a kill is passed over."""
+    """Return the events of a journal, oldest first, without truncated lines."""
     events = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:

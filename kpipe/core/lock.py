@@ -1,4 +1,4 @@
-"""A lock that ends with the process that holds it, even when that is killed."""
+"""A file lock that the system releases when the process ends, even if it is killed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import IO
 
 from kpipe.errors import StoreError
 
-__all__ = ["locked"]
+__all__ = ["file_lock"]
 
 if sys.platform == "win32":
     import msvcrt
@@ -26,11 +26,11 @@ else:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file while the block runs.
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file while the block runs.
 
     Raises:
-        StoreError: another process holds it.
+        StoreError: another process holds the lock.
     """
     with path.open("a+", encoding="utf-8") as stream:
         try:
@@ -38,10 +38,10 @@ def locked(path: Path) -> Iterator[None]:
         except OSError:
             stream.seek(0)
             raise StoreError(
-                f"another run is at work in {path.parent}",
+                f"another run is using {path.parent}",
                 expected="one run at a time",
                 received=f"process {stream.read().strip() or 'unknown'} holds {path}",
-                fix="wait for it, or end it, and run again",
+                fix="wait until it finishes, or stop it, then run again",
             ) from None
         stream.truncate(0)
         stream.write(str(os.getpid()))

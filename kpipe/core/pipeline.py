@@ -1,4 +1,4 @@
-"""A pipeline: a name, a list of stages, a seed; refused whole where the list cannot run.
+"""A pipeline: a name, a list of stages and a seed, validated as a whole.
 
 links(pipeline) := for each stage, {kind: indices of the earlier stages that give it}
 """
@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from kpipe.core.fields import parse
+from kpipe.core.fields import parse_field
 from kpipe.core.stage import Need, Stage
 from kpipe.errors import PipelineError, nearest
 
@@ -19,15 +19,22 @@ __all__ = ["Pipeline"]
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """The declaration that `kpipe run` carries out.
+    """The declaration that `kpipe run` executes.
 
     Args:
-        name: letters, digits, `-`, `_` and `.`; names the folder under `saved_models`.
-        stages: carried out in this order.
-        seed: every random draw of every stage comes from it.
+        name: letters, digits, `-`, `_` and `.`; also the name of the folder below `saved_models`.
+        stages: the stages, in the order in which they run.
+        seed: the seed of every random draw of every stage, in [0, 2**31 - 1].
 
     Raises:
-        PipelineError: the list cannot run; every offender is named.
+        PipelineError: the pipeline is invalid; the message names every error.
+
+    Example:
+        >>> from kpipe import Pipeline
+        >>> from kpipe.stages import Data, Export, FineTune
+        >>> pipeline = Pipeline("colors", [Data("photos"), FineTune("MobileNetV2"), Export()])
+        >>> pipeline.with_settings(["FineTune.epochs=3", "seed=1"]).stages[1].epochs
+        3
     """
 
     name: str
@@ -36,31 +43,31 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages))
-        problems = [*self._own_problems(), *self._stage_problems()]
-        if not problems:
-            problems = self._order_problems()
-        if problems:
+        errors = [*self._argument_errors(), *self._stage_errors()]
+        if not errors:
+            errors = [*self._missing_inputs(), *self._unused_stages()]
+        if errors:
             raise PipelineError(
-                f"the pipeline {self.name!r} cannot run:\n    - " + "\n    - ".join(problems),
-                fix="mend the lines above in the pipeline file",
+                f"the pipeline {self.name!r} cannot run:\n    - " + "\n    - ".join(errors),
+                fix="correct the lines above in the pipeline file",
             )
 
     def links(self) -> list[dict[str, tuple[int, ...]]]:
-        """For each stage: kind -> the indices of the earlier stages that it reads."""
-        found = []
+        """Return, for each stage, kind -> indices of the earlier stages that it reads."""
+        links = []
         for index, stage in enumerate(self.stages):
             read = {}
             for need in map(Need.parse, stage.needs):
                 givers = self._givers(need.kind, index)
                 read[need.kind] = givers if need.every else givers[-1:]
-            found.append(read)
-        return found
+            links.append(read)
+        return links
 
     def with_settings(self, settings: Sequence[str]) -> Pipeline:
-        """The pipeline with `stage.field=value` texts applied; `seed=value` sets the seed.
+        """Return the pipeline with `stage.field=value` and `seed=value` settings applied.
 
         Raises:
-            PipelineError: an unknown stage or field, or a value that does not fit.
+            PipelineError: an unknown stage or field, or an invalid value.
         """
         stages, seed = list(self.stages), self.seed
         for setting in settings:
@@ -71,27 +78,27 @@ class Pipeline:
             name, dot, field = target.partition(".")
             if not (equals and dot):
                 raise PipelineError(
-                    f"--set {setting!r} is not understood",
+                    f"--set {setting!r} is invalid",
                     expected="stage.field=value, or seed=NUMBER",
                     received=setting,
-                    fix="for example --set FineTune.epochs=3",
+                    fix="for example: --set FineTune.epochs=3",
                 )
             indices = [i for i, stage in enumerate(stages) if stage.name == name]
             if not indices:
                 names = [stage.name for stage in stages]
                 raise PipelineError(
-                    f"--set names a stage {name!r} that the pipeline does not have",
+                    f"--set names an unknown stage {name!r}",
                     expected=f"one of {', '.join(names)}",
                     received=name,
                     fix=nearest(name, names),
                 )
             for index in indices:
-                value = parse(stages[index], field, text)
+                value = parse_field(stages[index], field, text)
                 stages[index] = dataclasses.replace(stages[index], **{field: value})  # type: ignore[type-var]
         return Pipeline(self.name, stages, seed)
 
     def render(self) -> str:
-        """The declaration as a Python file that declares the same pipeline."""
+        """Return the source of a Python file that declares this pipeline."""
         names = ", ".join(sorted({stage.name for stage in self.stages}))
         modules = sorted({type(stage).__module__ for stage in self.stages})
         imports = "\n".join(
@@ -109,52 +116,47 @@ class Pipeline:
     def _givers(self, kind: str, before: int) -> tuple[int, ...]:
         return tuple(i for i, stage in enumerate(self.stages[:before]) if kind in stage.gives)
 
-    def _own_problems(self) -> list[str]:
-        problems = []
-        if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w.-]*", self.name):
-            problems.append(
-                f"name={self.name!r}: it names a folder: expected letters, digits, '-', '_' and '.'"
-            )
+    def _argument_errors(self) -> list[str]:
+        errors = []
+        if not re.fullmatch(r"\w[\w.-]*", self.name):
+            errors.append(f"name={self.name!r}: expected letters, digits, '-', '_' and '.'")
         if type(self.seed) is not int or not 0 <= self.seed < 2**31:
-            problems.append(f"seed={self.seed!r}: expected a whole number between 0 and 2147483647")
+            errors.append(f"seed={self.seed!r}: expected a whole number between 0 and 2147483647")
         if not self.stages:
-            problems.append("the list of stages is empty: begin with Data(...)")
-        return problems
+            errors.append("the list of stages is empty: begin with Data(...)")
+        return errors
 
-    def _stage_problems(self) -> list[str]:
-        problems = []
+    def _stage_errors(self) -> list[str]:
+        errors = []
         for index, stage in enumerate(self.stages):
             if isinstance(stage, Stage):
-                problems += [f"{stage.name}: {problem}" for problem in stage.validation_errors()]
+                errors += [f"{stage.name}: {error}" for error in stage.validation_errors()]
             else:
-                problems.append(f"item {index + 1} is no stage but {stage!r:.60}: write Data(...)")
+                errors.append(f"item {index + 1} is {stage!r:.60}, not a stage such as Data(...)")
         stages = [stage for stage in self.stages if isinstance(stage, Stage)]
         counts = Counter(stage.name for stage in stages)
-        problems += [
-            f"{name} stands {counts[name]} times: {mend}"
-            for name, mend in {stage.name: stage.duplicate_hint for stage in stages}.items()
+        errors += [
+            f"{name} appears {counts[name]} times: {hint}"
+            for name, hint in {stage.name: stage.duplicate_hint for stage in stages}.items()
             if counts[name] > 1
         ]
-        return problems
+        return errors
 
-    def _order_problems(self) -> list[str]:
-        return [*self._unmet_needs(), *self._unused_stages()]
-
-    def _unmet_needs(self) -> list[str]:
-        problems = []
+    def _missing_inputs(self) -> list[str]:
+        errors = []
         for index, stage in enumerate(self.stages):
             for need in map(Need.parse, stage.needs):
                 if need.optional or self._givers(need.kind, index):
                     continue
                 later = [s.name for s in self.stages[index + 1 :] if need.kind in s.gives]
-                mend = f"move {later[0]} before it" if later else "put one that gives it before"
-                problems.append(
-                    f"{stage.name} needs {need.kind!r}, given by nothing before: {mend}"
+                fix = f"move {later[0]} before it" if later else "add a stage that gives it"
+                errors.append(
+                    f"{stage.name} needs {need.kind!r}, which no earlier stage gives: {fix}"
                 )
-        return problems
+        return errors
 
     def _unused_stages(self) -> list[str]:
-        problems = []
+        errors = []
         used = {index for read in self.links() for indices in read.values() for index in indices}
         for index, stage in enumerate(self.stages[:-1]):
             if index in used or stage.publishes:
@@ -164,6 +166,6 @@ class Pipeline:
                 for earlier in self.stages[:index]
                 if {Need.parse(text).kind for text in earlier.needs} & set(stage.gives)
             ]
-            mend = f"move it before {users[0]}" if users else "take it out"
-            problems.append(f"{stage.name} is used by no stage after it: {mend}")
-        return problems
+            fix = f"move it before {users[0]}" if users else "remove it"
+            errors.append(f"{stage.name} is not used by any later stage: {fix}")
+        return errors

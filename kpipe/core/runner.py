@@ -1,10 +1,10 @@
-"""Carrying out a pipeline: skip what is done, continue what was cut off, make the rest.
+"""Run a pipeline: skip finished stages, resume interrupted ones, run the rest.
 
     key(stage) := fingerprint(stage name, version, configuration, seed, digest of its sources,
-                              digests of its inputs, versions of its distributions)
+                              digests of its inputs, versions of its packages)
 
-Neither devices nor worker counts nor times are part of a key. Input digests are those of the files
-themselves: a stage that is made again with the same outcome leaves everything after it valid.
+Devices, worker counts and times are not part of a key. Input digests are computed from the files: a
+stage that runs again with the same outcome keeps all later results valid.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from kpipe.atomic import replacing
 from kpipe.core.executor import Executor, LocalExecutor
 from kpipe.core.fingerprint import canonical, fingerprint
 from kpipe.core.journal import Journal, Listener
-from kpipe.core.lock import locked
+from kpipe.core.lock import file_lock
 from kpipe.core.pipeline import Pipeline
 from kpipe.core.stage import Context, Stage
-from kpipe.core.store import Entry, Store, disk_watched
+from kpipe.core.store import Entry, Store, translate_disk_errors
 from kpipe.errors import DataError, KpipeError
 
-__all__ = ["PlannedStage", "Result", "plan", "run", "run_folder"]
+__all__ = ["PlannedStage", "RunResult", "plan", "run", "run_folder"]
 
 Status = Literal["cached", "continues", "runs", "waits"]
 
 
 @dataclasses.dataclass(frozen=True)
 class PlannedStage:
-    """What would happen to one stage.
+    """What a run would do with one stage.
 
     Attributes:
         stage: the stage's name.
-        status: `cached`, `continues` (was cut off), `runs`, or `waits` (its key depends on what an
-            earlier stage will give).
+        status: `cached`, `continues` (it was interrupted), `runs`, or `waits` (its key depends on
+            the result of an earlier stage).
         why: the reason, in words.
     """
 
@@ -51,13 +52,13 @@ class PlannedStage:
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
-    """What a run left.
+class RunResult:
+    """The outcome of a run.
 
     Attributes:
         folder: the run's folder.
         made: names of the stages that ran.
-        skipped: names of the stages whose results were there already.
+        skipped: names of the stages whose results were cached.
     """
 
     folder: Path
@@ -65,8 +66,11 @@ class Result:
     skipped: tuple[str, ...]
 
 
-class _Walk:
-    """A pipeline gone through stage by stage: what each depends on, as far as it is known."""
+class _KeyResolver:
+    """Compute the key of one stage after another, from the results of the stages before it.
+
+    `entries` holds one item per resolved stage: its result, or None if it has yet to run.
+    """
 
     def __init__(self, pipeline: Pipeline, store: Store) -> None:
         self.pipeline = pipeline
@@ -78,17 +82,17 @@ class _Walk:
         ]
 
     def run_name(self) -> str:
-        """The same declaration over the same data is the same run."""
+        """Return the name of the run: the same declaration on the same data is the same run."""
         configurations = [[stage.name, stage.configuration()] for stage in self.pipeline.stages]
         return fingerprint([configurations, self.pipeline.seed, self._sources])[:12]
 
-    def unknown(self) -> list[str]:
-        """Stages that the next one reads and that have no result yet."""
+    def pending(self) -> list[str]:
+        """Return the stages that the next one reads and that have no result yet."""
         read = {i for indices in self._links[len(self.entries)].values() for i in indices}
         return [self.pipeline.stages[i].name for i in sorted(read) if self.entries[i] is None]
 
     def inputs(self) -> dict[str, tuple[Entry, ...]]:
-        """What the next stage reads: kind -> results, oldest first."""
+        """Return the inputs of the next stage: kind -> results, oldest first."""
         links = self._links[len(self.entries)]
         return {
             kind: tuple(entry for i in indices if (entry := self.entries[i]))
@@ -96,10 +100,10 @@ class _Walk:
         }
 
     def about(self) -> dict[str, Any]:
-        """Everything that the key of the next stage is made of."""
+        """Return everything that the key of the next stage is computed from."""
         index = len(self.entries)
         stage = self.pipeline.stages[index]
-        about: dict[str, Any] = canonical(
+        return canonical(
             {
                 "stage": stage.name,
                 "version": stage.version,
@@ -107,7 +111,8 @@ class _Walk:
                 "seed": self.pipeline.seed,
                 "sources": self._sources[index],
                 "inputs": {
-                    kind: [entry.digest for entry in found] for kind, found in self.inputs().items()
+                    kind: [entry.digest for entry in entries]
+                    for kind, entries in self.inputs().items()
                 },
                 "distributions": {
                     name: importlib.metadata.version(name) for name in stage.packages
@@ -115,44 +120,50 @@ class _Walk:
             },
             where=stage.name,
         )
-        return about
 
 
 def plan(pipeline: Pipeline, root: Path) -> list[PlannedStage]:
-    """What `run` would do now, stage by stage, and why.
+    """Return what `run` would do now with each stage, and why; the arguments are those of `run`.
 
-    Args:
-        pipeline: the declaration.
-        root: the folder of all results, `saved_models`.
+    Example:
+        >>> from pathlib import Path
+        >>> from kpipe import Pipeline
+        >>> from kpipe.core.runner import plan
+        >>> from kpipe.stages import Data, Export, FineTune
+        >>> pipeline = Pipeline("colors", [Data("photos"), FineTune("MobileNetV2"), Export()])
+        >>> for planned in plan(pipeline, Path("saved_models")):
+        ...     print(planned.stage, planned.status, planned.why)
+        Data runs has no earlier result
+        FineTune waits for Data
+        Export waits for Data, FineTune
     """
-    steps = []
-    with _opened(root) as store:
-        walk = _Walk(pipeline, store)
+    planned = []
+    with _open_store(root) as store:
+        resolver = _KeyResolver(pipeline, store)
         for stage in pipeline.stages:
             entry = None
-            if unknown := walk.unknown():
-                step = PlannedStage(stage.name, "waits", f"for {', '.join(unknown)}")
+            status: Status = "waits"
+            if pending := resolver.pending():
+                why = f"for {', '.join(pending)}"
             else:
-                about = walk.about()
+                about = resolver.about()
                 key = fingerprint(about)
                 entry = store.find(key)
                 if entry:
-                    step = PlannedStage(
-                        stage.name, "cached", f"made from the same content: {key[:12]}"
-                    )
+                    status, why = "cached", f"has the same inputs: {key[:12]}"
                 elif store.has_partial(key):
-                    step = PlannedStage(stage.name, "continues", "was cut off before it finished")
+                    status, why = "continues", "was interrupted before it finished"
                 else:
-                    step = PlannedStage(stage.name, "runs", _why(store, about))
-            walk.entries.append(entry)
-            steps.append(step)
-    return steps
+                    status, why = "runs", _difference(store, about)
+            resolver.entries.append(entry)
+            planned.append(PlannedStage(stage.name, status, why))
+    return planned
 
 
 def run_folder(pipeline: Pipeline, root: Path) -> Path:
-    """Where `run` keeps the run of this declaration over the data as it is now."""
-    with _opened(root) as store:
-        return root / pipeline.name / _Walk(pipeline, store).run_name()
+    """Return the folder that `run` would use for this declaration and the current data."""
+    with _open_store(root) as store:
+        return root / pipeline.name / _KeyResolver(pipeline, store).run_name()
 
 
 def run(
@@ -162,52 +173,56 @@ def run(
     fresh: bool = False,
     executor: Executor | None = None,
     listeners: tuple[Listener, ...] = (),
-) -> Result:
-    """Carry out a pipeline.
+) -> RunResult:
+    """Run a pipeline.
 
     Args:
         pipeline: the declaration.
-        root: the folder of all results, `saved_models`; made when missing.
-        fresh: make every stage again, whatever is cached.
+        root: the folder of all results, `saved_models`; created if missing.
+        fresh: run every stage again, ignoring cached results.
         executor: where stages run; this process by default.
         listeners: called with each journal event.
 
     Raises:
-        KpipeError: what a stage refused.
-        StoreError: the disk is full, or another run of this pipeline is at work.
+        KpipeError: raised by a stage.
+        StoreError: the disk is full, or another run of this pipeline is in progress.
     """
     executor = executor or LocalExecutor()
     made: list[str] = []
     skipped: list[str] = []
-    with _opened(root) as store:
-        walk = _Walk(pipeline, store)
-        folder = root / pipeline.name / walk.run_name()
+    with _open_store(root) as store:
+        resolver = _KeyResolver(pipeline, store)
+        folder = root / pipeline.name / resolver.run_name()
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / ".lock"):
+        with file_lock(folder / ".lock"):
             (folder / "pipeline.py").write_text(pipeline.render(), encoding="utf-8")
             journal = Journal(folder / "journal.jsonl", listeners)
             journal.record("run_started", pipeline=pipeline.name, seed=pipeline.seed, fresh=fresh)
             for stage in pipeline.stages:
-                about = walk.about()
+                about = resolver.about()
                 key = fingerprint(about)
                 entry = None if fresh else store.find(key)
-                happened = "stage_skipped" if entry else "stage_finished"
+                event = "stage_skipped" if entry else "stage_finished"
                 (skipped if entry else made).append(stage.name)
+                stage_journal = journal.for_stage(stage.name)
                 if not entry:
-                    begun = store.begin(key, fresh=fresh)
-                    inputs = {
-                        kind: tuple(e.folder for e in es) for kind, es in walk.inputs().items()
-                    }
-                    heard = journal.of(stage.name)
-                    context = Context(begun, inputs, pipeline.seed, heard, store.shared)
+                    context = Context(
+                        folder=store.begin(key, fresh=fresh),
+                        inputs={
+                            kind: tuple(entry.folder for entry in entries)
+                            for kind, entries in resolver.inputs().items()
+                        },
+                        seed=pipeline.seed,
+                        journal=stage_journal,
+                        shared=store.shared,
+                    )
                     _execute(executor, stage, context)
                     entry = store.commit(key, about)
-                where = os.path.relpath(entry.folder, folder)
-                journal.of(stage.name).record(happened, key=key, folder=where)
-                walk.entries.append(entry)
-            _publish(walk, folder)
+                stage_journal.record(event, key=key, folder=os.path.relpath(entry.folder, folder))
+                resolver.entries.append(entry)
+            _publish(resolver, folder)
             journal.record("run_finished", made=made, skipped=skipped)
-    return Result(folder, tuple(made), tuple(skipped))
+    return RunResult(folder, tuple(made), tuple(skipped))
 
 
 def _execute(executor: Executor, stage: Stage, context: Context) -> None:
@@ -215,27 +230,26 @@ def _execute(executor: Executor, stage: Stage, context: Context) -> None:
     try:
         executor.execute(stage, context)
     except BaseException as error:
-        told = str(error) if isinstance(error, KpipeError) else traceback.format_exc()
-        # On a full disk the journal cannot be written either: the first error is the one to see.
+        detail = str(error) if isinstance(error, KpipeError) else traceback.format_exc()
+        # On a full disk the journal cannot be written either; raise the first error.
         with contextlib.suppress(OSError):
-            context.journal.record("stage_failed", error=type(error).__name__, detail=told)
+            context.journal.record("stage_failed", error=type(error).__name__, detail=detail)
         raise
 
 
-def _publish(walk: _Walk, folder: Path) -> None:
-    """Copy what the stages publish into the run's folder; of one name, the newest stage's file."""
+def _publish(resolver: _KeyResolver, folder: Path) -> None:
+    """Copy published files into the run's folder; for equal names, that of the newest stage."""
     newest = {
         source.name: source
-        for stage, entry in zip(walk.pipeline.stages, walk.entries, strict=True)
+        for stage, entry in zip(resolver.pipeline.stages, resolver.entries, strict=True)
         for pattern in stage.publishes
         for source in (entry.folder.glob(pattern) if entry else ())
     }
     for name, source in newest.items():
         target = folder / name
         if not (target.exists() and filecmp.cmp(source, target)):
-            aside = target.with_name(f".{name}")
-            shutil.copy2(source, aside)
-            aside.replace(target)
+            with replacing(target) as temporary:
+                shutil.copy2(source, temporary)
 
 
 def _source_digest(stage: Stage, path: Path, store: Store) -> str:
@@ -244,16 +258,16 @@ def _source_digest(stage: Stage, path: Path, store: Store) -> str:
             f"{stage.name} reads {path}, which does not exist",
             expected="an existing file or folder",
             received=f"nothing at {path.absolute()}",
-            fix="correct the path in the pipeline file; relative paths start where kpipe is called",
+            fix="correct the path in the pipeline file; it is relative to the current folder",
         )
     return store.digests.path(path)
 
 
-def _why(store: Store, about: dict[str, Any]) -> str:
-    """How this differs from the newest result of the same stage."""
+def _difference(store: Store, about: dict[str, Any]) -> str:
+    """Describe the difference from the newest result of the same stage."""
     earlier = [entry.about for entry in store.entries() if entry.about["stage"] == about["stage"]]
     if not earlier:
-        return "never made before"
+        return "has no earlier result"
     last = earlier[-1]
     changes = [
         f"{name} {last['configuration'].get(name)!r} -> {value!r}"
@@ -268,15 +282,15 @@ def _why(store: Store, about: dict[str, Any]) -> str:
     if last["seed"] != about["seed"]:
         changes.append(f"seed {last['seed']} -> {about['seed']}")
     if last["version"] != about["version"]:
-        changes.append("kpipe makes this stage differently now")
-    words = {"sources": "the data changed", "inputs": "what it reads changed"}
+        changes.append("this version of kpipe runs the stage differently")
+    words = {"sources": "the data changed", "inputs": "its inputs changed"}
     changes += [text for part, text in words.items() if last[part] != about[part]]
-    return "differs from the last one: " + ", ".join(changes)
+    return "differs from the last result: " + ", ".join(changes)
 
 
 @contextlib.contextmanager
-def _opened(root: Path) -> Iterator[Store]:
-    with disk_watched(root):
+def _open_store(root: Path) -> Iterator[Store]:
+    with translate_disk_errors(root):
         store = Store(root / ".cache")
         try:
             yield store

@@ -4,9 +4,9 @@
           | "kind?"   the newest earlier result, if there is one
           | "kind+"   every earlier result of that kind, oldest first; at least one
 
-Between stages only folders travel. A stage reads the folders of what it needs, writes its own, and
-keeps nothing in memory: so it can run in this process, in a child, or on another machine, and a
-stage that is cut off finds its folder as it left it.
+Stages exchange folders only. A stage reads the folders of its inputs, writes its own folder, and
+keeps nothing in memory. It can therefore run in this process, in a child process or on another
+machine, and an interrupted stage resumes from what it wrote.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ __all__ = ["Context", "Need", "Stage", "stage"]
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-    """One entry of `Stage.needs`, taken apart."""
+    """A parsed entry of `Stage.needs`.
+
+    Example:
+        >>> from kpipe.core.stage import Need
+        >>> Need.parse("model+")
+        Need(kind='model', optional=False, every=True)
+    """
 
     kind: str
     optional: bool = False
@@ -35,22 +41,22 @@ class Need:
 
     @classmethod
     def parse(cls, text: str) -> Need:
-        """The meaning of one text of the grammar."""
+        """Parse one entry, by the grammar above."""
         kind = text.rstrip("?+")
         return cls(kind, optional=text.endswith("?"), every=text.endswith("+"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What a stage is given to run.
+    """Everything a stage receives to run.
 
     Attributes:
-        folder: where to write; whatever an earlier, cut-off attempt wrote is still there.
-        inputs: kind -> folders with what earlier stages wrote, oldest first; read only.
+        folder: the folder to write to; it still holds what an interrupted attempt wrote.
+        inputs: kind -> folders of earlier stages, oldest first; read-only.
         seed: the pipeline's seed.
         journal: where to record events.
-        shared: a folder that all runs share, for memories keyed by content, which change no result
-            and may be deleted at any time; None where there is none.
+        shared: a folder shared by all runs, for caches keyed by content. They affect no result and
+            may be deleted at any time. None disables them.
     """
 
     folder: Path
@@ -60,25 +66,25 @@ class Context:
     shared: Path | None = None
 
     def newest(self, kind: str) -> Path:
-        """The folder of the newest earlier result of a kind."""
+        """Return the folder of the newest earlier result of a kind."""
         return self.inputs[kind][-1]
 
     def optional(self, kind: str) -> Path | None:
-        """The same, or None where no earlier stage gives that kind."""
+        """Return the same, or None if no earlier stage gives that kind."""
         folders = self.inputs.get(kind, ())
         return folders[-1] if folders else None
 
 
 class Stage(ABC):
-    """The base of every stage; declare one with the `@stage` decorator.
+    """The base class of every stage; declare a subclass with the `@stage` decorator.
 
     Class attributes:
-        needs: what it reads, in the grammar above.
-        gives: the kinds of result that its folder holds.
-        publishes: files of its folder, or patterns, that are copied into the run's folder.
-        version: raise it when the same configuration gives another result than before.
-        distributions: installed packages whose versions belong to the key.
-        twice: what to do instead where it stands twice in a pipeline, which none may.
+        needs: the kinds it reads, in the grammar above.
+        gives: the kinds that its folder holds.
+        publishes: names or patterns of files to copy from its folder into the run's folder.
+        version: increase it when the same configuration gives a different result than before.
+        packages: installed packages whose versions are part of the cache key.
+        duplicate_hint: what to do instead of declaring the stage twice, which is an error.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -90,19 +96,19 @@ class Stage(ABC):
 
     @property
     def name(self) -> str:
-        """The name in errors, in the journal and in `--set name.field=value`."""
+        """The name used in errors, in the journal and in `--set name.field=value`."""
         return type(self).__name__
 
     def configuration(self) -> dict[str, Any]:
-        """The fields by name."""
+        """Return the fields by name."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     def sources(self) -> tuple[Path, ...]:
-        """Files and folders outside the pipeline that it reads; they are part of its key."""
+        """Return the external files and folders it reads; they are part of its cache key."""
         return ()
 
     def validation_errors(self) -> list[str]:
-        """What is wrong with the configuration, one sentence each; empty when all is well."""
+        """Return one sentence for each error in the configuration."""
         return check_fields(self)
 
     @abstractmethod
@@ -115,11 +121,22 @@ Kind = TypeVar("Kind", bound=Stage)
 
 @dataclass_transform(frozen_default=True)
 def stage(kind: type[Kind]) -> type[Kind]:
-    """Make a `Stage` subclass a frozen dataclass that names a misspelt field and the right one."""
-    made: Any = dataclasses.dataclass(frozen=True)(kind)
-    known = [field.name for field in dataclasses.fields(made)]
-    made.__init__ = _refuse_unknown_fields(made.__name__, made.__init__, known)
-    return made  # type: ignore[no-any-return]
+    """Turn a `Stage` subclass into a frozen dataclass that suggests a name for a misspelt field.
+
+    Example:
+        >>> from kpipe.core.stage import Stage, stage
+        >>> @stage
+        ... class Count(Stage):
+        ...     upto: int = 3
+        ...     def run(self, context):
+        ...         (context.folder / "count.txt").write_text(str(self.upto))
+        >>> Count(upto=5)
+        Count(upto=5)
+    """
+    frozen: Any = dataclasses.dataclass(frozen=True)(kind)
+    known = [field.name for field in dataclasses.fields(frozen)]
+    frozen.__init__ = _refuse_unknown_fields(frozen.__name__, frozen.__init__, known)
+    return frozen  # type: ignore[no-any-return]
 
 
 def _refuse_unknown_fields(
@@ -138,9 +155,9 @@ def _refuse_unknown_fields(
         try:
             initialize(self, *values, **fields)
         except TypeError as error:
-            # dataclasses say "Data.__init__() missing 1 required positional argument: 'source'".
+            # The message of dataclasses: "Data.__init__() missing 1 required positional argument".
             raise PipelineError(
-                f"{kind} cannot be declared so: {str(error).removeprefix(f'{kind}.__init__() ')}",
+                f"{kind} has invalid arguments: {str(error).removeprefix(f'{kind}.__init__() ')}",
                 expected=f"{kind}({', '.join(known)})",
                 received=", ".join([*map(repr, values), *fields]) or "nothing",
             ) from None

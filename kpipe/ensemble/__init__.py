@@ -1,4 +1,4 @@
-"""Several classifiers that answer as one."""
+"""Ensembles: several classifiers combined into one model."""
 
 import lazy_loader
 

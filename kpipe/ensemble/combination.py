@@ -1,10 +1,10 @@
 """Classifiers combined into one Keras graph.
 
     average := sum of weight * probabilities, weights summing to 1
-    vote    := (1 - e) * share of members whose largest probability is the class + e * average
+    vote    := (1 - e) * fraction of members that vote for the class + e * average
 
-Members are copied, each a nested model of its own name ("member_1", ...), so that layers of the
-same name do not clash and the originals stay as they are.
+Members are copied, each as a nested model with a new name ("member_1", ...), so that layers of the
+same name do not clash and the originals do not change.
 """
 
 from __future__ import annotations
@@ -18,61 +18,85 @@ from kpipe.errors import TrainingError
 
 __all__ = ["average", "vote"]
 
-# Small enough to leave the shares readable, large enough to be seen in float32.
+# Small enough to keep the fractions readable, large enough to be exact in float32.
 _TIE_BREAK = 0.01
 
 
 def average(models: Sequence[keras.Model], weights: Sequence[float] | None = None) -> keras.Model:
-    """The weighted mean of the members' probabilities.
+    """Return a model of the weighted mean of the members' probabilities.
 
     Args:
-        models: two or more classifiers of the same input and classes, images
-            `(batch, height, width, 3)` to probabilities `(batch, classes)`.
-        weights: one factor for each member, not negative; made to sum to 1. None for equal ones.
+        models: two or more classifiers of the same input and classes, which map images
+            (batch, height, width, 3) to probabilities (batch, classes).
+        weights: one weight of 0 or more for each member, normalized to sum to 1. None for equal
+            weights.
 
     Returns:
-        A new model from the same input to probabilities `(batch, classes)`.
+        A new model from the same input to probabilities (batch, classes).
 
     Raises:
-        TrainingError: members that do not agree, or weights that cannot be used.
+        TrainingError: the members do not agree, or the weights are invalid.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.ensemble import average
+        >>> inputs = keras.Input((8, 8, 3))
+        >>> colors = keras.layers.GlobalAveragePooling2D()(inputs)
+        >>> members = [keras.Model(inputs, colors * factor) for factor in (0.0, 1.0)]
+        >>> model = average(members, weights=[1, 3])
+        >>> model(keras.ops.ones((1, 8, 8, 3))).numpy()
+        array([[0.75, 0.75, 0.75]], dtype=float32)
     """
-    pixels, answers = _members(models)
-    mean = _mean(answers, _normalized(weights, len(answers)), "probabilities")
+    pixels, probabilities = _copy_members(models)
+    weights = _normalize(weights, len(probabilities))
+    mean = _weighted_sum(probabilities, weights)
     return keras.Model(pixels, mean, name="average")
 
 
 def vote(models: Sequence[keras.Model]) -> keras.Model:
-    """The share of members that vote for each class; ties go to the higher mean probability.
+    """Return a model of the fraction of members that vote for each class.
 
-    A member votes for its most probable class, and splits its vote between equal ones. So that
-    ties are broken, the shares are mixed with one percent of the mean probabilities (less from 50
-    members on, where a percent could outweigh a vote): each output lies within 0.01 of the share.
+    A member votes for its most probable class, and splits its vote between equally probable ones.
+    To break ties, the fractions are mixed with 1 % of the mean probabilities (less from 50 members
+    on, where 1 % could outweigh a vote). Each output is within 0.01 of the fraction.
 
     Args:
         models: two or more classifiers, as for `average`.
 
     Returns:
-        A new model from the same input to `(batch, classes)`, each row summing to 1.
+        A new model from the same input to (batch, classes), each row summing to 1.
 
     Raises:
-        TrainingError: members that do not agree.
+        TrainingError: the members do not agree.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.ensemble import vote
+        >>> inputs = keras.Input((1, 1, 3))
+        >>> pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+        >>> votes = vote([keras.Model(inputs, pooled) for _ in range(3)])
+        >>> votes(keras.ops.reshape([0.2, 0.7, 0.1], (1, 1, 1, 3))).numpy().round(3)
+        array([[0.002, 0.997, 0.001]], dtype=float32)
     """
-    pixels, answers = _members(models)
-    count = len(answers)
-    votes = [_ballot(answer) for answer in answers]
+    pixels, probabilities = _copy_members(models)
+    count = len(probabilities)
+    ballots = [_ballot(member) for member in probabilities]
     tie_break = min(_TIE_BREAK, 1 / (2 * (count + 1)))
-    shares = [(1 - tie_break) / count] * count
+    fractions = [(1 - tie_break) / count] * count
     means = [tie_break / count] * count
-    return keras.Model(
-        pixels, _mean([*votes, *answers], [*shares, *means], "probabilities"), name="vote"
-    )
+    outputs = _weighted_sum([*ballots, *probabilities], [*fractions, *means])
+    return keras.Model(pixels, outputs, name="vote")
 
 
-def _members(models: Sequence[keras.Model]) -> tuple[keras.KerasTensor, list[keras.KerasTensor]]:
-    """One input, and every member's probabilities for it."""
+def _copy_members(
+    models: Sequence[keras.Model],
+) -> tuple[keras.KerasTensor, list[keras.KerasTensor]]:
+    """Return one input, and the probabilities that a copy of each member returns for it."""
     if len(models) < 2:
         raise TrainingError(
-            "an ensemble needs members", expected="2 or more models", received=str(len(models))
+            "an ensemble needs at least two members",
+            expected="2 or more models",
+            received=str(len(models)),
         )
     shapes = [f"{model.input_shape} -> {model.output_shape}" for model in models]
     if len(set(shapes)) > 1:
@@ -95,31 +119,31 @@ def _copy(model: keras.Model, name: str) -> keras.Model:
     return copied
 
 
-def _ballot(answer: keras.KerasTensor) -> keras.KerasTensor:
-    """1 for the most probable class, 0 for all others: `(batch, classes)` as given."""
+def _ballot(probabilities: keras.KerasTensor) -> keras.KerasTensor:
+    """Return 1 for the most probable class and 0 for the others, (batch, classes)."""
     # Not argmax and one_hot: Keras' argmax uses an operation that TFLite lacks.
-    highest = keras.ops.equal(answer, keras.ops.max(answer, axis=-1, keepdims=True))
+    highest = keras.ops.equal(probabilities, keras.ops.max(probabilities, axis=-1, keepdims=True))
     marks = keras.ops.cast(highest, "float32")
     return keras.ops.divide(marks, keras.ops.sum(marks, axis=-1, keepdims=True))
 
 
-def _normalized(weights: Sequence[float] | None, count: int) -> list[float]:
-    given = [1.0] * count if weights is None else [float(weight) for weight in weights]
-    usable = all(math.isfinite(weight) and weight >= 0 for weight in given)
-    if len(given) != count or not usable or sum(given) <= 0:
+def _normalize(weights: Sequence[float] | None, count: int) -> list[float]:
+    factors = [1.0] * count if weights is None else [float(weight) for weight in weights]
+    valid = all(math.isfinite(factor) and factor >= 0 for factor in factors)
+    if len(factors) != count or not valid or sum(factors) <= 0:
         raise TrainingError(
-            "these ensemble weights cannot be used",
-            expected=f"{count} numbers, none negative, not all 0",
-            received=str(given),
+            "invalid ensemble weights",
+            expected=f"{count} finite numbers of 0 or more, not all 0",
+            received=str(factors),
         )
-    return [weight / sum(given) for weight in given]
+    return [factor / sum(factors) for factor in factors]
 
 
-def _mean(
-    answers: Sequence[keras.KerasTensor], weights: Sequence[float], name: str
+def _weighted_sum(
+    tensors: Sequence[keras.KerasTensor], weights: Sequence[float]
 ) -> keras.KerasTensor:
     scaled = [
-        keras.layers.Rescaling(weight, name=f"weight_{number}")(answer)
-        for number, (answer, weight) in enumerate(zip(answers, weights, strict=True), 1)
+        keras.layers.Rescaling(weight, name=f"weight_{number}")(tensor)
+        for number, (tensor, weight) in enumerate(zip(tensors, weights, strict=True), 1)
     ]
-    return keras.layers.Add(name=name)(scaled)
+    return keras.layers.Add(name="probabilities")(scaled)

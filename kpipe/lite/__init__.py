@@ -1,7 +1,7 @@
-"""Keras model -> `.tflite` bytes -> answers, accuracy and milliseconds.
+"""Keras model -> `.tflite` file -> predictions, accuracy, and latency.
 
-Only `conversion` needs Keras and TensorFlow. An application that carries a finished file imports
-the rest with NumPy, Pillow and ai-edge-litert alone.
+Only conversion and quantization need Keras and TensorFlow. An application that runs a finished file
+needs NumPy, Pillow, and ai-edge-litert alone.
 """
 
 import lazy_loader

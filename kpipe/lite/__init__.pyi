@@ -1,6 +1,7 @@
 from .export.conversion import convert as convert
 from .export.metadata import add_metadata as add_metadata
-from .export.selective import Selective as Selective
+from .export.selective import QuantizationTrial as QuantizationTrial
+from .export.selective import SelectiveQuantization as SelectiveQuantization
 from .export.selective import quantize_selectively as quantize_selectively
 from .runtime.benchmarking import Benchmark as Benchmark
 from .runtime.benchmarking import benchmark as benchmark
@@ -8,7 +9,7 @@ from .runtime.benchmarking import compare as compare
 from .runtime.benchmarking import latency as latency
 from .runtime.classification import Classifier as Classifier
 from .runtime.classification import Prediction as Prediction
-from .runtime.evaluation import Difference as Difference
 from .runtime.evaluation import Evaluation as Evaluation
+from .runtime.evaluation import ImageDifference as ImageDifference
 from .runtime.evaluation import evaluate as evaluate
 from .runtime.interpreter import LiteModel as LiteModel

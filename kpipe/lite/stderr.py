@@ -1,6 +1,6 @@
-"""The converter and the interpreter talk on file descriptor 2, below Python.
+"""A filter for file descriptor 2, to which C++ libraries write below Python.
 
-stderr of the body -> known chatter: dropped
+stderr of the body -> known log messages: dropped
                    -> anything else: printed when the body ends
 """
 
@@ -15,25 +15,25 @@ from contextlib import contextmanager
 
 __all__ = ["quiet_stderr"]
 
-# glog information and warnings, TFLite's INFO lines, and one print left in the quantizer.
-_CHATTER = re.compile(rb"[IW]\d{4} |INFO: |WARNING: All log messages|fully_quantize: ")
+# glog information and warnings, TFLite's INFO lines, and a debug print left in the quantizer.
+_LOG_MESSAGE = re.compile(rb"[IW]\d{4} |INFO: |WARNING: All log messages|fully_quantize: ")
 
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Hold back what C++ libraries write to stderr while the body runs.
+    """Drop the log messages that the converter and the interpreter write to stderr.
 
-    When the body raises, the exception speaks for it: the libraries here repeat their errors in it.
+    If the body raises, drop everything: these libraries repeat their errors in the exception.
     """
     sys.stderr.flush()
     terminal = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         finally:
             sys.stderr.flush()
             os.dup2(terminal, 2)
             os.close(terminal)
-        held.seek(0)
-        os.write(2, b"".join(line for line in held if not _CHATTER.match(line)))
+        captured.seek(0)
+        os.write(2, b"".join(line for line in captured if not _LOG_MESSAGE.match(line)))

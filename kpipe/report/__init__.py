@@ -1,4 +1,4 @@
-"""What a run did, as one HTML file and on the terminal.
+"""Reports of a run and of an audit, as HTML pages and on the terminal.
 
 journal and artifacts -> `collect` -> dict -> `write_report` -> report.html
 """

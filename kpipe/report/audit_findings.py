@@ -1,9 +1,9 @@
-"""What an audit found, by kind, the worst first.
+"""The findings of an audit by kind, most serious first.
 
 Finding := kind, meaning, serious, rows [(path, detail), ...]
 
-What is not serious is told and needs no hand: files that are no photos, conversions, photos that
-look the same (which a split keeps together).
+A finding that is not serious needs no action: other files among the photos, conversions, and photos
+that look the same (which a split keeps together).
 """
 
 from __future__ import annotations
@@ -14,60 +14,60 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-__all__ = ["Finding", "common_folder", "findings", "shown", "statistics_lines"]
+__all__ = ["Finding", "common_folder", "findings", "shorten_paths", "statistics_lines"]
 
-# In the order in which they are shown.
+# In display order.
 _SERIOUS = {
-    "missing file": "The table names a file that is not there.",
+    "missing file": "The table names a file that does not exist.",
     "unreadable file": "The file cannot be opened.",
-    "unreadable directory": "The folder cannot be listed: what lies in it is not part of the data.",
-    "empty file": "The file has no content: copy it again from where it came.",
-    "truncated": "The file ends before the photo does: copy it again from where it came.",
-    "undecodable": "The content is no photo of a known format.",
-    "too many pixels": "The file claims more pixels than are safe to decode.",
-    "wrong extension": "The name promises another format than the file holds. It is read all the "
-    "same, but other programs go by the name.",
-    "same photo, two labels": "The same picture, or one that looks the same, stands under "
-    "different labels: see which is right.",
-    "duplicates cross splits": "What is learned from is also tested on: results would look better "
+    "unreadable directory": "The folder cannot be listed; its content is not part of the data.",
+    "empty file": "The file has no content: copy it again from its source.",
+    "truncated": "The file is incomplete: copy it again from its source.",
+    "undecodable": "The content is not a photo in a supported format.",
+    "too many pixels": "The image claims more pixels than are safe to decode.",
+    "wrong extension": "The extension does not match the format of the content. kpipe reads the "
+    "file, but other programs may not.",
+    "same photo, two labels": "The same or a very similar photo has different labels: decide which "
+    "is right.",
+    "duplicates cross splits": "Training photos are also used for testing: results look better "
     "than they are.",
-    "exact duplicate": "The same bytes more than once under one label: the photo counts double.",
-    "label spelling": "Labels that look like one word in several spellings.",
-    "class without images": "A class that has no readable photo.",
-    "class too small": "Too few photos to train, validate and test on.",
-    "constant image": "One color all over: a lens cap, or an export that went wrong.",
-    "tiny image": "Much smaller than the others.",
-    "absurd dimensions": "Much longer than wide, or wider than long: little of it is seen.",
-    "photo outside a class folder": "The photo has no label: it belongs into a class folder.",
-    "symlink loop": "The link leads back above itself; it is not followed.",
+    "exact duplicate": "Identical files with the same label: the photo counts more than once.",
+    "label spelling": "Labels that look like different spellings of one word.",
+    "class without images": "The class has no readable photo.",
+    "class too small": "The class has too few photos to train, validate and test on.",
+    "constant image": "A single color: a lens cap, or a failed export.",
+    "tiny image": "Much smaller than the other photos.",
+    "absurd dimensions": "An extreme aspect ratio: the model sees only a small part of the photo.",
+    "photo outside a class folder": "The photo has no label: move it into a class folder.",
+    "symlink loop": "The link points to a folder above itself; it is not followed.",
     "no file named": "The row names no file.",
     "no label": "The row has no label.",
 }
 _NOTES = {
     "near duplicate": "Photos that look the same: a split keeps them together.",
-    "file without a row": "A photo beside the listed ones that no row of the table names.",
-    "listed twice": "The same file with the same label, more than once.",
-    "label not declared": "The row has a label that the declaration leaves out.",
-    "other spelling in the table": "The table spells a name otherwise than the disk does.",
+    "file without a row": "A photo next to listed ones that no row of the table names.",
+    "listed twice": "The same file is listed more than once with the same label.",
+    "label not declared": "The label is not among the declared classes.",
+    "other spelling in the table": "The table spells the name differently from the file system.",
     "not an image": "Another file among the photos.",
-    "outside a class folder": "Another file beside the class folders.",
-    "hidden": "The name begins with a dot.",
-    "converted": "Read, and converted to RGB in eight bits.",
-    "turned upright": "Stored on its side, and turned as its EXIF data says.",
-    "first frame": "Of several frames, the first is read.",
+    "outside a class folder": "Another file next to the class folders.",
+    "hidden": "The name starts with a dot.",
+    "converted": "The photo was converted to 8-bit RGB.",
+    "turned upright": "The photo was rotated according to its EXIF orientation.",
+    "first frame": "The file has several frames; the first is used.",
 }
 _PLACES = {kind: place for place, kind in enumerate([*_SERIOUS, *_NOTES])}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Everything of one kind.
+    """All problems of one kind.
 
     Args:
-        kind: of the problem.
-        meaning: one sentence on what it means.
-        serious: whether somebody should look at it.
-        rows: path and detail of each; the path is empty where a class is meant.
+        kind: the kind of the problems.
+        meaning: what it means, in one sentence.
+        serious: whether it needs action.
+        rows: path and detail of each problem; the path is empty if the problem is about a class.
     """
 
     kind: str
@@ -77,10 +77,10 @@ class Finding:
 
 
 def findings(problems: pd.DataFrame) -> list[Finding]:
-    """Problems by kind, the worst first; a kind that is not known here counts as serious.
+    """Group problems by kind, most serious first; an unknown kind counts as serious.
 
     Args:
-        problems: path, kind, detail.
+        problems: a table with the columns path, kind and detail.
     """
     found = [
         Finding(
@@ -95,32 +95,28 @@ def findings(problems: pd.DataFrame) -> list[Finding]:
 
 
 def common_folder(paths: Iterable[str]) -> str:
-    """The folder that all files lie below, "" where there is none."""
+    """Return the deepest folder that contains all files, or ""."""
     folders = {os.path.dirname(path) for path in paths}
     return os.path.commonpath(folders) if folders else ""
 
 
-def shown(text: str, base: str) -> str:
-    """A path, or words with paths in them, as seen from a folder."""
+def shorten_paths(text: str, base: str) -> str:
+    """Make the paths in a text relative to a folder."""
     return text.replace(base.rstrip(os.sep) + os.sep, "") if base.strip(os.sep) else text
 
 
 def statistics_lines(statistics: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str]]:
-    """(name, text) of each thing that is known of the photos as a whole.
-
-    Args:
-        statistics: of an Audit.
-    """
+    """Return (name, text) pairs for the statistics of an `Audit`."""
     lines = [
         (
-            f"{name}, least / median / most",
+            f"{name}, minimum / median / maximum",
             " / ".join(f"{values[end]:{form}}" for end in ("minimum", "median", "maximum")),
         )
         for name, form in (("width", ".0f"), ("height", ".0f"), ("aspect", ".2f"))
         if (values := statistics.get(name))
     ]
     lines += [
-        (f"{name}, mean ± deviation", f"{values['mean']:.1f} ± {values['deviation']:.1f}")
+        (f"{name}, mean ± standard deviation", f"{values['mean']:.1f} ± {values['deviation']:.1f}")
         for name in ("red", "green", "blue")
         if (values := statistics.get(name))
     ]

@@ -1,9 +1,9 @@
-"""The audit of a set of photos: one HTML file that needs nothing beside it.
+"""The report of an audit: one self-contained HTML file.
 
 page := classes, statistics; for each kind of finding: meaning, and
-        rows of photos that belong together     of copies and look-alikes, side by side
-        photos, each with its detail            of what can be looked at
-        a table of paths and details            of what cannot
+        groups of photos, side by side          for duplicates
+        photos, each with its detail            for readable photos
+        a table of paths and details            for everything else
 """
 
 from __future__ import annotations
@@ -21,13 +21,19 @@ from kpipe.data import SPLITS, Audit, Manifest
 from kpipe.data.manifest import write_table
 from kpipe.data.threads import in_threads
 from kpipe.pixels import Unreadable, read_photo
-from kpipe.report.audit_findings import Finding, common_folder, findings, shown, statistics_lines
+from kpipe.report.audit_findings import (
+    Finding,
+    common_folder,
+    findings,
+    shorten_paths,
+    statistics_lines,
+)
 from kpipe.report.templates import write_page
 
 __all__ = ["write_audit"]
 
-# Columns in which photos that belong together agree.
-_TOGETHER = {
+# The columns that are equal within a group.
+_GROUP_COLUMNS = {
     "exact duplicate": ("sha256",),
     "near duplicate": ("similar",),
     "same photo, two labels": ("similar",),
@@ -39,7 +45,7 @@ _SIDE, _QUALITY = 128, 80
 
 @dataclass
 class _Photo:
-    """A photo on the page: its path, what stands below it, and its pixels."""
+    """A photo on the page: its path, caption and pixels."""
 
     path: str
     name: str
@@ -49,7 +55,7 @@ class _Photo:
 
 @dataclass
 class _Section:
-    """One kind of finding on the page, and how many of it are not shown."""
+    """One kind of finding on the page, and how many findings are not shown."""
 
     finding: Finding
     rows: list[list[_Photo]] = field(default_factory=list)
@@ -61,22 +67,30 @@ class _Section:
 
 
 def write_audit(page: Path, title: str, manifest: Manifest, audit: Audit) -> Path:
-    """Write an HTML page, and beside it a CSV file of all problems.
+    """Write an HTML page, and a CSV file of all problems next to it.
 
     Args:
-        page: the file to write; its folder is made.
-        title: of the page.
-        manifest: what was looked at.
-        audit: what was found.
+        page: the file to write; missing folders are created.
+        title: the title of the page.
+        manifest: the audited photos.
+        audit: the result of `kpipe.data.audit`.
 
     Returns:
         The path of the CSV file.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from kpipe.data import audit, from_folder
+        >>> from kpipe.report import write_audit
+        >>> manifest = from_folder("photos")
+        >>> write_audit(Path("check.html"), "my photos", manifest, audit(manifest)).name
+        'check.csv'
     """
     base = common_folder(manifest.table["path"].tolist())
     sections = [_section(one, manifest.table, base) for one in findings(audit.problems)]
     photos = [photo for section in sections for photo in section.photos()]
-    seen = list(dict.fromkeys(photo.path for photo in photos))
-    pixels = dict(zip(seen, in_threads(_thumbnail, seen), strict=True))
+    paths = list(dict.fromkeys(photo.path for photo in photos))
+    pixels = dict(zip(paths, in_threads(_thumbnail, paths), strict=True))
     for photo in photos:
         photo.pixels = pixels[photo.path]
     table = page.with_suffix(".csv")
@@ -93,7 +107,7 @@ def write_audit(page: Path, title: str, manifest: Manifest, audit: Audit) -> Pat
         statistics=statistics_lines(audit.statistics),
         sections=sections,
         changes=[
-            (shown(path, base), change)
+            (shorten_paths(path, base), change)
             for path, change in audit.changes.head(_CHANGES).itertuples(index=False)
         ],
     )
@@ -118,23 +132,23 @@ def _classes(classes: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _section(finding: Finding, table: pd.DataFrame, base: str) -> _Section:
     section = _Section(finding)
-    together = [name for name in _TOGETHER.get(finding.kind, ()) if name in table]
+    columns = [name for name in _GROUP_COLUMNS.get(finding.kind, ()) if name in table]
     details = dict(finding.rows)
     offenders = table[table["path"].isin(list(details))]
-    if together and len(offenders):
-        keys = offenders.groupby(together, sort=False).ngroup()
-        first = offenders[keys < _GROUPS].drop_duplicates(together)[together]
+    if columns and len(offenders):
+        keys = offenders.groupby(columns, sort=False).ngroup()
+        first = offenders[keys < _GROUPS].drop_duplicates(columns)[columns]
         section.rows = [
-            _row(members, base) for _, members in first.merge(table).groupby(together, sort=False)
+            _row(members, base) for _, members in first.merge(table).groupby(columns, sort=False)
         ]
         section.more = int(keys.max()) + 1 - len(section.rows)
         return section
     for path, detail in finding.rows:
         row = offenders[offenders["path"] == path]
         if len(row) and len(section.rows) < _PHOTOS:
-            section.rows.append([_photo(row.iloc[0], base, shown(detail, base))])
+            section.rows.append([_photo(row.iloc[0], base, shorten_paths(detail, base))])
         elif not len(row) and len(section.lines) < _LINES:
-            section.lines.append((shown(path, base), shown(detail, base)))
+            section.lines.append((shorten_paths(path, base), shorten_paths(detail, base)))
         else:
             section.more += 1
     return section
@@ -148,13 +162,13 @@ def _row(members: pd.DataFrame, base: str) -> list[_Photo]:
 
 
 def _photo(row: pd.Series, base: str, *notes: str) -> _Photo:
-    about = [str(row["label"]), str(row["split"]), f"{row['width']} x {row['height']}"]
-    words = " · ".join(word for word in about if word)
-    return _Photo(row["path"], shown(row["path"], base), [words, *notes])
+    facts = [str(row["label"]), str(row["split"]), f"{row['width']} x {row['height']}"]
+    caption = " · ".join(fact for fact in facts if fact)
+    return _Photo(row["path"], shorten_paths(row["path"], base), [caption, *notes])
 
 
 def _thumbnail(path: str) -> str:
-    """A photo as a data URI; nothing where it cannot be read any more."""
+    """Return a photo as a data URI, or "" if it can no longer be read."""
     try:
         with open(path, "rb") as file:
             _, image = read_photo(file, Path(path).suffix, at_least=_SIDE)

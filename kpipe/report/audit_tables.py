@@ -1,4 +1,4 @@
-"""What an audit found, on the terminal."""
+"""Tables of an audit for the terminal."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from rich.table import Table
 from rich.text import Text
 
 from kpipe.data import SPLITS
-from kpipe.report.audit_findings import Finding, shown
+from kpipe.report.audit_findings import Finding, shorten_paths
 
 __all__ = ["classes_table", "findings_table"]
 
 _SHOWN = 3
 _BAR = 16
-# More classes are told by the largest and the smallest.
+# Of more classes, only the largest and the smallest are listed.
 _CLASSES = 40
 
 
 def findings_table(found: Sequence[Finding], base: str) -> Table:
-    """Kinds with their counts and first examples.
+    """Return a table of findings by kind, with counts and examples.
 
     Args:
-        found: the worst first.
-        base: folder that paths are shown from.
+        found: the findings, most serious first.
+        base: the folder that paths are relative to.
     """
-    table = Table("found", "", "the first of them", box=box.SIMPLE_HEAD, title="Findings")
+    table = Table("kind", "", "examples", box=box.SIMPLE_HEAD, title="Findings")
     table.columns[1].justify = "right"
     table.columns[2].overflow = "fold"
     for one in found:
         style = "bold red" if one.serious else "dim"
         examples = Text("\n").join(
-            Text(shown(f"{path}: {detail}" if path else detail, base))
+            Text(shorten_paths(f"{path}: {detail}" if path else detail, base))
             for path, detail in one.rows[:_SHOWN]
         )
         table.add_row(Text(one.kind, style), Text(str(len(one.rows)), style), examples)
@@ -41,17 +41,17 @@ def findings_table(found: Sequence[Finding], base: str) -> Table:
 
 
 def classes_table(classes: pd.DataFrame, imbalance: float) -> Table:
-    """Classes with their photos and shares.
+    """Return a table of classes, with their photos and the fraction of all photos.
 
     Args:
-        classes: of an Audit: photos, share, and a column for each split.
+        classes: the table of an `Audit`: photos, share, and a column for each split.
         imbalance: photos of the largest class / photos of the smallest.
     """
     ordered = classes.sort_values("photos", ascending=False, kind="stable")
     splits = [name for name in SPLITS if ordered[name].any()]
     title = f"{len(classes)} classes"
     title += f", the largest {imbalance:.1f} times the smallest" if len(classes) > 1 else ""
-    table = Table("class", "photos", "share", "", *splits, box=box.SIMPLE_HEAD, title=title)
+    table = Table("class", "photos", "fraction", "", *splits, box=box.SIMPLE_HEAD, title=title)
     for place in (1, 2, *range(4, 4 + len(splits))):
         table.columns[place].justify = "right"
     largest = max(1, int(ordered["photos"].max())) if len(ordered) else 1

@@ -1,4 +1,4 @@
-"""How every picture of the report is drawn: one style, one palette, SVG text as the result."""
+"""The style and palette of every chart, and its SVG text."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _STYLE: Any = {"svg.hashsalt": "kpipe", "svg.fonttype": "none", "font.size": 9}
 
 @contextmanager
 def new_figure(width: float, height: float) -> Iterator[Figure]:
-    """A figure of so many inches, and the style while it is drawn and turned to text."""
+    """Yield a figure of a size in inches; draw and render it inside the block, for the style."""
     with mpl.rc_context(_STYLE):
         yield Figure(figsize=(width, height), layout="constrained")
 
 
 def as_svg(figure: Figure) -> str:
-    """The figure as an `<svg>` element; equal figures give equal text."""
+    """Return the figure as an `<svg>` element; equal figures give equal text."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
-    # Inside a page, what stands before the element (the XML declaration) has no place.
+    # Drop the XML declaration, which is invalid inside a page.
     return text.getvalue()[text.getvalue().index("<svg") :]

@@ -1,4 +1,4 @@
-"""The report's pictures, as SVG text to stand inside the page."""
+"""Charts of training and evaluation, as SVG text."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["confusion_matrix", "learning_curves"]
 
 
 def learning_curves(training: dict[str, Any]) -> str:
-    """Loss and accuracy by epoch; phases, the switch of the optimizer and the kept epoch marked.
+    """Plot loss and accuracy by epoch, marking phases, the optimizer switch and the best epoch.
 
     Args:
-        training: `history` (name -> a value an epoch; "phase" is its number), `switched_at`,
-            `best_epoch`, `title`.
+        training: `history` (name -> one value per epoch; "phase" numbers the phases),
+            `switched_at`, `best_epoch`.
     """
     history = training["history"]
     phases = history.get("phase", [])
@@ -29,7 +29,7 @@ def learning_curves(training: dict[str, Any]) -> str:
             ):
                 if key in history:
                     axes.plot(epochs, history[key], label=label, color=color, marker=".")
-            # Epochs count from 1 here: a line stands between the two that it divides.
+            # Epochs are numbered from 1; a line separates two epochs.
             for n in begins:
                 once = {"label": "next phase"} if n == begins[0] else {}
                 axes.axvline(n + 0.5, color=GREY, linestyle=":", **once)
@@ -52,23 +52,23 @@ def learning_curves(training: dict[str, Any]) -> str:
 
 
 def confusion_matrix(counts: list[list[int]], classes: list[str]) -> str:
-    """True classes down, answers across: counts, shaded by the share of the true class.
+    """Plot counts of true class (rows) by predicted class, shaded by the fraction of the row.
 
     Args:
-        counts: (classes, classes), true class by answer.
+        counts: (classes, classes), true by predicted class.
         classes: the names.
     """
     side = min(10.0, 1.8 + 0.5 * len(classes))
     with new_figure(side + 1, side) as figure:
         axes = figure.subplots()
-        shares = [[count / max(1, sum(row)) for count in row] for row in counts]
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        fractions = [[count / max(1, sum(row)) for count in row] for row in counts]
+        axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
         for i, row in enumerate(counts):
             for j, count in enumerate(row):
                 if count:
-                    color = "white" if shares[i][j] > 0.55 else "black"
+                    color = "white" if fractions[i][j] > 0.55 else "black"
                     axes.text(j, i, str(count), ha="center", va="center", color=color)
         axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
         axes.set_yticks(range(len(classes)), classes)
-        axes.set(xlabel="answer", ylabel="true class")
+        axes.set(xlabel="predicted class", ylabel="true class")
         return as_svg(figure)

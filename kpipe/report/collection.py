@@ -1,4 +1,4 @@
-"""A run's folder as one dict, from the journal and the artifacts that it names.
+"""Collect the facts of a run from its journal and the artifacts named there.
 
     {"pipeline", "run", "declaration", "stages": [{"name", "status", "seconds", "notes"}],
      "trainings": [{"stage", "title", "history", "switched_at", "best_epoch"}],
@@ -6,7 +6,7 @@
      "problems": [{"path", "kind", "detail"}], "contact_sheet": a path or None,
      "metrics": {...} or None, "missing": [...]}
 
-Artifacts that were removed since are named under "missing": an old run still has its report.
+Removed artifacts are listed under "missing", so an old run still has a report.
 """
 
 from __future__ import annotations
@@ -24,13 +24,23 @@ __all__ = ["collect"]
 
 
 def collect(folder: Path) -> dict[str, Any]:
-    """Everything the report shows of a run.
+    """Return everything that the report of a run shows.
 
     Args:
         folder: the run's folder, `saved_models/<pipeline>/<run>`.
 
     Raises:
-        StoreError: there is no run in it.
+        StoreError: the folder holds no run.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from kpipe.core.journal import Journal
+        >>> from kpipe.report import collect
+        >>> journal = Journal(Path("journal.jsonl")).for_stage("Data")
+        >>> journal.record("stage_started", continues=False)
+        >>> journal.record("note", text="60 photos")
+        >>> [(stage["name"], stage["notes"]) for stage in collect(Path("."))["stages"]]
+        [('Data', ['60 photos'])]
     """
     journal = folder / "journal.jsonl"
     if not journal.exists():
@@ -80,26 +90,26 @@ def collect(folder: Path) -> dict[str, Any]:
 
 
 def _stages(events: list[Event]) -> list[dict[str, Any]]:
-    """One row a stage, in the order of the newest run; notes and times of when it was made."""
-    found: dict[str, dict[str, Any]] = {}
-    heard: dict[str, datetime] = {}
+    """Return a row per stage, in the order of the newest run, with notes and time of its making."""
+    rows: dict[str, dict[str, Any]] = {}
+    last_event: dict[str, datetime] = {}
     for event in events:
         if event["event"] == "run_started":
-            # The order of the newest run counts, what earlier attempts told stays.
-            found = {name: {**row, "status": "not reached"} for name, row in found.items()}
+            # Keep the notes and times of earlier runs.
+            rows = {name: {**row, "status": "not reached"} for name, row in rows.items()}
             continue
         name = event.get("stage")
         if not name:
             continue
         blank = {"name": name, "status": "", "seconds": 0.0, "notes": [], "folder": ""}
-        row = found.setdefault(name, blank)
+        row = rows.setdefault(name, blank)
         kind, now = event["event"], datetime.fromisoformat(event["time"])
-        if kind not in ("stage_started", "stage_skipped") and name in heard:
-            # From event to event: an attempt that was cut off counts up to the last heard of it.
-            row["seconds"] += (now - heard[name]).total_seconds()
-        heard[name] = now
+        if kind not in ("stage_started", "stage_skipped") and name in last_event:
+            # Summed between events: an interrupted attempt counts up to its last event.
+            row["seconds"] += (now - last_event[name]).total_seconds()
+        last_event[name] = now
         if kind == "stage_started":
-            row["status"] = "cut off"
+            row["status"] = "interrupted"
             if not event["continues"]:
                 row.update(seconds=0.0, notes=[])
         elif kind == "note" and event["text"] not in row["notes"]:
@@ -109,8 +119,8 @@ def _stages(events: list[Event]) -> list[dict[str, Any]]:
             row["notes"].append(event["detail"])
         elif kind in ("stage_finished", "stage_skipped"):
             row["folder"] = event["folder"]
-            row["status"] = "cached" if kind == "stage_skipped" else "made"
-    return list(found.values())
+            row["status"] = "cached" if kind == "stage_skipped" else "finished"
+    return list(rows.values())
 
 
 def _json(path: Path, default: Any) -> Any:

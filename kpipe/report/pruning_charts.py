@@ -1,8 +1,8 @@
-"""What pruning did, as SVG text to stand inside the page.
+"""Charts of a pruning loop, as SVG text.
 
 rounds       accuracy against multiply-accumulates and against latency
-filters      how many each group had, and how many are left
-sensitivity  accuracy against the share removed, group by group
+filters      the number of filters in each group, before and after
+sensitivity  accuracy against the removed fraction, group by group
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from kpipe.report.chart_style import BLUE, GREY, RED, as_svg, new_figure
 
 __all__ = ["filters_left", "pruning_rounds", "sensitivity_map"]
 
-_LINE = 0.16  # inches of height that a row of text takes
+_LINE = 0.16  # height of a row of text in inches
 
 
 def pruning_rounds(pruning: dict[str, Any]) -> str:
-    """Validation accuracy after each round, and before its retraining.
+    """Plot the validation accuracy of each round, before and after retraining.
 
     Args:
-        pruning: `rounds`, rows of `kpipe.prune.Round`; `latency_of`, the form of file timed.
+        pruning: `rounds`, rows of `kpipe.prune.Round`; `latency_of`, the kind of file timed.
     """
     rounds = pruning["rounds"]
     with new_figure(8, 2.8) as figure:
@@ -31,7 +31,7 @@ def pruning_rounds(pruning: dict[str, Any]) -> str:
         left.set(xlabel="million multiply-accumulates", ylabel="validation accuracy")
         left.legend(frameon=False, loc="lower right")
         _rounds(right, rounds, [row["latency_ms"] for row in rounds])
-        right.set(xlabel=f"median ms of one photo by LiteRT, {pruning['latency_of']}, 1 thread")
+        right.set(xlabel=f"median ms per photo by LiteRT, {pruning['latency_of']}, 1 thread")
         return as_svg(figure)
 
 
@@ -53,10 +53,10 @@ def _rounds(axes: Axes, rounds: list[dict[str, Any]], costs: list[float]) -> Non
 
 
 def filters_left(pruning: dict[str, Any]) -> str:
-    """A bar for each group of filters, the input on top: those that were, and those that are left.
+    """Plot a bar per group of filters, from the input down: the filters before and after.
 
     Args:
-        pruning: `rounds`, of which the first and the last tell `filters`, name -> count.
+        pruning: `rounds`, whose first and last rows hold `filters`, name -> count.
     """
     before, after = (pruning["rounds"][place]["filters"] for place in (0, -1))
     names, places = list(before), range(len(before))
@@ -65,8 +65,8 @@ def filters_left(pruning: dict[str, Any]) -> str:
         axes.barh(places, list(before.values()), color="#dfe3e8", label="removed")
         axes.barh(places, [after.get(name, 0) for name in names], color=BLUE, label="left")
         for place, name in zip(places, names, strict=True):
-            share = f" {after.get(name, 0)} of {before[name]}"
-            axes.text(before[name], place, share, va="center", fontsize=7)
+            count = f" {after.get(name, 0)} of {before[name]}"
+            axes.text(before[name], place, count, va="center", fontsize=7)
         axes.set_yticks(places, names, fontsize=7)
         axes.set(xlabel="filters", ylim=(len(names) - 0.5, -0.5))
         axes.margins(x=0.12)
@@ -76,31 +76,31 @@ def filters_left(pruning: dict[str, Any]) -> str:
 
 
 def sensitivity_map(scan: dict[str, Any]) -> str:
-    """Groups down, shares removed across: accuracy without retraining, the ceilings marked.
+    """Plot accuracy without retraining by group and removed fraction, marking the maxima.
 
     Args:
-        scan: `whole`, the accuracy of the model as it was; `scores`, group -> {share: accuracy};
-            `max_pruning_ratio`, group -> the largest share that may go.
+        scan: `whole`, the accuracy of the unpruned model; `scores`, group -> {fraction: accuracy};
+            `max_pruning_ratio`, group -> the largest fraction that may be removed.
     """
     names = list(scan["scores"])
-    shares = list(next(iter(scan["scores"].values())))
-    cells = [[row[share] for share in shares] for row in scan["scores"].values()]
-    with new_figure(3.5 + 0.8 * len(shares), 1.2 + _LINE * len(names)) as figure:
+    fractions = list(next(iter(scan["scores"].values())))
+    cells = [[row[fraction] for fraction in fractions] for row in scan["scores"].values()]
+    with new_figure(3.5 + 0.8 * len(fractions), 1.2 + _LINE * len(names)) as figure:
         axes = figure.subplots()
-        picture = axes.imshow(cells, aspect="auto", cmap="viridis", vmin=0, vmax=scan["whole"])
+        image = axes.imshow(cells, aspect="auto", cmap="viridis", vmin=0, vmax=scan["whole"])
         for place, name in enumerate(names):
-            for column, share in enumerate(shares):
+            for column, fraction in enumerate(fractions):
                 value = cells[place][column]
                 color = "black" if value > 0.6 * scan["whole"] else "white"
                 axes.text(
                     column, place, f"{value:.0%}", ha="center", va="center", fontsize=7, color=color
                 )
-                if float(share) == scan["max_pruning_ratio"][name]:
+                if float(fraction) == scan["max_pruning_ratio"][name]:
                     axes.plot(
                         [column + 0.5] * 2, [place - 0.5, place + 0.5], color=RED, linewidth=3
                     )
-        axes.set_xticks(range(len(shares)), [f"{float(share):.0%}" for share in shares])
+        axes.set_xticks(range(len(fractions)), [f"{float(part):.0%}" for part in fractions])
         axes.set_yticks(range(len(names)), names, fontsize=7)
-        axes.set(xlabel="share of the group's filters removed")
-        figure.colorbar(picture, label="validation accuracy")
+        axes.set(xlabel="fraction of the group's filters removed")
+        figure.colorbar(image, label="validation accuracy")
         return as_svg(figure)

@@ -1,4 +1,4 @@
-"""HTML pages from the templates of this package."""
+"""Render the HTML templates of this package."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from typing import Any
 
 import jinja2
 
+from kpipe.atomic import write_text
+
 __all__ = ["write_page"]
 
 
 def write_page(page: Path, template: str, **facts: Any) -> None:
-    """Fill a template, every fact escaped, and write the page whole or not at all.
+    """Render a template with every value escaped, and write the page atomically.
 
     Args:
-        page: the file to write; its folder is made.
-        template: the name of a file of this package.
-        **facts: what the template speaks of; one that is missing is an error.
+        page: the file to write; missing folders are created.
+        template: the name of a template in this package.
+        **facts: the variables of the template; a missing one is an error.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("kpipe.report", "."),
@@ -26,7 +28,4 @@ def write_page(page: Path, template: str, **facts: Any) -> None:
         lstrip_blocks=True,
     )
     text = environment.get_template(template).render(**facts)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    aside = page.with_name(f".{page.name}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(page)
+    write_text(page, text)

@@ -1,10 +1,9 @@
-"""A run on the terminal: lines as things happen, a bar for what is under way, one closing table."""
+"""A run on the terminal: a line per event, a progress bar, and a table of the exported models."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich import box
@@ -14,14 +13,28 @@ from rich.table import Table
 
 from kpipe.core.journal import Event
 
-__all__ = ["Progress", "models_table"]
+__all__ = ["Progress", "models_table", "print_line"]
+
+
+def print_line(console: Console, text: str, style: str = "") -> None:
+    """Print a line in a Rich style such as "bold", without markup, highlighting or wrapping."""
+    # Paths may contain what looks like markup, and commands are there to be copied.
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 class Progress:
-    """Hears the journal's events and shows them.
+    """Show the events of a journal while the context is open.
 
     Args:
-        console: where to draw; a console that is no terminal gets the lines without the bar.
+        console: where to print; if it is not a terminal, there is no progress bar.
+
+    Example:
+        >>> import sys
+        >>> from rich.console import Console
+        >>> from kpipe.report import Progress
+        >>> with Progress(Console(file=sys.stdout)) as progress:
+        ...     progress.show({"event": "stage_skipped", "stage": "Data"})
+        Data is cached
     """
 
     def __init__(self, console: Console) -> None:
@@ -41,41 +54,36 @@ class Progress:
         self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def hear(self, event: Event) -> None:
+    def show(self, event: Event) -> None:
         """Show one event."""
         show = getattr(self, f"_{event['event']}", None)
         if show:
             show(event)
 
-    def _line(self, text: str, style: str = "") -> None:
-        self._console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
     def _stage_started(self, event: Event) -> None:
-        how = "continues where it was cut off" if event["continues"] else "runs"
-        self._line(f"{event['stage']} {how}", "bold")
+        print_line(
+            self._console, f"{event['stage']} {'resumes' if event['continues'] else 'runs'}", "bold"
+        )
 
     def _stage_skipped(self, event: Event) -> None:
-        self._line(f"{event['stage']} is cached", "dim")
+        print_line(self._console, f"{event['stage']} is cached", "dim")
 
     def _stage_finished(self, event: Event) -> None:
         self._end_bar()
 
     def _note(self, event: Event) -> None:
-        self._line(f"  {event['text']}")
+        print_line(self._console, f"  {event['text']}")
 
     def _epoch(self, event: Event) -> None:
         self._end_bar()
         metrics = "  ".join(f"{name} {value:.4g}" for name, value in event["metrics"].items())
-        self._line(
-            f"  {event['what']}, epoch {event['epoch']}/{event['epochs']}:  {metrics}", "dim"
+        print_line(
+            self._console,
+            f"  {event['what']}, epoch {event['epoch']}/{event['epochs']}:  {metrics}",
+            "dim",
         )
 
     def _step(self, event: Event) -> None:
@@ -95,7 +103,17 @@ class Progress:
 
 
 def models_table(folder: Path) -> Table | None:
-    """The closing table of a run, from its `metrics.json`; None for a run without an export."""
+    """Return the table of a run's exported models, or None if it exported none.
+
+    Args:
+        folder: the run's folder, with its `metrics.json`.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from kpipe.report import models_table
+        >>> models_table(Path(".")) is None
+        True
+    """
     path = folder / "metrics.json"
     if not path.exists():
         return None

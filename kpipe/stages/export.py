@@ -1,4 +1,4 @@
-"""Export: every model as a `.tflite` file, run by LiteRT on the test split, measured, compared.
+"""Export: every model as a `.tflite` file, evaluated by LiteRT on the test split.
 
 export folder := model.tflite          the last model, quantized as declared
                  <title>.tflite        every model in float32
@@ -12,6 +12,7 @@ import re
 import shutil
 from base64 import b64encode
 from collections.abc import Iterator
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -34,21 +35,27 @@ _BATCH = 64
 
 @stage
 class Export(Stage):
-    """Write the `.tflite` files, and prove each on the test split, which nothing before has seen.
+    """Write the `.tflite` files, and evaluate each on the test split, which no stage uses before.
 
     Args:
-        quantize: of the last model's file: "int8" (uint8 pixels in), "mixed" (int8 weights,
-            no calibration), "float16", "dynamic", or None for float32. Every model is written in
-            float32 too.
-        tolerance: the accuracy that a file may lose against the Keras model it was made from, in
-            [0, 1]. Where int8 loses more on the validation split, the layers that cost most stay
-            in float32; a greater loss on the test split fails the run.
-        calibration: how many training photos, even over the classes, set the ranges of int8.
-        license: of the model, in the files' metadata and on the card.
-        note: on the data, there too.
+        quantize: form of the last model's file: "int8" (uint8 pixels in), "mixed" (int8 weights,
+            no calibration), "float16", "dynamic", or None for float32. Every model is also written
+            in float32.
+        tolerance: accuracy that a file may lose against its Keras model, in [0, 1]. If int8 loses
+            more on the validation split, the layers that lose most stay in float32. If a file
+            loses more on the test split, the run fails.
+        calibration: number of training photos, balanced over the classes, that set the ranges of
+            int8.
+        license: license of the model, for the files' metadata and the model card.
+        note: note on the data, for the files' metadata and the model card.
+
+    Example:
+        >>> from kpipe.stages import Export
+        >>> Export(quantize="mixed", tolerance=0.02, license="CC0").quantize
+        'mixed'
     """
 
-    # 2: int8 files have ranges of least error and corrected biases.
+    # 2: int8 files with ranges of least error and corrected biases
     version: ClassVar = 2
     needs: ClassVar = ("data", "model+", "ensemble?")
     gives: ClassVar = ("export",)
@@ -70,6 +77,7 @@ class Export(Stage):
     def run(self, context: Context) -> None:
         photos = PhotoDataset.read(context)
         labels = _labels_text(photos.classes)
+        (context.folder / "labels.txt").write_text(labels, encoding="utf-8")
         first, *smaller = context.inputs["model"]
         last = context.newest("model")
         rows = []
@@ -84,18 +92,24 @@ class Export(Stage):
             for quantize, name in forms:
                 context.journal.record("note", text=f"{about['title']} -> {name}")
                 path = context.folder / name
-                content, said = self._convert(model, quantize, photos)
-                if said.get("in_float"):
-                    text = f"{name} keeps in float32: {', '.join(said['in_float'])}"
+                content, details = self._convert(model, quantize, photos)
+                if details.get("in_float"):
+                    text = f"{name} keeps in float32: {', '.join(details['in_float'])}"
                     context.journal.record("note", text=text)
-                path.write_bytes(self._described(content, about["title"], photos))
+                path.write_bytes(self._with_metadata(content, about["title"], photos))
                 measured = _measure(path, photos, reference)
                 if name != "model.tflite":
-                    del measured["differences"]  # float32: differences of rounding only
-                rows.append({**measured, **_size_of(model, about), **said})
+                    del measured["differences"]  # float32: only rounding differs
+                rows.append({**measured, **_size_of(model, about), **details})
                 rows[-1]["name"] = f"{about['title']}, {quantize}" if quantize else about["title"]
         shutil.copyfile(last / "model.keras", context.folder / "model.keras")
-        (context.folder / "labels.txt").write_text(labels, encoding="utf-8")
+        self._write_metrics(context, photos, rows)
+        self._refuse_lossy_files(rows)
+
+    def _write_metrics(
+        self, context: Context, photos: PhotoDataset, rows: list[dict[str, Any]]
+    ) -> None:
+        """Write `metrics.json` and the model card."""
         metrics = {
             "seed": context.seed,
             "image_size": photos.image_size,
@@ -104,31 +118,27 @@ class Export(Stage):
             "final": "model.tflite",
             "models": rows,
         }
-        (context.folder / "metrics.json").write_text(
-            json.dumps(metrics, indent=1), encoding="utf-8"
-        )
-        (context.folder / "model_card.md").write_text(
-            model_card(metrics, _counts(photos), license=self.license, note=self.note),
-            encoding="utf-8",
-        )
-        self._refuse_lossy_files(rows)
+        card = model_card(metrics, _counts(photos), license=self.license, note=self.note)
+        (context.folder / "metrics.json").write_text(json.dumps(metrics, indent=1), "utf-8")
+        (context.folder / "model_card.md").write_text(card, "utf-8")
 
-    def _described(self, content: bytes, title: str, photos: PhotoDataset) -> bytes:
+    def _with_metadata(self, content: bytes, title: str, photos: PhotoDataset) -> bytes:
         from kpipe.lite import add_metadata
 
-        said = f"Tells {len(photos.classes)} classes of photos apart."
+        # Another text would change the bytes of every exported file.
+        description = f"Tells {len(photos.classes)} classes of photos apart. {self.note}"
         return add_metadata(
             content,
             photos.classes,
             name=title,
-            description=f"{said} {self.note}".strip(),
+            description=description.strip(),
             license=self.license,
         )
 
     def _convert(
         self, model: keras.Model, quantize: str | None, photos: PhotoDataset
     ) -> tuple[bytes, dict[str, Any]]:
-        """The file, and how int8 was traded against float32."""
+        """Return the file and, for int8, the trials of layers in float32."""
         from kpipe.lite import convert, evaluate, quantize_selectively
 
         if quantize != "int8":
@@ -139,32 +149,29 @@ class Export(Stage):
             lambda content: evaluate(content, _batches(photos, "validation")).accuracy,
             tolerance=self.tolerance,
         )
-        said = {
+        return chosen.content, {
             "in_float": list(chosen.in_float),
             "validation_float32": chosen.float_accuracy,
-            "trades": [trade.to_dict() for trade in chosen.trades],
+            "trades": [asdict(trial) for trial in chosen.trials],
         }
-        return chosen.content, said
 
     def _refuse_lossy_files(self, rows: list[dict[str, Any]]) -> None:
         lossy = [row for row in rows if row["keras_accuracy"] - row["accuracy"] > self.tolerance]
-        if not lossy:
-            return
-        chain = "; ".join(
-            f"{row['name']}: Keras {row['keras_accuracy']:.1%}, file {row['accuracy']:.1%}"
-            for row in rows
-        )
-        raise ExportError(
-            "the conversion lost too much accuracy in " + ", ".join(row["file"] for row in lossy),
-            expected=f"a loss of at most {self.tolerance:.1%} on the test split",
-            received=chain,
-            fix="allow it with --set Export.tolerance=..., export another form: "
-            "--set Export.quantize=mixed, or put QuantizeAware() before Export",
-        )
+        if lossy:
+            raise ExportError(
+                f"the conversion lost too much accuracy in {', '.join(r['file'] for r in lossy)}",
+                expected=f"a loss of at most {self.tolerance:.1%} on the test split",
+                received="; ".join(
+                    f"{row['name']}: Keras {row['keras_accuracy']:.1%}, file {row['accuracy']:.1%}"
+                    for row in rows
+                ),
+                fix="allow it with --set Export.tolerance=..., export another form with "
+                "--set Export.quantize=mixed, or put QuantizeAware() before Export",
+            )
 
 
 def _counts(photos: PhotoDataset) -> dict[str, list[int]]:
-    """Name of each class -> its photos of train, validation and test."""
+    """Map each class to its number of photos in train, validation, and test."""
     splits = [photos.manifest.labels(split) for split in ("train", "validation", "test")]
     return {
         name: [int((labels == n).sum()) for labels in splits]
@@ -173,20 +180,20 @@ def _counts(photos: PhotoDataset) -> dict[str, list[int]]:
 
 
 def _calibration(photos: PhotoDataset, count: int) -> Iterator[np.ndarray]:
-    """Training photos drawn evenly over the classes."""
+    """Yield training photos, drawn evenly over the classes."""
     import numpy as np
 
     rows, labels = photos.manifest.rows("train"), photos.manifest.labels("train")
     generator = np.random.default_rng(photos.seed)
     shuffled = [generator.permutation(rows[labels == c]) for c in range(len(photos.classes))]
     # The first photo of every class, then the second of every class that has one, and so on.
-    rounds = [found[i] for i in range(len(rows)) for found in shuffled if i < len(found)]
-    for row in rounds[:count]:
+    order = [photos_of[i] for i in range(len(rows)) for photos_of in shuffled if i < len(photos_of)]
+    for row in order[:count]:
         yield photos.images[row]
 
 
 def _measure(path: Path, photos: PhotoDataset, reference: np.ndarray) -> dict[str, Any]:
-    """What a file does on the test split, beside the Keras model it was made from."""
+    """Measure a file on the test split, against its Keras model."""
     import numpy as np
 
     from kpipe.lite import benchmark, evaluate
@@ -195,9 +202,9 @@ def _measure(path: Path, photos: PhotoDataset, reference: np.ndarray) -> dict[st
     found, timed = evaluation.to_dict(), benchmark(path, threads=1).to_dict()
     labels, table = photos.manifest.labels("test"), photos.manifest.table
     rows = photos.manifest.rows("test")
-    for told, difference in zip(found["differences"], evaluation.differences, strict=True):
-        told["path"] = str(table["path"].iloc[rows[told.pop("position")]])
-        told["thumbnail"] = _thumbnail(difference.image)
+    for entry, difference in zip(found["differences"], evaluation.differences, strict=True):
+        entry["path"] = str(table["path"].iloc[rows[entry.pop("position")]])
+        entry["thumbnail"] = _thumbnail(difference.image)
     return {
         "file": path.name,
         "keras_accuracy": float(np.mean(reference.argmax(axis=1) == labels)),
@@ -213,7 +220,7 @@ def _batches(photos: PhotoDataset, split: str) -> Iterator[tuple[np.ndarray, np.
 
 
 def _thumbnail(image: np.ndarray) -> str:
-    """A small JPEG as a data URI."""
+    """Return a small JPEG as a data URI."""
     from PIL import Image
 
     picture, file = Image.fromarray(image), BytesIO()
@@ -225,7 +232,7 @@ def _thumbnail(image: np.ndarray) -> str:
 def _size_of(model: keras.Model, about: dict[str, Any]) -> dict[str, int]:
     from kpipe.prune import count_macs, count_params
 
-    # An ensemble knows the sums of its members, which stand in its graph as whole models.
+    # An ensemble stores the sums of its members, which its graph contains as nested models.
     macs = about.get("macs")
     return {
         "macs": count_macs(model) if macs is None else macs,
@@ -238,13 +245,13 @@ def _slug(title: str) -> str:
 
 
 def _labels_text(classes: tuple[str, ...]) -> str:
-    from kpipe.lite.labels_file import labels_text
+    from kpipe.lite.labels_txt import format_labels
 
     broken = [name for name in classes if name.splitlines() != [name]]
     if broken:
         raise ExportError(
-            f"class names that labels.txt cannot hold: {', '.join(map(repr, broken))}",
+            f"class names that labels.txt cannot store: {', '.join(map(repr, broken))}",
             expected="names of one line each",
             fix="rename these classes in the data",
         )
-    return labels_text(classes)
+    return format_labels(classes)

@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from kpipe.atomic import write_text
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.stages.shared.field_types import (
@@ -199,10 +200,7 @@ class _Pruning:
             calibration=self.photos.sample(),
             progress=lambda done, total: self._progress("sensitivity", done, total),
         )
-        kept.parent.mkdir(exist_ok=True)
-        aside = kept.with_suffix(".aside")
-        aside.write_text(json.dumps(dataclasses.asdict(found)), encoding="utf-8")
-        aside.replace(kept)
+        write_text(kept, json.dumps(dataclasses.asdict(found)))
         return found
 
     def note_sensitivity(self, max_pruning_ratio: dict[str, float], limit: float) -> None:

@@ -109,7 +109,7 @@ def test_its_int8_file_takes_raw_bytes_and_tells_photos_apart(name: str) -> None
     assert np.ptp(settle(model, pixels), axis=0).max() > 0.1
     file = LiteModel(convert(model, "int8", [pixels]))
     assert (file.input_dtype, file.input_quantization) == (np.uint8, (1.0, 0))
-    _, undelegated_ops = file.delegation()
+    _, undelegated_ops = file.inspect_delegation()
     assert not {"HARD_SWISH", "RELU", "RELU6"} & set(undelegated_ops)
     found = file.predict(pixels)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=3 / 256)

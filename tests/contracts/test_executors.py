@@ -1,4 +1,4 @@
-"""What every executor keeps to; a new one joins the list."""
+"""The contract of every executor; add a new one to the list."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def context(tmp_path: Path) -> Context:
     return Context(tmp_path / "made", {"text": (tmp_path / "given",)}, 7, journal)
 
 
-def test_it_runs_a_stage_into_its_folder_and_leaves_the_inputs(
+def test_it_runs_a_stage_in_its_folder_and_leaves_the_inputs(
     executor: Executor, context: Context
 ) -> None:
     assert executor.execute(Repeat(3), context) is None
@@ -49,7 +49,7 @@ def test_what_the_stage_records_is_in_the_journal(executor: Executor, context: C
     ]
 
 
-def test_the_exception_of_a_stage_comes_through_whole(
+def test_the_exception_of_a_stage_passes_unchanged(
     executor: Executor, context: Context, tmp_path: Path
 ) -> None:
     stumble = tmp_path / "stone"
@@ -61,7 +61,7 @@ def test_the_exception_of_a_stage_comes_through_whole(
         executor.execute(Join(), Context(context.folder, {"text": (tmp_path,)}, 0, context.journal))
 
 
-def test_a_stage_that_was_cut_off_finds_its_folder_as_it_left_it(
+def test_an_interrupted_stage_finds_its_folder_unchanged(
     executor: Executor, context: Context, tmp_path: Path
 ) -> None:
     stumble = tmp_path / "stone"
@@ -85,7 +85,7 @@ def test_stage_and_context_can_be_sent_to_another_process(
     assert (sent.folder, sent.inputs, sent.seed) == (context.folder, context.inputs, context.seed)
 
 
-def test_the_runner_runs_its_stages_by_it(executor: Executor, tmp_path: Path) -> None:
+def test_the_runner_uses_it(executor: Executor, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("ab")
     pipeline = Pipeline("toy", [Read(str(tmp_path / "a.txt")), Repeat(2), Join()])
     result = run(pipeline, tmp_path / "out", executor=executor)

@@ -56,11 +56,11 @@ def test_a_settled_file_is_read_once_and_again_after_any_write(tmp_path, memory,
     assert memory.file(path) == hashlib.sha256(b"other").hexdigest()
 
 
-def test_a_file_written_just_now_is_not_remembered(tmp_path, memory):
+def test_a_file_written_just_now_is_not_cached(tmp_path, memory):
     path = tmp_path / "a.txt"
     path.write_text("first")
     memory.file(path)
-    assert memory._memory.execute("SELECT count(*) FROM digests").fetchone() == (0,)
+    assert memory._database.execute("SELECT count(*) FROM digests").fetchone() == (0,)
 
 
 def test_links_in_a_loop_end(tmp_path):

@@ -37,7 +37,7 @@ def test_the_order_of_items_matters(items):
     assert fingerprint(items) != fingerprint(items[::-1])
 
 
-def test_what_configures_the_same_thing_has_the_same_fingerprint():
+def test_equal_configurations_have_equal_fingerprints():
     @dataclasses.dataclass
     class Pair:
         left: float
@@ -47,12 +47,12 @@ def test_what_configures_the_same_thing_has_the_same_fingerprint():
     assert fingerprint(PurePosixPath("a/b")) == fingerprint("a/b")
 
 
-def test_what_differs_has_another_fingerprint():
+def test_different_configurations_have_different_fingerprints():
     different = [None, False, 0, "", "0", 0.5, [], {}, [0], {"0": 0}, "None"]
     assert len({fingerprint(value) for value in different}) == len(different)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), len, {1: 2}, {1, 2}, b"bytes"])
-def test_what_has_no_canonical_form_is_refused_by_its_place(value):
+def test_a_value_without_a_canonical_form_is_refused_with_its_place(value):
     with pytest.raises(PipelineError, match=r"stage\.field\[1\]"):
         canonical({"field": [0, value]}, where="stage")

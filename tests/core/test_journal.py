@@ -6,13 +6,13 @@ from kpipe.core.journal import Journal, read_journal
 def test_events_are_read_back_in_order(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     journal.record("first", label="Jürgen's \n photo")
-    journal.of("FineTune").record("second", value=0.5)
+    journal.for_stage("FineTune").record("second", value=0.5)
     first, second = read_journal(journal.path)
     assert (first["event"], first["label"]) == ("first", "Jürgen's \n photo")
     assert (second["event"], second["stage"], second["value"]) == ("second", "FineTune", 0.5)
 
 
-def test_a_torn_line_is_passed_over_and_what_follows_is_kept(tmp_path):
+def test_a_truncated_line_is_skipped_and_later_lines_are_read(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     journal.record("first")
     with journal.path.open("a") as stream:
@@ -21,7 +21,7 @@ def test_a_torn_line_is_passed_over_and_what_follows_is_kept(tmp_path):
     assert [event["event"] for event in read_journal(journal.path)] == ["first", "third"]
 
 
-def test_progress_is_heard_and_not_kept(tmp_path):
+def test_progress_reaches_the_listeners_and_is_not_stored(tmp_path):
     heard = []
     journal = Journal(tmp_path / "journal.jsonl", (heard.append,))
     journal.progress("step", done=1)

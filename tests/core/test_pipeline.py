@@ -21,7 +21,8 @@ def test_an_optional_need_may_be_absent():
 
 
 def test_every_offender_is_named_at_once():
-    told = refusal("bad name!", [Read("a"), Repeat(times=0), Suffix(place="bakc"), "Join"], seed=-1)
+    stages = [Read("a"), Repeat(times=0), Suffix(place="bakc"), "Join"]
+    output = refusal("bad name!", stages, seed=-1)
     for words in (
         "'bad name!'",
         "seed=-1",
@@ -30,10 +31,10 @@ def test_every_offender_is_named_at_once():
         "did you mean 'back'?",
         "item 4 is",
     ):
-        assert words in told
+        assert words in output
 
 
-def test_a_stage_before_what_it_needs_is_told_what_to_move():
+def test_the_error_names_the_stage_to_move():
     assert "move Read before it" in refusal("toy", [Repeat(), Read("a"), Join()])
 
 
@@ -42,23 +43,23 @@ def test_a_need_that_nothing_gives_is_named():
 
 
 def test_a_stage_that_nothing_uses_is_named_with_its_right_place():
-    assert "Suffix is used by no stage after it: move it before Join" in refusal(
+    assert "Suffix is not used by any later stage: move it before Join" in refusal(
         "toy", [Read("a"), Join(), Suffix(), Count()]
     )
 
 
-def test_a_stage_that_stands_twice_is_refused():
-    told = refusal("toy", [Read("a"), Repeat(), Repeat(), Suffix(), Join()])
-    assert "Repeat stands 2 times: keep one" in told
-    assert "Suffix" not in told
+def test_a_duplicate_stage_is_refused():
+    output = refusal("toy", [Read("a"), Repeat(), Repeat(), Suffix(), Join()])
+    assert "Repeat appears 2 times: keep one" in output
+    assert "Suffix" not in output
 
 
-def test_a_stage_says_what_to_do_instead_of_a_second_one():
+def test_a_stage_suggests_what_to_do_instead_of_a_duplicate():
     class Suffixes(Suffix):
-        twice = "write both texts into one"
+        duplicate_hint = "write both texts into one"
 
-    told = refusal("toy", [Read("a"), Suffixes(), Suffixes("?"), Suffixes("."), Join()])
-    assert "Suffixes stands 3 times: write both texts into one" in told
+    output = refusal("toy", [Read("a"), Suffixes(), Suffixes("?"), Suffixes("."), Join()])
+    assert "Suffixes appears 3 times: write both texts into one" in output
 
 
 def test_an_empty_list_is_refused():
@@ -76,7 +77,7 @@ def test_a_missing_field_is_named():
         Read()
 
 
-def test_settings_replace_fields_and_leave_the_pipeline_as_it_was():
+def test_settings_replace_fields_in_a_new_pipeline():
     pipeline = Pipeline("toy", [Read("a"), Repeat()])
     changed = pipeline.with_settings(["Repeat.times=5", "Read.path=b c", "seed=3"])
     assert changed == Pipeline("toy", [Read("b c"), Repeat(5)], seed=3)
@@ -94,7 +95,7 @@ def test_settings_replace_fields_and_leave_the_pipeline_as_it_was():
         ("times=3", "stage.field=value"),
     ],
 )
-def test_a_setting_that_does_not_fit_is_refused(setting, words):
+def test_an_invalid_setting_is_refused(setting, words):
     with pytest.raises(PipelineError) as caught:
         Pipeline("toy", [Read("a"), Repeat()]).with_settings([setting])
     assert words in str(caught.value)

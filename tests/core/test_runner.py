@@ -6,7 +6,7 @@ import pytest
 
 from kpipe.core.fingerprint import fingerprint
 from kpipe.core.journal import read_journal
-from kpipe.core.lock import locked
+from kpipe.core.lock import file_lock
 from kpipe.core.pipeline import Pipeline
 from kpipe.core.runner import plan, run, run_folder
 from kpipe.core.store import Store
@@ -41,7 +41,7 @@ def test_a_run_publishes_its_result_and_renders_its_declaration(tmp_path, source
     assert result.folder == run_folder(pipeline_on(source), tmp_path / "out")
 
 
-def test_a_second_run_makes_nothing(tmp_path, source):
+def test_a_second_run_runs_no_stage(tmp_path, source):
     first = run(pipeline_on(source), tmp_path / "out")
     second = run(pipeline_on(source), tmp_path / "out")
     assert first.made == second.skipped == ("Read", "Suffix", "Repeat", "Join")
@@ -55,7 +55,7 @@ def test_a_changed_field_runs_its_stage_and_what_depends_on_it(tmp_path, source)
     assert run(pipeline_on(source, suffix="?"), tmp_path / "out").made == ("Suffix", "Join")
 
 
-def test_changed_data_runs_again_in_a_run_of_its_own(tmp_path, source):
+def test_changed_data_starts_a_new_run(tmp_path, source):
     first = run(pipeline_on(source), tmp_path / "out")
     source.write_text("cd")
     second = run(pipeline_on(source), tmp_path / "out")
@@ -63,7 +63,7 @@ def test_changed_data_runs_again_in_a_run_of_its_own(tmp_path, source):
     assert second.folder != first.folder
 
 
-def test_a_stage_with_the_same_outcome_leaves_what_follows_valid(tmp_path, source):
+def test_an_unchanged_result_keeps_later_stages_cached(tmp_path, source):
     run(pipeline_on(source), tmp_path / "out")
     source.write_text("AB")
     run(pipeline_on(source), tmp_path / "out")
@@ -77,18 +77,18 @@ def test_fresh_makes_everything_again(tmp_path, source):
     assert run(pipeline_on(source), tmp_path / "out", fresh=True).skipped == ()
 
 
-def test_the_plan_says_what_would_run_and_why(tmp_path, source):
+def test_the_plan_shows_what_would_run_and_why(tmp_path, source):
     out = tmp_path / "out"
     assert statuses(pipeline_on(source), out) == ["runs", "runs", "waits", "waits"]
     run(pipeline_on(source), out)
     assert statuses(pipeline_on(source), out) == ["cached"] * 4
     steps = plan(pipeline_on(source, times=3), out)
     assert [step.status for step in steps] == ["cached", "cached", "runs", "waits"]
-    assert steps[2].why == "differs from the last one: times 2 -> 3"
+    assert steps[2].why == "differs from the last result: times 2 -> 3"
     assert steps[3].why == "for Repeat"
 
 
-def test_a_stage_that_was_cut_off_continues_in_its_folder(tmp_path):
+def test_an_interrupted_stage_resumes_in_its_folder(tmp_path):
     stumble = tmp_path / "stumble"
     stumble.touch()
     pipeline = Pipeline("toy", [Count(3, str(stumble))])
@@ -106,7 +106,7 @@ def test_a_stage_that_was_cut_off_continues_in_its_folder(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["change", "remove", "add", "entry"])
-def test_a_corrupt_entry_warns_and_is_made_again(tmp_path, source, damage):
+def test_a_corrupt_entry_warns_and_its_stage_runs_again(tmp_path, source, damage):
     run(pipeline_on(source), tmp_path / "out")
     for entry in (tmp_path / "out/.cache").glob("*/entry.json"):
         if json.loads(entry.read_text())["about"]["stage"] == "Repeat":
@@ -118,7 +118,7 @@ def test_a_corrupt_entry_warns_and_is_made_again(tmp_path, source, damage):
         "entry": lambda: (folder / "entry.json").write_text("{"),
     }
     damages[damage]()
-    with pytest.warns(UserWarning, match="made again"):
+    with pytest.warns(UserWarning, match="the stage runs again"):
         result = run(pipeline_on(source), tmp_path / "out")
     assert result.made == ("Repeat",)
 
@@ -131,11 +131,11 @@ def test_a_source_that_does_not_exist_is_an_error_and_leaves_no_run(tmp_path):
 
 def test_two_runs_at_once_are_refused(tmp_path, source):
     folder = run(pipeline_on(source), tmp_path / "out").folder
-    with locked(folder / ".lock"), pytest.raises(StoreError, match="another run"):
+    with file_lock(folder / ".lock"), pytest.raises(StoreError, match="another run"):
         run(pipeline_on(source), tmp_path / "out")
 
 
-def test_a_full_disk_keeps_what_was_done_and_says_so(tmp_path, source, monkeypatch):
+def test_a_full_disk_is_reported_and_keeps_finished_work(tmp_path, source, monkeypatch):
     def full(self, key, about):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -147,7 +147,7 @@ def test_a_full_disk_keeps_what_was_done_and_says_so(tmp_path, source, monkeypat
     assert run(pipeline_on(source), tmp_path / "out").made == ("Read", "Suffix", "Repeat", "Join")
 
 
-def test_listeners_hear_what_the_journal_keeps(tmp_path, source):
+def test_listeners_receive_every_stored_event(tmp_path, source):
     heard = []
     result = run(pipeline_on(source), tmp_path / "out", listeners=(heard.append,))
     assert heard == read_journal(result.folder / "journal.jsonl")
@@ -160,7 +160,7 @@ def test_a_cache_key_is_pinned(tmp_path):
     assert entry.key == "a2c6e366b946e1d08061f1f17e6520b8519dec5e52cfa1e07e77ca471a03e962"
 
 
-def test_the_key_of_a_stage_is_the_fingerprint_of_what_it_is_made_from(tmp_path, source):
+def test_a_key_is_the_fingerprint_of_the_entrys_about(tmp_path, source):
     run(pipeline_on(source), tmp_path / "out")
     entries = entries_of(tmp_path / "out")
     assert len(entries) == 4

@@ -3,7 +3,7 @@ import sqlite3
 
 import pytest
 
-from kpipe.core.store import disk_watched
+from kpipe.core.store import translate_disk_errors
 from kpipe.errors import StoreError
 
 
@@ -17,13 +17,13 @@ from kpipe.errors import StoreError
         (OSError(errno.EROFS, "Read-only file system", "out/a"), "cannot be written"),
     ],
 )
-def test_a_disk_that_cannot_be_written_is_said_in_words(tmp_path, monkeypatch, error, words):
+def test_a_full_or_read_only_disk_is_a_store_error(tmp_path, monkeypatch, error, words):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StoreError, match=words), disk_watched(tmp_path / "out"):
+    with pytest.raises(StoreError, match=words), translate_disk_errors(tmp_path / "out"):
         raise error
 
 
-def test_another_error_stays_what_it_is(tmp_path):
+def test_other_errors_pass_unchanged(tmp_path):
     elsewhere = PermissionError(errno.EACCES, "Permission denied", "/photos/a.jpg")
-    with pytest.raises(PermissionError), disk_watched(tmp_path):
+    with pytest.raises(PermissionError), translate_disk_errors(tmp_path):
         raise elsewhere

@@ -63,7 +63,7 @@ class Join(Stage):
 
 @stage
 class Count(Stage):
-    """Counts to `upto` in its folder, one file a step, and stops with an error when told to."""
+    """Counts to `upto`, one file per step; fails once if the file `stumble` exists."""
 
     gives: ClassVar = ("count",)
     publishes: ClassVar = ("count.txt",)

@@ -1,4 +1,4 @@
-"""Ensembles against what NumPy makes of their members' answers."""
+"""Ensembles against NumPy on the predictions of their members."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kpipe.errors import TrainingError
 
 
 def member(seed: int, classes: int = 4, size: int = 8) -> keras.Model:
-    """A small classifier whose layers have the same names in every member."""
+    """Return a small classifier whose layers have the same names in every member."""
     start = keras.initializers.RandomNormal(stddev=1.0, seed=seed)
     pixels = keras.Input((size, size, 3))
     x = keras.layers.Rescaling(1 / 255, name="scale")(pixels)
@@ -26,7 +26,7 @@ def member(seed: int, classes: int = 4, size: int = 8) -> keras.Model:
 
 
 def fixed(probabilities: list[float]) -> keras.Model:
-    """A classifier that answers the same for every image."""
+    """Return a classifier with the same probabilities for every image."""
     pixels = keras.Input((8, 8, 3))
     x = keras.layers.Flatten()(pixels)
     x = keras.layers.Dense(len(probabilities), kernel_initializer="zeros", name="logits")(x)
@@ -40,8 +40,8 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).uniform(0, 255, (32, 8, 8, 3)).astype("float32")
 
 
-def answers(models: list[keras.Model], images: np.ndarray) -> np.ndarray:
-    """Shape (members, batch, classes)."""
+def predictions(models: list[keras.Model], images: np.ndarray) -> np.ndarray:
+    """Return (members, batch, classes)."""
     return np.stack([model(images).numpy() for model in models])
 
 
@@ -60,24 +60,24 @@ def run_lite(model: keras.Model, images: np.ndarray, path: Path) -> np.ndarray:
 
 def test_average_is_the_mean_of_the_members(images: np.ndarray) -> None:
     models = [member(seed) for seed in range(3)]
-    expected = answers(models, images).mean(0)
+    expected = predictions(models, images).mean(0)
     np.testing.assert_allclose(average(models)(images).numpy(), expected, atol=1e-6)
 
 
 def test_weights_need_not_sum_to_one(images: np.ndarray) -> None:
     models = [member(seed) for seed in range(3)]
-    expected = np.average(answers(models, images), axis=0, weights=[1, 0, 3])
+    expected = np.average(predictions(models, images), axis=0, weights=[1, 0, 3])
     np.testing.assert_allclose(average(models, [2, 0, 6])(images).numpy(), expected, atol=1e-6)
 
 
-def test_vote_gives_shares_that_sum_to_one(images: np.ndarray) -> None:
+def test_vote_returns_fractions_that_sum_to_one(images: np.ndarray) -> None:
     models = [member(seed) for seed in range(3)]
-    each = answers(models, images)
-    shares = np.eye(4)[each.argmax(-1)].mean(0)
+    each = predictions(models, images)
+    fractions = np.eye(4)[each.argmax(-1)].mean(0)
     got = vote(models)(images).numpy()
-    np.testing.assert_allclose(got, 0.99 * shares + 0.01 * each.mean(0), atol=1e-6)
+    np.testing.assert_allclose(got, 0.99 * fractions + 0.01 * each.mean(0), atol=1e-6)
     np.testing.assert_allclose(got.sum(-1), 1, atol=1e-6)
-    np.testing.assert_allclose(got, shares, atol=0.0101)
+    np.testing.assert_allclose(got, fractions, atol=0.0101)
 
 
 def test_a_tie_goes_to_the_higher_mean_probability(images: np.ndarray) -> None:
@@ -109,22 +109,22 @@ def test_the_same_member_may_be_given_twice(combine, images: np.ndarray) -> None
     if combine is vote:
         np.testing.assert_array_equal(got, one(images).numpy().argmax(-1))
     else:
-        expected = answers([one, one, other], images).mean(0).argmax(-1)
+        expected = predictions([one, one, other], images).mean(0).argmax(-1)
         np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize("combine", [average, vote])
-def test_members_stay_as_they_are(combine, images: np.ndarray) -> None:
+def test_members_do_not_change(combine, images: np.ndarray) -> None:
     models = [member(0), member(1)]
-    before = answers(models, images)
+    before = predictions(models, images)
     ensemble = combine(models)
     ensemble.set_weights([np.zeros_like(weight) for weight in ensemble.get_weights()])
-    np.testing.assert_array_equal(answers(models, images), before)
+    np.testing.assert_array_equal(predictions(models, images), before)
     assert [model.name for model in models] == ["member", "member"]
 
 
 @pytest.mark.parametrize("combine", [average, vote])
-def test_saved_and_loaded_in_safe_mode_it_answers_the_same(combine, images, tmp_path) -> None:
+def test_saved_and_loaded_in_safe_mode_it_predicts_the_same(combine, images, tmp_path) -> None:
     ensemble = combine([member(0), member(1), member(2)])
     ensemble.save(tmp_path / "ensemble.keras")
     loaded = keras.models.load_model(tmp_path / "ensemble.keras", safe_mode=True)
@@ -132,7 +132,7 @@ def test_saved_and_loaded_in_safe_mode_it_answers_the_same(combine, images, tmp_
 
 
 @pytest.mark.parametrize("combine", [average, vote])
-def test_converted_with_builtin_operations_it_answers_the_same(combine, images, tmp_path) -> None:
+def test_converted_with_builtin_operations_it_predicts_the_same(combine, images, tmp_path) -> None:
     ensemble = combine([member(0), member(1), member(2)])
     got = run_lite(ensemble, images[:4], tmp_path / "ensemble.tflite")
     np.testing.assert_allclose(got, ensemble(images[:4]).numpy(), atol=1e-5)
@@ -146,11 +146,11 @@ def test_members_that_do_not_agree_are_all_named() -> None:
 
 
 @pytest.mark.parametrize("weights", [[1.0], [-1.0, 2.0], [0.0, 0.0], [float("nan"), 1.0]])
-def test_weights_that_cannot_be_used_are_refused(weights: list[float]) -> None:
+def test_invalid_weights_are_refused(weights: list[float]) -> None:
     with pytest.raises(TrainingError, match="weights"):
         average([member(0), member(1)], weights)
 
 
-def test_one_member_is_no_ensemble() -> None:
+def test_a_single_member_is_refused() -> None:
     with pytest.raises(TrainingError, match="members"):
         vote([member(0)])

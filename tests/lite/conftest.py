@@ -6,9 +6,12 @@ import pytest
 
 from kpipe.lite import convert
 
+# Scripts that tests run in another Python: importing them for their docstrings would run them.
+collect_ignore = ["litert_outputs.py", "mediapipe_scores.py"]
+
 
 def small_classifier(size: int = 32, classes: int = 3) -> keras.Model:
-    """Automatic names on purpose: they are what carries a process's history."""
+    """Return a model with automatic layer names, which depend on the process's history."""
     inputs = keras.Input((size, size, 3))
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
     x = keras.layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(x)
@@ -22,7 +25,7 @@ def small_classifier(size: int = 32, classes: int = 3) -> keras.Model:
 
 
 def seeded(model: keras.Model, seed: int = 0) -> keras.Model:
-    """Weights that are a function of the seed alone, and answers that differ between photos."""
+    """Set weights that depend on the seed alone, with predictions that differ between photos."""
     rng = np.random.default_rng(seed)
     for weight in model.weights:
         positive = "variance" in weight.path or "gamma" in weight.path
@@ -36,7 +39,7 @@ def seeded(model: keras.Model, seed: int = 0) -> keras.Model:
 
 
 def photos(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
-    """Smooth uint8 images with the whole range of colors."""
+    """Return smooth uint8 images with the whole range of colors."""
     rng = np.random.default_rng(seed)
     ramp = np.linspace(0, 1, size)
     waves = np.cos(

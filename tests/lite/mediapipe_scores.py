@@ -1,4 +1,4 @@
-"""Run by the Python of an environment that has MediaPipe: scores of images as JSON.
+"""Print the scores of images as JSON, in an environment that has MediaPipe.
 
 python mediapipe_scores.py FILE.tflite IMAGES.npy
 """

@@ -1,6 +1,6 @@
-"""A file with metadata loads as it is in MediaPipe Tasks, and answers as LiteRT does.
+"""MediaPipe Tasks loads a file with metadata, and returns the same scores as LiteRT.
 
-MediaPipe and TFMOT cannot share an environment, so it has one of its own:
+MediaPipe and TFMOT cannot share an environment, so MediaPipe needs a separate one:
 
     python -m venv FOLDER && FOLDER/bin/pip install mediapipe
     KPIPE_MEDIAPIPE=FOLDER/bin/python pytest tests/lite/test_mediapipe.py
@@ -23,14 +23,14 @@ LABELS = ["cat", "Straßenbahn", "犬"]
 PYTHON = os.environ.get("KPIPE_MEDIAPIPE", "")
 
 
-@pytest.mark.skipif(not PYTHON, reason="KPIPE_MEDIAPIPE names no Python that has MediaPipe")
+@pytest.mark.skipif(not PYTHON, reason="KPIPE_MEDIAPIPE is not set to a Python that has MediaPipe")
 @pytest.mark.parametrize("form", ["float_file", "int8_file"])
-def test_it_answers_as_litert_does(
+def test_scores_equal_those_of_litert(
     form: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    told = add_metadata(request.getfixturevalue(form), LABELS, name="toy")
-    (tmp_path / "toy.tflite").write_bytes(told)
-    images = photos(4)  # of the model's own size: MediaPipe resizes in another way than training
+    content = add_metadata(request.getfixturevalue(form), LABELS, name="toy")
+    (tmp_path / "toy.tflite").write_bytes(content)
+    images = photos(4)  # of the model's input size: MediaPipe resizes in another way than training
     np.save(tmp_path / "images.npy", images)
     script = Path(__file__).with_name("mediapipe_scores.py")
     command = [PYTHON, script, tmp_path / "toy.tflite", tmp_path / "images.npy"]
@@ -39,5 +39,5 @@ def test_it_answers_as_litert_does(
     rows = json.loads(done.stdout)
     assert all(set(row) == set(LABELS) for row in rows)
     found = [[row[label] for label in LABELS] for row in rows]
-    expected = LiteModel(told).predict(images.astype("float32"))
+    expected = LiteModel(content).predict(images.astype("float32"))
     np.testing.assert_allclose(found, expected, atol=1e-6)

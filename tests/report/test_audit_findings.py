@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 from kpipe.data.manifest import problem_table
-from kpipe.report.audit_findings import common_folder, findings, shown, statistics_lines
+from kpipe.report.audit_findings import common_folder, findings, shorten_paths, statistics_lines
 
 
-def test_the_worst_comes_first_and_every_row_is_kept() -> None:
+def test_serious_findings_come_first_and_no_row_is_lost() -> None:
     rows = [("/p/1", "hidden", "a"), ("/p/2", "truncated", "b"), ("", "class too small", "c")]
     found = findings(problem_table([*rows, ("/p/3", "truncated", "d")]))
     assert [one.kind for one in found] == ["truncated", "class too small", "hidden"]
@@ -13,23 +13,23 @@ def test_the_worst_comes_first_and_every_row_is_kept() -> None:
     assert all(one.meaning for one in found)
 
 
-def test_a_kind_that_nobody_foresaw_is_serious() -> None:
+def test_an_unknown_kind_is_serious() -> None:
     (found,) = findings(problem_table([("/p/1", "new kind", "a")]))
     assert found.serious and not found.meaning
 
 
-def test_nothing_is_found_in_nothing() -> None:
+def test_no_problems_give_no_findings() -> None:
     assert findings(problem_table()) == []
 
 
-def test_paths_are_shown_from_the_folder_that_holds_all() -> None:
+def test_paths_are_shown_relative_to_the_common_folder() -> None:
     paths = ["/p/photos/a/1.png", "/p/photos/b/2.png"]
     base = common_folder(paths)
     assert base == "/p/photos"
-    assert shown("a copy of /p/photos/b/2.png", base) == "a copy of b/2.png"
-    assert shown("/p/photos 2/b.png", base) == "/p/photos 2/b.png"
-    assert common_folder([]) == "" and shown("/p/1.png", "") == "/p/1.png"
-    assert shown("/p/1.png", common_folder(["/p/1.png", "/q/1.png"])) == "/p/1.png"
+    assert shorten_paths("a copy of /p/photos/b/2.png", base) == "a copy of b/2.png"
+    assert shorten_paths("/p/photos 2/b.png", base) == "/p/photos 2/b.png"
+    assert common_folder([]) == "" and shorten_paths("/p/1.png", "") == "/p/1.png"
+    assert shorten_paths("/p/1.png", common_folder(["/p/1.png", "/q/1.png"])) == "/p/1.png"
 
 
 def test_statistics_are_lines() -> None:
@@ -41,8 +41,8 @@ def test_statistics_are_lines() -> None:
         }
     )
     assert lines == [
-        ("width, least / median / most", "10 / 20 / 3000"),
-        ("red, mean ± deviation", "1.2 ± 2.0"),
+        ("width, minimum / median / maximum", "10 / 20 / 3000"),
+        ("red, mean ± standard deviation", "1.2 ± 2.0"),
         ("format", "JPEG 7, PNG 2"),
     ]
     assert statistics_lines({}) == []

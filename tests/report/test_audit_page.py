@@ -61,7 +61,7 @@ def rows_of(page: str, kind: str) -> list[list[int]]:
     ]
 
 
-def test_photos_that_belong_together_stand_side_by_side(found: Found, tmp_path: Path) -> None:
+def test_photos_of_a_group_are_side_by_side(found: Found, tmp_path: Path) -> None:
     similar = [f"{number:064x}" for number in (0, 1, 0, 3, 4, 4, 6, 7, 6, 6, 10, 11)]
     problems = [("near duplicate", "", 2), ("near duplicate", "", 8), ("near duplicate", "", 9)]
     problems += [("same photo, two labels", "", 4), ("same photo, two labels", "", 5)]
@@ -70,13 +70,13 @@ def test_photos_that_belong_together_stand_side_by_side(found: Found, tmp_path: 
     assert rows_of(page, "same photo, two labels") == [[4, 5]]
 
 
-def test_copies_are_found_without_a_column_of_looks(found: Found, tmp_path: Path) -> None:
+def test_duplicates_need_no_column_of_similar_photos(found: Found, tmp_path: Path) -> None:
     sha256 = [f"{number % 10:064x}" for number in range(12)]
     page = write(tmp_path, *found([("exact duplicate", "", 10)], sha256=sha256))
     assert rows_of(page, "exact duplicate") == [[0, 10]]
 
 
-def test_a_thumbnail_is_the_photo_made_small(found: Found, tmp_path: Path) -> None:
+def test_a_thumbnail_is_the_shrunk_photo(found: Found, tmp_path: Path) -> None:
     page = write(tmp_path, *found([("tiny image", "why", 9)]))
     (data,) = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
     image = Image.open(io.BytesIO(base64.b64decode(data)))
@@ -84,7 +84,7 @@ def test_a_thumbnail_is_the_photo_made_small(found: Found, tmp_path: Path) -> No
     assert np.abs(np.asarray(image, int) - [180, 0, 0]).max() < 6
 
 
-def test_a_photo_that_cannot_be_read_any_more_is_said(found: Found, tmp_path: Path) -> None:
+def test_a_photo_that_is_no_longer_readable_is_marked(found: Found, tmp_path: Path) -> None:
     manifest, audit = found([("tiny image", "why", 9)])
     Path(manifest.table["path"][9]).unlink()
     page = write(tmp_path, manifest, audit)
@@ -97,7 +97,7 @@ def test_names_are_text_and_not_markup(found: Found, tmp_path: Path) -> None:
     assert "&lt;i&gt;why&lt;/i&gt;" in page and "mine &amp; yours" in page
 
 
-def test_what_is_no_photo_of_the_manifest_is_a_line(found: Found, tmp_path: Path) -> None:
+def test_files_outside_the_manifest_are_listed_as_lines(found: Found, tmp_path: Path) -> None:
     manifest, audit = found([])
     gone = [("/else/where.jpg", "truncated", "cut"), ("", "label spelling", "'a' is 'A'")]
     page = write(tmp_path, manifest, dataclasses.replace(audit, problems=problem_table(gone)))
@@ -105,7 +105,7 @@ def test_what_is_no_photo_of_the_manifest_is_a_line(found: Found, tmp_path: Path
     assert re.search(r'<td colspan="2">&#39;a&#39; is &#39;A&#39;</td>', page)
 
 
-def test_many_are_bounded_and_all_are_in_the_table(found: Found, tmp_path: Path) -> None:
+def test_the_page_shows_some_photos_and_the_table_all(found: Found, tmp_path: Path) -> None:
     problems = [("tiny image", str(turn), place) for turn in range(5) for place in range(12)]
     page = write(tmp_path, *found(problems))
     assert page.count("<figure") == 24
@@ -114,7 +114,7 @@ def test_many_are_bounded_and_all_are_in_the_table(found: Found, tmp_path: Path)
     assert len(table) == 60 and set(table["kind"]) == {"tiny image"}
 
 
-def test_long_rows_are_bounded_and_it_is_said(found: Found, tmp_path: Path) -> None:
+def test_large_groups_are_truncated_with_a_note(found: Found, tmp_path: Path) -> None:
     problems = [("near duplicate", "", place) for place in range(1, 12)]
     page = write(tmp_path, *found(problems, similar=["0" * 64] * 12))
     assert rows_of(page, "near duplicate") == [[0, 1, 2, 3, 4, 5]]

@@ -38,7 +38,7 @@ def test_declared_splits_have_their_columns() -> None:
     assert "train" in text and "test" in text and "validation" not in text
 
 
-def test_many_classes_are_told_by_both_ends() -> None:
+def test_many_classes_are_abbreviated_to_both_ends() -> None:
     text = drawn(
         classes_table(classes({f"c{number:03}": 500 - number for number in range(100)}), 1)
     )
@@ -47,11 +47,11 @@ def test_many_classes_are_told_by_both_ends() -> None:
     assert "c020" not in text and "c079" not in text
 
 
-def test_no_class_is_a_table_too() -> None:
+def test_a_table_without_classes_is_possible() -> None:
     assert "0 classes" in drawn(classes_table(classes({}), float("nan")))
 
 
-def test_findings_have_their_number_and_first_examples() -> None:
+def test_findings_show_their_number_and_examples() -> None:
     rows = [(f"/p/{number}.png", "truncated", f"why /p/{number}") for number in range(5)]
     text = drawn(findings_table(findings(problem_table([*rows, ("", "hidden", "[b]")])), "/p"))
     assert re.search(r"truncated +5 +0.png: why 0", text)

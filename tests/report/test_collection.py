@@ -24,7 +24,7 @@ def test_a_folder_without_a_journal_holds_no_run(tmp_path: Path) -> None:
     assert "kpipe run FILE" in str(caught.value)
 
 
-def test_a_run_is_told_with_its_artifacts(journal, artifact) -> None:
+def test_a_run_is_collected_with_its_artifacts(journal, artifact) -> None:
     data = artifact("data", problems_csv="path,kind,detail\n/a.jpg,truncated,ends early\n")
     model = artifact("model", history_json=[HISTORY])
     folder = journal(
@@ -47,7 +47,7 @@ def test_a_run_is_told_with_its_artifacts(journal, artifact) -> None:
     assert facts["missing"] == []
     assert [stage["name"] for stage in facts["stages"]] == ["Data", "FineTune"]
     data_row = stage_of(facts, "Data")
-    assert (data_row["status"], data_row["notes"]) == ("made", ["60 photos"])
+    assert (data_row["status"], data_row["notes"]) == ("finished", ["60 photos"])
     assert data_row["seconds"] == pytest.approx(2.5)
     assert stage_of(facts, "FineTune")["seconds"] == pytest.approx(66)
 
@@ -81,12 +81,12 @@ def test_a_failed_stage_keeps_its_error(journal) -> None:
     assert stage["notes"] == ["no images in x"]
 
 
-def test_a_stage_that_was_killed_is_cut_off(journal) -> None:
+def test_a_killed_stage_is_interrupted(journal) -> None:
     folder = journal((0, "run_started", RUN), (1, "stage_started", started("FineTune")))
-    assert stage_of(collect(folder), "FineTune")["status"] == "cut off"
+    assert stage_of(collect(folder), "FineTune")["status"] == "interrupted"
 
 
-def test_a_resumed_stage_keeps_its_notes_and_tells_them_once(journal, artifact) -> None:
+def test_a_resumed_stage_keeps_each_note_once(journal, artifact) -> None:
     folder = journal(
         (0, "run_started", RUN),
         (1, "stage_started", started("FineTune")),
@@ -98,12 +98,12 @@ def test_a_resumed_stage_keeps_its_notes_and_tells_them_once(journal, artifact) 
         (21, "stage_finished", finished("FineTune", artifact("model"))),
     )
     stage = stage_of(collect(folder), "FineTune")
-    assert (stage["status"], stage["notes"]) == ("made", ["built", "kept epoch 2"])
+    assert (stage["status"], stage["notes"]) == ("finished", ["built", "kept epoch 2"])
     # One second before it was cut off, ten after; the nine in between nobody worked.
     assert stage["seconds"] == pytest.approx(11)
 
 
-def test_a_stage_made_anew_forgets_what_it_said_before(journal, artifact) -> None:
+def test_a_restarted_stage_drops_its_earlier_notes(journal, artifact) -> None:
     folder = journal(
         (0, "run_started", RUN),
         (1, "stage_started", started("Data")),
@@ -118,7 +118,7 @@ def test_a_stage_made_anew_forgets_what_it_said_before(journal, artifact) -> Non
     assert stage["notes"] == ["60 photos"] and stage["folder"].endswith("new")
 
 
-def test_a_cached_stage_keeps_the_notes_of_when_it_was_made(journal, artifact) -> None:
+def test_a_cached_stage_keeps_its_notes(journal, artifact) -> None:
     data = artifact("data")
     folder = journal(
         (0, "run_started", RUN),
@@ -132,7 +132,7 @@ def test_a_cached_stage_keeps_the_notes_of_when_it_was_made(journal, artifact) -
     assert (stage["status"], stage["notes"]) == ("cached", ["60 photos"])
 
 
-def test_a_stage_that_the_newest_attempt_did_not_reach_says_so(journal, artifact) -> None:
+def test_a_stage_that_the_newest_run_did_not_reach_is_marked(journal, artifact) -> None:
     data = artifact("data")
     folder = journal(
         (0, "run_started", RUN),
@@ -147,7 +147,7 @@ def test_a_stage_that_the_newest_attempt_did_not_reach_says_so(journal, artifact
     assert stage_of(facts, "FineTune")["status"] == "not reached"
 
 
-def test_an_artifact_that_was_removed_is_named_as_missing(journal, artifact, tmp_path) -> None:
+def test_a_removed_artifact_is_listed_as_missing(journal, artifact, tmp_path) -> None:
     folder = journal(
         (0, "run_started", RUN),
         (1, "stage_started", started("FineTune")),
@@ -162,8 +162,8 @@ def test_an_artifact_that_was_removed_is_named_as_missing(journal, artifact, tmp
     assert line.startswith("FineTune: ") and line.endswith("gone was removed")
 
 
-def test_a_line_torn_by_a_kill_is_passed_over(journal) -> None:
+def test_a_truncated_journal_line_is_skipped(journal) -> None:
     folder = journal((0, "run_started", RUN), (1, "stage_started", started("Data")))
     with (folder / "journal.jsonl").open("a") as stream:
         stream.write('{"time": "2026-01-31T12:00')
-    assert stage_of(collect(folder), "Data")["status"] == "cut off"
+    assert stage_of(collect(folder), "Data")["status"] == "interrupted"

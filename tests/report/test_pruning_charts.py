@@ -40,15 +40,15 @@ def page(journal, artifact) -> str:
     return write_report(folder).read_text()
 
 
-def test_the_page_tells_every_round_and_why_they_ended(page: str) -> None:
+def test_the_page_shows_every_round_and_why_the_loop_stopped(page: str) -> None:
     found = re.findall(r"<td>(.*?)</td>", page)
-    for value in ("as it was", "8.0 M", "75.0 %", "1.50 M", "2.75 ms", "40.0 %", "61.0 %"):
+    for value in ("before pruning", "8.0 M", "75.0 %", "1.50 M", "2.75 ms", "40.0 %", "61.0 %"):
         assert value in found
     assert "round 2 scores 0.61 &lt;i&gt;" in page and "<i>" not in page and "<b>bold" not in page
     assert page.count("<svg") == 3
 
 
-def test_what_is_left_of_each_group_is_written_beside_its_bar() -> None:
+def test_each_bar_is_labelled_with_the_filters_left() -> None:
     picture = filters_left(PRUNING)
     assert "16 of 32</text>" in picture and "8 of 64</text>" in picture
     assert "&lt;b&gt;" in picture and "<b>" not in picture
@@ -57,7 +57,7 @@ def test_what_is_left_of_each_group_is_written_beside_its_bar() -> None:
     assert "0 of 32</text>" in filters_left(gone)
 
 
-def test_accuracy_stands_against_both_costs() -> None:
+def test_accuracy_is_plotted_against_both_costs() -> None:
     picture = pruning_rounds(PRUNING)
     assert "million multiply-accumulates" in picture and "by LiteRT, int8, 1 thread" in picture
     moved = copy.deepcopy(PRUNING)
@@ -65,7 +65,7 @@ def test_accuracy_stands_against_both_costs() -> None:
     assert pruning_rounds(moved) != picture == pruning_rounds(PRUNING)
 
 
-def test_the_map_shows_each_score_and_a_line_for_each_ceiling() -> None:
+def test_the_map_shows_each_score_and_marks_each_maximum() -> None:
     scan = PRUNING["sensitivity"]
     picture = sensitivity_map(scan)
     for text in ("88%", "52%", "83%", "11%", "25%", "50%", "stem"):

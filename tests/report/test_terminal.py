@@ -16,11 +16,11 @@ def console() -> Console:
     return Console(file=io.StringIO(), width=100)
 
 
-def told(console: Console) -> str:
+def printed(console: Console) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_each_kept_event_is_a_line(console: Console) -> None:
+def test_each_stored_event_is_a_line(console: Console) -> None:
     epoch = {"what": "m", "epoch": 2, "epochs": 9, "metrics": {"loss": 0.51234, "accuracy": 0.75}}
     with Progress(console) as progress:
         for event in (
@@ -33,10 +33,10 @@ def test_each_kept_event_is_a_line(console: Console) -> None:
             {"event": "note", "text": "a path [/x] with [bold] brackets"},
             {"event": "stage_finished", "stage": "Export"},
         ):
-            progress.hear(event)
-    assert told(console).splitlines() == [
+            progress.show(event)
+    assert printed(console).splitlines() == [
         "Data is cached",
-        "FineTune continues where it was cut off",
+        "FineTune resumes",
         "Export runs",
         "  m, epoch 2/9:  loss 0.5123  accuracy 0.75",
         "  a path [/x] with [bold] brackets",
@@ -46,24 +46,24 @@ def test_each_kept_event_is_a_line(console: Console) -> None:
 def test_on_a_terminal_a_bar_counts_the_steps() -> None:
     console = Console(file=io.StringIO(), width=100, force_terminal=True)
     with Progress(console) as progress:
-        progress.hear({"event": "step", "what": "member 2", "done": 3, "total": 4})
+        progress.show({"event": "step", "what": "member 2", "done": 3, "total": 4})
         progress._bars.refresh()
-        progress.hear({"event": "stage_finished", "stage": "Ensemble"})
-    assert "member 2" in told(console) and "3/4" in told(console)
+        progress.show({"event": "stage_finished", "stage": "Ensemble"})
+    assert "member 2" in printed(console) and "3/4" in printed(console)
 
 
 def test_a_long_line_is_not_broken(console: Console) -> None:
     path = "/photos/" + "x" * 200 + ".jpg"
     with Progress(console) as progress:
-        progress.hear({"event": "note", "text": path})
-    assert path in told(console)
+        progress.show({"event": "note", "text": path})
+    assert path in printed(console)
 
 
 def test_a_run_without_an_export_has_no_table(tmp_path: Path) -> None:
     assert models_table(tmp_path) is None
 
 
-def test_the_table_has_a_row_a_model_with_its_numbers(tmp_path: Path, console: Console) -> None:
+def test_the_table_has_one_row_per_model(tmp_path: Path, console: Console) -> None:
     metrics = {
         "test_images": 16,
         "final": "model.tflite",
@@ -71,7 +71,9 @@ def test_the_table_has_a_row_a_model_with_its_numbers(tmp_path: Path, console: C
     }
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     console.print(models_table(tmp_path))
-    lines = {line.split()[0]: line.split() for line in told(console).splitlines() if line.strip()}
+    lines = {
+        line.split()[0]: line.split() for line in printed(console).splitlines() if line.strip()
+    }
     assert lines["single"] == ["single", "81.2%", "73.5%", "12.3", "1.23", "4.56", "3.21"]
     assert lines["int8"][1] == "50.0%"
-    assert "16 test photos" in told(console)
+    assert "16 test photos" in printed(console)

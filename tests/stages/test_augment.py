@@ -71,7 +71,9 @@ def test_the_stage_takes_what_the_data_package_takes(name: str) -> None:
 
 
 def test_it_is_refused_where_nothing_after_it_augments() -> None:
-    with pytest.raises(PipelineError, match="Augment is used by no stage after it: move it before"):
+    with pytest.raises(
+        PipelineError, match="Augment is not used by any later stage: move it before"
+    ):
         Pipeline("late", [Data("photos"), FineTune("MobileNetV2"), Augment(), Export()])
 
 

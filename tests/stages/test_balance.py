@@ -174,7 +174,7 @@ def test_a_field_that_would_do_nothing_is_refused(fields: dict, said: str) -> No
 
 
 def test_two_balances_are_refused_with_what_to_write_instead() -> None:
-    with pytest.raises(PipelineError, match=r"Balance stands 2 times.*and_class_weight=True"):
+    with pytest.raises(PipelineError, match=r"Balance appears 2 times.*and_class_weight=True"):
         Pipeline(
             "twice",
             [Data("photos"), Balance("oversample"), Balance(), FineTune("MobileNetV2")],
@@ -183,5 +183,5 @@ def test_two_balances_are_refused_with_what_to_write_instead() -> None:
 
 def test_two_of_data_or_augment_are_refused() -> None:
     stages = [Data("a"), Data("b"), Augment(), Augment(flip=""), FineTune("MobileNetV2")]
-    with pytest.raises(PipelineError, match=r"(?s)Data stands 2 times.*Augment stands 2 times"):
+    with pytest.raises(PipelineError, match=r"(?s)Data appears 2 times.*Augment appears 2 times"):
         Pipeline("twice", stages)

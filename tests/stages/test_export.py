@@ -1,4 +1,4 @@
-"""What Export says of its files, against what they do when run by other means."""
+"""The metrics of Export against those of its files, run by LiteRT directly."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ def row_of(walk, file: str) -> dict[str, Any]:
     return row
 
 
-def answers_of(path: Path, images: np.ndarray) -> np.ndarray:
-    """Every photo through the file, by LiteRT itself."""
+def probabilities_of(path: Path, images: np.ndarray) -> np.ndarray:
+    """Run a file on every photo by LiteRT directly."""
     model = Interpreter(model_path=str(path))
     model.allocate_tensors()
-    (taken,), (given,) = model.get_input_details(), model.get_output_details()
-    answers = []
+    (pixels,), (scores,) = model.get_input_details(), model.get_output_details()
+    rows = []
     for image in images:
-        model.set_tensor(taken["index"], image[None].astype(taken["dtype"]))
+        model.set_tensor(pixels["index"], image[None].astype(pixels["dtype"]))
         model.invoke()
-        answers.append(model.get_tensor(given["index"])[0].astype(np.float64))
-    scale, zero = given["quantization"]
-    return (np.stack(answers) - zero) * (scale or 1)
+        rows.append(model.get_tensor(scores["index"])[0].astype(np.float64))
+    scale, zero = scores["quantization"]
+    return (np.stack(rows) - zero) * (scale or 1)
 
 
 def test_there_is_a_row_for_each_model_in_the_order_of_the_pipeline(walk) -> None:
@@ -73,21 +73,21 @@ def test_there_is_a_row_for_each_model_in_the_order_of_the_pipeline(walk) -> Non
 
 
 @pytest.mark.parametrize(("file", "name", "stage_name"), ROWS)
-def test_the_metrics_are_what_the_file_does(
+def test_the_metrics_are_those_of_the_file(
     walk, test_split, file: str, name: str, stage_name: str
 ) -> None:
     images, labels = test_split
-    row, answers = row_of(walk, file), answers_of(walk.folder / file, images)
-    called = answers.argmax(axis=1)
+    row, found = row_of(walk, file), probabilities_of(walk.folder / file, images)
+    predicted = found.argmax(axis=1)
     assert row["images"] == walk.metrics["test_images"] == len(labels)
-    assert row["accuracy"] == pytest.approx(accuracy_score(labels, called))
-    assert row["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, called))
-    assert row["confusion"] == confusion_matrix(labels, called, labels=range(3)).tolist()
-    keras_answers = load_model(walk.made_by(stage_name))(images.astype("float32")).numpy()
-    right = keras_answers.argmax(axis=1)
-    assert row["keras_accuracy"] == pytest.approx(accuracy_score(labels, right))
-    assert row["agreement"] == pytest.approx(np.mean(called == right))
-    worst = np.abs(answers - keras_answers).max()
+    assert row["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
+    assert row["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert row["confusion"] == confusion_matrix(labels, predicted, labels=range(3)).tolist()
+    expected = load_model(walk.made_by(stage_name))(images.astype("float32")).numpy()
+    by_keras = expected.argmax(axis=1)
+    assert row["keras_accuracy"] == pytest.approx(accuracy_score(labels, by_keras))
+    assert row["agreement"] == pytest.approx(np.mean(predicted == by_keras))
+    worst = np.abs(found - expected).max()
     assert row["worst_difference"] == pytest.approx(worst, abs=1e-5)
     if file != "model.tflite":
         assert worst < 1e-4
@@ -135,12 +135,12 @@ def test_the_single_model_costs_what_its_layers_cost(walk) -> None:
 def test_the_final_file_takes_raw_bytes_and_the_others_raw_floats(walk) -> None:
     for file, _, _ in ROWS:
         model = Interpreter(model_path=str(walk.folder / file))
-        (taken,) = model.get_input_details()
-        assert taken["shape"].tolist() == [1, 32, 32, 3]
+        (pixels,) = model.get_input_details()
+        assert pixels["shape"].tolist() == [1, 32, 32, 3]
         if file == "model.tflite":
-            assert taken["dtype"] is np.uint8 and taken["quantization"] == (1.0, 0)
+            assert pixels["dtype"] is np.uint8 and pixels["quantization"] == (1.0, 0)
         else:
-            assert taken["dtype"] is np.float32
+            assert pixels["dtype"] is np.float32
 
 
 def test_labels_and_the_keras_model_lie_beside_the_file(walk) -> None:
@@ -150,13 +150,13 @@ def test_labels_and_the_keras_model_lie_beside_the_file(walk) -> None:
 
 
 @pytest.mark.parametrize("file", [file for file, _, _ in ROWS])
-def test_each_file_holds_the_labels_and_serves_alone(walk, tmp_path: Path, file: str) -> None:
+def test_each_file_contains_the_labels(walk, tmp_path: Path, file: str) -> None:
     alone = tmp_path / "alone.tflite"
     alone.write_bytes((walk.folder / file).read_bytes())
     assert Classifier(alone).labels == ["blue", "green", "red"]
 
 
-def test_the_card_counts_the_photos_and_tells_how_right_the_file_is(walk) -> None:
+def test_the_card_shows_the_counts_and_the_accuracy(walk) -> None:
     card = (walk.folder / "model_card.md").read_text()
     row = row_of(walk, "model.tflite")
     photos = Manifest.load(walk.made_by("Data")).table
@@ -166,8 +166,8 @@ def test_the_card_counts_the_photos_and_tells_how_right_the_file_is(walk) -> Non
     assert "Fewer than 30 test photos" in card
 
 
-def test_the_final_model_tells_photos_apart(walk) -> None:
-    # Otherwise the comparisons above would be met by any constant.
+def test_the_final_model_predicts_several_classes(walk) -> None:
+    # Otherwise any constant would pass the comparisons above.
     confusion = np.array(row_of(walk, "model.tflite")["confusion"])
     assert (confusion.sum(axis=0) > 0).sum() > 1
 
@@ -177,7 +177,7 @@ def test_the_final_model_tells_photos_apart(walk) -> None:
 
 @stage
 class Toy(Stage):
-    """Gives a model at once."""
+    """Return a model without training."""
 
     needs: ClassVar = ("data",)
     gives: ClassVar = ("model",)
@@ -193,7 +193,7 @@ def exporting(tmp_path: Path, **fields: Any) -> Pipeline:
 
 
 def lossy(path: Any, data: Any, *, reference: np.ndarray, **_: Any) -> Evaluation:
-    """Every photo called what Keras does not call it, and never right."""
+    """Return an evaluation without correct predictions."""
     labels = np.concatenate([labels for _, labels in data])
     count = len(labels)
     return Evaluation(count, 0.0, 0.0, 0.0, 1.0, np.zeros((3, 3), int), np.zeros((count, 3)))
@@ -207,18 +207,18 @@ def test_a_file_that_loses_too_much_fails_the_run_and_publishes_nothing(
         patch.setattr(kpipe.lite, "evaluate", lossy)
         with pytest.raises(ExportError, match=r"lost too much accuracy in model\.tflite") as caught:
             run(pipeline, out)
-    told = str(caught.value)
-    assert "at most 0.0%" in told and "toy: Keras" in told and "file 0.0%" in told
-    assert "--set Export.tolerance" in told
+    message = str(caught.value)
+    assert "at most 0.0%" in message and "toy: Keras" in message and "file 0.0%" in message
+    assert "--set Export.tolerance" in message
     left = {path.name for path in run_folder(pipeline, out).iterdir()}
     assert left == {".lock", "journal.jsonl", "pipeline.py"}
-    # Measured truly, the same file passes, in the folder that the failed attempt left.
+    # With the real evaluation, the same file passes in the folder of the failed run.
     result = run(pipeline, out)
     assert result.made == ("Export",)
     assert (result.folder / "model.tflite").exists() and (result.folder / "metrics.json").exists()
 
 
-def test_layers_kept_in_float_are_told_and_reach_the_metrics(
+def test_layers_kept_in_float_are_logged_and_in_the_metrics(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([0.9, 0.7, 0.9])  # on validation: of float32, int8, one operation in float
@@ -227,7 +227,7 @@ def test_layers_kept_in_float_are_told_and_reach_the_metrics(
 
     def scored(path: Any, data: Any, **settings: Any) -> Any:
         found = evaluate(path, data, **settings)
-        if "reference" in settings:  # the test split is measured as it is
+        if "reference" in settings:  # the test split
             return found
         asked.append(found.images)
         return dataclasses.replace(found, accuracy=next(scores))
@@ -275,7 +275,7 @@ def test_calibration_photos_are_even_over_the_classes_and_from_training(
 
 
 @pytest.mark.parametrize("name", ["", "two\nlines", "carriage\rreturn", "line\u2028separator"])
-def test_class_names_that_the_labels_file_cannot_hold_are_named(name: str) -> None:
+def test_class_names_that_labels_txt_cannot_store_are_named(name: str) -> None:
     with pytest.raises(ExportError) as caught:
         _labels_text(("fine", name))
     assert repr(name) in str(caught.value)

@@ -21,6 +21,7 @@ import tensorflow as tf
 from kpipe.data.augmentation.stateless_random import Draws, Generator, seed_of
 from kpipe.data.augmentation.strengths import ALPHAS, invalid_strengths
 from kpipe.errors import DataError
+from kpipe.keras_internals import binarize_mask, sample_mask_field, set_generator
 
 __all__ = ["Mixer"]
 
@@ -121,7 +122,8 @@ def _fourier_mix(alpha: float) -> Mix:
     import keras_cv
 
     layer = keras_cv.layers.FourierMix(alpha, seed=1)
-    generator = layer._random_generator = Generator()
+    generator = Generator()
+    set_generator(layer, generator)
 
     def mix(images: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         batch, size = tf.shape(images)[0], tf.shape(images)[1:3]
@@ -135,8 +137,8 @@ def _fourier_mix(alpha: float) -> Mix:
             share, number = pair
             its = tf.random.experimental.stateless_fold_in(of_masks, number)
             with generator.drawing(its):
-                field = layer._sample_mask_from_transform(layer.decay_power, size)
-            return layer._binarise_mask(field, share, size)
+                field = sample_mask_field(layer, size)
+            return binarize_mask(layer, field, share, size)
 
         numbers = tf.range(batch, dtype=tf.int64)
         masks = tf.map_fn(mask, (share, numbers), fn_output_signature=tf.float32)[..., None]

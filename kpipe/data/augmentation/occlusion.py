@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from kpipe.data.augmentation.filters import Operation, layered, sometimes
 from kpipe.data.augmentation.stateless_random import Generator
+from kpipe.keras_internals import set_generator
 
 __all__ = ["erase", "mask_grid"]
 
@@ -25,7 +26,9 @@ def mask_grid(probability: float) -> Operation:
     import keras_cv
 
     layer = keras_cv.layers.GridMask(ratio_factor=(0.5, 0.5), seed=1)
-    generator = layer._random_generator = layer.random_rotate._random_generator = Generator()
+    generator = Generator()
+    for part in (layer, layer.random_rotate):
+        set_generator(part, generator)
 
     def change(photo: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         with generator.drawing(seed):

@@ -7,14 +7,13 @@ What their pixels are is said in `kpipe.pixels`.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 
+from kpipe.atomic import replacing
 from kpipe.data.manifest import Manifest
 from kpipe.data.threads import ProgressCallback, in_threads
 from kpipe.errors import DataError
@@ -122,34 +121,26 @@ def decode(
         except DataError as error:
             return error
 
-    aside, errors = folder / "images.npy.part", []
+    errors = []
     shape = (len(paths), *size, 3)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         # Plain writes, not a memory map: on a full disk these raise, a map kills the process.
-        with aside.open("wb") as file:
+        with replacing(folder / "images.npy") as temporary, temporary.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             for image in in_threads(load, list(zip(paths, digests, strict=True)), progress):
                 if isinstance(image, DataError):
                     errors.append(image)
                 else:
                     file.write(image.tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        if errors:
-            raise _together(errors)
-        os.replace(aside, folder / "images.npy")
+            if errors:
+                raise _together(errors)
     except OSError as error:
         raise DataError(
             f"the decoded photos cannot be written to {folder}",
             expected=f"room for {math.prod(shape) / 1e6:,.0f} MB",
             received=str(error),
         ) from error
-    finally:
-        # Nothing can be there where not even the folder is.
-        with contextlib.suppress(NotADirectoryError):
-            aside.unlink(missing_ok=True)
     return np.load(folder / "images.npy", mmap_mode="r")
 
 

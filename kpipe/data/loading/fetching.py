@@ -29,7 +29,8 @@ import tensorflow as tf
 from kpipe.data.loading.decoding import load_unchanged
 from kpipe.data.manifest import Manifest
 from kpipe.errors import DataError
-from kpipe.pixels import background_color, window
+from kpipe.pixels import background_color
+from kpipe.windows import window
 
 __all__ = ["Fetch", "fetch_decoded", "fetch_files"]
 

@@ -1,3 +1,3 @@
-"""From a Keras model to the bytes of a `.tflite` file."""
+"""Export of a Keras model to the bytes of a `.tflite` file."""
 
 __all__: list[str] = []

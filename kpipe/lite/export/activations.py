@@ -1,13 +1,13 @@
-"""Activations written for int8, so that the XNNPACK delegate runs the whole graph in one piece.
+"""Activations rewritten for int8, so that the XNNPACK delegate runs the whole graph in one piece.
 
-    hard swish   x * relu6(x + 3) / 6   as ADD with RELU6 inside, MUL, MUL   instead of HARD_SWISH
-    relu         relu(x * 1)            as MUL with RELU inside              instead of RELU
+    hard swish   x * relu6(x + 3) / 6   as ADD with fused RELU6, MUL, MUL   instead of HARD_SWISH
+    relu         relu(x * 1)            as MUL with fused RELU              instead of RELU
 
-The delegate has no int8 kernel for HARD_SWISH, nor for a RELU or RELU6 whose range is not that of
-its input, which is any that the converter cannot put into the operation before it. Each of them
-ends a piece of the graph and runs in a kernel that is several times slower: with them MobileNetV3
-takes longer in int8 than in float32. A 3 and a 1 that are one rounding step off keep the converter
-from putting the old operations back.
+The delegate has no int8 kernel for HARD_SWISH, nor for a RELU or RELU6 whose output range differs
+from its input range; the converter leaves such a RELU wherever it cannot fuse it into the operation
+before. Each of them ends a piece of the graph and runs in a kernel that is several times slower:
+MobileNetV3 then takes longer in int8 than in float32. The 3 and the 1 are one rounding step off,
+which keeps the converter from restoring the original operations.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kpipe.keras_graph import calls_by_model
+from kpipe.keras_internals import layers_within
+
 __all__ = ["delegable_activations"]
 
 _THREE = np.nextafter(np.float32(3), np.float32(4))
 _ONE = np.nextafter(np.float32(1), np.float32(2))
 
-# What the converter merges a following activation into, layers and operations of keras.ops alike.
-_MERGING = {
+# The converter fuses an activation into these; layers and operations of keras.ops share the names.
+_FUSING = {
     "Add",
     "AveragePooling2D",
     "BatchNormalization",
@@ -39,30 +42,32 @@ _MERGING = {
     "SeparableConv2D",
     "Subtract",
 }
-_NOTHING = {"Dropout", "GaussianDropout", "GaussianNoise", "Identity", "SpatialDropout2D"}
-_PLAIN = (None, keras.activations.linear)
+_IDENTITIES = {"Dropout", "GaussianDropout", "GaussianNoise", "Identity", "SpatialDropout2D"}
+_LINEAR = (None, keras.activations.linear)
 
 
 @contextmanager
 def delegable_activations(model: keras.Model) -> Iterator[None]:
-    """What is traced within has the same answers, but for rounding.
+    """Let a model be traced with activations that the delegate runs in int8.
+
+    Outputs are the same except for rounding. The model is restored afterwards.
 
     Args:
-        model: functional or Sequential; models inside are looked into. Afterwards it is as it was.
+        model: functional or Sequential; nested models are included.
     """
-    nodes = _nodes(model)
+    nodes = calls_by_model(model)
     changed: list[tuple[keras.Layer, str, dict[str, Any]]] = []
     try:
         value: Callable[[tf.Tensor], tf.Tensor]
-        for layer in dict.fromkeys(model._flatten_layers(include_self=False)):
+        for layer in dict.fromkeys(layers_within(model, include_self=False)):
             if vars(layer).get("activation") is keras.activations.hard_silu:
                 name, value = "activation", _hard_silu
-            elif (plain := _rectifier(layer)) is not None and _stands_alone(layer, nodes):
-                name, value = "call", _after_one(plain)
+            elif (relu := _rectifier(layer)) is not None and _is_unfused(layer, nodes):
+                name, value = "call", _after_one(relu)
             else:
                 continue
             own = {name: vars(layer)[name]} if name in vars(layer) else {}
-            # Past Keras, which would track it as a part of the layer.
+            # Past Keras' __setattr__, which would track the value as part of the layer.
             object.__setattr__(layer, name, value)
             changed.append((layer, name, own))
         yield
@@ -78,12 +83,12 @@ def _hard_silu(x: tf.Tensor) -> tf.Tensor:
     return x * (tf.nn.relu6(x + _THREE) * np.float32(1 / 6))
 
 
-def _after_one(plain: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
-    return lambda inputs: plain(inputs * _ONE)
+def _after_one(relu: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
+    return lambda inputs: relu(inputs * _ONE)
 
 
 def _rectifier(layer: keras.Layer) -> Callable[[tf.Tensor], tf.Tensor] | None:
-    """What the layer is, where it is relu or relu6 and nothing else."""
+    """Return TensorFlow's relu or relu6 if that is all the layer computes."""
     if type(layer) is keras.layers.Activation:
         if layer.activation is keras.activations.relu:
             return tf.nn.relu
@@ -93,33 +98,27 @@ def _rectifier(layer: keras.Layer) -> Callable[[tf.Tensor], tf.Tensor] | None:
     return None
 
 
-def _nodes(model: keras.Model) -> list[Any]:
-    """The calls of the model and of those inside it; a layer knows those of other models too."""
-    parts = [getattr(part, "_functional", None) or part for part in model._flatten_layers()]
-    depths = [getattr(part, "_nodes_by_depth", {}) for part in dict.fromkeys(parts)]
-    return [node for depth in depths for nodes in depth.values() for node in nodes]
+def _is_unfused(layer: keras.Layer, nodes: list[Any]) -> bool:
+    """Return whether, in some call, the converter leaves the activation an operation by itself.
 
-
-def _stands_alone(layer: keras.Layer, nodes: list[Any]) -> bool:
-    """Whether the converter keeps it an operation of its own, somewhere it is called.
-
-    Where a model begins or ends it is not known, and so taken for merged.
+    At the start of a model the operation before is unknown; it is taken to fuse the activation.
     """
+    makers = {id(tensor): node for node in nodes for tensor in node.outputs}
     for node in nodes:
         if node.operation is not layer:
             continue
-        given = node.input_tensors[0]
+        tensor = node.input_tensors[0]
         while True:
-            history = given._keras_history
-            before = history.operation
-            if sum(any(t is given for t in other.input_tensors) for other in nodes) > 1:
+            before = makers[id(tensor)]
+            if sum(any(t is tensor for t in other.input_tensors) for other in nodes) > 1:
                 return True
-            if type(before).__name__ not in _NOTHING:
+            if type(before.operation).__name__ not in _IDENTITIES:
                 break
-            given = before._inbound_nodes[history.node_index].input_tensors[0]
-        if isinstance(before, keras.Model | keras.layers.InputLayer):
+            tensor = before.input_tensors[0]
+        maker = before.operation
+        if isinstance(maker, keras.Model | keras.layers.InputLayer):
             continue
-        merging = type(before).__name__ in _MERGING
-        if not merging or getattr(before, "activation", None) not in _PLAIN:
+        fusing = type(maker).__name__ in _FUSING
+        if not fusing or getattr(maker, "activation", None) not in _LINEAR:
             return True
     return False

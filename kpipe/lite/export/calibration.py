@@ -1,4 +1,4 @@
-"""The images that set the ranges of an int8 file."""
+"""Calibration images: the images that set the ranges of an int8 file."""
 
 from __future__ import annotations
 
@@ -9,23 +9,29 @@ import numpy as np
 
 from kpipe.errors import ExportError
 
-__all__ = ["calibration_images"]
+__all__ = ["prepare_calibration_images"]
 
-_NESTED = (tuple, list, dict)  # images with labels, which are told apart from arrays
+_NESTED = (tuple, list, dict)  # images with labels, which NumPy might merge into one array
 
 
-def calibration_images(
+def prepare_calibration_images(
     calibration: Iterable[Any] | None, shape: tuple[int, int, int]
 ) -> list[np.ndarray]:
-    """Float32 (1, height, width, 3) each, the first one with a pixel at either end of the range."""
+    """Check the calibration images, and give the first one a black and a white pixel.
+
+    Args:
+        calibration: images (height, width, 3) or batches of them, in [0, 255].
+        shape: (height, width, 3) of the model's input.
+
+    Returns:
+        Float32 images (1, height, width, 3).
+
+    Raises:
+        ExportError: there are no images, or they do not fit the model.
+    """
     expected = f"images (height, width, 3) or (n, height, width, 3) of size {shape} in [0, 255]"
-    fix = "convert(model, 'int8', calibration=images) with a few hundred training images"
     images: list[np.ndarray] = []
-    if not isinstance(calibration, Iterable | None):
-        raise ExportError(
-            "int8 needs calibration images", expected=expected, received=repr(calibration), fix=fix
-        )
-    for position, item in enumerate(calibration if calibration is not None else ()):
+    for position, item in enumerate(() if calibration is None else calibration):
         try:
             batch = None if isinstance(item, _NESTED) else np.asarray(item, np.float32)
         except (TypeError, ValueError):
@@ -41,20 +47,23 @@ def calibration_images(
                 f"calibration item {position} does not have the model's input size",
                 expected=expected,
                 received=f"shape {batch.shape}",
-                fix="feed what the model was trained on, before any preprocessing of its own",
+                fix="pass the images that the model was trained on, before its preprocessing",
             )
         if batch.size and not (batch.min() >= 0 and batch.max() <= 255):  # NaN fails both
             raise ExportError(
-                f"calibration item {position} leaves the range of pixels",
+                f"calibration item {position} is outside the range of pixels",
                 expected=expected,
                 received=f"values from {batch.min()} to {batch.max()}",
-                fix="give raw pixels; the model's own preprocessing scales them",
+                fix="pass raw pixels; the model's own preprocessing scales them",
             )
         images.extend(image[None] for image in batch.reshape(-1, *shape))
     if not images:
-        raise ExportError("int8 needs calibration images, and there are none", fix=fix)
-    # The range seen at the input becomes its scale. One black and one white pixel make it
-    # [0, 255], scale 1 and zero point 0: the phone passes camera bytes without touching them.
+        raise ExportError(
+            "int8 needs calibration images, and there are none",
+            fix="convert(model, 'int8', calibration=images) with a few hundred training images",
+        )
+    # The input range becomes the input scale. With a black and a white pixel it is [0, 255]: scale
+    # 1 and zero point 0, so that an app passes camera bytes as they are.
     images[0] = images[0].copy()
     images[0][0, 0, 0], images[0][0, -1, -1] = 0.0, 255.0
     return images

@@ -1,13 +1,13 @@
-"""Tables of a flatbuffer as plain data, and their bytes.
+"""Flatbuffers written from plain Python data.
 
-    Table           {slot: value}, slots counted as in the schema; what is missing has its default
-    value           a NumPy scalar    a number
-                    an array          a vector of numbers
+    Table           {slot: value}, slots counted as in the schema; a missing slot has its default
+    value           NumPy scalar      a number
+                    NumPy array       a vector of numbers
                     str               a string
                     list              a vector of strings or of tables
                     Table             a table
 
-The format is that of https://flatbuffers.dev; a union takes two slots, its type and its table.
+See https://flatbuffers.dev for the format. A union takes two slots: its type and its table.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import flatbuffers
 import numpy as np
 from flatbuffers import number_types
 
-__all__ = ["Table", "write"]
+__all__ = ["Table", "write_flatbuffer"]
 
 Table = dict[int, Any]
 
 _FLAGS = {np.uint8: number_types.Uint8Flags, np.uint32: number_types.Uint32Flags}
 
 
-def write(root: Table, identifier: bytes) -> bytes:
-    """The bytes of a flatbuffer.
+def write_flatbuffer(root: Table, identifier: bytes) -> bytes:
+    """Return the bytes of a flatbuffer.
 
     Args:
-        root: its root table.
-        identifier: four bytes that tell the schema.
+        root: the root table.
+        identifier: file identifier of the schema, four bytes.
     """
     builder = flatbuffers.Builder(1024)
     builder.Finish(_write(builder, root), file_identifier=identifier)
@@ -38,7 +38,7 @@ def write(root: Table, identifier: bytes) -> bytes:
 
 
 def _write(builder: flatbuffers.Builder, value: Any) -> int:
-    """Writes what is not a number; returns where it stands."""
+    """Write a value that is not a number, and return its offset."""
     if isinstance(value, str):
         return builder.CreateString(value)
     if isinstance(value, np.ndarray):
@@ -46,16 +46,16 @@ def _write(builder: flatbuffers.Builder, value: Any) -> int:
     if isinstance(value, list):
         parts = [_write(builder, part) for part in value]
         builder.StartVector(4, len(parts), 4)
-        for place in reversed(parts):
-            builder.PrependUOffsetTRelative(place)
+        for offset in reversed(parts):
+            builder.PrependUOffsetTRelative(offset)
         return builder.EndVector()
-    # Inner parts first: nothing can be written while a table is open.
-    inner = {slot: part for slot, part in value.items() if not isinstance(part, np.generic)}
-    places = {slot: _write(builder, part) for slot, part in inner.items()}
+    # Nested values first: a builder cannot write them while a table is open.
+    nested = {slot: part for slot, part in value.items() if not isinstance(part, np.generic)}
+    offsets = {slot: _write(builder, part) for slot, part in nested.items()}
     builder.StartObject(max(value, default=-1) + 1)
     for slot, part in value.items():
-        if slot in places:
-            builder.PrependUOffsetTRelativeSlot(slot, places[slot], 0)
+        if slot in offsets:
+            builder.PrependUOffsetTRelativeSlot(slot, offsets[slot], 0)
         else:
             builder.PrependSlot(_FLAGS[type(part)], slot, part.item(), 0)
     return builder.EndObject()

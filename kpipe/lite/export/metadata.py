@@ -1,13 +1,13 @@
-"""What a `.tflite` file says of itself, where mobile libraries look for it.
+"""TFLite metadata: a description of the model inside its file, for mobile libraries.
 
-    file     the model, with a buffer that the entry "TFLITE_METADATA" of its metadata names,
-             and behind it a zip archive of `labels.txt`, stored
-    buffer   a flatbuffer of its own, file identifier "M001": what the image is, how pixels are
-             normalized, what the scores are, and that labels.txt names them
+    file     the model, with a buffer to which the entry "TFLITE_METADATA" of its metadata points;
+             appended, an uncompressed zip archive of `labels.txt`
+    buffer   a second flatbuffer, file identifier "M001": format of the image, normalization of
+             pixels, meaning of the scores, and labels.txt as their names
 
-The tables and the order of their fields are those of TFLite's metadata schema, version 1.0.0
-(tensorflow/tflite-support, metadata_schema.fbs, Apache-2.0). LiteRT ignores all of it; MediaPipe
-Tasks needs it.
+The tables and the order of their fields follow TFLite's metadata schema, version 1.0.0
+(tensorflow/tflite-support, metadata_schema.fbs, Apache-2.0). MediaPipe Tasks needs the metadata;
+LiteRT ignores it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from kpipe.errors import ExportError
-from kpipe.lite.export.flatbuffer import Table, write
-from kpipe.lite.labels_file import LABELS, check_labels, labels_text
+from kpipe.lite.export.flatbuffer import Table, write_flatbuffer
+from kpipe.lite.labels_txt import LABELS_FILE, check_labels, format_labels
 from kpipe.lite.runtime.interpreter import LiteModel
-from kpipe.lite.tflite_file import opened, written
+from kpipe.lite.tflite_file import parse, serialize
 
 __all__ = ["add_metadata"]
 
 _ENTRY = b"TFLITE_METADATA"
-_PARSER = "1.0.0"  # the oldest one that knows every field below
+_MIN_PARSER = "1.0.0"  # the oldest version with every field below
 
 _FIELDS = {
     "ModelMetadata": "name description version subgraph_metadata author license associated_files "
@@ -46,8 +46,8 @@ _FIELDS = {
     "Stats": "max min",
     "AssociatedFile": "name description type",
 }
-_FEATURE, _IMAGE = np.uint8(1), np.uint8(2)  # of the union ContentProperties
-_NORMALIZATION = np.uint8(1)  # of the union ProcessUnitOptions
+_FEATURE, _IMAGE = np.uint8(1), np.uint8(2)  # members of the union ContentProperties
+_NORMALIZATION = np.uint8(1)  # member of the union ProcessUnitOptions
 _RGB = np.uint8(1)
 _AXIS_LABELS = np.uint8(2)
 
@@ -64,67 +64,70 @@ def add_metadata(
     mean: Sequence[float] = (0.0,),
     std: Sequence[float] = (1.0,),
 ) -> bytes:
-    """The same `.tflite` file with metadata and labels inside; what it had of them is replaced.
+    """Return a `.tflite` file with metadata and labels, which replace any that it had.
 
     Args:
-        tflite: an image classifier, as `convert` gives it.
+        tflite: content of an image classifier, such as `convert` returns.
         labels: a name for each output, in order.
-        name: of the model.
-        description: what it does, and what data it learned from.
-        version: of the model.
-        author: who made it.
-        license: what applies to it.
-        mean: taken from each pixel in [0, 255], for all channels or for each, before the model
-            sees it; 0 where the preprocessing is inside the graph, as `convert` leaves it.
-        std: what the rest is divided by.
+        name: name of the model.
+        description: what the model does, and what data it was trained on.
+        version: version of the model.
+        author: author of the model.
+        license: license of the model.
+        mean: subtracted from each pixel in [0, 255] before the model sees it, one value or one for
+            each channel. 0 if the preprocessing is part of the graph, as in files of `convert`.
+        std: divisor of the difference, one value or one for each channel.
 
     Returns:
-        The content of the file; a function of the arguments alone.
+        The content of the file, a function of the arguments alone.
 
     Raises:
-        ExportError: not a `.tflite` image classifier, labels that do not match its outputs, what is
-            no text, or a normalization that is none.
+        ExportError: the file is not an image classifier, the labels do not match its outputs, or
+            the normalization is invalid.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from keras import Input, Sequential, layers
+        >>> from kpipe.lite import Classifier, add_metadata, convert
+        >>> net = Sequential([Input((8, 8, 3)), layers.GlobalAveragePooling2D(), layers.Softmax()])
+        >>> content = add_metadata(convert(net), ["red", "green", "blue"], license="CC0")
+        >>> _ = Path("model.tflite").write_bytes(content)
+        >>> Classifier("model.tflite").labels
+        ['red', 'green', 'blue']
     """
     model = LiteModel(tflite)
-    _check_texts(
-        name=name, description=description, version=version, author=author, license=license
-    )
     labels = list(labels)
     check_labels(labels, model.classes, model.name)
-    scaling = [np.asarray(values, np.float32) for values in (mean, std)]
-    shaped = all(values.shape in ((1,), (3,)) for values in scaling)
-    if not shaped or not np.isfinite(np.concatenate(scaling)).all() or not (scaling[1] > 0).all():
-        raise ExportError(
-            "pixels cannot be normalized like this",
-            expected="a mean and a std above 0, one number each or one for each of 3 channels",
-            received=f"mean={mean}, std={std}",
-        )
-    about = _table(
+    normalization = _normalization(mean, std)
+    graph = _table(
+        "SubGraphMetadata",
+        input_tensor_metadata=[_image(*model.image_size, *normalization)],
+        output_tensor_metadata=[_scores()],
+    )
+    metadata = _table(
         "ModelMetadata",
         name=name,
         description=description,
         version=version,
         author=author,
         license=license,
-        subgraph_metadata=[
-            _table(
-                "SubGraphMetadata",
-                input_tensor_metadata=[_image(*model.image_size, *scaling)],
-                output_tensor_metadata=[_scores()],
-            )
-        ],
-        min_parser_version=_PARSER,
+        subgraph_metadata=[graph],
+        min_parser_version=_MIN_PARSER,
     )
-    return _with_labels(_with_buffer(tflite, write(about, b"M001")), labels)
+    return _append_labels(_insert_metadata(tflite, write_flatbuffer(metadata, b"M001")), labels)
 
 
-def _check_texts(**texts: Any) -> None:
-    if wrong := [f"{name}={text!r}" for name, text in texts.items() if not isinstance(text, str)]:
+def _normalization(mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Check the normalization, and return it as float32 arrays (1,) or (3,)."""
+    both = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    shaped = all(values.shape in ((1,), (3,)) for values in both)
+    if not shaped or not np.isfinite(np.concatenate(both)).all() or not (both[1] > 0).all():
         raise ExportError(
-            "what a file says of itself is text",
-            expected="str, empty where there is nothing to say",
-            received=", ".join(wrong),
+            "invalid normalization of pixels",
+            expected="a mean and a std above 0, one number each or one for each of 3 channels",
+            received=f"mean={mean}, std={std}",
         )
+    return both
 
 
 def _image(height: int, width: int, mean: np.ndarray, std: np.ndarray) -> Table:
@@ -145,7 +148,9 @@ def _image(height: int, width: int, mean: np.ndarray, std: np.ndarray) -> Table:
 
 
 def _scores() -> Table:
-    file = _table("AssociatedFile", name=LABELS, description="A label a line.", type=_AXIS_LABELS)
+    file = _table(
+        "AssociatedFile", name=LABELS_FILE, description="A label a line.", type=_AXIS_LABELS
+    )
     return _table(
         "TensorMetadata",
         name="probability",
@@ -161,26 +166,31 @@ def _scores() -> Table:
 
 
 def _table(kind: str, **values: Any) -> Table:
+    """Return a table of the schema without its empty strings."""
     slots = _FIELDS[kind].split()
-    given = {name: value for name, value in values.items() if not isinstance(value, str) or value}
-    return {slots.index(name): value for name, value in given.items()}
+    return {
+        slots.index(name): value
+        for name, value in values.items()
+        if not isinstance(value, str) or value
+    }
 
 
-def _with_buffer(tflite: bytes, metadata: bytes) -> bytes:
-    """The model with the metadata in a buffer of its own, without a zip archive behind it."""
-    model = opened(tflite)
-    own = [entry for entry in model.metadata or [] if entry.name == _ENTRY]
-    if not own:
-        own = [schema.MetadataT(name=_ENTRY, buffer=len(model.buffers))]
-        model.metadata = [*(model.metadata or []), *own]
+def _insert_metadata(tflite: bytes, metadata: bytes) -> bytes:
+    """Return the model with the metadata in a buffer, without an appended zip archive."""
+    model = parse(tflite)
+    entry = next((entry for entry in model.metadata or [] if entry.name == _ENTRY), None)
+    if entry is None:
+        entry = schema.MetadataT(name=_ENTRY, buffer=len(model.buffers))
+        model.metadata = [*(model.metadata or []), entry]
         model.buffers.append(schema.BufferT())
-    model.buffers[own[0].buffer].data = np.frombuffer(metadata, np.uint8)
-    return written(model)
+    model.buffers[entry.buffer].data = np.frombuffer(metadata, np.uint8)
+    return serialize(model)
 
 
-def _with_labels(tflite: bytes, labels: Sequence[str]) -> bytes:
+def _append_labels(tflite: bytes, labels: Sequence[str]) -> bytes:
     content = io.BytesIO(tflite)
     with zipfile.ZipFile(content, "a", zipfile.ZIP_STORED) as archive:
-        # A fixed moment: bytes must not depend on when they are written.
-        archive.writestr(zipfile.ZipInfo(LABELS, (1980, 1, 1, 0, 0, 0)), labels_text(labels))
+        # A fixed date, so that the bytes do not depend on the time of writing.
+        member = zipfile.ZipInfo(LABELS_FILE, (1980, 1, 1, 0, 0, 0))
+        archive.writestr(member, format_labels(labels))
     return content.getvalue()

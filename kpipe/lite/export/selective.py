@@ -1,75 +1,80 @@
-"""Selective quantization: int8, but for the few layers that lose too much by it.
+"""Selective quantization: int8 for all layers except the few that lose too much accuracy.
 
-errors of each operation on its own   -> the operations that may matter      (verification)
-each of these in float, the rest int8 -> how much nearer the answers come    (Kullback-Leibler)
-the first 1, 2, 4, ... in float       -> until the accuracy is within the tolerance
+rounding error of each operation         -> candidates                 (NumericVerify)
+one candidate in float, the rest in int8 -> gain of each candidate     (Kullback-Leibler)
+the best 1, 2, 4, ... in float           -> the first file within the tolerance
 """
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 
 from kpipe.errors import ExportError
-from kpipe.lite.export.calibration import calibration_images
-from kpipe.lite.export.conversion import (
-    calibrated,
-    convert,
-    fresh_names,
-    input_shape,
-    refuse_other_than_raw_pixels,
-    said_of,
-)
-from kpipe.lite.int8.quantizing import Ranges, quantized, refined
-from kpipe.lite.int8.rounding_errors import rounding_errors
+from kpipe.lite.export.calibration import prepare_calibration_images
+from kpipe.lite.export.checks import check_classifier, check_raw_pixels, converter_errors
+from kpipe.lite.export.conversion import calibrate, convert
+from kpipe.lite.export.layer_names import find_layer
+from kpipe.lite.int8.calibrated_model import CalibratedModel
+from kpipe.lite.int8.quantizing import quantize_to_int8, refine
+from kpipe.lite.int8.rounding_errors import measure_rounding_errors
 from kpipe.lite.runtime.interpreter import LiteModel
-from kpipe.lite.stderr import quiet_stderr
 
-__all__ = ["FloatTradeoff", "Selective", "quantize_selectively"]
+__all__ = ["QuantizationTrial", "SelectiveQuantization", "quantize_selectively"]
 
-_IMAGES = 32  # on which the layers are compared
-_CANDIDATES = 64  # operations of which the effect on the answers is measured
-_LEAST = 1 / 512  # half a step of the answers
-_Place = tuple[keras.Layer, tuple[keras.Model, ...]]  # a layer, and the nested models it is in
+_IMAGES = 32  # for measuring operations
+_CANDIDATES = 64  # operations whose gain is measured
+_MIN_PROBABILITY = 1 / 512  # half a step of the output
 
 
 @dataclass(frozen=True)
-class FloatTradeoff:
-    """What a file with some layers in float is like."""
+class QuantizationTrial:
+    """One file that `quantize_selectively` tried.
+
+    Attributes:
+        in_float: names of the layers in float32, those that gain most first.
+        accuracy: accuracy of the file.
+        size: size of the file in bytes.
+
+    Example:
+        >>> from kpipe.lite import QuantizationTrial
+        >>> QuantizationTrial(in_float=("stem",), accuracy=0.9, size=5504).accuracy
+        0.9
+    """
 
     in_float: tuple[str, ...]
     accuracy: float
     size: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class Selective:
-    """The file that was chosen, and those that were looked at on the way.
+class SelectiveQuantization:
+    """The file that `quantize_selectively` chose, and all files that it tried.
 
     Attributes:
-        content: the `.tflite` file, uint8 in and out.
-        in_float: the layers that compute in float32 there, those that cost most first.
+        content: content of the `.tflite` file, with uint8 input and output.
+        in_float: names of its layers in float32, those that gain most first.
         meets_tolerance: whether its accuracy is within the tolerance.
-        float_accuracy: of the float32 file.
-        trades: every file looked at, plain int8 first.
+        float_accuracy: accuracy of the float32 file.
+        trials: every file tried, plain int8 first.
+
+    Example:
+        >>> from kpipe.lite import QuantizationTrial, SelectiveQuantization
+        >>> trial = QuantizationTrial((), accuracy=0.9, size=4)
+        >>> SelectiveQuantization(b"file", (), True, 0.91, (trial,)).trials[0].accuracy
+        0.9
     """
 
     content: bytes
     in_float: tuple[str, ...]
     meets_tolerance: bool
     float_accuracy: float
-    trades: tuple[FloatTradeoff, ...]
+    trials: tuple[QuantizationTrial, ...]
 
 
 def quantize_selectively(
@@ -79,148 +84,116 @@ def quantize_selectively(
     *,
     tolerance: float = 0.01,
     max_float_ops: int = 32,
-) -> Selective:
-    """Convert to int8, and keep in float32 what costs more accuracy than may be lost.
+) -> SelectiveQuantization:
+    """Convert to int8, but keep in float32 the operations that lose too much accuracy.
 
     Args:
         model: as for `convert`.
         calibration: as for `convert`.
-        accuracy: of a `.tflite` file on data that choices may be made on, so not the test split.
-        tolerance: the accuracy that may be lost against the float32 file.
-        max_float_ops: operations, each with those that read its result, in float32 at most.
+        accuracy: returns the accuracy of a `.tflite` file in [0, 1]. Choices depend on it, so do
+            not measure it on the test split.
+        tolerance: accuracy that the file may lose against the float32 file, in [0, 1].
+        max_float_ops: maximum number of operations in float32, each with those that read its
+            output.
 
     Returns:
-        The first file within the tolerance, of plain int8 and 1, 2, 4, ... operations in float32;
-        where there is none, the most accurate of them, `meets_tolerance` false.
+        The first file within the tolerance: plain int8, or with 1, 2, 4, ... operations in
+        float32. If there is none, the most accurate file, with `meets_tolerance` false.
 
     Raises:
-        ExportError: as `convert`, or a tolerance that is no share.
+        ExportError: as for `convert`, or the tolerance or `max_float_ops` is out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras import Input, Sequential, layers
+        >>> from kpipe.lite import evaluate, quantize_selectively
+        >>> net = Sequential([Input((8, 8, 3)), layers.GlobalAveragePooling2D(), layers.Softmax()])
+        >>> images = np.random.default_rng(0).uniform(0, 255, (4, 8, 8, 3))
+        >>> labels = net.predict(images, verbose=0).argmax(axis=1)
+        >>> chosen = quantize_selectively(
+        ...     net, images, lambda content: evaluate(content, (images, labels)).accuracy
+        ... )
+        >>> chosen.meets_tolerance, chosen.in_float
+        (True, ())
     """
     if not 0 <= tolerance <= 1 or max_float_ops < 0:
         raise ExportError(
-            "the tolerance is no share, or most no count",
-            expected="tolerance from 0 to 1, most 0 or more",
-            received=f"tolerance={tolerance}, most={max_float_ops}",
+            "invalid tolerance or max_float_ops",
+            expected="tolerance from 0 to 1, max_float_ops 0 or more",
+            received=f"tolerance={tolerance}, max_float_ops={max_float_ops}",
         )
     float32 = convert(model)
-    images = calibration_images(calibration, input_shape(model))
-    with said_of(model):
-        ranges = refined(calibrated(model, images), images)
-        plain = quantized(ranges)
-    refuse_other_than_raw_pixels(plain)
-    aim = accuracy(float32)
-    least = aim - tolerance
+    images = prepare_calibration_images(calibration, check_classifier(model))
+    with converter_errors(model):
+        calibrated = refine(calibrate(model, images), images)
+        plain = quantize_to_int8(calibrated)
+    check_raw_pixels(plain)
+    float_accuracy = accuracy(float32)
+    lowest = float_accuracy - tolerance
     files = [plain]
-    trades = [FloatTradeoff((), accuracy(files[0]), len(files[0]))]
-    if trades[0].accuracy < least:
-        costs = _costliest(ranges, float32, files[0], images[:_IMAGES])
-        for count in _doubled(min(max_float_ops, len(costs))):
-            tensors = list(dict.fromkeys(tensor for group in costs[:count] for tensor in group))
-            files.append(quantized(ranges, tensors))
-            layers = dict.fromkeys(_layer(model, tensor) for tensor in tensors)
-            trades.append(FloatTradeoff(tuple(layers), accuracy(files[-1]), len(files[-1])))
-            if trades[-1].accuracy >= least:
+    trials = [QuantizationTrial((), accuracy(plain), len(plain))]
+    if trials[0].accuracy < lowest:
+        ranked = _rank_operations(calibrated, float32, plain, images[:_IMAGES])
+        for count in _doubling(min(max_float_ops, len(ranked))):
+            tensors = list(dict.fromkeys(tensor for group in ranked[:count] for tensor in group))
+            files.append(quantize_to_int8(calibrated, tensors))
+            layers = dict.fromkeys(find_layer(model, tensor) for tensor in tensors)
+            trials.append(QuantizationTrial(tuple(layers), accuracy(files[-1]), len(files[-1])))
+            if trials[-1].accuracy >= lowest:
                 break
-    meets_tolerance = trades[-1].accuracy >= least
-    chosen = -1 if meets_tolerance else int(np.argmax([trade.accuracy for trade in trades]))
-    return Selective(files[chosen], trades[chosen].in_float, meets_tolerance, aim, tuple(trades))
-
-
-def _doubled(max_float_ops: int) -> list[int]:
-    """1, 2, 4, ... and `max_float_ops`."""
-    return sorted(
-        {min(2**power, max_float_ops) for power in range(max_float_ops.bit_length() + 1)} - {0}
+    meets_tolerance = trials[-1].accuracy >= lowest
+    chosen = -1 if meets_tolerance else int(np.argmax([trial.accuracy for trial in trials]))
+    return SelectiveQuantization(
+        files[chosen], trials[chosen].in_float, meets_tolerance, float_accuracy, tuple(trials)
     )
 
 
-def _costliest(
-    ranges: Ranges, float32: bytes, int8: bytes, images: Sequence[np.ndarray]
-) -> list[list[str]]:
-    """Operations, each with its readers, that bring the answers nearer if they are in float.
+def _doubling(limit: int) -> list[int]:
+    """Return 1, 2, 4, ... and the limit."""
+    return sorted({min(2**power, limit) for power in range(limit.bit_length() + 1)} - {0})
 
-    They are named by the tensors of their results; those that do most come first.
+
+def _rank_operations(
+    calibrated: CalibratedModel, float32: bytes, int8: bytes, images: Sequence[np.ndarray]
+) -> list[list[str]]:
+    """Return the operations that bring the outputs nearer to float32 if computed in float.
+
+    Each is a list of output tensors: its own and those of its readers. The largest gain is first.
     """
     batch = np.concatenate(images)
     exact = LiteModel(float32).predict(batch)
-    before = _distance(exact, LiteModel(int8).predict(batch))
-    readers = _readers(ranges.content)
+    before = _divergence(exact, LiteModel(int8).predict(batch))
+    readers = _readers(calibrated)
     gains = {}
-    # All but the answers, which nothing reads.
-    known = [name for name in _noisiest(ranges.content, images) if readers.get(name)]
-    for name in known[:_CANDIDATES]:
-        found = LiteModel(quantized(ranges, [name, *readers[name]])).predict(batch)
-        gains[name] = before - _distance(exact, found)
+    # The model's output has no readers.
+    inner = [name for name in _rank_by_rounding_error(calibrated, images) if readers.get(name)]
+    for name in inner[:_CANDIDATES]:
+        file = quantize_to_int8(calibrated, [name, *readers[name]])
+        gains[name] = before - _divergence(exact, LiteModel(file).predict(batch))
     best = sorted((name for name in gains if gains[name] > 0), key=lambda name: -gains[name])
     return [[name, *readers[name]] for name in best]
 
 
-def _readers(ranges: bytes) -> dict[str, list[str]]:
-    """Result of an operation -> the results of the operations that read it."""
-    with quiet_stderr():
-        interpreter = Interpreter(model_content=ranges)
-    names = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
-    operations = [o for o in interpreter._get_ops_details() if o["op_name"] != "DELEGATE"]
-    results = {int(index): names[index] for o in operations for index in o["outputs"]}
+def _readers(calibrated: CalibratedModel) -> dict[str, list[str]]:
+    """Map the output of each operation to the outputs of the operations that read it."""
+    graph = calibrated.parsed.subgraphs[0]
+    names = [tensor.name.decode() for tensor in graph.tensors]
     return {
-        name: [results[int(o["outputs"][0])] for o in operations if index in o["inputs"]]
-        for index, name in results.items()
+        names[index]: [names[o.outputs[0]] for o in graph.operators if index in o.inputs]
+        for operation in graph.operators
+        for index in operation.outputs
     }
 
 
-def _distance(exact: np.ndarray, found: np.ndarray) -> float:
-    """Mean Kullback-Leibler divergence of the answers from the exact ones."""
-    exact, found = np.maximum(exact, _LEAST), np.maximum(found, _LEAST)
+def _divergence(exact: np.ndarray, found: np.ndarray) -> float:
+    """Return the mean Kullback-Leibler divergence of probabilities from the exact ones."""
+    exact, found = np.maximum(exact, _MIN_PROBABILITY), np.maximum(found, _MIN_PROBABILITY)
     return float((exact * np.log(exact / found)).sum(axis=1).mean())
 
 
-def _noisiest(ranges: bytes, images: Iterable[np.ndarray]) -> list[str]:
-    """The operations' tensors, that of the largest error over its spread first."""
+def _rank_by_rounding_error(calibrated: CalibratedModel, images: Iterable[np.ndarray]) -> list[str]:
+    """Return the operations' outputs, the one with the largest error over its variance first."""
     noise: dict[str, float] = defaultdict(float)
-    for result, values, error in rounding_errors(ranges, images):
-        noise[result] += float(np.mean(error**2) / (np.var(values) + 1e-12))
-    return sorted(noise, key=lambda result: -noise[result])
-
-
-def _layer(model: keras.Model, tensor: str) -> str:
-    """The layer behind a tensor such as "net_1/relu_1/Relu6;net_1/conv_1/convolution": conv.
-
-    Of several layers of that name in nested models, the one that is meant: member_2/conv.
-    """
-    fresh = {id(layer): name for layer, name in fresh_names(model)}
-    places = list(_places(model))
-    found = []
-    for path in tensor.split(";"):
-        parts = path.split("/")[1:]
-        # TensorFlow counts the scopes of a name that is taken, as those of layers in a model are.
-        for words in ([re.sub(r"_\d+$", "", part) for part in parts], parts):
-            found += (matches := _named(words, places, fresh))
-            if matches:
-                break
-    if not found:
-        return model.layers[-1].name if tensor.startswith("PartitionedCall") else tensor
-    kernels = [
-        (layer, inside)
-        for layer, inside in found
-        if not isinstance(layer, keras.Model) and any("kernel" in w.name for w in layer.weights)
-    ]
-    layer, inside = [*found, *kernels][-1]
-    alone = sum(other.name == layer.name for other, _ in places) == 1
-    return layer.name if alone else "/".join(one.name for one in (*inside, layer))
-
-
-def _named(words: list[str], places: list[_Place], fresh: dict[int, str]) -> list[_Place]:
-    """The layers of these names, in their order, whose nested models are named, too."""
-    return [
-        (layer, inside)
-        for word in words
-        for layer, inside in places
-        if fresh[id(layer)] == word and all(fresh[id(one)] in words for one in inside)
-    ]
-
-
-def _places(model: keras.Model, inside: tuple[keras.Model, ...] = ()) -> Iterator[_Place]:
-    """Each layer, and the nested models that it is in, the outermost first."""
-    for layer in model.layers:
-        yield layer, inside
-        if isinstance(layer, keras.Model):
-            yield from _places(layer, (*inside, layer))
+    for output, values, error in measure_rounding_errors(calibrated, images):
+        noise[output] += float(np.mean(error**2) / (np.var(values) + 1e-12))
+    return sorted(noise, key=lambda output: -noise[output])

@@ -1,3 +1,3 @@
-"""Ranges, biases and rounding errors of int8 files."""
+"""Ranges, bias correction, and quantization of int8 files."""
 
 __all__: list[str] = []

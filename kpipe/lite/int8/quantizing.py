@@ -1,68 +1,78 @@
-"""From the ranges of a float file to an int8 one.
+"""From a calibrated float32 model to an int8 file.
 
-calibrated file, images -> Ranges, of least error, and what each channel is off by
-Ranges -> int8 file, some operations in float32 if asked
+calibrated model, images -> ranges of least error, mean errors of each channel
+calibrated model         -> int8 file, with the given operations in float32
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from ai_edge_litert.schema_py_generated import BuiltinOperator
 from tensorflow.lite.python.convert import deduplicate_readonly_buffers, mlir_quantize
 
-from kpipe.lite.int8.biases import corrected, mean_errors
-from kpipe.lite.int8.ranges import narrowed
+from kpipe.lite.int8.biases import correct_biases, measure_mean_errors
+from kpipe.lite.int8.calibrated_model import CalibratedModel
+from kpipe.lite.int8.ranges import fit_ranges
 from kpipe.lite.stderr import quiet_stderr
-from kpipe.lite.tflite_file import opened, probabilities_in_256ths, written
+from kpipe.lite.tflite_file import parse, serialize
 
-__all__ = ["Ranges", "quantized", "refined"]
+__all__ = ["quantize_to_int8", "refine"]
 
-_IMAGES = 64
-
-
-@dataclass(frozen=True)
-class Ranges:
-    """What an int8 file is made of.
-
-    Attributes:
-        content: a float file with the range of each tensor; not to be shipped.
-        shifts: how much int8 adds to each channel of a result on average, by the tensor's name.
-    """
-
-    content: bytes
-    shifts: Mapping[str, np.ndarray] = field(default_factory=dict)
+_MAX_IMAGES = 64
+_PROBABILITY_SCALE = 1 / 256
 
 
-def refined(ranges: Ranges, images: Sequence[np.ndarray]) -> Ranges:
-    """Ranges of least error for some of the images, and what is left of it in the means.
+def refine(calibrated: CalibratedModel, images: Sequence[np.ndarray]) -> CalibratedModel:
+    """Fit the ranges to some of the images, and measure the mean errors that remain.
 
     Args:
-        ranges: of `calibrated`.
-        images: float32 (1, height, width, 3) in [0, 255].
+        calibrated: the model with the ranges of the smallest and largest values.
+        images: calibration images, float32 (1, height, width, 3) in [0, 255].
     """
-    some = np.linspace(0, len(images) - 1, min(len(images), _IMAGES)).round().astype(int)
-    seen = [images[number] for number in some]
-    content = narrowed(ranges.content, seen)
-    return Ranges(content, mean_errors(content, seen))
+    positions = np.linspace(0, len(images) - 1, min(len(images), _MAX_IMAGES)).round().astype(int)
+    sample = [images[position] for position in positions]
+    fitted = fit_ranges(calibrated, sample)
+    return replace(fitted, mean_errors=measure_mean_errors(fitted, sample))
 
 
-def quantized(ranges: Ranges, keep: Collection[str] = (), *, io_dtype: str = "uint8") -> bytes:
-    """The int8 file.
+def quantize_to_int8(
+    calibrated: CalibratedModel, in_float: Collection[str] = (), *, io_dtype: str = "uint8"
+) -> bytes:
+    """Return the content of the int8 file.
 
     Args:
-        ranges: as they came or refined.
-        keep: names of the tensors whose operations stay in float32.
-        io_dtype: the type of pixels and probabilities, "uint8" or "float32".
+        calibrated: the model with its ranges, refined or not.
+        in_float: output tensors of the operations that stay in float32.
+        io_dtype: type of the pixels and the probabilities, "uint8" or "float32".
     """
-    content, kind = corrected(ranges.content, ranges.shifts, keep), tf.as_dtype(io_dtype)
+    content, dtype = correct_biases(calibrated, in_float), tf.as_dtype(io_dtype)
     with quiet_stderr():
         content = mlir_quantize(
-            content, denylisted_nodes=[*keep], input_data_type=kind, output_data_type=kind
+            content, denylisted_nodes=[*in_float], input_data_type=dtype, output_data_type=dtype
         )
-    model = opened(deduplicate_readonly_buffers(content))
+    parsed = parse(deduplicate_readonly_buffers(content))
     if io_dtype == "uint8":
-        probabilities_in_256ths(model)
-    return written(model)
+        _unify_probability_scale(parsed)
+    return serialize(parsed)
+
+
+def _unify_probability_scale(parsed: Any) -> None:
+    """Make a uint8 file return 256 times the probability, whatever its calibrated range, in place.
+
+    Softmax and sigmoid always do; an average of several does not. Its last operation, which
+    converts int8 to uint8, then changes the scale too. Outputs below 0 or above 1 are not
+    probabilities and keep their scale.
+    """
+    graph = parsed.subgraphs[0]
+    (output,) = graph.outputs
+    quantization = graph.tensors[output].quantization
+    last = next(o for o in graph.operators if output in o.outputs)
+    code = parsed.operatorCodes[last.opcodeIndex].builtinCode
+    are_probabilities = quantization.zeroPoint[0] == 0 and 255 * quantization.scale[0] <= 1
+    if are_probabilities and code == BuiltinOperator.QUANTIZE:
+        quantization.scale[0] = _PROBABILITY_SCALE

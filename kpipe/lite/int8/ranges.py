@@ -1,127 +1,120 @@
-"""The range of each tensor of an int8 file: that of the least squared rounding error.
+"""The range of each tensor of an int8 file: the one with the least squared rounding error.
 
-    q = clip(round(x / scale) + zero_point, 0, 255),    scale = (high - low) / 255
+q = clip(round(x / scale) + zero_point, 0, 255),    scale = (high - low) / 255
 
-From the least to the largest value seen, a few far values make the steps coarse for all others. A
-narrower range clips these few; of all ranges between, that with the least sum of squares is taken
-(as "MSE" in Nagel et al. 2021, "A White Paper on Neural Network Quantization", section 3.1).
+If the range spans the smallest to the largest value, a few outliers make the steps coarse for all
+other values. A narrower range clips the outliers. Of all ranges between, the one with the least sum
+of squared errors is chosen ("MSE" in Nagel et al. 2021, "A White Paper on Neural Network
+Quantization", section 3.1).
 
-Not so for what a few large values decide: answers, the scores that a softmax makes them of, and
-other rows of numbers such as pooled features keep their ends, and so do the pixels.
+Some tensors depend on a few large values and keep their ranges: the outputs, the logits before a
+softmax, other vectors such as pooled features, and the input pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from ai_edge_litert.schema_py_generated import BuiltinOperator, TensorType
 
-from kpipe.lite.runtime.interpreter import inspectable
-from kpipe.lite.tflite_file import opened, written
+from kpipe.lite.int8.calibrated_model import CalibratedModel
+from kpipe.lite.runtime.interpreter import open_inspectable
+from kpipe.lite.tflite_file import copy_model
 
-__all__ = ["least_error", "narrowed", "widened"]
+__all__ = ["fill_empty_ranges", "fit_ranges", "least_error_range"]
 
 _STEPS = 255
 _BINS = 2048
-_SHARES = np.linspace(1, 0.3, 36)  # of an end of the range
-_LEAST_VALUES = 10_000  # a range is not fitted to a handful
-_ROW = 2  # dimensions: (1, classes)
-_NOTHING = 1e-30
+_FRACTIONS = np.linspace(1, 0.3, 36)  # of each end of the range
+_MIN_VALUES = 10_000  # fewer values do not determine a range
+_VECTOR = 2  # dimensions: (1, classes)
+_EMPTY = 1e-30
 
 
-def widened(ranges: bytes) -> bytes:
-    """A calibrated file in which tensors that were 0 in all images have a range, of 0 to 1.
+def fill_empty_ranges(parsed: Any) -> None:
+    """Give tensors that are 0 in all calibration images the range [0, 1], in place.
 
-    Within none, LiteRT ends the process when it prepares an addition.
+    LiteRT aborts the process when it prepares an addition with an empty range.
     """
-    model = opened(ranges)
-    empty = [
-        told
-        for tensor in model.subgraphs[0].tensors
-        if _is_span(told := tensor.quantization) and told.max[0] - told.min[0] < _NOTHING
-    ]
-    for told in empty:
-        told.min[0], told.max[0] = 0.0, 1.0
-    return written(model) if empty else ranges
+    for tensor in parsed.subgraphs[0].tensors:
+        quantization = tensor.quantization
+        if _has_range(quantization) and quantization.max[0] - quantization.min[0] < _EMPTY:
+            quantization.min[0], quantization.max[0] = 0.0, 1.0
 
 
-def narrowed(ranges: bytes, images: Sequence[np.ndarray]) -> bytes:
-    """A calibrated file whose ranges are those of least error.
-
-    Args:
-        ranges: a calibrated file.
-        images: float32 (1, height, width, 3) in [0, 255].
-    """
-    model = opened(ranges)
-    graph = model.subgraphs[0]
-    wide = {
+def fit_ranges(calibrated: CalibratedModel, images: Sequence[np.ndarray]) -> CalibratedModel:
+    """Return the model with the ranges of least squared rounding error on the images."""
+    parsed = copy_model(calibrated.parsed)
+    graph = parsed.subgraphs[0]
+    ranges = {
         index: (float(tensor.quantization.min[0]), float(tensor.quantization.max[0]))
         for index, tensor in enumerate(graph.tensors)
         if tensor.type == TensorType.FLOAT32
-        and _is_span(tensor.quantization)
-        and len(tensor.shape) > _ROW
+        and _has_range(tensor.quantization)
+        and len(tensor.shape) > _VECTOR
         and index not in graph.inputs
     }
     for operation in graph.operators:
-        if model.operatorCodes[operation.opcodeIndex].builtinCode == BuiltinOperator.SOFTMAX:
-            wide.pop(operation.inputs[0], None)
-    # From what is seen here on: where an addition writes over what it reads, the calibrator gives
-    # its operand the range of the sum.
-    for index, (counts, sums) in _histograms(ranges, images, wide).items():
-        # Each bin stands for its mean: a tensor of few values, as rescaled pixels, is exact.
+        if parsed.operatorCodes[operation.opcodeIndex].builtinCode == BuiltinOperator.SOFTMAX:
+            ranges.pop(operation.inputs[0], None)
+    # Fit the values measured here: where an addition overwrites its operand, TensorFlow's
+    # calibrator records the range of the sum for the operand.
+    for index, (counts, sums) in _histograms(calibrated.float_file, images, ranges).items():
+        # The mean represents a bin: a tensor of few distinct values, as rescaled pixels, is exact.
         values, counts = sums[counts > 0] / counts[counts > 0], counts[counts > 0]
-        if counts.sum() >= _LEAST_VALUES and values.any():
-            told = graph.tensors[index].quantization
-            told.min[0], told.max[0] = least_error(values, counts)
-    return written(model)
+        if counts.sum() >= _MIN_VALUES and values.any():
+            quantization = graph.tensors[index].quantization
+            quantization.min[0], quantization.max[0] = least_error_range(values, counts)
+    return replace(calibrated, parsed=parsed)
 
 
-def _is_span(told: Any) -> bool:
-    """Whether the range of a whole tensor is there; that of a constant is not."""
-    return told is not None and told.min is not None and len(told.min) == 1
+def _has_range(quantization: Any) -> bool:
+    """Return whether a tensor has one range; constants have none."""
+    return quantization is not None and quantization.min is not None and len(quantization.min) == 1
 
 
 def _histograms(
-    ranges: bytes, images: Sequence[np.ndarray], spans: Mapping[int, tuple[float, float]]
+    content: bytes, images: Sequence[np.ndarray], ranges: Mapping[int, tuple[float, float]]
 ) -> dict[int, np.ndarray]:
-    """How many values of each tensor lie in each bin between its ends, and their sum."""
-    interpreter = inspectable(ranges)
-    (entry,) = interpreter.get_input_details()
-    found = {index: np.zeros((2, _BINS)) for index in spans}
+    """Return the counts and the sums of values by bin, (2, bins), for each tensor."""
+    interpreter = open_inspectable(content)
+    (pixels,) = interpreter.get_input_details()
+    histograms = {index: np.zeros((2, _BINS)) for index in ranges}
     for image in images:
-        interpreter.set_tensor(entry["index"], image)
+        interpreter.set_tensor(pixels["index"], image)
         interpreter.invoke()
-        for index, (counts, sums) in found.items():
-            low, high = spans[index]
+        for index, (counts, sums) in histograms.items():
+            low, high = ranges[index]
             values = interpreter.get_tensor(index).ravel().astype(float)
             bins = ((values - low) * (_BINS / (high - low))).clip(0, _BINS - 1).astype(int)
             counts += np.bincount(bins, minlength=_BINS)
             sums += np.bincount(bins, values, _BINS)
-    return found
+    return histograms
 
 
-def least_error(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-    """The ends between which 8 bits hold values with the least squared error.
+def least_error_range(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """Return the range in which 8 bits represent the values with the least squared error.
 
     Args:
-        values: (n,), not all of them 0.
-        counts: how often each of them is there, (n,).
+        values: (n,), not all 0.
+        counts: number of occurrences of each value, (n,).
 
     Returns:
-        The ends, 0 between them, as zeros are to be exact.
+        (low, high) with low <= 0 <= high, so that zeros are exact.
     """
 
     def errors(lows: np.ndarray, highs: np.ndarray) -> np.ndarray:
         scale = (highs - lows)[:, None] / _STEPS
         zero = np.round(-lows[:, None] / scale)
-        held = (np.clip(np.round(values / scale) + zero, 0, _STEPS) - zero) * scale
-        return ((held - values) ** 2) @ counts
+        rounded = (np.clip(np.round(values / scale) + zero, 0, _STEPS) - zero) * scale
+        return ((rounded - values) ** 2) @ counts
 
-    least, most = min(values.min(), 0.0) * _SHARES, max(values.max(), 0.0) * _SHARES
-    low, high = least[0], most[0]
-    for _ in range(2):  # one end, then the other, and once more
-        low = least[np.argmin(errors(least, np.full_like(least, high)))]
-        high = most[np.argmin(errors(np.full_like(most, low), most))]
+    lows, highs = min(values.min(), 0.0) * _FRACTIONS, max(values.max(), 0.0) * _FRACTIONS
+    low, high = lows[0], highs[0]
+    for _ in range(2):  # coordinate descent: one end, then the other, twice
+        low = lows[np.argmin(errors(lows, np.full_like(lows, high)))]
+        high = highs[np.argmin(errors(np.full_like(highs, low), highs))]
     return float(low), float(high)

@@ -1,3 +1,3 @@
-"""Running `.tflite` files with LiteRT: predictions, accuracy, latency."""
+"""Running `.tflite` files with LiteRT: predictions, accuracy, and latency."""
 
 __all__: list[str] = []

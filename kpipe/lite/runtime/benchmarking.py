@@ -1,13 +1,12 @@
-"""How fast and how large exported files are, on this machine.
+"""Latency and size of exported files on this machine.
 
-runs of one image, warmed up: 5th percentile <= median <= 95th percentile, in milliseconds
-several files: a few runs of each in turns, so that what else the machine does meets all of them
+runs of one image after a warm-up: 5th percentile <= median <= 95th percentile, in milliseconds
+several files: a few runs of each in turns, so that other load on the machine affects all of them
 """
 
 from __future__ import annotations
 
 import gzip
-import numbers
 import os
 import time
 from collections.abc import Sequence
@@ -23,28 +22,36 @@ from kpipe.lite.runtime.peak_memory import peak_memory
 __all__ = ["Benchmark", "benchmark", "compare", "latency"]
 
 _WARM_UP = 10
-_TURN = 5
+_RUNS_PER_TURN = 5
 
 _File = str | os.PathLike[str] | bytes
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a file costs.
+    """Latency, memory, and size of a file.
 
     Attributes:
-        threads: that LiteRT was allowed.
-        runs: single images that were timed.
-        median_ms: milliseconds for one image; half of the runs took longer.
-        p5_ms: 5 % of the runs took less.
-        p95_ms: 5 % of the runs took longer.
-        ratio: its time over that of the first file compared, in the same turn; median of the turns.
-        initialization_ms: from the file to a model that can answer.
-        peak_memory: bytes that a process grows by, at most, while it opens the file and runs it.
-        size: bytes of the file.
-        gzip_size: bytes of the file in a compressed download.
-        partitions: in how many pieces the XNNPACK delegate runs the graph; 1 is best.
-        undelegated_ops: operations that are left to slower kernels, in the order of the graph.
+        threads: number of threads that LiteRT was allowed.
+        runs: number of single images that were timed.
+        median_ms: median milliseconds for one image.
+        p5_ms: 5th percentile, in milliseconds.
+        p95_ms: 95th percentile, in milliseconds.
+        ratio: latency over that of the first file compared, in the same turn; median of all turns.
+        initialization_ms: milliseconds to load the file.
+        peak_memory: bytes by which a process grows, at most, as it loads and runs the file.
+        size: size of the file in bytes.
+        gzip_size: size of the compressed file in bytes.
+        partitions: number of pieces of the graph that the XNNPACK delegate runs; 1 is best.
+        undelegated_ops: operations that run in slower kernels, in graph order.
+
+    Example:
+        >>> from keras import Input, Sequential, layers
+        >>> from kpipe.lite import benchmark, convert
+        >>> net = Sequential([Input((8, 8, 3)), layers.GlobalAveragePooling2D(), layers.Softmax()])
+        >>> found = benchmark(convert(net), runs=5)
+        >>> found.partitions, found.undelegated_ops
+        (1, ())
     """
 
     threads: int
@@ -61,7 +68,7 @@ class Benchmark:
     undelegated_ops: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {**asdict(self), "undelegated_ops": list(self.undelegated_ops)}
 
 
@@ -70,33 +77,52 @@ def benchmark(path: _File, threads: int = 1, runs: int = 100) -> Benchmark:
 
     Args:
         path: the file, or its content.
-        threads: processor threads that LiteRT may use.
-        runs: how many single images to time, after ten that do not count.
+        threads: number of processor threads that LiteRT may use.
+        runs: number of single images to time, after ten that do not count.
+
+    Raises:
+        ExportError: `runs` is below 1, or the file cannot be run.
+
+    Example:
+        >>> from keras import Input, Sequential, layers
+        >>> from kpipe.lite import benchmark, convert
+        >>> net = Sequential([Input((8, 8, 3)), layers.GlobalAveragePooling2D(), layers.Softmax()])
+        >>> found = benchmark(convert(net), runs=5)
+        >>> 0 < found.p5_ms <= found.median_ms <= found.p95_ms
+        True
     """
     return compare([path], threads, runs)[0]
 
 
 def compare(paths: Sequence[_File], threads: int = 1, runs: int = 100) -> list[Benchmark]:
-    """Time several `.tflite` files in turns, five runs each, on random pixels.
+    """Time several `.tflite` files in turns of five runs, on random pixels.
 
     Args:
         paths: the files, or their contents.
-        threads: processor threads that LiteRT may use.
-        runs: how many single images to time of each file, after ten that do not count.
+        threads: number of processor threads that LiteRT may use.
+        runs: number of single images to time for each file, after ten that do not count.
 
     Raises:
-        ExportError: no runs, or a file that is not right.
+        ExportError: there are no files, `runs` is below 1, or a file cannot be run.
+
+    Example:
+        >>> from keras import Input, Sequential, layers
+        >>> from kpipe.lite import compare, convert
+        >>> net = Sequential([Input((8, 8, 3)), layers.GlobalAveragePooling2D(), layers.Softmax()])
+        >>> first, second = compare([convert(net), convert(net, "float16")], runs=5)
+        >>> first.ratio
+        1.0
     """
-    models, openings = [], []
+    models, loading = [], []
     for path in paths:
         start = time.perf_counter()
         models.append(LiteModel(path, threads))
-        openings.append(time.perf_counter() - start)
+        loading.append(time.perf_counter() - start)
     durations = _durations(models, runs)
     found = []
-    for model, opening, times in zip(models, openings, durations, strict=True):
+    for model, seconds, times in zip(models, loading, durations, strict=True):
         p5, median, p95 = np.percentile(times, [5, 50, 95]) * 1000
-        partitions, undelegated_ops = model.delegation()
+        partitions, undelegated_ops = model.inspect_delegation()
         found.append(
             Benchmark(
                 threads=threads,
@@ -104,8 +130,8 @@ def compare(paths: Sequence[_File], threads: int = 1, runs: int = 100) -> list[B
                 median_ms=float(median),
                 p5_ms=float(p5),
                 p95_ms=float(p95),
-                ratio=float(np.median(_by_turn(times) / _by_turn(durations[0]))),
-                initialization_ms=opening * 1000,
+                ratio=float(np.median(_turn_medians(times) / _turn_medians(durations[0]))),
+                initialization_ms=seconds * 1000,
                 peak_memory=peak_memory(model.content, threads),
                 size=len(model.content),
                 gzip_size=len(gzip.compress(model.content, mtime=0)),
@@ -117,37 +143,48 @@ def compare(paths: Sequence[_File], threads: int = 1, runs: int = 100) -> list[B
 
 
 def latency(model: Any, threads: int = 1, runs: int = 100, *, quantize: str | None = None) -> float:
-    """Median milliseconds for one image by LiteRT.
+    """Return the median latency of LiteRT for one image, in milliseconds.
 
     Args:
-        model: a `.tflite` path or content, or a Keras model, which is converted first.
-        threads: processor threads that LiteRT may use.
-        runs: how many single images to time.
-        quantize: how a Keras model is converted, see `convert`. The ranges of "int8" come from
-            random pixels and are not refined: speed does not depend on them.
+        model: path or content of a `.tflite` file, or a Keras model, which is converted first.
+        threads: number of processor threads that LiteRT may use.
+        runs: number of single images to time, after ten that do not count.
+        quantize: how to convert a Keras model, see `convert`. Random pixels calibrate "int8", and
+            its ranges are not refined: latency does not depend on them.
+
+    Raises:
+        ExportError: `runs` is below 1, or the model cannot be converted or run.
+
+    Example:
+        >>> from keras import Input, Sequential, layers
+        >>> from kpipe.lite import latency
+        >>> net = Sequential([Input((8, 8, 3)), layers.GlobalAveragePooling2D(), layers.Softmax()])
+        >>> latency(net, runs=5) > 0
+        True
     """
     if not isinstance(model, (str, os.PathLike, bytes)):
-        # Only a Keras model needs Keras: timing a file must not load TensorFlow.
-        from kpipe.lite.export.conversion import calibrated, convert, input_shape, said_of
-        from kpipe.lite.int8.quantizing import quantized
+        # Imported here, so that timing a file does not load TensorFlow.
+        from kpipe.lite.export.checks import check_classifier, converter_errors
+        from kpipe.lite.export.conversion import calibrate, convert
+        from kpipe.lite.int8.quantizing import quantize_to_int8
 
         if quantize == "int8":
-            shape = (1, *input_shape(model))
+            shape = (1, *check_classifier(model))
             pixels = np.random.default_rng(0).uniform(0, 255, (2, *shape)).astype("float32")
-            with said_of(model):
-                model = quantized(calibrated(model, list(pixels)))
+            with converter_errors(model):
+                model = quantize_to_int8(calibrate(model, list(pixels)))
         else:
             model = convert(model, quantize)
     return float(np.median(_durations([LiteModel(model, threads)], runs)[0])) * 1000
 
 
 def _durations(models: Sequence[LiteModel], runs: int) -> list[list[float]]:
-    """Seconds of `runs` single images by each model."""
-    if not isinstance(runs, numbers.Integral) or runs < 1 or not models:
+    """Return the seconds of each run, one list for each model."""
+    if runs < 1 or not models:
         raise ExportError(
-            "nothing to time",
-            expected="a file, and runs, a whole number of 1 or more",
-            received=f"{len(models)} files, runs={runs!r}",
+            "there is nothing to time",
+            expected="at least one file and one run",
+            received=f"{len(models)} files, runs={runs}",
         )
     pixels = [np.random.default_rng(0).integers(0, 256, (1, *m.image_size, 3)) for m in models]
     images = [p.astype(m.input_dtype) for p, m in zip(pixels, models, strict=True)]
@@ -157,14 +194,14 @@ def _durations(models: Sequence[LiteModel], runs: int) -> list[list[float]]:
     durations: list[list[float]] = [[] for _ in models]
     while len(durations[-1]) < runs:
         for model, image, times in zip(models, images, durations, strict=True):
-            for _ in range(min(_TURN, runs - len(times))):
+            for _ in range(min(_RUNS_PER_TURN, runs - len(times))):
                 start = time.perf_counter()
                 model.invoke(image)
                 times.append(time.perf_counter() - start)
     return durations
 
 
-def _by_turn(times: Sequence[float]) -> np.ndarray:
-    """The median of each turn."""
-    turns = [times[start : start + _TURN] for start in range(0, len(times), _TURN)]
-    return np.array([np.median(turn) for turn in turns])
+def _turn_medians(times: Sequence[float]) -> np.ndarray:
+    """Return the median of each turn."""
+    starts = range(0, len(times), _RUNS_PER_TURN)
+    return np.array([np.median(times[start : start + _RUNS_PER_TURN]) for start in starts])

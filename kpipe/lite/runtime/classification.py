@@ -1,6 +1,6 @@
-"""Photos in, labels out: a `.tflite` file with the `labels.txt` beside it or inside.
+"""Classification of photos by a `.tflite` file, with the `labels.txt` beside it or inside.
 
-photo -> `kpipe.pixels.fit_photo`, as for training -> raw pixels in [0, 255] -> the file
+photo -> `kpipe.pixels.fit_photo`, as in training -> raw pixels in [0, 255] -> file -> labels
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from kpipe.errors import DataError
-from kpipe.lite.labels_file import check_labels, read_labels
+from kpipe.lite.labels_txt import check_labels, read_labels
 from kpipe.lite.runtime.interpreter import LiteModel
 from kpipe.pixels import background_color, fit_image, fit_photo
 
@@ -25,7 +25,18 @@ __all__ = ["Classifier", "Prediction"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable label of one photo, and every label's probability."""
+    """The prediction for one photo.
+
+    Attributes:
+        label: the most probable label.
+        probability: its probability, in [0, 1].
+        probabilities: label -> probability, in output order.
+
+    Example:
+        >>> from kpipe.lite import Prediction
+        >>> Prediction("cat", 0.9, {"cat": 0.9, "dog": 0.1}).label
+        'cat'
+    """
 
     label: str
     probability: float
@@ -33,21 +44,28 @@ class Prediction:
 
 
 class Classifier:
-    """A `.tflite` image classifier that takes photos as they come.
+    """A `.tflite` image classifier for photos of any size and format.
 
     Args:
-        path: the `.tflite` file.
-        labels: one name for each output, in order; None reads `labels.txt` beside the file, one
-            name a line, or where there is none, inside it.
-        threads: processor threads that LiteRT may use.
-        background: a CSS color, under transparent pixels; the one of the training.
+        path: path of the `.tflite` file.
+        labels: a name for each output, in order. None reads `labels.txt` beside the file, one name
+            a line, or if there is none, inside it.
+        threads: number of processor threads that LiteRT may use.
+        background: CSS color under transparent pixels; use the one of training.
 
     Raises:
-        ExportError: a file that is not right, or labels that do not match its outputs.
-        DataError: no such color.
+        ExportError: the file is not an image classifier, or the labels do not match its outputs.
+        DataError: unknown color.
 
-    >>> Classifier("model.tflite").predict(["cat.jpg"])[0].label  # doctest: +SKIP
-    'cat'
+    Example:
+        >>> from pathlib import Path
+        >>> from keras import Input, Sequential, layers
+        >>> from kpipe.lite import Classifier, convert
+        >>> net = Sequential([Input((8, 8, 3)), layers.GlobalAveragePooling2D(), layers.Softmax()])
+        >>> _ = Path("model.tflite").write_bytes(convert(net))
+        >>> classifier = Classifier("model.tflite", labels=["red", "green", "blue"])
+        >>> [found.label for found in classifier.predict(sorted(Path("photos/red").iterdir())[:2])]
+        ['red', 'red']
     """
 
     def __init__(
@@ -64,35 +82,37 @@ class Classifier:
         check_labels(self.labels, self.model.classes, self.model.name)
 
     def predict(self, images: Any) -> list[Prediction]:
-        """One prediction for each image, in order.
+        """Return one prediction for each image, in order.
 
         Args:
             images: a path, a PIL image, a uint8 RGB array (height, width, 3) of any size, or an
                 iterable of these, such as an array (n, height, width, 3).
 
         Raises:
-            DataError: images that cannot be read, every one of them named.
+            DataError: some images cannot be read; the message lists all of them.
         """
-        if hasattr(images, "__array__"):  # a tensor of some library, too
+        if hasattr(images, "__array__"):  # includes tensors of any library
             array = np.asarray(images)
             images = images if array.dtype == object else array
-        items = [images] if _is_one(images) else list(images)
-        pixels, refused = [], []
+        items = [images] if _is_single(images) else list(images)
+        pixels, unreadable = [], []
         for position, item in enumerate(items):
             try:
                 pixels.append(self._pixels(item))
             except (OSError, TypeError, ValueError) as error:
                 name = os.fspath(item) if isinstance(item, (str, os.PathLike)) else f"#{position}"
-                refused.append(f"{name} ({error})")
-        if refused:
+                unreadable.append(f"{name} ({error})")
+        if unreadable:
             raise DataError(
-                "images that cannot be read: " + ", ".join(refused),
+                "images that cannot be read: " + ", ".join(unreadable),
                 expected="paths of image files, PIL images, or uint8 arrays (height, width, 3)",
             )
-        return [self._named(row) for image in pixels for row in self.model.predict(image[None])]
+        return [
+            self._to_prediction(row) for image in pixels for row in self.model.predict(image[None])
+        ]
 
     def _pixels(self, item: Any) -> np.ndarray:
-        """Uint8 (height, width, 3) as the model was trained to see it."""
+        """Return uint8 (height, width, 3), cropped and resized as in training."""
         height, width = self.model.image_size
         size = height, width
         if isinstance(item, (str, os.PathLike)):
@@ -108,7 +128,7 @@ class Classifier:
             raise TypeError(f"{array.dtype} array of shape {array.shape}")
         return fit_image(Image.fromarray(array), size)
 
-    def _named(self, row: np.ndarray) -> Prediction:
+    def _to_prediction(self, row: np.ndarray) -> Prediction:
         best = int(row.argmax())
         return Prediction(
             self.labels[best],
@@ -117,8 +137,8 @@ class Classifier:
         )
 
 
-def _is_one(images: Any) -> bool:
+def _is_single(images: Any) -> bool:
     if isinstance(images, np.ndarray):
         return images.ndim <= 3
-    one = (str, os.PathLike, Image.Image, bytes, bytearray, io.IOBase)
-    return isinstance(images, one) or not isinstance(images, Iterable)
+    single = (str, os.PathLike, Image.Image, bytes, bytearray, io.IOBase)
+    return isinstance(images, single) or not isinstance(images, Iterable)

@@ -1,7 +1,7 @@
 """A `.tflite` image classifier, run by LiteRT.
 
-uint8 file:   q = round(pixel / scale) + zero_point, and back for the output
-float file:   pixels go in as they are
+uint8 file:   q = round(pixel / scale) + zero_point, and the inverse for the output
+float file:   pixels as they are
 """
 
 from __future__ import annotations
@@ -17,46 +17,51 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from kpipe.errors import ExportError
 from kpipe.lite.stderr import quiet_stderr
 
-__all__ = ["LiteModel", "inspectable"]
+__all__ = ["LiteModel", "open_inspectable"]
 
-_THREADS = 512  # with ten thousands of them LiteRT ends the process
+_MAX_THREADS = 512  # with ten thousand threads, LiteRT aborts the process
 
 
 class LiteModel:
-    """One file, opened and ready to answer.
+    """An image classifier in a `.tflite` file, loaded and ready to predict.
 
     Args:
-        source: the path of a `.tflite` file, or its content.
-        threads: processor threads that LiteRT may use.
+        source: path of a `.tflite` file, or its content.
+        threads: number of processor threads that LiteRT may use, 1 to 512.
 
     Attributes:
-        name: the file's path, or "the model" for bytes.
-        content: the file's bytes.
-        image_size: (height, width) of its input.
-        classes: how many probabilities it gives.
-        input_quantization: (scale, zero point), (0.0, 0) for a float input.
+        name: path of the file, or "the model" for bytes.
+        content: content of the file.
+        image_size: (height, width) of the input in pixels.
+        classes: number of classes.
+        input_quantization: (scale, zero point); (0.0, 0) for a float input.
 
     Raises:
-        ExportError: no such file, not a whole `.tflite` file, or not an image classifier.
+        ExportError: the file does not exist, is damaged, or is not an image classifier.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras import Input, Sequential, layers
+        >>> from kpipe.lite import LiteModel, convert
+        >>> net = Sequential([Input((8, 8, 3)), layers.GlobalAveragePooling2D(), layers.Softmax()])
+        >>> file = LiteModel(convert(net))
+        >>> file.image_size, file.classes, file.input_dtype
+        ((8, 8), 3, dtype('float32'))
+        >>> file.predict(np.zeros((2, 8, 8, 3))).shape
+        (2, 3)
     """
 
     def __init__(self, source: str | os.PathLike[str] | bytes, threads: int = 1) -> None:
-        if not isinstance(threads, int) or not 1 <= threads <= _THREADS:
+        if not 1 <= threads <= _MAX_THREADS:
             raise ExportError(
-                "a model cannot be run by so many threads",
-                expected=f"threads, a whole number from 1 to {_THREADS}",
-                received=repr(threads),
+                "invalid number of threads",
+                expected=f"1 to {_MAX_THREADS}",
+                received=f"threads={threads}",
             )
-        if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
-            raise ExportError(
-                "there is no model to open",
-                expected="the path of a .tflite file, or its content",
-                received=repr(source)[:200],
-            )
-        if isinstance(source, bytearray | memoryview):
-            source = bytes(source)
-        self.name = "the model" if isinstance(source, bytes) else os.fspath(source)
-        self.content = source if isinstance(source, bytes) else _read(Path(source))
+        if isinstance(source, str | os.PathLike):
+            self.name, self.content = os.fspath(source), _read(Path(source))
+        else:
+            self.name, self.content = "the model", bytes(source)
         if not self.content:
             raise ExportError(f"{self.name} is empty", fix="export the model again")
         try:
@@ -66,39 +71,18 @@ class LiteModel:
         except (ValueError, RuntimeError) as error:
             raise ExportError(
                 f"{self.name} is not a TFLite file that LiteRT can run",
-                expected="a whole .tflite file with builtin operations",
+                expected="a complete .tflite file with builtin operations",
                 received=f"{len(self.content)} bytes; LiteRT says: {error}",
                 fix="export the model again",
             ) from error
-        inputs = self._interpreter.get_input_details()
-        outputs = self._interpreter.get_output_details()
-        self._input, self._output = inputs[0], outputs[0]
-        shape = tuple(int(size) for size in self._input["shape"])
-        result = tuple(int(size) for size in self._output["shape"])
-        if (
-            (len(inputs), len(outputs)) != (1, 1)
-            or (len(shape), shape[0], shape[-1]) != (4, 1, 3)
-            or (len(result), result[0]) != (2, 1)
-        ):
-            raise ExportError(
-                f"{self.name} is not an image classifier",
-                expected="one input (1, height, width, 3) and one output (1, classes)",
-                received=f"{[d['shape'].tolist() for d in inputs]} -> "
-                f"{[d['shape'].tolist() for d in outputs]}",
-            )
-        if -1 in self._input["shape_signature"][1:]:
-            raise ExportError(
-                f"{self.name} has an input of open size",
-                expected="(1, height, width, 3), all fixed",
-                received=str(self._input["shape_signature"].tolist()),
-                fix="export it with the size of its images",
-            )
-        self.image_size = shape[1], shape[2]
-        self.classes = result[1]
+        self._input, self._output = _classifier_tensors(self._interpreter, self.name)
+        _, height, width, _ = self._input["shape"].tolist()
+        self.image_size = height, width
+        self.classes = int(self._output["shape"][1])
         self.input_quantization: tuple[float, int] = self._input["quantization"]
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Class probabilities of raw pixels.
+        """Return the class probabilities of raw pixels.
 
         Args:
             images: (n, height, width, 3), RGB, uint8 or float in [0, 255], of the model's size.
@@ -107,7 +91,7 @@ class LiteModel:
             Float32 (n, classes).
 
         Raises:
-            ExportError: images of another shape or range.
+            ExportError: the images have another shape or range.
         """
         images = np.asarray(images)
         expected = f"(n, {self.image_size[0]}, {self.image_size[1]}, 3) in [0, 255]"
@@ -119,18 +103,18 @@ class LiteModel:
                 fix="Classifier resizes photos of any size",
             )
         in_range = images.min(initial=0) >= 0 and images.max(initial=0) <= 255
-        if not in_range:  # NaN is not, either
+        if not in_range:  # NaN is out of range, too
             raise ExportError(
                 f"images outside the range of pixels for {self.name}",
                 expected=expected,
                 received=f"values from {images.min()} to {images.max()}",
-                fix="give raw pixels; the preprocessing is inside the file",
+                fix="pass raw pixels; the preprocessing is inside the file",
             )
-        rows = [self._answer(image[None]) for image in images]
+        rows = [self._predict_one(image[None]) for image in images]
         return np.concatenate(rows) if rows else np.empty((0, self.classes), np.float32)
 
     def invoke(self, image: np.ndarray) -> np.ndarray:
-        """The file's own output for an input of its own type: what a phone would call.
+        """Return the file's own output for an input of its own type, as an app calls it.
 
         Args:
             image: (1, height, width, 3) of `input_dtype`.
@@ -144,44 +128,60 @@ class LiteModel:
 
     @property
     def input_dtype(self) -> np.dtype[Any]:
-        """uint8 for an int8 file, float32 for the others."""
+        """The type of the input: uint8 for an int8 file, float32 for the others."""
         return np.dtype(self._input["dtype"])
 
-    def delegation(self) -> tuple[int, tuple[str, ...]]:
-        """(how many pieces of the graph the delegate runs, the operations that it leaves)."""
+    def inspect_delegation(self) -> tuple[int, tuple[str, ...]]:
+        """Return how the XNNPACK delegate runs the graph.
+
+        Returns:
+            (number of partitions that it runs, operations that it leaves to slower kernels).
+        """
         nodes = self._interpreter._get_ops_details()
-        pieces = [node for node in nodes if node["op_name"] == "DELEGATE"]
+        partitions = [node for node in nodes if node["op_name"] == "DELEGATE"]
         operations = [node for node in nodes if node["op_name"] != "DELEGATE"]
-        makers = {int(tensor): node for node in operations for tensor in node["outputs"]}
-        inside: set[int] = set()
-        for piece in pieces:
-            ends = {int(tensor) for tensor in piece["inputs"]}
-            waiting = [int(tensor) for tensor in piece["outputs"]]
+        producers = {int(tensor): node for node in operations for tensor in node["outputs"]}
+        delegated: set[int] = set()
+        for partition in partitions:
+            ends = {int(tensor) for tensor in partition["inputs"]}
+            waiting = [int(tensor) for tensor in partition["outputs"]]
             while waiting:
                 tensor = waiting.pop()
-                if tensor in ends or tensor not in makers:
+                if tensor in ends or tensor not in producers:
                     continue
-                node = makers[tensor]
-                if node["index"] not in inside:
-                    inside.add(node["index"])
-                    waiting.extend(int(given) for given in node["inputs"])
-        left = (node["op_name"] for node in operations if node["index"] not in inside)
-        return len(pieces), tuple(left)
+                node = producers[tensor]
+                if node["index"] not in delegated:
+                    delegated.add(node["index"])
+                    waiting.extend(int(tensor) for tensor in node["inputs"])
+        left = (node["op_name"] for node in operations if node["index"] not in delegated)
+        return len(partitions), tuple(left)
 
-    def _answer(self, image: np.ndarray) -> np.ndarray:
+    def _predict_one(self, image: np.ndarray) -> np.ndarray:
+        """Quantize an image (1, height, width, 3), run the file, and dequantize its output."""
         scale, zero_point = self.input_quantization
         if not scale:  # not quantized: pixels as they are
-            whole = np.rint(image) if self.input_dtype.kind in "iu" else image
-            image = whole.astype(self.input_dtype)
+            pixels = np.rint(image) if self.input_dtype.kind in "iu" else image
+            image = pixels.astype(self.input_dtype)
         elif image.dtype != self.input_dtype or (scale, zero_point) != (1.0, 0):
             limits = np.iinfo(self.input_dtype)
             steps = np.rint(image / scale) + zero_point
             image = np.clip(steps, limits.min, limits.max).astype(self.input_dtype)
-        result = self.invoke(image)
+        output = self.invoke(image).astype(np.float32)
         scale, zero_point = self._output["quantization"]
-        if not scale:
-            return result.astype(np.float32)
-        return (result.astype(np.float32) - zero_point) * np.float32(scale)
+        return (output - zero_point) * np.float32(scale) if scale else output
+
+
+def open_inspectable(content: bytes) -> Interpreter:
+    """Open a file without delegates, so that every tensor can be read after it has run."""
+    with quiet_stderr(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
+        interpreter = Interpreter(
+            model_content=content,
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        interpreter.allocate_tensors()
+    return interpreter
 
 
 def _read(path: Path) -> bytes:
@@ -194,14 +194,28 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
-def inspectable(content: bytes) -> Interpreter:
-    """An interpreter of which every tensor can be read after it has run, so without delegates."""
-    with quiet_stderr(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
-        interpreter = Interpreter(
-            model_content=content,
-            experimental_preserve_all_tensors=True,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+def _classifier_tensors(
+    interpreter: Interpreter, name: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return LiteRT's details of the one input and the one output of an image classifier."""
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    images, scores = ([d["shape"].tolist() for d in details] for details in (inputs, outputs))
+    if (
+        (len(images), len(scores)) != (1, 1)
+        or (len(images[0]), images[0][0], images[0][-1]) != (4, 1, 3)
+        or (len(scores[0]), scores[0][0]) != (2, 1)
+    ):
+        raise ExportError(
+            f"{name} is not an image classifier",
+            expected="one input (1, height, width, 3) and one output (1, classes)",
+            received=f"{images} -> {scores}",
         )
-        interpreter.allocate_tensors()
-    return interpreter
+    signature = inputs[0]["shape_signature"].tolist()
+    if -1 in signature[1:]:
+        raise ExportError(
+            f"{name} has an input of open size",
+            expected="(1, height, width, 3), all fixed",
+            received=str(signature),
+            fix="export it with the size of its images",
+        )
+    return inputs[0], outputs[0]

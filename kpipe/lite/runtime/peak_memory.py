@@ -1,4 +1,4 @@
-"""How much memory a file needs, in a process that does nothing else.
+"""The memory that a file needs, measured in a process that does nothing else.
 
 python -m kpipe.lite.runtime.peak_memory THREADS < FILE
 """
@@ -19,16 +19,16 @@ __all__ = ["peak_memory"]
 
 
 def peak_memory(content: bytes, threads: int = 1) -> int:
-    """Bytes that a fresh process grows by, at most, while it opens a file and answers an image.
+    """Return the bytes by which a new process grows, at most, as it loads and runs a file.
 
     Args:
-        content: of a `.tflite` file; its own bytes count.
-        threads: processor threads that LiteRT may use.
+        content: content of a `.tflite` file, which counts as well.
+        threads: number of processor threads that LiteRT may use.
 
     Raises:
         ExportError: the process died.
     """
-    # Not by multiprocessing, which would run a caller's script anew.
+    # Not multiprocessing, which would run the caller's script again.
     done = subprocess.run(
         [sys.executable, "-m", "kpipe.lite.runtime.peak_memory", str(threads)],
         input=content,
@@ -39,15 +39,15 @@ def peak_memory(content: bytes, threads: int = 1) -> int:
         raise ExportError(
             "the process that measures memory died",
             received=f"exit code {done.returncode}: {done.stderr.decode(errors='replace')[-500:]}",
-            fix="see whether there is memory enough to run the file",
+            fix="check that there is enough memory to run the file",
         )
     return int(done.stdout)
 
 
 def _peak() -> int:
-    """Most bytes that this process has held so far."""
+    """Return the peak memory of this process so far, in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # Linux, where ru_maxrss is inherited from the process that started it
+    if status.exists():  # Linux, where ru_maxrss is inherited from the parent process
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     import resource  # not on Windows

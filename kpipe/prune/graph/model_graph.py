@@ -4,12 +4,12 @@
     |-- operations   one `Operation` per layer or raw operation: name, kind, config, weights
     |     `-- calls  one `Call` per use: numbers of the tensors read, numbers of the tensors made
     |-- shapes       tensor number -> shape with the batch axis, (None, height, width, channels)
-    |-- inputs       tensor numbers the model is given
-    |-- outputs      tensor numbers the model returns
-    |-- structure    how the two are nested in lists and dictionaries
-    `-- order        (operation index, call index), inputs first
+    |-- inputs       numbers of the tensors that the model is given
+    |-- outputs      numbers of the tensors that the model returns
+    |-- structure    how both are nested in lists and dictionaries
+    `-- order        (index of the operation, index of its call), inputs first
 
-`kpipe.prune.graph.tracing` reads it from Keras.
+`kpipe.prune.graph.tracing` builds it from a Keras model.
 """
 
 from __future__ import annotations
@@ -20,16 +20,12 @@ from typing import Any
 
 import keras
 
+from kpipe.keras_graph import Tensor
+from kpipe.keras_internals import public_module
+
 __all__ = ["Call", "Graph", "Operation", "Tensor", "kind_of", "needed_calls", "substituted"]
 
 Shape = tuple[int | None, ...]
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """Stands in a call's arguments for the tensor of that number."""
-
-    number: int
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Call:
     arguments: tuple[Any, Any]
 
     def constants(self) -> list[Any]:
-        """The arguments that are not tensors: numbers, arrays, text."""
+        """Return the arguments that are not tensors: numbers, arrays, text."""
         return [x for x in keras.tree.flatten(self.arguments) if not isinstance(x, Tensor)]
 
 
@@ -58,10 +54,10 @@ class Operation:
     Args:
         name: unique in the graph.
         kind: what rules are registered for, see `kind_of`.
-        config: what `get_config` of the layer says.
+        config: result of its `get_config`.
         weights: weight name -> shape, in the layer's order.
         calls: its uses, in the order of the graph.
-        source: the Keras object itself, which only the surgery and the criteria touch.
+        source: the Keras object, which only the surgery and the criteria touch.
     """
 
     name: str
@@ -84,29 +80,29 @@ class Graph:
     order: tuple[tuple[int, int], ...]
 
     def channels(self, tensor: int) -> int:
-        """Size of the last axis; 1 for a tensor that has only its batch axis."""
+        """Return the size of the last axis; 1 for a tensor with only a batch axis."""
         shape = self.shapes[tensor]
         return shape[-1] or 0 if len(shape) > 1 else 1
 
     def makers(self) -> dict[int, Operation]:
-        """Tensor number -> the operation that makes it."""
+        """Map the number of each tensor to the operation that makes it."""
         return {t: op for op in self.operations for call in op.calls for t in call.outputs}
 
     def find(self, names: Iterable[str]) -> list[Operation]:
-        """The operations of these names, which the caller knows to exist."""
+        """Return the operations of these names, all of which must exist."""
         known = {operation.name: operation for operation in self.operations}
         return [known[name] for name in names]
 
 
 def needed_calls(graph: Graph, instead: Mapping[int, int]) -> list[tuple[int, int]]:
-    """The calls that the outputs depend on, and the inputs, in order.
+    """Return the calls that the outputs depend on, and the inputs, in order.
 
     Args:
         graph: of a model.
-        instead: tensor number -> that of the tensor that its readers get in its place.
+        instead: tensor number -> number of the tensor that its readers get in its place.
 
     Returns:
-        (place of the operation, number of its call), as in `Graph.order`.
+        (index of the operation, index of its call), as in `Graph.order`.
     """
     needed = {substituted(tensor, instead) for tensor in graph.outputs} | set(graph.inputs)
     order = []
@@ -119,19 +115,22 @@ def needed_calls(graph: Graph, instead: Mapping[int, int]) -> list[tuple[int, in
 
 
 def substituted(tensor: int, instead: Mapping[int, int]) -> int:
-    """The tensor that readers of `tensor` get."""
+    """Return the tensor that readers of `tensor` get."""
     while tensor in instead:
         tensor = instead[tensor]
     return tensor
 
 
 def kind_of(thing: Any) -> str:
-    """The kind of a layer, operation or class: "layers.Conv2D", "ops.Add", "my_module.MyLayer".
+    """Return the kind of a layer, operation or class, for which rules are registered.
 
-    A subclass is another kind than its base: what it adds is not known.
+    A subclass is another kind than its base class: what it adds is unknown.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.prune import kind_of
+        >>> kind_of(keras.layers.Conv2D(8, 3))
+        'layers.Conv2D'
     """
     cls = thing if isinstance(thing, type) else type(thing)
-    module = cls.__module__.split(".")
-    if module[:2] == ["keras", "src"]:
-        return f"{module[2]}.{cls.__qualname__}"
-    return f"{cls.__module__}.{cls.__qualname__}"
+    return f"{public_module(cls)}.{cls.__qualname__}"

@@ -1,9 +1,9 @@
-"""Where the answers of a layer's filters are read.
+"""The outlet of a layer: the operation whose output shows what each filter contributes.
 
-    layer -> [BatchNormalization] -> [activation] -> whoever reads them
-    layer.outlet := the last of these, as long as each is read by the next one alone
+    layer -> [BatchNormalization] -> [activation] -> readers
+    outlet := the last of these, as long as each is read by the next one only
 
-What a filter contributes shows after its normalization and its activation, not before.
+A filter's contribution shows after its normalization and activation, not before.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _ACTIVATIONS = frozenset(_ACTIVE.split())
 
 @dataclass(frozen=True)
 class Outlet:
-    """Where the answers of a layer's filters are read.
+    """The last operation of a layer's normalization and activation.
 
     Args:
-        operation: the name of the operation that gives them.
-        normalization: the name of the BatchNormalization on the way, or None.
+        operation: its name.
+        normalization: name of the BatchNormalization on the way, or None.
     """
 
     operation: str
@@ -38,7 +38,7 @@ class Outlet:
 
 
 def readers(graph: Graph) -> dict[int, list[Operation]]:
-    """Tensor number -> the operations that read it, once for each call."""
+    """Map the number of each tensor to the operations that read it, once per call."""
     found: dict[int, list[Operation]] = defaultdict(list)
     for operation in graph.operations:
         for call in operation.calls:
@@ -48,11 +48,11 @@ def readers(graph: Graph) -> dict[int, list[Operation]]:
 
 
 def find_outlet(graph: Graph, layer: Operation, read: dict[int, list[Operation]]) -> Outlet:
-    """The outlet of a layer, along its first call.
+    """Return the outlet of a layer, following its first call.
 
     Args:
         graph: the graph of the layer.
-        layer: one whose filters make channels.
+        layer: one with filters.
         read: `readers(graph)`.
     """
     last, normalization = layer, None
@@ -61,12 +61,12 @@ def find_outlet(graph: Graph, layer: Operation, read: dict[int, list[Operation]]
         following = read[last.calls[0].outputs[0]]
         if len(following) != 1 or len(following[0].calls) != len(layer.calls):
             break
-        (following_one,) = following
-        if following_one.kind == _NORMALIZATION and normalization is None:
-            normalization = following_one.name
-        elif following_one.kind in _ACTIVATIONS:
+        (reader,) = following
+        if reader.kind == _NORMALIZATION and normalization is None:
+            normalization = reader.name
+        elif reader.kind in _ACTIVATIONS:
             active = True
         else:
             break
-        last = following_one
+        last = reader
     return Outlet(last.name, normalization)

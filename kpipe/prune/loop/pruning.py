@@ -13,7 +13,6 @@ again goes through the same files as one that never was, and ends with the same 
 from __future__ import annotations
 
 import hashlib
-import json
 import numbers
 import os
 import tempfile
@@ -78,24 +77,29 @@ class _Request:
                 received=f"rounds={self.rounds!r}, tolerance={self.tolerance!r}",
             )
 
-    def digest(self, model: keras.Model) -> str:
-        """What a stored loop must have been asked for, to be continued."""
+    def identity(self, model: keras.Model) -> dict[str, Any]:
+        """What a stored loop must have been asked for, and of which model, to be continued."""
         chosen = self.selection
         name = getattr(self.criterion, "__qualname__", str(self.criterion))
-        request = [self.target.argument, float(self.target.value), int(self.rounds), name]
-        request += [self.tolerance, chosen.round_to, chosen.min_filters_fraction, chosen.normalize]
-        request += [
-            sorted(chosen.max_pruning_ratio.items()),
-            sorted(chosen.ignored_layers),
-            chosen.seed,
-        ]
-        request += [chosen.blocks] * (self.target.latency is not None)
-        total = hashlib.sha256(json.dumps(request).encode())
+        digest = hashlib.sha256()
         for operation in read(model).operations:
-            total.update(f"{operation.name} {operation.kind}".encode())
+            digest.update(f"{operation.name} {operation.kind}".encode())
         for weight in model.weights:
-            total.update(np.ascontiguousarray(weight.numpy()).tobytes())
-        return total.hexdigest()
+            digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
+        return {
+            "target": [self.target.argument, float(self.target.value)],
+            "rounds": int(self.rounds),
+            "criterion": name,
+            "tolerance": self.tolerance,
+            "round_to": chosen.round_to,
+            "min_filters_fraction": chosen.min_filters_fraction,
+            "normalize": chosen.normalize,
+            "max_pruning_ratio": dict(chosen.max_pruning_ratio),
+            "ignored_layers": sorted(chosen.ignored_layers),
+            "seed": chosen.seed,
+            "blocks": chosen.blocks if self.target.latency is not None else None,
+            "model": digest.hexdigest(),
+        }
 
     def fallen(self, history: Sequence[Round]) -> str:
         """How far the last round fell below the tolerance; empty where it did not."""
@@ -190,7 +194,7 @@ def prune_filters(
             return -_scored(smaller, evaluate)
         return loss_of(loss(smaller))
 
-    digest = request.digest(model)
+    identity = request.identity(model)
     # `evaluate` and `latency` may compile what they are given.
     model = copied(model)
     chosen = (model, asked, request.selection, criterion, calibration)
@@ -202,7 +206,7 @@ def prune_filters(
     original, cost = count_macs(model), asked.cost(model)
     _check(request, cost, removal)
     with tempfile.TemporaryDirectory() as passing:
-        store = RoundStore(Path(passing if folder is None else folder), digest, model)
+        store = RoundStore(Path(passing if folder is None else folder), identity, model)
         tell = on_round or (lambda row: None)
         history = store.history()
         if not history:

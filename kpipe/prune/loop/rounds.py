@@ -1,7 +1,7 @@
 """The finished rounds of a pruning loop, in a folder.
 
     folder/round-01.keras    the model after round 1, not compiled
-    folder/history.json      request   digest of what the loop was asked for
+    folder/history.json      request   what the loop was asked for, and of which model
                              sha256    one per round, of its file
                              rounds    one row per round, `Round`
 
@@ -16,10 +16,13 @@ import json
 import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 
+from kpipe.atomic import replacing, write_text
 from kpipe.errors import PruneError
+from kpipe.ownership import refuse_other
 from kpipe.prune.graph.tracing import read
 from kpipe.prune.surgery.planning import copied
 
@@ -54,7 +57,7 @@ class Round:
 class RoundStore:
     """The finished rounds of one loop in a folder."""
 
-    def __init__(self, folder: Path, request: str, original: keras.Model) -> None:
+    def __init__(self, folder: Path, request: dict[str, Any], original: keras.Model) -> None:
         self.folder = folder
         self.request = request
         self.original = original
@@ -68,16 +71,11 @@ class RoundStore:
         try:
             stored = json.loads(path.read_text())
             rows = [Round(**row) for row in stored["rounds"]]
-            request, digests = stored["request"], stored["sha256"]
+            request, digests = dict(stored["request"]), stored["sha256"]
         except (ValueError, TypeError, KeyError):
             warnings.warn(f"{path} cannot be read: the loop starts again", stacklevel=3)
             return []
-        if request != self.request:
-            raise PruneError(
-                f"{self.folder} holds the rounds of another loop",
-                expected="rounds of the same model, target, criterion and selection",
-                fix="give another folder, or delete this one",
-            )
+        refuse_other(self.folder, request, self.request, "another loop", error=PruneError)
         while len(rows) > 1 and self._digest(len(rows) - 1) != digests[len(rows) - 1]:
             warnings.warn(
                 f"{self._path(len(rows) - 1)} is missing or not as it was stored: "
@@ -91,18 +89,15 @@ class RoundStore:
         """Stores the rounds so far, the last of them with its model; returns them."""
         if model is not None:
             # A copy, because an optimizer and its losses do not belong in the file.
-            aside = self.folder / "aside.keras"
-            copied(model).save(aside)
-            aside.replace(self._path(len(rows) - 1))
+            with replacing(self._path(len(rows) - 1)) as temporary:
+                copied(model).save(temporary)
         digests = [self._digest(number) if number else "" for number in range(len(rows))]
         content = {
             "request": self.request,
             "sha256": digests,
             "rounds": [asdict(row) for row in rows],
         }
-        written = self.folder / "history.json.aside"
-        written.write_text(json.dumps(content, indent=1))
-        written.replace(self.folder / "history.json")
+        write_text(self.folder / "history.json", json.dumps(content, indent=1))
         return rows
 
     def model(self, number: int) -> keras.Model:

@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from kpipe.errors import PruneError
+from kpipe.keras_internals import first_outputs
 from kpipe.prune.surgery.planning import copied
 
 __all__ = ["Activity", "Watched", "image_batches", "refuse_several_inputs", "watch"]
@@ -233,7 +234,7 @@ def watch(model: keras.Model, names: Iterable[str]) -> Watched:
     outputs: list[Any] = []
     places: dict[str, tuple[int, ...]] = {}
     for name in names:
-        made = [node.output_tensors[0] for node in known[name]._inbound_nodes]
+        made = first_outputs(known[name])
         places[name] = tuple(range(len(outputs), len(outputs) + len(made)))
         outputs += made
     return Watched(keras.Model(flat.inputs, [*outputs, *flat.outputs]), places)

@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from kpipe.errors import PruneError
+from kpipe.keras_internals import context_arguments
 from kpipe.prune.graph.model_graph import Graph, Operation, Tensor
 from kpipe.prune.graph.tracing import read
 from kpipe.prune.ranking.activity import image_batches, refuse_several_inputs
@@ -155,7 +156,7 @@ def _run(graph: Graph, batch: tf.Tensor, call: Callable[..., Any]) -> None:
             continue
         args, kwargs = keras.tree.map_structure(fill, step.arguments)
         # Layers that augment note training=True when they are called in a graph.
-        if "training" in getattr(graph.operations[place].source, "_call_context_args", ()):
+        if "training" in context_arguments(graph.operations[place].source):
             kwargs["training"] = False
         made = keras.tree.flatten(call(graph.operations[place], *args, **kwargs))
         tensors |= dict(zip(step.outputs, made, strict=True))

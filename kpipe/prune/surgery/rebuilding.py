@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from kpipe.errors import PruneError
+from kpipe.keras_internals import layers_within
 from kpipe.prune.dependencies.rules import Cut
 from kpipe.prune.graph.model_graph import Graph, Operation, Tensor, needed_calls, substituted
 
@@ -103,7 +104,7 @@ def _copy_state(operation: Operation, layer: Any, cut: Cut) -> None:
     source = operation.source
     if not isinstance(source, keras.layers.Layer):
         return
-    for old, new in zip(source._flatten_layers(), layer._flatten_layers(), strict=True):
+    for old, new in zip(layers_within(source), layers_within(layer), strict=True):
         new.trainable = old.trainable
         if hasattr(old, "lora_alpha"):  # built anew, it is the rank
             new.lora_alpha = old.lora_alpha

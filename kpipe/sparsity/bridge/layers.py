@@ -1,8 +1,8 @@
-"""Which layers mean the same in Keras 3 and in tf_keras, and how to make one from the other.
+"""The layers that Keras 3 and tf_keras share, and how to make one from the other.
 
-    FIELDS = {kind: the settings that define what it computes}
+    FIELDS = {kind: the settings that define what the layer computes}
 
-A layer crosses when it is of such a kind and every other setting of its is at rest.
+A layer can be converted if its kind is listed and all its other settings are neutral.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from typing import Any
 import keras
 import numpy as np
 import tf_keras
-from keras.src.applications.convnext import LayerScale
-from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
-from tf_keras.src.applications.convnext import LayerScale as TFLayerScale
-from tf_keras.src.applications.inception_resnet_v2 import CustomScaleLayer as TFCustomScaleLayer
 
-__all__ = ["FIELDS", "equal", "is_raw", "settings_of"]
+from kpipe import keras_internals
+from kpipe.sparsity import tf_keras_internals
+
+__all__ = ["FIELDS", "convert_layer", "is_called", "settings_of"]
 
 _ACTIVE = ("activation", "use_bias", "activity_regularizer")
 _KERNEL = ("kernel_regularizer", "kernel_constraint", "bias_regularizer", "bias_constraint")
@@ -41,7 +40,7 @@ def _each(kind: str, dimensions: str, fields: tuple[str, ...]) -> dict[str, tupl
     return {kind.format(f"{d}D"): fields for d in dimensions}
 
 
-# Kinds of layers that mean the same in both libraries, and the settings that define them.
+# Kinds of layers that compute the same in both libraries, and the settings that define them.
 FIELDS: dict[str, tuple[str, ...]] = {
     "Activation": ("activation",),
     "ActivityRegularization": ("l1", "l2"),
@@ -109,31 +108,31 @@ FIELDS: dict[str, tuple[str, ...]] = {
     **_each("ZeroPadding{}", "23", ("padding", "data_format")),
 }
 
-# Kinds that keras.applications define for themselves, in either library.
+# Layers that keras.applications define for themselves, in either library.
 _OF_APPLICATIONS = {
-    "CustomScaleLayer": (CustomScaleLayer, TFCustomScaleLayer),
-    "LayerScale": (LayerScale, TFLayerScale),
+    kind: (getattr(keras_internals, kind), getattr(tf_keras_internals, kind))
+    for kind in ("CustomScaleLayer", "LayerScale")
 }
 
-# (kind, setting in Keras 3): what tf_keras calls it.
+# (kind, setting in Keras 3): its name in tf_keras.
 _RENAMED = {("LeakyReLU", "negative_slope"): "alpha"}
 
-# Settings that say nothing about the function as long as `FIELDS` are the same. `renorm_*` count
-# with renorm only, which is refused; the others are names, or state that is carried otherwise.
+# Settings that do not affect what a layer computes: names, state that is copied separately, and
+# `renorm_*`, which count only with `renorm`, and that is refused.
 _INERT = {
     *("name", "trainable", "dtype", "batch_input_shape", "rng_type", "renorm_momentum"),
     *("query_shape", "key_shape", "value_shape"),
 }
 
-# Settings that only one library has, as they are when they do nothing.
-_AT_REST = {
+# Settings that only one library has, with the values at which they have no effect.
+_NEUTRAL = {
     ("data_format", "channels_last"),
     ("fill_mode", "constant"),
     ("fill_value", 0.0),
     ("groups", 1),
 }
 
-# Keras 3 layers without weights that tf_keras lacks: it calls them as they are.
+# Keras 3 layers without weights that tf_keras lacks: it calls the Keras 3 layer itself.
 _CALLED = tuple(
     getattr(keras.layers, f"Adaptive{kind}Pooling{d}D")
     for kind in ("Average", "Max")
@@ -148,8 +147,8 @@ _SHARED_ACTIVATIONS = {
 }
 
 
-def is_raw(operation: Any) -> bool:
-    """Whether tf_keras calls the operation itself instead of getting a layer of its own."""
+def is_called(operation: Any) -> bool:
+    """Return whether tf_keras calls the Keras 3 operation itself, having no equivalent layer."""
     if not isinstance(operation, keras.layers.Layer):
         return True
     if type(operation) in _CALLED:
@@ -157,16 +156,16 @@ def is_raw(operation: Any) -> bool:
     if not isinstance(operation, keras.layers.Activation):
         return False
     function = operation.activation
-    # Keras gives a layer in such a place its weights when it is first called.
+    # Keras builds a layer that serves as an activation when it is first called.
     weighted = isinstance(function, keras.Layer) and type(function).build is not keras.Layer.build
     return not weighted and not _is_shared(operation.get_config()["activation"])
 
 
-def equal(layer: Any, library: Any) -> Any:
-    """The layer of `library` that computes the same, with weights of its own.
+def convert_layer(layer: Any, library: Any) -> Any:
+    """Return a new layer of `library`, keras or tf_keras, that computes the same.
 
     Raises:
-        ValueError: the reason why there is none.
+        ValueError: there is no equivalent layer, for the reason given.
     """
     kind, settings = type(layer).__name__, settings_of(layer)
     for name, value in settings.items():
@@ -175,20 +174,20 @@ def equal(layer: Any, library: Any) -> Any:
             settings[name] = getattr(home, value["class_name"])(**value["config"])
     if library is tf_keras:
         settings = {_RENAMED.get((kind, name), name): v for name, v in settings.items()}
-    made = _homes(kind)[library is tf_keras](name=layer.name, **settings)
+    made = _classes(kind)[library is tf_keras](name=layer.name, **settings)
     made.trainable = layer.trainable
     return made
 
 
 def settings_of(layer: Any) -> dict[str, Any]:
-    """The settings that make an equal layer in either library.
+    """Return the settings from which either library makes the same layer.
 
     Raises:
-        ValueError: the reason why there is none.
+        ValueError: there is no equivalent layer, for the reason given.
     """
     kind = type(layer).__name__
-    if kind not in FIELDS or type(layer) not in _homes(kind):
-        raise ValueError("no layer of the other library is known to do the same")
+    if kind not in FIELDS or type(layer) not in _classes(kind):
+        raise ValueError("the other library has no equivalent layer")
     if layer.compute_dtype != "float32":
         raise ValueError(f"it computes in {layer.compute_dtype}, not float32")
     config = layer.get_config()
@@ -198,45 +197,49 @@ def settings_of(layer: Any) -> dict[str, Any]:
     settings = {name: config[name] for name in FIELDS[kind] if name in config}
     for name, value in config.items():
         inert = name in _INERT or name.endswith("_initializer") or value is None or value is False
-        at_rest = any(name == of and value == rest for of, rest in _AT_REST)
-        if name not in FIELDS[kind] and not inert and not at_rest:
-            raise ValueError(f"{name}={value!r} has no equal in the other library")
+        neutral = any(name == of and value == default for of, default in _NEUTRAL)
+        if name not in FIELDS[kind] and not inert and not neutral:
+            raise ValueError(f"{name}={value!r} has no equivalent in the other library")
     if settings.get("interpolation", "nearest") not in _INTERPOLATIONS:
-        raise ValueError(f"interpolation={settings['interpolation']!r} is of one library alone")
+        raise ValueError(f"interpolation={settings['interpolation']!r} is in one library only")
     activation = settings.get("activation", "linear")
     if not _is_shared(activation):
-        raise ValueError(f"the activation {activation!r} means something else, or nothing, there")
+        raise ValueError(
+            f"the activation {activation!r} is missing or different in the other library"
+        )
     for name, value in settings.items():
         if isinstance(value, dict) and value.get("class_name") == "__numpy__":
             settings[name] = np.array(value["config"]["value"], value["config"]["dtype"])
         elif isinstance(value, dict) and value["class_name"] == "__lambda__":
-            raise ValueError(f"{name} is a function of its own")
+            raise ValueError(f"{name} is a custom function")
         elif isinstance(value, dict) and value.get("registered_name") not in (
             None,
             value["class_name"],
         ):
-            raise ValueError(f"{name} is {value['registered_name']}, of neither library")
+            raise ValueError(f"{name} is the custom {value['registered_name']}")
         elif value is not None and name.endswith(("_regularizer", "_constraint")):
-            _refuse_unequal_term(layer, name, value["class_name"])
+            _refuse_unshared_term(layer, name, value["class_name"])
     if kind == "BatchNormalization" and isinstance(settings["axis"], (list, tuple)):
         (settings["axis"],) = settings["axis"]
     return settings
 
 
-def _refuse_unequal_term(layer: Any, name: str, kind: str) -> None:
-    """A regularizer or constraint that is not a class of both libraries."""
+def _refuse_unshared_term(layer: Any, name: str, kind: str) -> None:
+    """Refuse a regularizer or constraint whose class only one library has."""
     module = "regularizers" if name.endswith("_regularizer") else "constraints"
-    homes = [getattr(getattr(library, module), kind, None) for library in (keras, tf_keras)]
-    used = getattr(layer, name, getattr(layer, f"_{name}", None))
-    if None in homes or type(used) not in homes:
-        raise ValueError(f"{name} is {kind} of {type(used).__module__}, not of both libraries")
+    classes = [getattr(getattr(library, module), kind, None) for library in (keras, tf_keras)]
+    used = keras_internals.term_of(layer, name)
+    if None in classes or type(used) not in classes:
+        raise ValueError(
+            f"{name} is {kind} of {type(used).__module__}, not a class of both libraries"
+        )
 
 
 def _is_shared(activation: Any) -> bool:
     return isinstance(activation, str) and activation in _SHARED_ACTIVATIONS
 
 
-def _homes(kind: str) -> tuple[Any, Any]:
-    """The class of Keras 3 and that of tf_keras."""
+def _classes(kind: str) -> tuple[Any, Any]:
+    """Return the class in Keras 3 and the class in tf_keras."""
     ours, theirs = getattr(keras.layers, kind, None), getattr(tf_keras.layers, kind, None)
     return _OF_APPLICATIONS.get(kind, (ours, theirs))

@@ -1,4 +1,4 @@
-"""Keras 3 operations inside tf_keras models, where tf_keras has no layer for them."""
+"""Keras 3 operations inside tf_keras models, where tf_keras has no equivalent layer."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from weakref import WeakValueDictionary
 
 import keras
 import tf_keras
-from tf_keras.src.engine.keras_tensor import KerasTensor
+
+from kpipe.sparsity.tf_keras_internals import KerasTensor
 
 __all__ = ["KerasOperation", "Slot"]
 
-_MADE: WeakValueDictionary[int, KerasOperation] = WeakValueDictionary()
+_ORIGINALS: WeakValueDictionary[int, KerasOperation] = WeakValueDictionary()
 
 
 class KerasOperation(tf_keras.layers.Layer):
@@ -25,24 +26,24 @@ class KerasOperation(tf_keras.layers.Layer):
     def __init__(self, operation: Any, arguments: Any, **settings: Any) -> None:
         super().__init__(autocast=False, **settings)
         self.operation = operation
-        self.arguments = _Held(arguments)
-        _MADE[id(self)] = self
+        self.arguments = _Untracked(arguments)
+        _ORIGINALS[id(self)] = self
 
     def get_config(self) -> dict[str, Any]:
-        """Where to find the original: enough for copies in this process, which TFMOT makes."""
+        """Return where to find the original, enough for the copies that TFMOT makes."""
         return {**super().get_config(), "original": id(self)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> KerasOperation:
-        """A copy that calls the same operation."""
-        original = _MADE[config.pop("original")]
+        """Return a copy that calls the same operation."""
+        original = _ORIGINALS[config.pop("original")]
         copy = cls(original.operation, None, **config)
         copy.arguments = original.arguments
         return copy
 
     @classmethod
     def called(cls, operation: Any, args: Any, kwargs: Any, name: str) -> Any:
-        """What the operation gives for arguments that hold symbolic tensors of tf_keras.
+        """Call an operation on arguments that hold symbolic tensors of tf_keras.
 
         Args:
             operation: of Keras 3.
@@ -58,17 +59,17 @@ class KerasOperation(tf_keras.layers.Layer):
         return cls(operation, arguments, name=name)(tensors)
 
     def call(self, tensors: list[Any]) -> Any:
-        """The operation on `tensors`, which take the slots in order."""
+        """Call the operation on `tensors`, which fill the slots in order."""
         args, kwargs = self.arguments.filled(tensors)
         return self.operation(*args, **kwargs)
 
 
 class Slot:
-    """Where a tensor stood among the arguments of a call."""
+    """Placeholder for a tensor among the arguments of a call."""
 
 
-class _Held:
-    """Arguments kept from tf_keras, which would wrap their lists and dicts to track them."""
+class _Untracked:
+    """Arguments hidden from tf_keras, which would wrap their lists and dictionaries."""
 
     def __init__(self, arguments: Any) -> None:
         self._arguments = arguments

@@ -11,21 +11,19 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 import tf_keras
-from tf_keras.src.engine.base_layer import BaseRandomLayer as Random
 
-from kpipe.errors import SparsityError
-from kpipe.sparsity.bridge.layers import is_raw, settings_of
+from kpipe.sparsity.bridge.layers import is_called, settings_of
 from kpipe.sparsity.bridge.mapping import leaves
+from kpipe.sparsity.tf_keras_internals import BaseRandomLayer, generator_of, layers_within
 from kpipe.sparsity.tfmot.training_settings import TrainingJob
 
-__all__ = ["Random", "Saver", "claim", "training_identity"]
+__all__ = ["Saver", "training_identity"]
 
 
 class Saver:
@@ -33,9 +31,9 @@ class Saver:
 
     def __init__(self, model: tf_keras.Model, folder: str | os.PathLike[str] | None) -> None:
         generators = [
-            layer._random_generator._generator
-            for layer in model._flatten_layers()
-            if isinstance(layer, Random)
+            generator_of(layer)
+            for layer in layers_within(model)
+            if isinstance(layer, BaseRandomLayer)
         ]
         self.optimizer = model.optimizer
         self._checkpoint = tf.train.Checkpoint(
@@ -75,7 +73,7 @@ def training_identity(
     weights = hashlib.sha256()
     for _, layer in leaves(model):
         kind = type(layer).__name__
-        config = {} if is_raw(layer) else settings_of(layer)
+        config = {} if is_called(layer) else settings_of(layer)
         text = json.dumps([kind, config, layer.trainable], default=repr, sort_keys=True)
         weights.update(text.encode())
     for weight in model.weights:
@@ -92,24 +90,3 @@ def training_identity(
         **options,
         "weights": weights.hexdigest(),
     }
-
-
-def claim(folder: Path, description: dict[str, Any]) -> None:
-    """Mark a folder as that of this training run; refuse a folder of another run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "training.json"
-    if not path.exists():
-        aside = path.with_suffix(".part")
-        plain = json.dumps(description, sort_keys=True, indent=1, default=lambda x: x.item())
-        aside.write_text(plain)
-        os.replace(aside, path)
-    there = json.loads(path.read_text())
-    names = there.keys() | description.keys()
-    other = sorted(name for name in names if there.get(name) != description.get(name))
-    if other:
-        raise SparsityError(
-            f"{folder} holds the checkpoints of another training",
-            expected=", ".join(f"{name}={description.get(name)}" for name in other),
-            received=", ".join(f"{name}={there.get(name)}" for name in other),
-            fix="give another folder, or delete this one to start anew",
-        )

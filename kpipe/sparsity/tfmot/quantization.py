@@ -24,6 +24,7 @@ from kpipe.errors import SparsityError
 from kpipe.sparsity.bridge.mapping import CONTAINERS, leaves
 from kpipe.sparsity.bridge.operation import KerasOperation
 from kpipe.sparsity.bridge.twins import to_keras, to_tf_keras
+from kpipe.sparsity.tf_keras_internals import layers_within
 from kpipe.sparsity.tfmot.batches import Batches
 from kpipe.sparsity.tfmot.loading import int8_registry, quant_ops, tfmot
 from kpipe.sparsity.tfmot.training import RestoreZeros, train
@@ -121,7 +122,7 @@ def _measure_ranges(twin: tf_keras.Model, batches: tf.data.Dataset) -> None:
     """
     normalizations = [
         layer
-        for layer in twin._flatten_layers()
+        for layer in layers_within(twin)
         if isinstance(layer, tf_keras.layers.BatchNormalization) and layer.trainable
     ]
     for layer in normalizations:

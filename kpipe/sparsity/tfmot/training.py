@@ -17,12 +17,13 @@ import tensorflow as tf
 import tf_keras
 
 from kpipe.errors import SparsityError
-from kpipe.labels import all_class_weights, labels_in_range
+from kpipe.labels import complete_class_weights, translate_label_errors
+from kpipe.ownership import claim
 from kpipe.sparsity.bridge.twins import fuse_normalizations
 from kpipe.sparsity.tfmot.batches import Batches, batches_from, loss_name
-from kpipe.sparsity.tfmot.checkpoints import Saver, claim, training_identity
+from kpipe.sparsity.tfmot.checkpoints import Saver, training_identity
 from kpipe.sparsity.tfmot.training_settings import TrainingJob
-from kpipe.weights import refuse_unfinished_weights
+from kpipe.weights import refuse_non_finite_weights
 
 __all__ = ["RestoreZeros", "train"]
 
@@ -56,14 +57,15 @@ def train(
     """
     settings, steps = job.settings, job.steps_per_epoch
     fuse_normalizations(twin, True)
-    refuse_unfinished_weights(source, SparsityError)
+    refuse_non_finite_weights(source, SparsityError)
     classes = twin.output_shape[-1]
-    class_weight = all_class_weights(settings.class_weight, classes, SparsityError)
+    class_weight = complete_class_weights(settings.class_weight, classes, SparsityError)
     twin.compile(optimizer=job.optimizer())
     twin.optimizer.build(twin.trainable_variables)
     saver = Saver(twin, job.folder)
     if job.folder is not None:
-        claim(Path(job.folder), training_identity(source, method, job))
+        identity = training_identity(source, method, job)
+        claim(Path(job.folder, "training.json"), identity, "another training", error=SparsityError)
     done = saver.restore() // steps
     if done == job.epochs:
         return
@@ -74,7 +76,7 @@ def train(
     # An object: Keras would create a named metric in the first step, and trace the step twice.
     accuracy = _ACCURACY[loss]("accuracy")
     twin.compile(optimizer=twin.optimizer, loss=loss, metrics=[accuracy])
-    with labels_in_range(classes, SparsityError):
+    with translate_label_errors(classes, SparsityError):
         twin.fit(
             batches,
             initial_epoch=done,

@@ -9,7 +9,7 @@ from typing import Any
 import tf_keras
 
 from kpipe.errors import SparsityError
-from kpipe.sparsity.tfmot.checkpoints import Random
+from kpipe.sparsity.tf_keras_internals import BaseRandomLayer, layers_within
 
 __all__ = ["KERNELS", "refuse_activity_regularizers", "wrap_layers"]
 
@@ -42,12 +42,12 @@ def wrap_layers(
     def new_layer(layer: Any, prefix: str) -> Any:
         if isinstance(layer, tf_keras.Model):
             return rebuild(layer, f"{prefix}{layer.name}/")
-        if isinstance(layer, Random):
+        if isinstance(layer, BaseRandomLayer):
             restorable = {"seed": next(seeds), "rng_type": "stateful"}
             return type(layer).from_config({**layer.get_config(), **restorable})
         if any(
-            isinstance(part, Random) and getattr(part, "rate", 1)
-            for part in layer._flatten_layers()
+            isinstance(part, BaseRandomLayer) and getattr(part, "rate", 1)
+            for part in layers_within(layer)
         ):
             raise SparsityError(
                 f"{prefix}{layer.name} contains dropout, whose state no checkpoint can store",

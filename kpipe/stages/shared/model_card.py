@@ -1,6 +1,6 @@
-"""`model_card.md`: what a file was made from, how right it is, and what is known against it.
+"""`model_card.md`: training data, accuracy, and known limits of an exported file.
 
-After Mitchell et al. 2019 (arXiv 1810.03993), as far as a run knows.
+After Mitchell et al. 2019, "Model Cards for Model Reporting" (arXiv 1810.03993).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 __all__ = ["model_card"]
 
-_FEW = 30  # below so many test photos, what is measured of a class says little
-_UNEVEN = 3
+_FEW = 30  # test photos of a class; with fewer, its figures are rough
+_IMBALANCED = 3  # training photos of the largest class over those of the smallest
 
 
 def model_card(
@@ -21,13 +21,13 @@ def model_card(
     license: str = "",
     note: str = "",
 ) -> str:
-    """The card as Markdown.
+    """Return the card as Markdown.
 
     Args:
-        metrics: what stands in `metrics.json`.
-        counts: name of each class, in order -> its photos of train, validation and test.
-        license: of the model, as declared.
-        note: on the data, as declared.
+        metrics: the content of `metrics.json`.
+        counts: class name, in order -> number of photos in train, validation, and test.
+        license: license of the model, as declared.
+        note: note on the data, as declared.
     """
     row = next(row for row in metrics["models"] if row["file"] == metrics["final"])
     classes = list(counts)
@@ -35,9 +35,9 @@ def model_card(
     lines = [
         f"# {row['name']}",
         "",
-        f"`{row['file']}`, {row['size'] / 1e6:.2f} MB: an upright RGB photo of {size} x {size} "
-        f"pixels in [0, 255] in, a probability for each of {len(classes)} labels out. "
-        "Preprocessing is inside; so are the labels.",
+        f"`{row['file']}`, {row['size'] / 1e6:.2f} MB. Input: an upright RGB photo of {size} x "
+        f"{size} pixels in [0, 255]. Output: a probability for each of {len(classes)} labels. "
+        "The file contains the preprocessing and the labels.",
         "",
         f"- License: {license or 'not declared'}",
         f"- Data: {note or 'no note was declared'}",
@@ -55,8 +55,8 @@ def model_card(
         "",
         "## On the test split, by LiteRT",
         "",
-        f"Accuracy {row['accuracy']:.1%}, balanced accuracy {row['balanced_accuracy']:.1%}; the "
-        f"Keras model that it was made from {row['keras_accuracy']:.1%}, with the same answer on "
+        f"Accuracy {row['accuracy']:.1%}, balanced accuracy {row['balanced_accuracy']:.1%}. "
+        f"Accuracy of its Keras model {row['keras_accuracy']:.1%}, with the same prediction for "
         f"{row['agreement']:.1%} of {row['images']:,} photos.",
         "",
         "| class | photos | recall | precision |",
@@ -73,40 +73,41 @@ def model_card(
 def _by_class(classes: Sequence[str], confusion: list[list[int]]) -> list[str]:
     lines = []
     for n, name in enumerate(classes):
-        right, all_of = confusion[n][n], sum(confusion[n])
-        called = sum(line[n] for line in confusion)
-        recall = f"{right / all_of:.1%}" if all_of else "no photos"
-        precision = f"{right / called:.1%}" if called else "never answered"
-        lines.append(f"| {_cell(name)} | {all_of:,} | {recall} | {precision} |")
+        correct, photos = confusion[n][n], sum(confusion[n])
+        predicted = sum(line[n] for line in confusion)
+        recall = f"{correct / photos:.1%}" if photos else "no photos"
+        precision = f"{correct / predicted:.1%}" if predicted else "never predicted"
+        lines.append(f"| {_cell(name)} | {photos:,} | {recall} | {precision} |")
     return lines
 
 
 def _limits(counts: Mapping[str, Sequence[int]], confusion: list[list[int]]) -> list[str]:
     limits = [
-        "It answers with one of its labels whatever it is shown, also what it never learned.",
-        "Its figures hold for photos like those of the test split.",
+        "The model returns one of its labels for any photo, even one of none of its classes.",
+        "The figures hold for photos like those of the test split.",
     ]
     few = [name for name, (_, _, test) in counts.items() if test < _FEW]
     if few:
         limits.append(f"Fewer than {_FEW} test photos, so rough figures: {', '.join(few)}.")
-    learned = [train for train, _, _ in counts.values()]
-    if min(learned) and max(learned) >= _UNEVEN * min(learned):
+    train = [train for train, _, _ in counts.values()]
+    if min(train) and (ratio := max(train) / min(train)) >= _IMBALANCED:
         limits.append(
-            f"The largest class has {max(learned) / min(learned):.1f} times as many training "
-            "photos as the smallest."
+            f"The largest class has {ratio:.1f} times as many training photos as the smallest."
         )
     errors = [
-        (count / sum(confusion[i]), true, answer)
+        (count / sum(confusion[i]), true, predicted)
         for i, true in enumerate(counts)
-        for j, (answer, count) in enumerate(zip(counts, confusion[i], strict=True))
+        for j, (predicted, count) in enumerate(zip(counts, confusion[i], strict=True))
         if i != j and count
     ]
     if errors:
-        share, true, answer = max(errors)
-        limits.append(f"Its most frequent error: {share:.1%} of {true} are called {answer}.")
+        fraction, true, predicted = max(errors)
+        limits.append(
+            f"The most frequent error: {fraction:.1%} of {true} predicted as {predicted}."
+        )
     return limits
 
 
 def _cell(name: str) -> str:
-    """A name that does not break a table."""
+    """Escape a name for a Markdown table."""
     return name.replace("|", "\\|")

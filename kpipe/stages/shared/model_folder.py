@@ -19,6 +19,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kpipe.atomic import replacing, write_text
+
 if TYPE_CHECKING:
     import keras
 
@@ -48,13 +50,10 @@ def reset_keras(seed: int) -> None:
 
 def save_model(model: keras.Model, folder: Path, **metadata: Any) -> None:
     """Write a model folder and remove its checkpoints; equal weights give equal bytes."""
-    aside = folder / "aside.keras"
-    model.save(aside)
-    _make_reproducible(aside)
-    aside.replace(folder / "model.keras")
-    text = json.dumps(metadata, indent=1)
-    (folder / "aside.json").write_text(text, encoding="utf-8")
-    (folder / "aside.json").replace(folder / "model.json")
+    with replacing(folder / "model.keras") as temporary:
+        model.save(temporary)
+        _make_reproducible(temporary)
+    write_text(folder / "model.json", json.dumps(metadata, indent=1))
     _remove_checkpoints(folder)
 
 

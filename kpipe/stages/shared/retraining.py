@@ -62,11 +62,12 @@ def unfreeze_but_normalization(model: keras.Model) -> None:
     """
     import keras
 
+    from kpipe.keras_internals import layers_within
     from kpipe.train import unfreeze
 
     frozen = [
         layer
-        for layer in model._flatten_layers()
+        for layer in layers_within(model)
         if isinstance(layer, keras.layers.BatchNormalization) and not layer.trainable
     ]
     unfreeze(model)

@@ -30,7 +30,7 @@ def backbone_names() -> tuple[str, ...]:
         alias.name
         for statement in ast.parse(index.read_text(encoding="utf-8")).body
         if isinstance(statement, ast.ImportFrom)
-        and str(statement.module).startswith("keras.src.applications.")
         for alias in statement.names
+        if alias.name[0].isupper()  # a constructor; the others are modules
     ]
     return tuple(sorted([*names, *OWN_BACKBONES]))

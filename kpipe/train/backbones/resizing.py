@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from kpipe.errors import TrainingError
+from kpipe.keras_internals import context_arguments, input_name, set_context_arguments
 from kpipe.train.transfer.blocks import read_steps
 
 __all__ = ["resize"]
@@ -50,7 +51,7 @@ def resize(model: keras.Model, image_size: int | tuple[int, int]) -> keras.Model
     steps = read_steps(model)
     shape = (height, width, shapes[0][3])
     given = model.inputs[0]
-    pixels = keras.Input(shape, dtype=given.dtype, name=given._keras_history.operation.name)
+    pixels = keras.Input(shape, dtype=given.dtype, name=input_name(given))
     try:
         new = keras.models.clone_model(
             model,
@@ -76,7 +77,7 @@ def resize(model: keras.Model, image_size: int | tuple[int, int]) -> keras.Model
         for value, variable in zip(old.variables, now.variables, strict=True):
             variable.assign(value)
         now.trainable = old.trainable
-        now._call_context_args = set(old._call_context_args)
+        set_context_arguments(now, context_arguments(old))
     return new
 
 

@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from keras.src.utils import file_utils
-
 from kpipe.errors import WeightsError
+from kpipe.keras_internals import file_utils
 
 __all__ = ["FOLDER_VARIABLE", "fetching", "keras_files"]
 

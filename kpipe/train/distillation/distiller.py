@@ -27,7 +27,7 @@ from sklearn.linear_model import Ridge
 from kpipe.errors import TrainingError
 from kpipe.train.argument_checks import refuse_number
 from kpipe.train.transfer.blocks import LayerCall, read_steps
-from kpipe.weights import refuse_unfinished_weights
+from kpipe.weights import refuse_non_finite_weights
 
 __all__ = ["Distiller"]
 
@@ -160,7 +160,7 @@ def _check(student: keras.Model, teacher: keras.Model) -> None:
     ends = {}
     for role, model in (("student", student), ("teacher", teacher)):
         read_steps(model)  # refuses what has no graph
-        refuse_unfinished_weights(model, TrainingError)
+        refuse_non_finite_weights(model, TrainingError)
         if len(model.inputs) != 1 or len(model.outputs) != 1:
             raise TrainingError(
                 f"the {role} is no model from images to answers",

@@ -10,9 +10,7 @@ whatever moment a training is killed at, the newest complete file is whole.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import warnings
 import zipfile
@@ -24,6 +22,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kpipe.atomic import replacing
 from kpipe.errors import TrainingError
 
 __all__ = ["Checkpoint", "epochs_in", "keep_only", "newest", "read", "restore", "store", "write"]
@@ -74,19 +73,8 @@ def store(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
         OSError: the disk is full or not writable; an earlier file is left as it is.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    try:
-        with aside.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise
-    _flush_folder(path.parent)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def read(folder: Path, epoch: int) -> Checkpoint:
@@ -133,7 +121,7 @@ def keep_only(folder: Path, epochs: Sequence[int]) -> None:
     """Removes every other checkpoint, and what an interrupted write left."""
     for epoch in set(epochs_in(folder)) - set(epochs):
         _path(folder, epoch).unlink()
-    for leftover in folder.glob("epoch-*.part"):
+    for leftover in folder.glob(".epoch-*"):
         leftover.unlink()
 
 
@@ -172,13 +160,3 @@ def _path(folder: Path, epoch: int) -> Path:
 
 def _numbered(kind: str, variables: Sequence[keras.Variable]) -> dict[str, np.ndarray]:
     return {f"{kind}-{i:05d}": np.asarray(v.numpy()) for i, v in enumerate(variables)}
-
-
-def _flush_folder(folder: Path) -> None:
-    """Makes the rename itself survive a power cut, where the system can (not on Windows)."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

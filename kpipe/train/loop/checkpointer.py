@@ -17,6 +17,8 @@ import keras
 import numpy as np
 
 from kpipe.errors import TrainingError
+from kpipe.keras_internals import moving_averages
+from kpipe.ownership import refuse_other
 from kpipe.train.loop import checkpoint
 from kpipe.train.loop.checkpoint import Checkpoint
 from kpipe.train.optimizers.optimizer_state import unwrapped
@@ -55,8 +57,9 @@ class Checkpointer(keras.callbacks.Callback):
     def resume(self) -> Checkpoint | None:
         """Goes back to the newest checkpoint of this training, callbacks included."""
         found = checkpoint.newest(self.folder) if self.folder is not None else None
-        if found is not None:
-            self._refuse_another(found.record["identity"])
+        if found is not None and self.folder is not None:
+            stored, asked = found.record["identity"], self._identity
+            refuse_other(self.folder, stored, asked, "another training", error=TrainingError)
             self.history = found.record["history"]
             self.best_epoch = found.record["best_epoch"]
             self.stopped = found.record["stopped"]
@@ -106,17 +109,6 @@ class Checkpointer(keras.callbacks.Callback):
             for callback, state in zip(self._watched, self._states, strict=True):
                 _set_state(callback, state)
 
-    def _refuse_another(self, stored: Mapping[str, str]) -> None:
-        names = sorted({*stored, *self._identity})
-        other = [name for name in names if stored.get(name) != self._identity.get(name)]
-        if other:
-            raise TrainingError(
-                f"the folder {self.folder} holds another training: " + ", ".join(other),
-                expected="; ".join(f"{name}: {stored.get(name)}" for name in other),
-                received="; ".join(f"{name}: {self._identity.get(name)}" for name in other),
-                fix="use another folder, or remove this one to start anew",
-            )
-
 
 def _averages(model: keras.Model) -> list[tuple[int, int]]:
     """Which variables of the optimizer are running averages, and of which of the model's."""
@@ -125,7 +117,7 @@ def _averages(model: keras.Model) -> list[tuple[int, int]]:
         return []
     of_model = {id(v): i for i, v in enumerate(model.variables)}
     of_optimizer = {id(v): i for i, v in enumerate(model.optimizer.variables)}
-    averages = averaging._model_variables_moving_average
+    averages = moving_averages(averaging)
     pairs = zip(model.trainable_variables, averages, strict=True)
     return [(of_model[id(v)], of_optimizer[id(average)]) for v, average in pairs]
 

@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 
 from kpipe.errors import TrainingError
-from kpipe.labels import all_class_weights, labels_in_range
+from kpipe.labels import complete_class_weights, translate_label_errors
 from kpipe.train.loop import checkpoint
 from kpipe.train.loop.checkpointer import Checkpointer
 from kpipe.train.loop.fused_batch_norm import fused_normalization
@@ -105,7 +105,7 @@ def fit(
     switch = _switch(plan, steps_per_epoch)
     shape = getattr(model, "output_shape", None)  # a subclassed model has none
     classes = shape[-1] if shape else None
-    class_weight = all_class_weights(plan.class_weight, classes, TrainingError)
+    class_weight = complete_class_weights(plan.class_weight, classes, TrainingError)
     watched = [*([switch] if switch else []), *_declared(plan, validation), *callbacks]
     keeper = Checkpointer(_identity(model, plan, steps_per_epoch), folder, watched)
     found = keeper.resume()
@@ -139,7 +139,7 @@ def fit(
         finite = TerminateOnNonFinite(
             BatchReader(data, batch_names, keeper.folder), steps_per_epoch
         )
-        with fused_normalization(model), labels_in_range(classes, TrainingError):
+        with fused_normalization(model), translate_label_errors(classes, TrainingError):
             model.fit(
                 batches,
                 initial_epoch=start,

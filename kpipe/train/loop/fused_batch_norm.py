@@ -17,6 +17,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kpipe.keras_internals import layers_within
+
 __all__ = ["fused_normalization"]
 
 
@@ -38,7 +40,7 @@ def fused_normalization(model: keras.Model) -> Iterator[None]:
     """
     layers = [
         layer
-        for layer in model._flatten_layers()
+        for layer in layers_within(model)
         if type(layer) is keras.layers.BatchNormalization
         and not layer.renorm
         and not layer.synchronized

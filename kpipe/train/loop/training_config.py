@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from kpipe.errors import TrainingError
+from kpipe.keras_internals import has_decay_exclusions
 from kpipe.labels import refuse_class_weights
 from kpipe.train.argument_checks import refuse_fraction, refuse_number
 from kpipe.train.optimizers.creation import Kind, optimizer
@@ -175,7 +176,7 @@ def _described(kind: Kind) -> str | dict[str, Any]:
         return kind
     if isinstance(kind, Mapping):
         return dict(kind)
-    if hasattr(kind, "_exclude_from_weight_decay"):
+    if has_decay_exclusions(kind):
         raise TrainingError(
             "a plan cannot keep which weights are excluded from weight decay",
             received=type(kind).__name__,

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
+from kpipe.keras_internals import moving_averages
 from kpipe.train.optimizers.optimizer_state import unwrapped
 
 __all__ = ["AveragedWeights"]
@@ -38,7 +39,7 @@ class AveragedWeights(keras.callbacks.Callback):
         self._constrain()
 
     def _constrain(self) -> None:
-        averages = unwrapped(self.model.optimizer)._model_variables_moving_average
+        averages = moving_averages(unwrapped(self.model.optimizer))
         for variable, average in zip(self.model.trainable_variables, averages, strict=True):
             if variable.constraint is not None:
                 average.assign(variable.constraint(average))

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import keras
 
 from kpipe.errors import TrainingError, nearest
+from kpipe.keras_internals import copy_decay_exclusions, given_learning_rate
 from kpipe.train.optimizers.schedules import Constant, Plateau, Schedule, as_schedule
 
 __all__ = ["Kind", "optimizer", "optimizer_names"]
@@ -103,8 +104,8 @@ def _config(kind: Kind) -> dict[str, Any]:
             fix="compile a mixed_float16 model with the optimizer itself",
         )
     config = kind.get_config()
-    if callable(kind._learning_rate):
-        config["learning_rate"] = kind._learning_rate  # a schedule, or the user's function
+    if callable(given_learning_rate(kind)):
+        config["learning_rate"] = given_learning_rate(kind)  # a schedule, or the user's function
     return config
 
 
@@ -135,18 +136,16 @@ def _make(kind: Kind, config: dict[str, Any]) -> keras.optimizers.Optimizer:
             received=", ".join(f"{name}={value!r}" for name, value in config.items()),
             fix=str(error),
         ) from error
-    for name in ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern"):
-        if hasattr(kind, name):
-            setattr(made, name, getattr(kind, name))
+    copy_decay_exclusions(kind, made)
     return made
 
 
 def _own_rate(kind: Kind) -> float:
     made = _make(kind, _config(kind))
-    if callable(made._learning_rate):
+    if callable(given_learning_rate(made)):
         raise TrainingError(
             "an optimizer with a schedule of its own cannot follow another one",
-            received=type(made._learning_rate).__name__,
+            received=type(given_learning_rate(made)).__name__,
             fix='give the learning_rate, or schedule="constant"',
         )
     return float(made.learning_rate)

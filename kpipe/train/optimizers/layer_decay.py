@@ -14,13 +14,14 @@ from typing import Any
 import keras
 
 from kpipe.errors import TrainingError
+from kpipe.keras_internals import APPLY_WEIGHT_DECAY, optimizer_variables, variable_index
 from kpipe.train.optimizers.optimizer_state import unwrapped
 from kpipe.train.transfer.blocks import find_blocks
 
 __all__ = ["LayerDecay", "rate_factors"]
 
 _FACTORS = "_kpipe_rate_factors"
-_PATCHED = ("update_step", "_apply_weight_decay", _FACTORS)
+_PATCHED = ("update_step", APPLY_WEIGHT_DECAY, _FACTORS)
 
 
 class LayerDecay(keras.callbacks.Callback):
@@ -85,7 +86,7 @@ class LayerDecay(keras.callbacks.Callback):
             }
             if not current.built:
                 current.build(self.model.trainable_variables)
-            _scale(current, [by_weight[id(v)] for v in current._trainable_variables])
+            _scale(current, [by_weight[id(v)] for v in optimizer_variables(current)])
             self._scaled = current
             self.model.make_train_function(force=True)
 
@@ -98,10 +99,10 @@ class LayerDecay(keras.callbacks.Callback):
 
 def _scale(optimizer: Any, factors: list[float]) -> None:
     """Gives one optimizer, not its class, a factor for each of its variables."""
-    update, decay_weights = optimizer.update_step, optimizer._apply_weight_decay
+    update, decay_weights = optimizer.update_step, getattr(optimizer, APPLY_WEIGHT_DECAY)
 
     def factor(variable: Any) -> float:
-        return factors[optimizer._get_variable_index(variable)]
+        return factors[variable_index(optimizer, variable)]
 
     def update_step(gradient: Any, variable: Any, learning_rate: Any) -> None:
         update(gradient, variable, learning_rate * factor(variable))
@@ -124,4 +125,4 @@ def rate_factors(optimizer: Any, variables: Sequence[Any]) -> list[float]:
     factors = vars(optimizer).get(_FACTORS)
     if factors is None:
         return [1.0] * len(variables)
-    return [factors[optimizer._get_variable_index(variable)] for variable in variables]
+    return [factors[variable_index(optimizer, variable)] for variable in variables]

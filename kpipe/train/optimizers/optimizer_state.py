@@ -24,12 +24,20 @@ on where it was written within the new optimizer's first iteration.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
 from kpipe.errors import TrainingError
+from kpipe.keras_internals import (
+    UPDATE_MOVING_AVERAGES,
+    accumulated_gradients,
+    decays_weight,
+    moving_averages,
+    step_counter,
+    variable_index,
+)
 
 __all__ = ["carry_settings", "carry_state", "keep_averaging", "refuse_unable", "unwrapped"]
 
@@ -69,7 +77,7 @@ def carry_settings(old: Any, new: Any, variables: Sequence[keras.Variable]) -> A
     source, target = unwrapped(old), unwrapped(new)
     if target.weight_decay is None and source.weight_decay is not None:
         target.weight_decay = source.weight_decay
-        excluded = [v for v in variables if not source._use_weight_decay(v.value)]
+        excluded = [v for v in variables if not decays_weight(source, v.value)]
         if excluded:
             target.exclude_from_weight_decay(var_list=excluded)
     if all(getattr(target, name) is None for name in _CLIPPING):
@@ -110,7 +118,7 @@ def carry_state(old: Any, new: Any, variables: Sequence[keras.Variable]) -> bool
     _carry_gradients(source, target, variables)
     if not (source.use_ema and target.use_ema and _count(source.iterations) > 0):
         return False
-    for average, value in _beside(target, source, "_model_variables_moving_average", variables):
+    for average, value in _beside(target, source, moving_averages, variables):
         average.assign(value)
     return True
 
@@ -120,19 +128,17 @@ def keep_averaging(optimizer: Any) -> None:
     target = unwrapped(optimizer)
 
     def update(variables: Sequence[Any]) -> None:
-        for variable, average in zip(
-            variables, target._model_variables_moving_average, strict=True
-        ):
+        for variable, average in zip(variables, moving_averages(target), strict=True):
             # Keras' arithmetic to the last bit: a resumed training may have it from Keras.
             momentum = keras.ops.multiply(keras.ops.cast(True, variable.dtype), target.ema_momentum)
             average.assign(momentum * average + (1 - momentum) * variable)
 
-    object.__setattr__(target, "_update_model_variables_moving_average", update)
+    object.__setattr__(target, UPDATE_MOVING_AVERAGES, update)
 
 
 def _carry_gradients(source: Any, target: Any, variables: Sequence[keras.Variable]) -> None:
     batches = source.gradient_accumulation_steps
-    begun = _count(source._iterations) % batches if batches else 0
+    begun = _count(step_counter(source)) % batches if batches else 0
     if not begun:
         return
     if target.gradient_accumulation_steps != batches:
@@ -143,8 +149,8 @@ def _carry_gradients(source: Any, target: Any, variables: Sequence[keras.Variabl
             fix="or let the batches of an epoch be a multiple of it",
         )
     # `iterations` counts finished cycles, so it is 0 all the same.
-    target._iterations.assign(begun)
-    for accumulator, value in _beside(target, source, "_accumulated_gradients", variables):
+    step_counter(target).assign(begun)
+    for accumulator, value in _beside(target, source, accumulated_gradients, variables):
         accumulator.assign(value)
 
 
@@ -153,10 +159,8 @@ def _count(counter: Any) -> int:
 
 
 def _beside(
-    target: Any, source: Any, slot: str, variables: Sequence[keras.Variable]
+    target: Any, source: Any, slot: Callable[[Any], Any], variables: Sequence[keras.Variable]
 ) -> list[tuple[Any, Any]]:
     """The slots of both optimizers for each variable."""
-    to, of = getattr(target, slot), getattr(source, slot)
-    return [
-        (to[target._get_variable_index(v)], of[source._get_variable_index(v)]) for v in variables
-    ]
+    to, of = slot(target), slot(source)
+    return [(to[variable_index(target, v)], of[variable_index(source, v)]) for v in variables]

@@ -23,9 +23,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.src.saving.keras_saveable import KerasSaveable
 
 from kpipe.errors import TrainingError
+from kpipe.keras_internals import Saveable, set_compiled_optimizer
 from kpipe.train.optimizers.creation import optimizer
 from kpipe.train.optimizers.optimizer_state import (
     carry_settings,
@@ -229,8 +229,7 @@ class SwitchOptimizer(StatefulCallback):
             new.build(model.trainable_variables)
         model.optimizer = new
         # Keras saves the optimizer that compile() was given; a reload must find the one in use.
-        configured = model._compile_config
-        model._compile_config = type(configured)(**{**configured.config, "optimizer": new})
+        set_compiled_optimizer(model, new)
         model.make_train_function(force=True)
         return old, new
 
@@ -241,14 +240,11 @@ class SwitchOptimizer(StatefulCallback):
             self._watch = None
 
 
-class _StateInWeights(KerasSaveable):  # type: ignore[misc]
+class _StateInWeights(Saveable):
     """Lets Keras write and read a callback's state with the weights of its model."""
 
     def __init__(self, callback: SwitchOptimizer) -> None:
         self._callback = callback
-
-    def _obj_type(self) -> str:
-        return "Layer"  # the general kind, of which Keras stores attributes
 
     def save_own_variables(self, store: Any) -> None:
         text = json.dumps(self._callback.get_state())

@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from kpipe.errors import TrainingError
+from kpipe.keras_internals import layers_within
 
 __all__ = ["adapt_bn_momentum", "recalibrate"]
 
@@ -70,6 +71,6 @@ def recalibrate(model: keras.Model, images: Iterable[tf.Tensor]) -> None:
 def _normalizations(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     return [
         layer
-        for layer in model._flatten_layers()
+        for layer in layers_within(model)
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
     ]

@@ -1,18 +1,18 @@
-"""A model as blocks that training never cuts through.
+"""The blocks of a model, which training freezes and unfreezes as a whole.
 
-    steps   model -> one step per use of an operation, in order, nested models opened
-    place   a point between two steps; what crosses it is made before and read after
+    calls   model -> one `LayerCall` per use of an operation, in order, nested models opened
+    place   a point between two calls; a tensor made before and read after it crosses the place
     chain   places that one tensor crosses (inside a net of cells: two or more, all concatenations)
     block   consecutive pieces of the chain that belong together; the last block is the head
 
 A residual addition, a concatenation or a squeeze-and-excite is one piece of the chain, since two
-tensors run beside each other inside it. Pieces are joined further by what they are:
+tensors run in parallel inside it. Pieces are joined further by their kind:
 
     piece                                 joins
-    no weights, or a gate                 what is before it
-    normalization after a convolution     what is before it
-    normalization after a merge           what is after it (pre-activation networks)
-    depthwise convolution                 what is after it
+    no weights, or a gate                 the piece before it
+    normalization after a convolution     the piece before it
+    normalization after a merge           the piece after it (pre-activation networks)
+    depthwise convolution                 the piece after it
     a convolution that narrows            the one before it that widened (inverted bottlenecks)
 """
 
@@ -26,6 +26,7 @@ from typing import Any
 import keras
 
 from kpipe.errors import TrainingError
+from kpipe.keras_graph import read_graph
 
 __all__ = ["Block", "LayerCall", "find_blocks", "places", "read_steps"]
 
@@ -47,11 +48,11 @@ class LayerCall:
     """One use of a layer or raw operation.
 
     Args:
-        operation: what is used.
+        operation: the Keras object.
         reads: numbers of the tensors that it reads.
         makes: numbers of the tensors that it makes.
-        tensor: the Keras tensor that it makes; None inside a nested model.
-        shapes: of what it reads, then of what it makes, with the batch axis.
+        tensor: the Keras tensor that it makes; None inside a nested model, except for its result.
+        shapes: of the tensors read, then of the tensors made, with the batch axis.
     """
 
     operation: Any
@@ -62,13 +63,13 @@ class LayerCall:
 
     @property
     def weighted(self) -> bool:
-        """Whether it has weights that a training could change."""
+        """Whether it has weights that training could change."""
         fixed = isinstance(self.operation, keras.layers.Normalization)
         return bool(getattr(self.operation, "weights", ())) and not fixed
 
     @property
     def channels(self) -> tuple[int, int]:
-        """Sizes of the last axis of what it reads first and makes last."""
+        """Size of the last axis of the first tensor read and of the last tensor made."""
         return self.shapes[0][-1] or 0, self.shapes[-1][-1] or 0
 
 
@@ -78,8 +79,17 @@ class Block:
 
     Args:
         layers: in the order of the model, nested models opened.
-        last: the number to give to `unfreeze` so that training starts with this block; 0 is the
+        last: the `last` to pass to `unfreeze` so that training starts with this block; 0 for the
             head.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.train import find_blocks
+        >>> layers = [keras.layers.Conv2D(8, 3, name="stem"), keras.layers.ReLU(name="relu")]
+        >>> head = [keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(2)]
+        >>> block = find_blocks(keras.Sequential([keras.Input((8, 8, 3)), *layers, *head]))[0]
+        >>> [layer.name for layer in block.layers[1:]], block.last
+        (['stem', 'relu'], 3)
     """
 
     layers: tuple[keras.layers.Layer, ...]
@@ -87,14 +97,27 @@ class Block:
 
 
 def find_blocks(model: keras.Model) -> tuple[Block, ...]:
-    """The blocks of a model in order, its head last.
+    """Return the blocks of a model in order, its head last.
 
     Args:
-        model: a functional or built Sequential model. Its head begins where its last map is pooled
-            or flattened; without that, after the last output of height and width.
+        model: a functional or built Sequential model. Its head begins where its last feature map
+            is pooled or flattened; without that, after the last output with height and width.
 
     Raises:
         TrainingError: a model without a graph of layers.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.train import find_blocks
+        >>> image = keras.Input((8, 8, 3))
+        >>> x = keras.layers.Conv2D(4, 3, name="stem")(image)
+        >>> x = keras.layers.Add()([x, keras.layers.Conv2D(4, 1, name="branch")(x)])
+        >>> x = keras.layers.Dense(2, name="logits")(keras.layers.GlobalMaxPooling2D()(x))
+        >>> for block in find_blocks(keras.Model(image, x)):
+        ...     print(block.last, [layer.name for layer in block.layers if layer.weights])
+        4 ['stem']
+        2 ['branch']
+        0 ['logits']
     """
     steps = read_steps(model)
     head = _head_start(steps)
@@ -115,82 +138,43 @@ def find_blocks(model: keras.Model) -> tuple[Block, ...]:
 
 
 def read_steps(model: keras.Model) -> list[LayerCall]:
-    """Every use of an operation, in the order of the graph, nested models opened.
+    """Return every use of an operation, in the order of the graph, nested models opened.
 
     Raises:
         TrainingError: a subclassed or unbuilt model.
     """
-    function = _graph(model)
-    if function is None:
-        raise TrainingError(
-            f"{getattr(model, 'name', model)!r} has no graph of layers to read",
-            expected="a functional or built Sequential keras.Model",
-            received=type(model).__name__,
-            fix="give a Sequential an Input, or build keras.Model(inputs, outputs)",
+    graph = read_graph(model, TrainingError)
+    return [
+        LayerCall(
+            call.operation,
+            call.inputs,
+            call.outputs,
+            next((graph.tensors[n] for n in call.outputs if n in graph.tensors), None),
+            tuple(tuple(tensor.shape) for tensor in (*call.read, *call.made)),
         )
-    return list(_walk(function, {}, itertools.count(), outer=True))
-
-
-def _graph(model: Any) -> Any:
-    """The graph inside a functional or Sequential model; None where there is none."""
-    function = model._functional if isinstance(model, keras.Sequential) else model
-    own_call = not type(model).call.__module__.startswith("keras.")
-    return function if isinstance(function, keras.Function) and not own_call else None
-
-
-def _walk(
-    function: Any, numbers: dict[int, int], counter: Iterator[int], *, outer: bool
-) -> Iterator[LayerCall]:
-    """The steps of one call; `numbers`: id of a tensor -> its number, filled on the way."""
-    for depth in sorted(function._nodes_by_depth, reverse=True):
-        for node in function._nodes_by_depth[depth]:
-            if node.is_input and not outer:
-                continue
-            operation = node.operation
-            inner = _graph(operation) if isinstance(operation, keras.Model) else None
-            if inner is None:
-                numbers |= {id(x): next(counter) for x in node.outputs}
-                yield LayerCall(
-                    operation,
-                    tuple(numbers[id(x)] for x in node.input_tensors),
-                    tuple(numbers[id(x)] for x in node.outputs),
-                    node.outputs[0] if outer else None,
-                    tuple(tuple(x.shape) for x in [*node.input_tensors, *node.outputs]),
-                )
-                continue
-            given = zip(inner.inputs, node.input_tensors, strict=True)
-            table = {id(x): numbers[id(y)] for x, y in given}
-            steps = list(_walk(inner, table, counter, outer=False))
-            made = {id(y): table[id(x)] for x, y in zip(inner.outputs, node.outputs, strict=True)}
-            numbers |= made
-            if outer and steps and len(node.outputs) == 1:
-                # The nested model's result is a tensor of the outer model.
-                last = max(i for i, s in enumerate(steps) if set(made.values()) & set(s.makes))
-                steps[last] = LayerCall(
-                    **{**vars(steps[last]), "tensor": node.outputs[0]},
-                )
-            yield from steps
+        for call in graph.calls
+    ]
 
 
 def places(steps: list[LayerCall]) -> list[tuple[int, ...]]:
-    """For each place, the first one before all steps: numbers of the tensors that cross it.
+    """Return the numbers of the tensors that cross each place, starting before the first call.
 
-    Empty where an operation that is used on both sides makes the place none.
+    A place between two uses of one operation cannot be split, and gets an empty tuple.
     """
-    ends: dict[int, int] = {}  # tensor -> the last step that reads it
-    uses: dict[int, tuple[int, int]] = {}  # operation -> its first and last step
+    ends: dict[int, int] = {}  # tensor -> the last call that reads it
+    uses: dict[int, tuple[int, int]] = {}  # operation -> its first and last call
     for index, step in enumerate(steps):
         ends |= dict.fromkeys(step.reads, index)
         first, _ = uses.get(id(step.operation), (index, index))
         uses[id(step.operation)] = (first, index)
-    torn = {place for first, last in uses.values() for place in range(first + 1, last + 1)}
+    inside = {place for first, last in uses.values() for place in range(first + 1, last + 1)}
     crossing: list[tuple[int, ...]] = [()]
     alive: dict[int, None] = {}
     for index, step in enumerate(steps):
-        # What nothing reads is an output of the model, and crosses every later place.
+        # A tensor that nothing reads is an output of the model and crosses every later place.
         alive |= dict.fromkeys(step.makes)
         alive = {t: None for t in alive if ends.get(t, len(steps)) > index}
-        crossing.append(() if index + 1 in torn else tuple(alive))
+        crossing.append(() if index + 1 in inside else tuple(alive))
     return crossing
 
 
@@ -203,14 +187,14 @@ def _head_start(steps: list[LayerCall]) -> int:
         if isinstance(step.operation, _POOLS)
         and len(step.shapes[0]) == 4
         and crossing[index] == step.reads
-        and readers.count(step.reads[0]) == 1  # a squeeze is not the only reader
+        and readers.count(step.reads[0]) == 1  # unlike the squeeze of a gate
     ]
     maps = [index + 1 for index, step in enumerate(steps) if len(step.shapes[-1]) == 4]
     return pooled[-1] if pooled else maps[-1] if maps else 0
 
 
 def _pieces(steps: list[LayerCall], end: int) -> Iterator[list[LayerCall]]:
-    """The steps before `end`, cut wherever the graph is a chain."""
+    """Yield the calls before `end`, split wherever the graph is a chain."""
     crossing = places(steps)
     kinds = {number: type(step.operation).__name__ for step in steps for number in step.makes}
     single = [0, *(p for p in range(1, end) if len(crossing[p]) == 1), end]
@@ -220,14 +204,14 @@ def _pieces(steps: list[LayerCall], end: int) -> Iterator[list[LayerCall]]:
             for place in range(first + 1, last)
             if crossing[place] and all(kinds[t] == "Concatenate" for t in crossing[place])
         ]
-        # One such place is a residual block around branches, several are a net of cells.
+        # One such place is a residual block around branches; several are a net of cells.
         cuts = [first, *(cells if len(cells) > 1 else []), last]
         for start, stop in itertools.pairwise(cuts):
             yield steps[start:stop]
 
 
 def _joined(pieces: Iterator[list[LayerCall]]) -> list[list[LayerCall]]:
-    """Pieces of the chain, joined to blocks by the table of the module."""
+    """Join pieces of the chain to blocks by the table in the module's docstring."""
     blocks: list[list[list[LayerCall]]] = [[]]
     for piece in pieces:
         cores = _cores(blocks[-1])
@@ -242,7 +226,7 @@ def _joined(pieces: Iterator[list[LayerCall]]) -> list[list[LayerCall]]:
             blocks[-1].append(piece)
         else:
             blocks.append([piece])
-        # Expansion, depthwise filter, projection: only the last of the three tells what they are.
+        # Expansion, depthwise filter, projection: recognized only at the projection.
         inner = _cores(blocks[-1])
         filtered = len(blocks) > 1 and len(inner) > 1 and _is_depthwise(inner[0])
         if filtered and _change(piece) < 0 < _change(_cores(blocks[-2])[-1]):
@@ -253,7 +237,7 @@ def _joined(pieces: Iterator[list[LayerCall]]) -> list[list[LayerCall]]:
 
 
 def _cores(block: list[list[LayerCall]]) -> list[list[LayerCall]]:
-    """The pieces that a block is about: neither normalization nor gates nor without weights."""
+    """Return the pieces with weights that are neither normalization nor gate."""
     return [
         piece
         for piece in block
@@ -280,7 +264,7 @@ def _is_depthwise(piece: list[LayerCall]) -> bool:
 
 
 def _change(piece: list[LayerCall]) -> int:
-    """By how many channels a single convolution widens what it reads; else 0."""
+    """Return by how many channels a single convolution widens its input; else 0."""
     if len(piece) > 1 or not piece[0].weighted or _is_depthwise(piece):
         return 0
     before, after = piece[0].channels

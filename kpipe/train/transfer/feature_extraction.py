@@ -11,7 +11,6 @@ for itself, and the first to be done serves all.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import secrets
 import shutil
@@ -25,7 +24,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kpipe.atomic import flush
 from kpipe.errors import TrainingError
+from kpipe.ownership import claim
 from kpipe.train.transfer.features import COLUMNS, FeaturePlan, Features, view_name
 
 __all__ = ["extract_features", "forget_unused", "weights_digest"]
@@ -81,7 +82,8 @@ def extract_features(
                 expected="(images, labels) or (images, labels, weights)",
                 received=str(given.element_spec),
             )
-    _claim(folder, stem, steps_per_epoch, plan)
+    identity = _identity(stem, steps_per_epoch, plan)
+    claim(folder / "about.json", identity, "other features", error=TrainingError)
     held = int(validation.cardinality()) if validation is not None else 0
     total = plan.views * steps_per_epoch + max(held, 0)
     writer = _Writer(folder, stem, plan.dtype, total, progress)
@@ -123,54 +125,13 @@ def weights_digest(model: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def _claim(folder: Path, stem: keras.Model, steps: int, plan: FeaturePlan) -> None:
-    """Notes in the folder whose features it holds, or refuses those of another stem."""
-    wanted = {
+def _identity(stem: keras.Model, steps: int, plan: FeaturePlan) -> dict[str, str]:
+    return {
         "weights of the frozen part": weights_digest(stem),
         "shape": str(tuple(stem.output.shape)),
         "steps_per_epoch": str(steps),
         "dtype": plan.dtype,
     }
-    found = _about(folder / "about.json")
-    if found is None:
-        _write_whole(folder / "about.json", json.dumps(wanted, indent=1))
-        found = wanted
-    other = [name for name in wanted if found.get(name) != wanted[name]]
-    if other:
-        raise TrainingError(
-            f"the folder {folder} holds other features: " + ", ".join(other),
-            expected="; ".join(f"{name}: {found.get(name)}" for name in other),
-            received="; ".join(f"{name}: {wanted[name]}" for name in other),
-            fix="use another folder, or remove this one to compute them anew",
-        )
-
-
-def _about(path: Path) -> dict[str, str] | None:
-    """What a folder holds; None where it holds nothing yet."""
-    try:
-        found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise TrainingError(
-            f"{path} cannot be read, so that it is not known of which model the features are",
-            received=str(error),
-            fix=f"remove the folder {path.parent} to compute them anew",
-        ) from error
-    return found
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Writes a file that is whole or not there, whatever happens and whoever else writes it."""
-    aside = path.with_name(f"{path.name}-{secrets.token_hex(4)}")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 class _Writer:
@@ -252,8 +213,7 @@ class _Writer:
                 self._tell(1)
             file.seek(0)
             self._write_header(file, sum(sizes))  # NumPy leaves room in it for the first axis
-            file.flush()
-            os.fsync(file.fileno())
+        flush(path)
         return others, sizes
 
     def _write_header(self, file: Any, rows: int) -> None:

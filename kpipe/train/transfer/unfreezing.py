@@ -21,6 +21,7 @@ from typing import Any, overload
 import keras
 
 from kpipe.errors import TrainingError
+from kpipe.keras_internals import context_arguments, set_context_arguments
 from kpipe.train.transfer.blocks import Block, find_blocks, places, read_steps
 
 __all__ = ["Unfrozen", "frozen_end", "plan_unfreezing", "unfreeze"]
@@ -182,7 +183,7 @@ def _is_random(operation: Any) -> bool:
 
 
 def _draws(operation: Any) -> bool:
-    return _is_random(operation) and "training" in operation._call_context_args
+    return _is_random(operation) and "training" in context_arguments(operation)
 
 
 def _tell_training(layer: keras.layers.Layer, trains: bool) -> None:
@@ -193,5 +194,5 @@ def _tell_training(layer: keras.layers.Layer, trains: bool) -> None:
     """
     parameter = inspect.signature(layer.call).parameters.get("training")
     if _is_random(layer) and parameter is not None and not parameter.default:
-        told = set(layer._call_context_args)
-        layer._call_context_args = told | {"training"} if trains else told - {"training"}
+        others = context_arguments(layer) - {"training"}
+        set_context_arguments(layer, others | {"training"} if trains else others)

@@ -85,7 +85,7 @@ def test_photos_changed_or_gone_since_are_all_named_and_nothing_is_left(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_a_clear_error_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "images.npy.part").symlink_to("/dev/full")
+    (tmp_path / "out" / ".images.npy").symlink_to("/dev/full")
     with pytest.raises(DataError, match="cannot be written") as caught:
         decode(from_folder(folder), 100, tmp_path / "out")
     assert "No space left" in caught.value.received

@@ -19,7 +19,8 @@ from kpipe.data.loading.decoding import load_unchanged
 from kpipe.data.loading.fetching import Fetch, fetch_decoded, fetch_files
 from kpipe.data.manifest import problem_table
 from kpipe.errors import DataError
-from kpipe.pixels import read_photo, window
+from kpipe.pixels import read_photo
+from kpipe.windows import window
 
 Write = Callable[..., Path]
 

@@ -9,7 +9,7 @@ import pytest
 
 from kpipe.lite import LiteModel, convert
 from kpipe.lite.export.activations import delegable_activations
-from kpipe.train import cut, unfreeze
+from kpipe.train import split_frozen, unfreeze
 from tests.lite.conftest import photos, seeded
 
 ENDS = {"QUANTIZE", "SOFTMAX"}  # of every int8 file
@@ -79,7 +79,7 @@ def test_the_delegate_runs_an_int8_file_in_one_piece_with_the_answers_of_keras(n
     expected = model.predict(images.astype("float32"), verbose=0)
     assert np.ptp(expected, axis=0).max() > 0.3
     file = LiteModel(convert(model, "int8", [images]))
-    pieces, undelegated_ops = file.delegation()
+    pieces, undelegated_ops = file.inspect_delegation()
     assert pieces == 1
     assert set(undelegated_ops) <= ENDS
     assert np.abs(file.predict(images) - expected).max() < 0.08
@@ -134,7 +134,7 @@ def test_bytes_do_not_depend_on_what_else_was_built_of_the_layers(tmp_path: Path
     content = convert(model, "int8", images)
     assert operations(content).count("MUL") == 2  # preprocessing, and the first relu
     unfreeze(model, 3)
-    cut(model)
+    split_frozen(model)
     keras.Model(model.input, keras.layers.GlobalMaxPooling2D()(model.layers[-4].output))
     assert convert(model, "int8", images) == content
     model.save(tmp_path / "m.keras")

@@ -13,16 +13,15 @@ from ai_edge_litert.interpreter import Interpreter
 from kpipe.ensemble import average
 from kpipe.errors import ExportError
 from kpipe.lite import LiteModel, convert
-from kpipe.lite.export import conversion
-
-from .conftest import photos, seeded, small_classifier
+from kpipe.lite.export import tracing
+from tests.lite.conftest import photos, seeded, small_classifier
 
 
 def test_float_file_equals_keras(model, float_file):
     images = photos(8, seed=1)
     expected = model.predict(images.astype(np.float32), verbose=0)
     np.testing.assert_allclose(LiteModel(float_file).predict(images), expected, atol=1e-5)
-    assert len(set(expected.argmax(axis=1))) > 1  # answers that all agree would prove little
+    assert len(set(expected.argmax(axis=1))) > 1  # equal predictions would prove little
 
 
 def test_int8_file_takes_raw_pixels_and_stays_close(model, int8_file):
@@ -31,9 +30,9 @@ def test_int8_file_takes_raw_pixels_and_stays_close(model, int8_file):
     assert opened.input_quantization == (1.0, 0)
     images = photos(32, seed=1)
     expected = model.predict(images.astype(np.float32), verbose=0)
-    answers = opened.predict(images)
-    assert np.abs(answers - expected).mean() < 0.02  # a third, of answers that are another's
-    assert (answers.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.9
+    found = opened.predict(images)
+    assert np.abs(found - expected).mean() < 0.02  # a third for unrelated predictions
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.9
 
 
 def test_int8_output_is_uint8_with_256_steps(int8_file):
@@ -43,11 +42,11 @@ def test_int8_output_is_uint8_with_256_steps(int8_file):
     assert output["quantization"] == (1 / 256, 0)
 
 
-def test_int8_with_float_ends_gives_the_same_answers(model, int8_file):
+def test_int8_with_float_io_returns_the_same_probabilities(model, int8_file):
     content = convert(model, "int8", photos(16), io_dtype="float32")
     interpreter = Interpreter(model_content=content)
-    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
-    assert taken["dtype"] is given["dtype"] is np.float32
+    (pixels,), (scores,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert pixels["dtype"] is scores["dtype"] is np.float32
     kinds = {np.dtype(d["dtype"]).name for d in interpreter.get_tensor_details()}
     assert "int8" in kinds
     images = photos(8, seed=6)
@@ -56,8 +55,8 @@ def test_int8_with_float_ends_gives_the_same_answers(model, int8_file):
     )
 
 
-def test_other_ends_are_refused(model):
-    with pytest.raises(ExportError, match="unknown ends 'int8'"):
+def test_other_io_dtypes_are_refused(model):
+    with pytest.raises(ExportError, match="unknown io_dtype 'int8'"):
         convert(model, "int8", photos(2), io_dtype="int8")
 
 
@@ -122,10 +121,10 @@ def test_other_weights_give_other_bytes(float_file):
     assert convert(seeded(small_classifier(), seed=1)) != float_file
 
 
-def test_conversion_says_nothing(model, capfd):
+def test_conversion_prints_nothing(model, capfd):
     convert(model, "int8", photos(2))
-    said = capfd.readouterr()
-    assert (said.out, said.err) == ("", "")
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("", "")
 
 
 def test_layers_carry_their_names_into_the_file(model, float_file):
@@ -221,7 +220,7 @@ def test_calibration_may_come_as_batches_images_or_a_generator(model, int8_file)
     )
 
 
-def test_calibration_images_are_left_as_they_were(model):
+def test_calibration_images_do_not_change(model):
     images = photos(2).astype(np.float32)
     before = images.copy()
     convert(model, "int8", images)
@@ -241,12 +240,12 @@ def test_free_image_size_is_refused():
 
 
 @pytest.mark.parametrize("quantize", [None, "int8"])
-def test_large_models_convert_alike_by_another_way(model, monkeypatch, quantize):
+def test_large_models_convert_without_constants_to_the_same_outputs(model, monkeypatch, quantize):
     calibration = photos(16) if quantize else None
     expected = convert(model, quantize, calibration)
-    monkeypatch.setattr(conversion, "_LARGE", 0)
+    monkeypatch.setattr(tracing, "_LARGE", 0)
     found = convert(model, quantize, calibration)
-    assert found != expected  # the other way was taken
+    assert found != expected  # the weights are no constants of the graph
     images = photos(8, seed=3)
     np.testing.assert_array_equal(
         LiteModel(found).predict(images), LiteModel(expected).predict(images)
@@ -254,7 +253,7 @@ def test_large_models_convert_alike_by_another_way(model, monkeypatch, quantize)
     assert convert(model, quantize, calibration) == found
 
 
-def test_half_precision_is_refused_by_its_layers():
+def test_layers_of_half_precision_are_named():
     inputs = keras.Input((32, 32, 3))
     x = keras.layers.Conv2D(2, 3, dtype="mixed_float16", name="half")(inputs)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
@@ -265,16 +264,16 @@ def test_half_precision_is_refused_by_its_layers():
 
 
 @pytest.mark.parametrize("thing", ["model.keras", keras.Sequential([keras.layers.Dense(2)])])
-def test_what_is_no_built_model_is_refused(thing):
+def test_models_that_are_not_built_are_refused(thing):
     with pytest.raises(ExportError, match="only a built Keras 3 model"):
         convert(thing)
 
 
-def test_an_int8_ensemble_gives_256_times_the_probability_too(model):
+def test_an_int8_ensemble_returns_256_times_the_probability(model):
     ensemble = average([model, seeded(small_classifier(), 1)])
     content, images = convert(ensemble, "int8", photos(16)), photos(8, seed=1)
-    (given,) = Interpreter(model_content=content).get_output_details()
-    assert given["quantization"] == (1 / 256, 0)
+    (scores,) = Interpreter(model_content=content).get_output_details()
+    assert scores["quantization"] == (1 / 256, 0)
     expected = ensemble.predict(images.astype(np.float32), verbose=0)
     opened = LiteModel(content)
     raw = np.concatenate([opened.invoke(image[None]).copy() for image in images])
@@ -282,7 +281,7 @@ def test_an_int8_ensemble_gives_256_times_the_probability_too(model):
     assert content == convert(ensemble, "int8", photos(16))
 
 
-def test_answers_that_are_no_probabilities_keep_their_scale(model):
+def test_outputs_that_are_not_probabilities_keep_their_scale(model):
     logits = keras.Model(model.input, 30 * model.layers[-2].output - 10)
     opened, images = LiteModel(convert(logits, "int8", photos(16))), photos(8, seed=1)
     expected = logits.predict(images.astype(np.float32), verbose=0)
@@ -291,8 +290,8 @@ def test_answers_that_are_no_probabilities_keep_their_scale(model):
 
 
 @pytest.mark.parametrize("cell", [keras.layers.LSTM, keras.layers.GRU])
-def test_loops_have_no_int8_form_and_unrolled_they_have(cell):
-    """The converter would end the process."""
+def test_int8_refuses_loops_but_takes_them_unrolled(cell):
+    """The converter would abort the process."""
 
     def recurrent(**kwargs):
         inputs = keras.Input((8, 8, 3))
@@ -307,13 +306,13 @@ def test_loops_have_no_int8_form_and_unrolled_they_have(cell):
 def test_a_file_that_litert_cannot_run_is_refused():
     inputs = keras.Input((8, 8, 3))
     six = keras.layers.Dense(6)(keras.layers.Flatten()(inputs))
-    real, _ = keras.ops.rfft(six)  # of lengths that are powers of two alone
+    real, _ = keras.ops.rfft(six)  # LiteRT supports lengths that are powers of two alone
     model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(real))
     with pytest.raises(ExportError, match="LiteRT"):
         convert(model)
 
 
-@pytest.mark.parametrize("calibration", [5, "photo.jpg", ["photo.jpg"], [object()]])
-def test_calibration_that_holds_no_images_is_refused(model, calibration):
+@pytest.mark.parametrize("calibration", ["photo.jpg", ["photo.jpg"], [object()]])
+def test_calibration_without_images_is_refused(model, calibration):
     with pytest.raises(ExportError, match="calibration"):
         convert(model, "int8", calibration)

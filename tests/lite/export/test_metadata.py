@@ -1,4 +1,4 @@
-"""Metadata are where the schema says, and the network is as it was."""
+"""Metadata follow the schema, and the network does not change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LABELS = ["cat", "Straßenbahn", "犬"]
 
 
 class Reader:
-    """A table read slot by slot, by flatbuffers' own reader."""
+    """Read a table slot by slot with the flatbuffers library."""
 
     def __init__(self, content: bytes, place: int | None = None) -> None:
         if place is None:
@@ -60,17 +60,17 @@ def metadata_of(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("form", ["float_file", "int8_file"])
-def test_the_answers_stay_bit_for_bit(form: str, request: pytest.FixtureRequest) -> None:
+def test_the_outputs_do_not_change(form: str, request: pytest.FixtureRequest) -> None:
     content = request.getfixturevalue(form)
-    told = add_metadata(content, LABELS)
+    described = add_metadata(content, LABELS)
     images = photos(4).astype(np.float32)
     np.testing.assert_array_equal(
-        LiteModel(told).predict(images), LiteModel(content).predict(images)
+        LiteModel(described).predict(images), LiteModel(content).predict(images)
     )
 
 
-def test_every_field_stands_in_its_slot(float_file: bytes) -> None:
-    told = add_metadata(
+def test_every_field_is_in_its_slot(float_file: bytes) -> None:
+    described = add_metadata(
         float_file,
         LABELS,
         name="toy",
@@ -81,7 +81,7 @@ def test_every_field_stands_in_its_slot(float_file: bytes) -> None:
         mean=[127.0],
         std=[128.0, 64.0, 32.0],
     )
-    content = metadata_of(told)
+    content = metadata_of(described)
     assert content[4:8] == b"M001"
     root = Reader(content)
     assert [root.text(slot) for slot in (0, 1, 2)] == [
@@ -110,21 +110,21 @@ def test_every_field_stands_in_its_slot(float_file: bytes) -> None:
     assert (file.text(0), file.number(2)) == ("labels.txt", 2)  # TENSOR_AXIS_LABELS
 
 
-def test_the_labels_are_an_archive_behind_the_model(float_file: bytes) -> None:
-    told = add_metadata(float_file, LABELS)
-    with zipfile.ZipFile(io.BytesIO(told)) as archive:
+def test_the_labels_are_in_an_appended_archive(float_file: bytes) -> None:
+    described = add_metadata(float_file, LABELS)
+    with zipfile.ZipFile(io.BytesIO(described)) as archive:
         assert archive.namelist() == ["labels.txt"]
         assert archive.read("labels.txt").decode() == "cat\nStraßenbahn\n犬\n"
 
 
-def test_bytes_depend_on_the_arguments_alone_and_are_replaced(float_file: bytes) -> None:
+def test_bytes_depend_on_the_arguments_alone_and_metadata_are_replaced(float_file: bytes) -> None:
     once = add_metadata(float_file, LABELS, name="one")
     assert once == add_metadata(float_file, LABELS, name="one")
     assert once == add_metadata(add_metadata(float_file, ["a", "b", "c"]), LABELS, name="one")
     assert once != add_metadata(float_file, LABELS, name="two")
 
 
-def test_what_other_tools_noted_stays(float_file: bytes) -> None:
+def test_metadata_of_other_tools_stay(float_file: bytes) -> None:
     def names(content: bytes) -> set[bytes]:
         model = schema.Model.GetRootAs(content, 0)
         return {model.Metadata(n).Name() for n in range(model.MetadataLength())}
@@ -134,27 +134,26 @@ def test_what_other_tools_noted_stays(float_file: bytes) -> None:
 
 
 @pytest.mark.parametrize("form", ["float_file", "int8_file"])
-def test_weights_stand_at_multiples_of_16_bytes(form: str, request: pytest.FixtureRequest) -> None:
-    told = add_metadata(request.getfixturevalue(form), LABELS)
-    model = schema.Model.GetRootAs(told, 0)
+def test_weights_start_at_multiples_of_16_bytes(form: str, request: pytest.FixtureRequest) -> None:
+    described = add_metadata(request.getfixturevalue(form), LABELS)
+    model = schema.Model.GetRootAs(described, 0)
     buffers = [model.Buffers(n) for n in range(model.BuffersLength())]
     full = [buffer for buffer in buffers if not buffer.DataIsNone()]
     assert len(full) > 5
     assert {b._tab.Vector(b._tab.Offset(4)) % 16 for b in full} == {0}
 
 
-def test_what_cannot_be_right_is_refused(float_file: bytes) -> None:
-    def said(content: bytes = float_file, labels: Any = LABELS, **options: Any) -> str:
+def test_invalid_arguments_are_refused(float_file: bytes) -> None:
+    def message(content: bytes = float_file, labels: Any = LABELS, **options: Any) -> str:
         with pytest.raises(ExportError) as caught:
             add_metadata(content, labels, **options)
         return str(caught.value)
 
-    assert "LiteRT" in said(b"PK not a model")
-    assert "LiteRT" in said(float_file[: len(float_file) // 2])
-    assert "2 labels" in said(labels=["a", "b"])
-    assert "'a' more than once" in said(labels=["a", "a", "b"])
-    assert "lines 1 (from 0) are empty" in said(labels=["a", " ", "b"])
-    assert "more than one line" in said(labels=["a\nb", "c", "d"])
-    assert "std=(0.0,)" in said(std=(0.0,))
-    assert "normalized" in said(mean=(1.0, 2.0))
-    assert "name=None, license=3" in said(name=None, license=3)
+    assert "LiteRT" in message(b"PK not a model")
+    assert "LiteRT" in message(float_file[: len(float_file) // 2])
+    assert "2 labels" in message(labels=["a", "b"])
+    assert "'a' more than once" in message(labels=["a", "a", "b"])
+    assert "lines 1 (from 0) are empty" in message(labels=["a", " ", "b"])
+    assert "more than one line" in message(labels=["a\nb", "c", "d"])
+    assert "std=(0.0,)" in message(std=(0.0,))
+    assert "invalid normalization" in message(mean=(1.0, 2.0))

@@ -6,13 +6,13 @@ import pytest
 
 from kpipe.errors import ExportError
 from kpipe.lite import LiteModel, quantize_selectively
-from kpipe.lite.export.selective import _doubled, _layer
-
-from .conftest import photos, seeded, small_classifier
+from kpipe.lite.export.layer_names import find_layer
+from kpipe.lite.export.selective import _doubling
+from tests.lite.conftest import photos, seeded, small_classifier
 
 
 def two_ranges() -> keras.Model:
-    """What tells the classes apart passes a layer with a channel a thousand times larger."""
+    """Return a model in which one channel of a layer is a thousand times larger than the others."""
     inputs = keras.Input((32, 32, 3))
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocessing")(inputs)
     x = keras.layers.Conv2D(4, 3, activation="relu", name="stem")(x)
@@ -36,7 +36,7 @@ def images() -> np.ndarray:
 
 
 class Agreement:
-    """How near a file is to the model, as a share; the calls are kept."""
+    """Score how near a file is to the model, in [0, 1], and keep the files."""
 
     def __init__(self, model: keras.Model, images: np.ndarray) -> None:
         self.images = images
@@ -48,20 +48,20 @@ class Agreement:
         return 1 - float(np.abs(LiteModel(content).predict(self.images) - self.expected).max())
 
 
-def test_plain_int8_that_is_good_enough_is_taken(model, images):
+def test_plain_int8_within_the_tolerance_is_chosen(model, images):
     accuracy = Agreement(model, images)
     found = quantize_selectively(model, [images], accuracy, tolerance=0.2)
-    assert found.meets_tolerance and found.in_float == () and len(found.trades) == 1
+    assert found.meets_tolerance and found.in_float == () and len(found.trials) == 1
     assert found.content == accuracy.files[-1]
     assert LiteModel(found.content).input_quantization == (1.0, 0)
 
 
-def test_the_layers_that_cost_most_stay_in_float(images):
+def test_the_layers_that_lose_most_stay_in_float(images):
     model = two_ranges()
     accuracy = Agreement(model, images)
     found = quantize_selectively(model, [images], accuracy, tolerance=0.02)
-    assert found.trades[0].accuracy < 0.95
-    assert found.meets_tolerance and found.trades[-1].accuracy >= found.float_accuracy - 0.02
+    assert found.trials[0].accuracy < 0.95
+    assert found.meets_tolerance and found.trials[-1].accuracy >= found.float_accuracy - 0.02
     assert {"wide", "narrow"} <= set(found.in_float)
     assert "top" not in found.in_float
     opened = LiteModel(found.content)
@@ -70,7 +70,7 @@ def test_the_layers_that_cost_most_stay_in_float(images):
 
 
 @pytest.mark.parametrize("names", [("good", "bad"), ("net", "net_1"), ("net_1", "net")])
-def test_layers_of_one_name_in_nested_models_are_told_apart(images, names):
+def test_layers_of_one_name_in_nested_models_are_distinguished(images, names):
     good, bad = (keras.models.clone_model(two_ranges()) for _ in range(2))
     seeded(good, 5)
     bad.set_weights(two_ranges().get_weights())
@@ -82,28 +82,28 @@ def test_layers_of_one_name_in_nested_models_are_told_apart(images, names):
     assert not any(name.startswith(f"{good.name}/") for name in found.in_float)
 
 
-def test_a_layer_without_a_kernel_in_a_nested_model_is_named_itself():
+def test_a_layer_without_a_kernel_in_a_nested_model_is_found():
     members = [two_ranges(), two_ranges()]
     members[0].name, members[1].name = "one", "two"
     inputs = keras.Input((32, 32, 3))
-    answers = [member(inputs) for member in members]
-    model = keras.Model(inputs, keras.layers.Average(name="mean")(answers))
-    assert _layer(model, "net_1/two_1/pool_1/Mean") == "two/pool"
+    outputs = [member(inputs) for member in members]
+    model = keras.Model(inputs, keras.layers.Average(name="mean")(outputs))
+    assert find_layer(model, "net_1/two_1/pool_1/Mean") == "two/pool"
 
 
-def test_the_best_is_given_and_said_not_to_be_within(model, images):
+def test_without_a_file_within_the_tolerance_the_best_is_chosen(model, images):
     scores = iter([0.9, 0.5, 0.6, 0.8, 0.7, 0.6, 0.5, 0.5, 0.5])
-    given: list[bytes] = []
+    files: list[bytes] = []
 
     def accuracy(content: bytes) -> float:
-        given.append(content)
+        files.append(content)
         return next(scores)
 
     found = quantize_selectively(model, [images], accuracy, max_float_ops=4)
     assert not found.meets_tolerance
-    assert [trade.accuracy for trade in found.trades] == [0.5, 0.6, 0.8, 0.7][: len(found.trades)]
-    assert found.content == given[1 + np.argmax([trade.accuracy for trade in found.trades])]
-    assert found.in_float == max(found.trades, key=lambda trade: trade.accuracy).in_float
+    assert [trial.accuracy for trial in found.trials] == [0.5, 0.6, 0.8, 0.7][: len(found.trials)]
+    assert found.content == files[1 + np.argmax([trial.accuracy for trial in found.trials])]
+    assert found.in_float == max(found.trials, key=lambda trial: trial.accuracy).in_float
 
 
 def test_same_bytes_every_time(images):
@@ -115,7 +115,7 @@ def test_same_bytes_every_time(images):
     assert one.content == other.content
 
 
-def test_a_tolerance_that_is_no_share_is_refused():
+def test_an_invalid_tolerance_is_refused():
     with pytest.raises(ExportError, match="tolerance"):
         quantize_selectively(small_classifier(), [photos(2)], lambda content: 1.0, tolerance=2)
 
@@ -124,4 +124,4 @@ def test_a_tolerance_that_is_no_share_is_refused():
     ("max_float_ops", "counts"), [(0, []), (1, [1]), (4, [1, 2, 4]), (6, [1, 2, 4, 6])]
 )
 def test_counts_double(max_float_ops, counts):
-    assert _doubled(max_float_ops) == counts
+    assert _doubling(max_float_ops) == counts

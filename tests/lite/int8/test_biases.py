@@ -1,21 +1,23 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
 
-from kpipe.lite.export.calibration import calibration_images
-from kpipe.lite.export.conversion import calibrated
-from kpipe.lite.int8.biases import _certain, corrected, mean_errors
-from kpipe.lite.int8.quantizing import Ranges, quantized
+from kpipe.lite.export.calibration import prepare_calibration_images
+from kpipe.lite.export.conversion import calibrate
+from kpipe.lite.int8.biases import _significant_mean, correct_biases, measure_mean_errors
+from kpipe.lite.int8.calibrated_model import CalibratedModel
+from kpipe.lite.int8.quantizing import quantize_to_int8
 from kpipe.lite.runtime.interpreter import LiteModel
-from kpipe.lite.tflite_file import opened
-
-from .conftest import photos
+from kpipe.lite.tflite_file import parse
+from tests.lite.conftest import photos
 
 
 def network() -> keras.Model:
-    """Kernels that int8 cannot hold, in layers of each kind that has a bias; logits."""
+    """Return a model of logits with kernels that int8 cannot represent, in each kind of layer."""
     inputs = keras.Input((32, 32, 3))
     x = keras.layers.Conv2D(4, 3, name="conv")(
         keras.layers.Rescaling(1 / 255, name="scale")(inputs)
@@ -25,7 +27,7 @@ def network() -> keras.Model:
     model = keras.Model(inputs, keras.layers.Dense(3, name="top")(x))
     random = np.random.default_rng(0)
     for weight in model.weights:
-        # Small ones beside a large one are rounded most, all in the same direction.
+        # Small weights beside a large one are rounded most, all in the same direction.
         values = np.full(weight.shape, 0.0014) if weight.path.endswith("kernel") else 0.1
         weight.assign(values * np.ones(weight.shape))
     for name in ("conv", "depthwise"):
@@ -38,22 +40,22 @@ def network() -> keras.Model:
 
 @pytest.fixture(scope="module")
 def images() -> list[np.ndarray]:
-    return calibration_images([photos(24)], (32, 32, 3))
+    return prepare_calibration_images([photos(24)], (32, 32, 3))
 
 
 @pytest.fixture(scope="module")
-def ranges(images) -> bytes:
-    return calibrated(network(), images).content
+def plain(images) -> CalibratedModel:
+    return calibrate(network(), images)
 
 
 @pytest.fixture(scope="module")
-def errors(ranges, images) -> dict[str, np.ndarray]:
-    return mean_errors(ranges, images)
+def measured(plain, images) -> CalibratedModel:
+    return replace(plain, mean_errors=measure_mean_errors(plain, images))
 
 
 def biases(content: bytes) -> dict[str, np.ndarray]:
-    """Of each operation that has one, by the name of its result."""
-    model = opened(content)
+    """Map the output of each operation with a bias to the bias."""
+    model = parse(content)
     graph = model.subgraphs[0]
     found = {}
     for operation in graph.operators:
@@ -64,8 +66,9 @@ def biases(content: bytes) -> dict[str, np.ndarray]:
     return found
 
 
-def test_each_bias_is_less_by_the_mean_error_of_its_channel(ranges, errors) -> None:
-    before, after = biases(ranges), biases(corrected(ranges, errors))
+def test_each_bias_is_less_by_the_mean_error_of_its_channel(measured) -> None:
+    before, after = biases(measured.content), biases(correct_biases(measured))
+    errors = measured.mean_errors
     assert len(before) == 3 and before.keys() <= errors.keys()
     for result, bias in before.items():
         np.testing.assert_allclose(after[result], bias - errors[result], rtol=1e-6, atol=1e-9)
@@ -73,54 +76,53 @@ def test_each_bias_is_less_by_the_mean_error_of_its_channel(ranges, errors) -> N
     assert np.abs(errors[depthwise]).min() > 0.01
 
 
-def test_an_operation_that_stays_in_float_keeps_its_bias(ranges, errors) -> None:
-    before = biases(ranges)
+def test_an_operation_that_stays_in_float_keeps_its_bias(measured) -> None:
+    before = biases(measured.content)
     first, kept, top = before
-    after = biases(corrected(ranges, errors, keep=[kept]))
+    after = biases(correct_biases(measured, in_float=[kept]))
     np.testing.assert_array_equal(after[kept], before[kept])
     for other in (first, top):
         assert not np.array_equal(after[other], before[other])
 
 
-def test_operations_that_share_a_bias_are_corrected_each_for_itself(images) -> None:
+def test_operations_that_share_a_bias_are_corrected_separately(images) -> None:
     inputs = keras.Input((32, 32, 3))
     rescaled = keras.layers.Rescaling(1 / 255)(inputs)
     both = [keras.layers.Conv2D(3, 1, name=name)(rescaled) for name in ("one", "other")]
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Concatenate()(both))
-    content = calibrated(keras.Model(inputs, x), images).content
-    before = biases(content)
-    shifts = {name: np.full(3, number) for number, name in enumerate(before, 1)}
-    after = biases(corrected(content, shifts))
+    model = calibrate(keras.Model(inputs, x), images)
+    errors = {name: np.full(3, number) for number, name in enumerate(biases(model.content), 1)}
+    after = biases(correct_biases(replace(model, mean_errors=errors)))
     assert [*map(float, np.concatenate([*after.values()]))] == [-1.0] * 3 + [-2.0] * 3
 
 
-def test_a_mean_that_the_images_do_not_agree_about_is_none() -> None:
-    steady, torn = np.tile([0.9, 1.1], 8), np.tile([-1.0, 1.1], 8)
-    np.testing.assert_allclose(_certain(np.stack([steady, torn], axis=1)), [1.0, 0.0])
+def test_a_mean_that_varies_between_images_counts_as_0() -> None:
+    steady, varying = np.tile([0.9, 1.1], 8), np.tile([-1.0, 1.1], 8)
+    np.testing.assert_allclose(_significant_mean(np.stack([steady, varying], axis=1)), [1.0, 0.0])
 
 
-def test_a_few_images_are_certain_of_nothing(ranges, images, errors) -> None:
-    assert all(not error.any() for error in mean_errors(ranges, images[:7]).values())
-    assert any(error.any() for error in errors.values())
+def test_a_few_images_correct_nothing(plain, images, measured) -> None:
+    assert all(not error.any() for error in measure_mean_errors(plain, images[:7]).values())
+    assert any(error.any() for error in measured.mean_errors.values())
 
 
-def test_the_answers_are_off_by_less_on_average(ranges, errors, images) -> None:
+def test_the_mean_error_of_the_outputs_shrinks(plain, measured) -> None:
     model, others = network(), photos(64, seed=1)
     exact = model.predict(others.astype("float32"), verbose=0)
     off = [
-        np.abs((LiteModel(quantized(Ranges(ranges, told))).predict(others) - exact).mean(axis=0))
-        for told in ({}, errors)
+        np.abs((LiteModel(quantize_to_int8(form)).predict(others) - exact).mean(axis=0))
+        for form in (plain, measured)
     ]
     assert off[1].max() < off[0].max() / 3
 
 
-def test_operations_that_only_pass_values_on_have_no_error_of_their_own(images) -> None:
+def test_operations_that_only_pass_values_on_have_no_error(images) -> None:
     inputs = keras.Input((32, 32, 3))
     x = keras.layers.Conv2D(4, 3, activation="relu", name="first")(inputs)
     x = keras.layers.Conv2D(8, 3, activation="relu", name="second")(keras.layers.MaxPooling2D()(x))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.MaxPooling2D()(x))
-    content = calibrated(keras.Model(inputs, x), images).content
-    found = mean_errors(content, images)
-    for result, bias in biases(content).items():
+    model = calibrate(keras.Model(inputs, x), images)
+    found = measure_mean_errors(model, images)
+    for result, bias in biases(model.content).items():
         assert found[result].shape == bias.shape
     assert not any("dequantize" in result for result in found)

@@ -8,23 +8,22 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 
 from kpipe.errors import ExportError
 from kpipe.lite import LiteModel, evaluate
-
-from .conftest import photos
+from tests.lite.conftest import photos
 
 IMAGES = photos(30, seed=3)
 LABELS = np.random.default_rng(0).integers(0, 2, 30)  # class 2 does not occur
 
 
 def test_measures_equal_those_of_scikit_learn(float_file):
-    answers = LiteModel(float_file).predict(IMAGES).argmax(axis=1)
+    predicted = LiteModel(float_file).predict(IMAGES).argmax(axis=1)
     found = evaluate(float_file, (IMAGES, LABELS))
     assert found.images == 30
-    assert found.accuracy == pytest.approx(accuracy_score(LABELS, answers))
-    present = answers.copy()  # scikit-learn warns of answers outside the true classes
-    with pytest.warns(UserWarning, match="y_pred contains") if (present == 2).any() else _quiet():
-        assert found.balanced_accuracy == pytest.approx(balanced_accuracy_score(LABELS, answers))
+    assert found.accuracy == pytest.approx(accuracy_score(LABELS, predicted))
+    # scikit-learn warns of predictions outside the true classes
+    with pytest.warns(UserWarning, match="y_pred contains") if (predicted == 2).any() else _quiet():
+        assert found.balanced_accuracy == pytest.approx(balanced_accuracy_score(LABELS, predicted))
     np.testing.assert_array_equal(
-        found.confusion, confusion_matrix(LABELS, answers, labels=[0, 1, 2])
+        found.confusion, confusion_matrix(LABELS, predicted, labels=[0, 1, 2])
     )
 
 
@@ -89,16 +88,12 @@ def test_to_dict_survives_json(float_file):
         ((IMAGES, LABELS.astype(float)), None, "labels do not fit"),
         ((IMAGES, LABELS + 2), None, "no output for: 3"),
         ([], None, "no images"),
-        ([(IMAGES, LABELS, LABELS)], None, r"another kind\n(.|\n)*received: tuple of 3"),
-        ((IMAGES, LABELS, LABELS), None, r"another kind\n(.|\n)*received: tuple of 3"),
-        (
-            ([IMAGES, LABELS], [IMAGES, LABELS]),
-            None,
-            r"are no array(.|\n)*several batches as a list",
-        ),
-        (({"image": IMAGES}, LABELS), None, r"are no array(.|\n)*received: \(dict, ndarray\)"),
+        ([(IMAGES, LABELS, LABELS)], None, r"(.|\n)*received: ndarray, ndarray, ndarray"),
+        ((IMAGES, LABELS, LABELS), None, r"(.|\n)*received: ndarray, ndarray, ndarray"),
+        (([IMAGES, LABELS], [IMAGES, LABELS]), None, r"kind of batch(.|\n)*batches as a list"),
+        (({"image": IMAGES}, LABELS), None, r"kind of batch(.|\n)*received: dict, ndarray"),
         (([IMAGES, IMAGES], [LABELS, LABELS]), None, "several batches as a list"),
-        ([IMAGES], None, r"another kind\n(.|\n)*received: ndarray"),
+        ([IMAGES], None, r"kind of batch(.|\n)*received: ndarray"),
     ],
 )
 def test_data_that_does_not_fit_is_refused(float_file, data, reference, message):
@@ -106,8 +101,8 @@ def test_data_that_does_not_fit_is_refused(float_file, data, reference, message)
         evaluate(float_file, data, reference=reference)
 
 
-@pytest.mark.parametrize("count", [{"workers": -1}, {"workers": "2"}, {"differences": 1.5}])
-def test_numbers_with_which_nothing_is_evaluated_are_refused(float_file, count):
+@pytest.mark.parametrize("count", [{"workers": -1}, {"differences": -1}])
+def test_invalid_numbers_are_refused(float_file, count):
     ((name, value),) = count.items()
     with pytest.raises(ExportError, match=f"{name}={value!r}"):
         evaluate(float_file, (IMAGES, LABELS), **count)

@@ -13,7 +13,7 @@ from tests.prune.masking import random_request, randomize, worst_difference
 
 
 def copied(model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
-    """What a model of several inputs and its opened copy answer."""
+    """Return the outputs of a model of several inputs, and of its opened copy."""
     randomize(model)
     random = np.random.default_rng(0)
     given = [random.normal(size=(2, *x.shape[1:])).astype("float32") for x in model.inputs]
@@ -28,15 +28,15 @@ def difference() -> keras.Model:
 
 
 @pytest.mark.parametrize("extra", [(), ("b", "zz")])
-def test_inputs_handed_in_by_name_are_told_apart(extra: tuple[str, ...]) -> None:
-    """What has a name that the nested model does not have is left out."""
+def test_inputs_given_by_name_are_distinguished(extra: tuple[str, ...]) -> None:
+    """Names that the nested model does not have are ignored."""
     first, second = keras.Input((4,), name="first"), keras.Input((4,), name="second")
     made = difference()({"z": first, "a": second, **dict.fromkeys(extra, first)})
     model = keras.Model([first, second], layers.Dense(2)(made))
     np.testing.assert_array_equal(*copied(model))
 
 
-def test_inputs_declared_by_name_are_told_apart() -> None:
+def test_inputs_declared_by_name_are_distinguished() -> None:
     z, a = keras.Input((4,), name="z"), keras.Input((4,), name="a")
     inner = keras.Model({"z": z, "a": a}, layers.Dense(4)(a) - 2.0 * layers.Dense(4)(z))
     first, second = keras.Input((4,), name="first"), keras.Input((4,), name="second")
@@ -47,13 +47,13 @@ def test_inputs_declared_by_name_are_told_apart() -> None:
 def test_a_call_of_another_rank_is_refused() -> None:
     inside = keras.Input((4, 1))
     inner = keras.Model(inside, layers.Flatten()(inside), name="inner")
-    outside = keras.Input((4,))  # which Keras gives a last axis of 1
-    with pytest.raises(PruneError, match="call of the nested model 'inner'"):
+    outside = keras.Input((4,))  # to which Keras adds a last axis of 1
+    with pytest.raises(PruneError, match="call of the nested model that holds 'flatten"):
         plan(keras.Model(outside, inner(outside)), {})
 
 
-def test_a_backbone_of_open_size_has_the_size_that_it_is_given() -> None:
-    """As most transfer learning is written: the size stands in the outer model alone."""
+def test_a_backbone_of_open_size_has_the_size_that_it_is_called_on() -> None:
+    """As most transfer learning is written: only the outer model fixes the size."""
 
     def model(size: int | None) -> keras.Model:
         pixels = keras.Input((size, size, 3))

@@ -324,7 +324,7 @@ def test_a_label_without_an_answer_is_named(model):
 
     for weights in (None, {0: 2.0, 1: 1.0}):
         settings = TrainingSettings(class_weight=weights)
-        with pytest.raises(SparsityError, match=r"no answer for label -1"):
+        with pytest.raises(SparsityError, match=r"no output for label -1"):
             prune_magnitude(model, shifted, **QUICK, settings=settings)
 
 
@@ -336,7 +336,7 @@ def test_classes_that_class_weight_does_not_name_count_once(model):
     )
     for got, expected in zip(one.weights, other.weights, strict=True):
         np.testing.assert_array_equal(got, expected)
-    with pytest.raises(SparsityError, match="without an answer: 9"):
+    with pytest.raises(SparsityError, match="without an output: 9"):
         prune_magnitude(model, batches, **QUICK, settings=TrainingSettings(class_weight=weights[2]))
 
 

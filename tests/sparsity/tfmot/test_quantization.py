@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from kpipe.errors import SparsityError
 from kpipe.lite import LiteModel
-from kpipe.lite.export.calibration import calibration_images
-from kpipe.lite.export.conversion import calibrated
-from kpipe.lite.int8.quantizing import quantized
+from kpipe.lite.export.calibration import prepare_calibration_images
+from kpipe.lite.export.conversion import calibrate
+from kpipe.lite.int8.quantizing import quantize_to_int8
 from kpipe.sparsity import TrainingSettings, train_quantized
 from kpipe.sparsity.tfmot import quantization
 from tests.sparsity.conftest import (
@@ -96,8 +96,8 @@ def test_training_feels_what_int8_does(monkeypatch):
         model = train_quantized(
             with_coarse_steps(seed), data, epochs=1, steps_per_epoch=8, settings=settings
         )
-        seen = calibration_images([tinted(1, 64)[0]], (16, 16, 3))
-        file = LiteModel(quantized(calibrated(model, seen))).predict(images)
+        seen = prepare_calibration_images([tinted(1, 64)[0]], (16, 16, 3))
+        file = LiteModel(quantize_to_int8(calibrate(model, seen))).predict(images)
         felt = np.abs(twins[-1](images, training=False).numpy() - file).mean()
         unfelt = np.abs(model(images, training=False).numpy() - file).mean()
         assert felt < 0.25 * unfelt

@@ -1,4 +1,4 @@
-"""The card tells what a file was made from and what is known against it."""
+"""The model card: training data, accuracy, and known limits."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ROW: dict[str, Any] = {
 }
 
 
-def card(row: dict[str, Any] = ROW, counts: dict[str, list[int]] = COUNTS, **said: str) -> str:
+def card(row: dict[str, Any] = ROW, counts: dict[str, list[int]] = COUNTS, **declared: str) -> str:
     metrics = {"seed": 7, "image_size": 96, "final": "model.tflite", "models": [row]}
-    return model_card(metrics, counts, **said)
+    return model_card(metrics, counts, **declared)
 
 
-def test_it_tells_counts_and_figures_by_class() -> None:
+def test_it_shows_counts_and_figures_by_class() -> None:
     text = card(license="CC0", note="Photos of 2024.")
     for line in (
         "# Toy, int8",
@@ -41,14 +41,14 @@ def test_it_tells_counts_and_figures_by_class() -> None:
         assert line in text.splitlines()
     assert "1.23 MB" in text and "96 x 96 pixels" in text
     assert "Accuracy 90.0%, balanced accuracy 87.5%" in text
-    assert "91.4%, with the same answer on 98.6% of 70 photos" in text
+    assert "91.4%, with the same prediction for 98.6% of 70 photos" in text
 
 
-def test_it_tells_the_limits_that_the_figures_show() -> None:
+def test_it_lists_the_limits_that_the_figures_show() -> None:
     text = card()
     assert "Fewer than 30 test photos, so rough figures: dog|wolf." in text
     assert "4.0 times as many training photos" in text
-    assert "20.0% of dog|wolf are called cat." in text
+    assert "20.0% of dog|wolf predicted as cat." in text
     assert "License: not declared" in text and "no note was declared" in text
 
 
@@ -59,6 +59,6 @@ def test_even_classes_without_errors_have_no_such_limits() -> None:
         assert words not in text
 
 
-def test_a_class_that_is_never_answered_is_said_to_be() -> None:
+def test_a_class_that_is_never_predicted_is_marked() -> None:
     text = card({**ROW, "confusion": [[50, 0], [20, 0]]})
-    assert "| dog\\|wolf | 20 | 0.0% | never answered |" in text
+    assert "| dog\\|wolf | 20 | 0.0% | never predicted |" in text

@@ -217,7 +217,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(
     with pytest.raises(OSError, match="No space left"):
         run(tmp_path)
     assert checkpoint.epochs_in(tmp_path)[-1] == 1
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".*"))
     assert tiny.same(run(tmp_path)[1], uninterrupted[1])
 
 
@@ -373,7 +373,7 @@ def test_a_label_without_an_answer_is_named(beyond: str, plan: TrainingConfig) -
         return images, labels
 
     training, held = (shifted, same) if beyond == "training" else (same, shifted)
-    with pytest.raises(TrainingError, match=r"no answer for label 3\n *expected: .* 0 to 2"):
+    with pytest.raises(TrainingError, match=r"no output for label 3\n *expected: .* 0 to 2"):
         run_on(training, tiny.validation().map(held), plan=plan)
 
 
@@ -409,7 +409,7 @@ def test_classes_that_class_weight_does_not_name_count_once() -> None:
     _, values, _ = run_on(lambda *batch: batch, None, plan=plans[0])
     _, expected, _ = run_on(lambda *batch: batch, None, plan=plans[1])
     assert tiny.same(values, expected)
-    with pytest.raises(TrainingError, match="without an answer: 3"):
+    with pytest.raises(TrainingError, match="without an output: 3"):
         run_on(lambda *batch: batch, None, plan=plans[2])
 
 
@@ -531,7 +531,7 @@ def test_a_file_that_may_not_grow_keeps_the_previous_checkpoint(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     assert checkpoint.epochs_in(tmp_path)[-1] == 1
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".*"))
     assert tiny.same(run(tmp_path)[1], uninterrupted[1])
 
 

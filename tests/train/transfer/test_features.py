@@ -357,7 +357,7 @@ def test_a_wrong_plan_is_refused(wrong: dict) -> None:
 
 def test_an_interrupted_start_of_a_folder_does_not_block_it(tmp_path: Path) -> None:
     stem, _ = split_frozen(frozen())
-    (tmp_path / "about.json-0123").write_text("{")  # as a kill within its write leaves it
+    (tmp_path / ".0123-about.json").write_text("{")  # as a kill within its write leaves it
     (tmp_path / "stray.part").write_text("")
     extract(stem, tmp_path, FeaturePlan())
     (tmp_path / "about.json").write_text("{")

@@ -1,4 +1,4 @@
-"""The command that asks an exported model: predict."""
+"""The predict command."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ __all__ = ["predict"]
     type=click.IntRange(min=1),
     default=3,
     show_default=True,
-    help="How many labels for each image.",
+    help="Number of labels per image.",
 )
 @click.option(
     "--background",
     default="white",
     show_default=True,
-    help="The color under transparent pixels; that of the training.",
+    help="Color under transparent pixels; use that of the training.",
 )
 def predict(model: Path, images: tuple[Path, ...], top: int, background: str) -> None:
-    """Classify IMAGES (files or folders) by an exported MODEL.tflite."""
+    """Classify IMAGES (files or folders) with an exported MODEL.tflite."""
     from kpipe.lite import Classifier
 
     classifier = Classifier(model, background=background)
-    refused = []
+    errors = []
     paths = list(_image_files(images))
     for path in paths:
         try:
             (result,) = classifier.predict(path)
         except DataError as error:
-            refused.append(error.what)
+            errors.append(error.what)
             continue
         ranked = sorted(result.probabilities.items(), key=lambda pair: -pair[1])
-        best = "  ".join(f"{label} {share:.1%}" for label, share in ranked[:top])
+        best = "  ".join(f"{label} {probability:.1%}" for label, probability in ranked[:top])
         click.echo(f"{path}: {best}")
-    if refused:
-        classified = len(paths) - len(refused)
-        raise DataError("\n".join(refused), received=f"{classified} of {len(paths)} classified")
+    if errors:
+        classified = len(paths) - len(errors)
+        raise DataError("\n".join(errors), received=f"{classified} of {len(paths)} classified")
 
 
 def _image_files(paths: tuple[Path, ...]) -> Iterator[Path]:

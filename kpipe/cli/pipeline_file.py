@@ -1,4 +1,4 @@
-"""The pipeline that a file declares, and the options that every command on one has."""
+"""Load a pipeline file, and the options shared by all commands that read one."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ SET = click.option(
     "settings",
     multiple=True,
     metavar="STAGE.FIELD=VALUE",
-    help="Change a field of a stage, or the seed; may stand several times.",
+    help="Change a field of a stage, or the seed; repeatable.",
 )
 FILE = click.argument("file", type=click.Path(path_type=Path))
 
 
 def load_pipeline(file: Path) -> Pipeline:
-    """The `pipeline` that a Python file defines.
+    """Return the `pipeline` that a Python file defines.
 
     Raises:
-        PipelineError: no such file, a file that fails, or one without a `pipeline`.
+        PipelineError: the file is missing, raises an exception, or defines no `pipeline`.
     """
     if not file.is_file():
         raise PipelineError(
             f"there is no pipeline file {file}",
             expected="a Python file that defines `pipeline`",
             received="a folder" if file.is_dir() else "nothing at that path",
-            fix="check the path; pipelines/quickstart.py is an example",
+            fix="check the path; for an example, see pipelines/quickstart.py",
         )
     try:
         names = runpy.run_path(str(file))
@@ -54,7 +54,7 @@ def load_pipeline(file: Path) -> Pipeline:
         raise PipelineError(
             f"{file}, line {line}: the pipeline file fails",
             received=f"{type(error).__name__}: {error}",
-            fix="mend that line",
+            fix="correct that line",
         ) from error
     pipeline = names.get("pipeline")
     if not isinstance(pipeline, Pipeline):

@@ -1,7 +1,7 @@
-"""The recipe without calibration images, by ai-edge-quantizer.
+"""Mixed quantization, by ai-edge-quantizer: int8 weights without calibration images.
 
-CONV_2D, FULLY_CONNECTED   int8 weights; activations quantized as they come, int8 arithmetic
-DEPTHWISE_CONV_2D          int8 weights, turned back to floats; float arithmetic
+CONV_2D, FULLY_CONNECTED   int8 weights; activations quantized at run time; int8 arithmetic
+DEPTHWISE_CONV_2D          int8 weights, dequantized at run time; float arithmetic
 all others                 float
 """
 
@@ -14,17 +14,17 @@ from ai_edge_quantizer import qtyping, quantizer
 
 from kpipe.errors import ExportError
 
-__all__ = ["mixed"]
+__all__ = ["quantize_mixed"]
 
 
-def mixed(content: bytes) -> bytes:
-    """A float32 `.tflite` file with int8 weights in these operations, each channel its scale.
+def quantize_mixed(content: bytes) -> bytes:
+    """Return a float32 `.tflite` file with int8 weights, one scale for each channel.
 
     Args:
         content: the float32 file.
 
     Raises:
-        ExportError: a file that has none of these operations, or that the quantizer refuses.
+        ExportError: the file has none of these operations, or the quantizer refuses it.
     """
     recipe = quantizer.Quantizer(content)
     for name in (qtyping.TFLOperationName.CONV_2D, qtyping.TFLOperationName.FULLY_CONNECTED):
@@ -32,8 +32,8 @@ def mixed(content: bytes) -> bytes:
     recipe.add_weight_only_config(
         regex=".*", operation_name=qtyping.TFLOperationName.DEPTHWISE_CONV_2D, num_bits=8
     )
-    nowhere = io.StringIO()  # it prints sizes and a progress bar
-    with redirect_stdout(nowhere), redirect_stderr(nowhere):
+    discarded = io.StringIO()  # the quantizer prints sizes and a progress bar
+    with redirect_stdout(discarded), redirect_stderr(discarded):
         try:
             return bytes(recipe.quantize().quantized_model)
         except (RuntimeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""`labels.txt`: one name a line, in the order of the outputs; beside a file, and inside it."""
+"""`labels.txt`, beside a `.tflite` file or inside it: one class name a line, in output order."""
 
 from __future__ import annotations
 
@@ -9,29 +9,22 @@ from pathlib import Path
 
 from kpipe.errors import ExportError
 
-__all__ = ["LABELS", "check_labels", "labels_text", "read_labels"]
+__all__ = ["LABELS_FILE", "check_labels", "format_labels", "read_labels"]
 
-LABELS = "labels.txt"
+LABELS_FILE = "labels.txt"
 
 
 def check_labels(labels: Sequence[str], classes: int, name: str) -> None:
-    """Refuses labels that are not one different, single-line name for each output.
+    """Check that there is one distinct, single-line label for each output.
 
     Args:
-        labels: in the order of the outputs.
-        classes: how many outputs there are.
-        name: of the model, for the error.
+        labels: class names in output order.
+        classes: number of outputs.
+        name: name of the model, for the error.
 
     Raises:
-        ExportError: they are not; everything that is wrong with them is named.
+        ExportError: the labels do not match; the message lists every problem.
     """
-    wrong = [repr(label) for label in labels if not isinstance(label, str)]
-    if wrong:
-        raise ExportError(
-            f"the labels of {name} are not all text: {', '.join(wrong[:10])}",
-            expected=f"{classes} different names of one line, one for each output",
-            fix="labels=[str(label) for label in labels]",
-        )
     empty = [str(position) for position, label in enumerate(labels) if not label.strip()]
     broken = [label for label in labels if label.strip() and label.splitlines() != [label]]
     repeated = sorted({label for label in labels if labels.count(label) > 1 and label.strip()})
@@ -43,32 +36,32 @@ def check_labels(labels: Sequence[str], classes: int, name: str) -> None:
     if problems or len(labels) != classes:
         raise ExportError(
             f"the labels do not match {name}",
-            expected=f"{classes} different names of one line, one for each output",
+            expected=f"{classes} distinct names of one line, one for each output",
             received="; ".join([f"{len(labels)} labels", *problems]),
             fix="use the labels.txt that was written with the file",
         )
 
 
-def labels_text(labels: Sequence[str]) -> str:
-    """The content of `labels.txt`."""
+def format_labels(labels: Sequence[str]) -> str:
+    """Return the content of `labels.txt`."""
     return "".join(f"{label}\n" for label in labels)
 
 
 def read_labels(path: Path) -> list[str]:
-    """The labels beside a `.tflite` file; where there are none, those inside it.
+    """Return the labels beside a `.tflite` file or, if there are none, those inside it.
 
     Raises:
         ExportError: neither can be read.
     """
-    beside = path.with_name(LABELS)
+    beside = path.with_name(LABELS_FILE)
     try:
         if not beside.exists() and zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                return archive.read(LABELS).decode("utf-8-sig").splitlines()
+                return archive.read(LABELS_FILE).decode("utf-8-sig").splitlines()
         return beside.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, KeyError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error) as error:
         raise ExportError(
             f"cannot read the labels of {path}: {error}",
-            expected=f"{beside}, one name a line, or labels inside the file",
+            expected=f"{beside} with one name a line, or labels inside the file",
             fix="write that file, or pass labels=[...]",
         ) from error

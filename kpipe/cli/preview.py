@@ -1,4 +1,4 @@
-"""The command that shows what a network will see: preview."""
+"""The preview command."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from kpipe.cli.declaration import FILE, ROOT, SET, load_pipeline
-from kpipe.cli.lines import line
-from kpipe.cli.stderr_log import chatter_kept_apart
+from kpipe.cli.pipeline_file import FILE, ROOT, SET, load_pipeline
+from kpipe.cli.stderr_log import log_native_stderr
 from kpipe.core.pipeline import Pipeline
 from kpipe.core.runner import run as run_pipeline
-from kpipe.core.store import disk_watched
+from kpipe.core.store import translate_disk_errors
 from kpipe.errors import PipelineError
 from kpipe.report.collection import collect
-from kpipe.report.terminal import Progress
+from kpipe.report.terminal import Progress, print_line
 
 __all__ = ["preview"]
 
@@ -26,29 +25,29 @@ __all__ = ["preview"]
 @SET
 @ROOT
 def preview(file: Path, settings: tuple[str, ...], root: Path) -> None:
-    """Show photos of FILE's pipeline beside what the network will see of them.
+    """Show photos of the pipeline in FILE beside their augmented versions.
 
-    Runs the stages that Augment reads, and no training; what is done already is skipped.
+    Runs only the stages that Augment reads, without training; finished stages are skipped.
     """
     pipeline = load_pipeline(file).with_settings(settings)
     names = [stage.name for stage in pipeline.stages]
     if "Augment" not in names:
         raise PipelineError(
-            f"{file} declares no Augment: the network will see the photos as they are",
+            f"{file} declares no Augment: the network is trained on unchanged photos",
             expected="an Augment stage",
             received=", ".join(names),
             fix="add Augment() to the stages, after Data",
         )
-    begin = _up_to(pipeline, names.index("Augment"))
+    start = _up_to(pipeline, names.index("Augment"))
     console = Console()
-    with disk_watched(root), chatter_kept_apart(root), Progress(console) as progress:
-        result = run_pipeline(begin, root, listeners=(progress.hear,))
+    with translate_disk_errors(root), log_native_stderr(root), Progress(console) as progress:
+        result = run_pipeline(start, root, listeners=(progress.show,))
         sheet = shutil.copy2(collect(result.folder)["contact_sheet"], result.folder)
-    line(console, f"contact sheet: {sheet}")
+    print_line(console, f"contact sheet: {sheet}")
 
 
 def _up_to(pipeline: Pipeline, last: int) -> Pipeline:
-    """The stage of that index, and those before it that it reads; none may be there for nothing."""
+    """Return the pipeline of a stage and the stages it depends on."""
     links, wanted = pipeline.links(), {last}
     for index in range(last, -1, -1):
         if index in wanted:

@@ -39,12 +39,12 @@ def preview(tmp_path: Path) -> Preview:
     return run
 
 
-def test_the_sheet_is_made_without_any_training_and_its_path_told(preview, tmp_path: Path) -> None:
+def test_the_sheet_needs_no_training_and_its_path_is_printed(preview, tmp_path: Path) -> None:
     result = preview("Augment(),")
     assert result.exit_code == 0, result.output
-    told = result.output.rpartition("contact sheet: ")[2].strip()
+    output = result.output.rpartition("contact sheet: ")[2].strip()
     (published,) = (tmp_path / "out").glob("looked/*/contact_sheet.jpg")
-    assert Path(told) == published
+    assert Path(output) == published
     with Image.open(published) as sheet:
         assert sheet.format == "JPEG"
     assert "FineTune" not in result.output
@@ -61,7 +61,7 @@ def test_the_sheet_is_made_without_any_training_and_its_path_told(preview, tmp_p
     assert other.read_bytes() != first == published.read_bytes()
 
 
-def test_a_pipeline_without_augmentation_is_told_what_to_add(preview, tmp_path: Path) -> None:
+def test_a_pipeline_without_augmentation_is_refused(preview, tmp_path: Path) -> None:
     error = preview("").exception
     assert isinstance(error, PipelineError)
     for words in ("declares no Augment", "Data, Balance, FineTune", "add Augment()"):

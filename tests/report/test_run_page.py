@@ -66,7 +66,7 @@ def test_texts_are_never_markup(page: str) -> None:
     assert "2 x &lt;u&gt;truncated" in page and "/&lt;i&gt;.jpg" in page
 
 
-def test_the_page_needs_nothing_beside_it(page: str) -> None:
+def test_the_page_is_self_contained(page: str) -> None:
     tags = Tags(page)
     assert not {"link", "script", "iframe", "img", "object"} & tags.names()
     addresses = {
@@ -90,7 +90,7 @@ def test_the_page_needs_nothing_beside_it(page: str) -> None:
     assert "@import" not in page and "url(http" not in page
 
 
-def test_the_contact_sheet_stands_in_the_page_itself(journal, artifact, tmp_path: Path) -> None:
+def test_the_contact_sheet_is_embedded_in_the_page(journal, artifact, tmp_path: Path) -> None:
     augmentation = artifact("augmentation", augmentation_json={})
     pixels = bytes(range(256))
     (tmp_path / "cache" / "augmentation" / "contact_sheet.jpg").write_bytes(pixels)
@@ -152,7 +152,7 @@ def test_the_trade_and_the_farthest_photos_are_shown(journal) -> None:
     assert 'src="data:image/jpeg;base64,AAAA"' in text
 
 
-def test_one_epoch_is_told_and_not_drawn(page: str) -> None:
+def test_a_single_epoch_is_text_not_a_chart(page: str) -> None:
     assert "One epoch: loss 0.750, validation loss 0.500." in page
     assert page.count("<svg") == 2  # a training of several epochs, and where the file errs
 
@@ -165,7 +165,7 @@ def test_the_curves_mark_the_switch_and_the_kept_epoch() -> None:
     assert ">switch</text>" not in plain and ">kept</text>" not in plain
 
 
-def test_each_phase_begins_at_a_line() -> None:
+def test_a_line_marks_the_start_of_each_phase() -> None:
     def lines(phases: list[float]) -> int:
         history = {"loss": [1.0] * 4, "accuracy": [0.5] * 4, "phase": phases}
         picture = learning_curves({"history": history, "switched_at": None, "best_epoch": None})
@@ -176,7 +176,7 @@ def test_each_phase_begins_at_a_line() -> None:
     assert [lines([1, 1, 1, 1]), lines([1, 1, 2, 2]), lines([1, 2, 2, 3])] == [0, 3, 5]
 
 
-def test_the_switch_stands_where_the_optimizer_changed() -> None:
+def test_the_switch_is_marked_where_the_optimizer_changed() -> None:
     # Moved by one epoch, the dashed line moves; everything else stays.
     one, other = (learning_curves({**HISTORY, "switched_at": at}) for at in (1, 2))
     dashed = [set(re.findall(r'<path d="([^"]*)"[^>]*dasharray', text)) for text in (one, other)]
@@ -198,7 +198,7 @@ def test_the_matrix_shows_counts_and_escapes_names() -> None:
     assert "<b>" not in picture and "&lt;b&gt;" in picture
 
 
-def test_pictures_are_the_same_each_time() -> None:
+def test_charts_are_reproducible() -> None:
     assert learning_curves(HISTORY) == learning_curves(HISTORY)
     assert confusion_matrix([[1, 2], [3, 4]], ["a", "b"]) == confusion_matrix(
         [[1, 2], [3, 4]], ["a", "b"]
@@ -217,16 +217,16 @@ def test_a_run_without_an_export_has_its_page(journal) -> None:
     assert [path.name for path in folder.glob("*.html")] == ["report.html"]
 
 
-def test_no_page_is_written_where_there_is_no_run(tmp_path: Path) -> None:
+def test_no_page_is_written_without_a_run(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_page_of_a_real_run_shows_its_trainings_and_the_photo_set_aside(walk) -> None:
+def test_the_page_of_a_real_run_shows_its_trainings_and_the_excluded_photo(walk) -> None:
     text = write_report(walk.folder).read_text()
     for words in ("FineTune: MobileNet 0.25", "Ensemble: member 2 of 2", "round 1 of 1"):
         assert words in text
     assert "torn.png" in text and "truncated" in text
-    assert "FilterPrune: what was removed" in text
+    assert "FilterPrune: pruning rounds" in text
     assert text.count("<svg") == 6

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs nothing beside it."""
+"""The report of a run: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["write_report"]
 
 
 def write_report(folder: str | Path) -> Path:
-    """Write `report.html` into a run's folder.
+    """Write `report.html` into the folder of a run.
 
     Args:
         folder: the run's folder, `saved_models/<pipeline>/<run>`.
@@ -23,13 +23,22 @@ def write_report(folder: str | Path) -> Path:
         The path of the page.
 
     Raises:
-        StoreError: there is no run in the folder.
+        StoreError: the folder holds no run.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from kpipe.core.journal import Journal
+        >>> from kpipe.report import write_report
+        >>> Path("run").mkdir()
+        >>> Journal(Path("run/journal.jsonl")).record("run_started")
+        >>> write_report("run").as_posix()
+        'run/report.html'
     """
     folder = Path(folder)
     facts = collect(folder)
     for training in facts["trainings"]:
-        once = len(next(iter(training["history"].values()))) == 1
-        training["svg"] = "" if once else learning_curves(training)  # a point is no curve
+        one_epoch = len(next(iter(training["history"].values()))) == 1
+        training["svg"] = "" if one_epoch else learning_curves(training)
     for pruning in facts["prunings"]:
         pruning["rounds_svg"] = pruning_rounds(pruning)
         pruning["filters_svg"] = filters_left(pruning)
@@ -44,5 +53,5 @@ def write_report(folder: str | Path) -> Path:
         final = next(row for row in metrics["models"] if row["file"] == metrics["final"])
         final["svg"] = confusion_matrix(final["confusion"], metrics["classes"])
     page = folder / "report.html"
-    write_page(page, "page.html", **facts, final=final)
+    write_page(page, "run.html", **facts, final=final)
     return page
