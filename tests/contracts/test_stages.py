@@ -348,7 +348,7 @@ def test_a_misspelt_field_is_refused_with_the_nearest(example: Stage) -> None:
 
 
 def test_too_many_values_are_refused(example: Stage) -> None:
-    with pytest.raises(PipelineError, match="cannot be declared so"):
+    with pytest.raises(PipelineError, match="has invalid arguments"):
         type(example)(*range(len(example.configuration()) + 1))
 
 
