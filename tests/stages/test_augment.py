@@ -8,8 +8,7 @@ from PIL import Image
 
 from kpipe import Pipeline
 from kpipe.data import Augmenter, Mixer
-from kpipe.data.augmentation.augmenter import STRENGTHS
-from kpipe.data.augmentation.mixing import ALPHAS
+from kpipe.data.augmentation.strengths import ALPHAS, STRENGTHS
 from kpipe.errors import DataError, PipelineError
 from kpipe.stages import Augment, Data, Export, FineTune
 
