@@ -21,14 +21,9 @@ from kpipe.data.file_status import current_status, sha256_of
 from kpipe.pixels import Unreadable, read_photo
 
 __all__ = [
-    "CHANNELS",
-    "COLORS",
-    "THUMBNAIL",
-    "UNREADABLE",
-    "ImageInfo",
-    "read_image_info",
+    "CHANNELS", "COLORS", "THUMBNAIL", "UNREADABLE", "ImageInfo", "read_image_info",
     "wrong_extension",
-]
+]  # fmt: skip
 
 # Side in pixels of the grey square that near duplicates are found by.
 THUMBNAIL = 64
@@ -38,14 +33,7 @@ COLORS = 4
 CHANNELS = 6
 # Kinds of problems that make a file unusable as a photo.
 UNREADABLE = frozenset(
-    {
-        "empty file",
-        "truncated",
-        "undecodable",
-        "too many pixels",
-        "missing file",
-        "unreadable file",
-    }
+    ["empty file", "truncated", "undecodable", "too many pixels", "missing file", "unreadable file"]
 )
 _LEVELS = np.arange(256.0)
 # The formats that an extension promises; other extensions promise none.
@@ -72,8 +60,7 @@ class ImageInfo:
         format: Pillow's name of the format.
         mode: Pillow's name of the pixel format.
         orientation: EXIF orientation, 1 to 8.
-        width: width of the upright photo in pixels.
-        height: height of the upright photo in pixels.
+        width: pixels of the upright photo; `height` likewise.
         channels: six float32 in [0, 255]: means of red, green, blue, then standard deviations.
         hash: perceptual hash of the upright photo in grey, eight bytes.
         colors: the whole photo resized to (COLORS, COLORS, 3) uint8 in RGB.

@@ -27,7 +27,7 @@ from kpipe.data.image_info import CHANNELS, ImageInfo, wrong_extension
 from kpipe.data.manifest import Manifest, Problem, problem_table
 from kpipe.data.near_duplicates.grouping import likeness
 from kpipe.data.reading.image_cache import ImageCache
-from kpipe.data.reading.scanning import image_infos_of_table, similar, with_thumbnails
+from kpipe.data.reading.scanning import ScanOptions, image_infos, similar, with_thumbnails
 from kpipe.data.threads import ProgressCallback
 
 __all__ = ["Audit", "audit"]
@@ -97,7 +97,7 @@ def audit(
         >>> found.imbalance, len(found.problems)
         (1.5, 0)
     """
-    infos = image_infos_of_table(manifest.table, cache, progress)
+    infos = image_infos(manifest.table, ScanOptions(cache=cache, progress=progress))
     earlier = list(manifest.problems[["path", "kind", "detail"]].itertuples(index=False, name=None))
     earlier += _file_problems(manifest.table, infos)
     photos = [info for info in infos if not info.kind]

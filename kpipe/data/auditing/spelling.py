@@ -26,25 +26,15 @@ _SEPARATORS = re.compile(r"[\s_\-.'\u2019`]+")
 
 @dataclass(frozen=True)
 class Variant:
-    """A label that seems to be another.
-
-    Args:
-        label: the label as written.
-        of: the most frequent spelling.
-        certain: whether only case, separators, accents or width differ.
-    """
+    """A label that seems to be another."""
 
     label: str
-    of: str
-    certain: bool
+    of: str  # the most frequent spelling
+    certain: bool  # whether only case, separators, accents or width differ
 
 
 def spelling_variants(counts: Mapping[str, int]) -> list[Variant]:
-    """Return labels that seem to be other labels.
-
-    Args:
-        counts: {label: number of photos}.
-    """
+    """Return labels, of those with these numbers of photos, that seem to be other labels."""
     spellings: dict[str, list[str]] = {}
     for label in sorted(counts, key=lambda label: (-counts[label], label)):
         spellings.setdefault(_key(label), []).append(label)

@@ -23,15 +23,7 @@ __all__ = ["Draws", "Generator", "between", "seed_of", "uniforms"]
 
 
 def seed_of(name: str, seeds: tf.Tensor) -> tf.Tensor:
-    """Return the seeds of an operation.
-
-    Args:
-        name: name of the operation.
-        seeds: seeds of photos, (..., 2) int64.
-
-    Returns:
-        (..., 2) int64.
-    """
+    """Return the seeds of a named operation for seeds of photos, (..., 2) int64."""
     # Unlike hash(), crc32 is the same in every process.
     return tf.bitwise.bitwise_xor(seeds, tf.constant([0, zlib.crc32(name.encode())], tf.int64))
 
@@ -43,9 +35,6 @@ def uniforms(names: Sequence[str], seeds: tf.Tensor) -> dict[str, tf.Tensor]:
         names: names of the numbers. A number depends on its position, so callers pass one fixed
             list, even if they use few of them: one draw for a photo is far cheaper than many.
         seeds: seeds of the photos, (batch, 2) int64.
-
-    Returns:
-        name -> (batch,) float32.
     """
 
     def of_photo(seed: tf.Tensor) -> tf.Tensor:

@@ -5,7 +5,8 @@ class_weights           class_weight: a factor in the loss for each class
 over_sampling           oversample: repeat photos of small classes
 under_sampling          undersample: leave out photos of large classes
 minority_augmentation   augment_minority: repeat photos of small classes, augment the repeats
-sampling                Sampling: the same three, drawn anew in each epoch of a training run
+sampling                Sampling: the same three, with another draw in each epoch of training,
+                        as `TrainingOptions(sampling=...)`; its first is that of the functions
 """
 
 __all__: list[str] = []

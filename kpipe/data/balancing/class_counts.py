@@ -15,17 +15,11 @@ __all__ = ["count_classes"]
 def count_classes(
     labels: ArrayLike, classes: Sequence[str] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Check labels and count the photos of each class.
-
-    Args:
-        labels: (photos,) integers, class indices.
-        classes: the class names; by default, the classes are 0 to the highest label.
-
-    Returns:
-        The labels (photos,) and the counts (classes,), as arrays.
+    """Return checked class indices, (photos,) integers, and their counts, (classes,).
 
     Raises:
-        DataError: if labels are not class indices, or a class has no label.
+        DataError: if labels are not class indices, or a class (of those named, or of 0 to the
+            highest label) has no label.
     """
     found = np.asarray(labels)
     if found.ndim != 1 or not found.size or not np.issubdtype(found.dtype, np.integer):

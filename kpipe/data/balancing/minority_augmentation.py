@@ -1,8 +1,4 @@
-"""Minority augmentation: repeat photos of small classes, and augment only the repeats.
-
-To draw other repeats in each epoch, and to augment only these, train with
-`TrainingOptions(sampling=Sampling("augment_minority"))`; its first epoch is this draw.
-"""
+"""Minority augmentation: repeat photos of small classes, and augment only the repeats."""
 
 from __future__ import annotations
 
@@ -16,8 +12,7 @@ def augment_minority(photos: Rows, ratio: float = 1.0, seed: int = 0) -> Rows:
     """Repeat photos of small classes as `oversample` does, to augment only the repeats.
 
     Args:
-        photos: labels, (photos,) integers; or a split manifest, whose train rows are repeated.
-            Decode the new manifest, not the old one.
+        photos: labels, (photos,) integers; or a split manifest, to be decoded afterwards.
         ratio: in (0, 1].
         seed: seed of the draw, used where a class is not repeated a whole number of times.
 

@@ -1,8 +1,4 @@
-"""Over-sampling: repeat photos of small classes.
-
-To draw other repeats in each epoch, train with
-`TrainingOptions(sampling=Sampling("oversample"))`; its first epoch is this draw.
-"""
+"""Over-sampling: repeat photos of small classes."""
 
 from __future__ import annotations
 
@@ -16,14 +12,13 @@ def oversample(photos: Rows, ratio: float = 1.0, seed: int = 0) -> Rows:
     """Repeat photos until each class has at least `ratio` times the photos of the largest class.
 
     Args:
-        photos: labels, (photos,) integers; or a split manifest, whose train rows are repeated.
-            Decode the new manifest, not the old one.
+        photos: labels, (photos,) integers; or a split manifest, to be decoded afterwards.
         ratio: in (0, 1].
         seed: seed of the draw, used where a class is not repeated a whole number of times.
 
     Returns:
-        Positions in the labels, int64 (n,), ascending; or a new manifest, whose problems list each
-        repeated photo.
+        Positions in the labels, int64 (n,), ascending; or a manifest with repeated train rows,
+        listed in its problems.
 
     Raises:
         DataError: if labels are not class indices, a class has no photo, there is no train split,

@@ -22,17 +22,7 @@ Rows = TypeVar("Rows", np.ndarray, Manifest)
 
 
 def resample(photos: Rows, sampling: Sampling, seed: int) -> Rows:
-    """Draw labels or train rows as the first epoch of a training run does.
-
-    Args:
-        photos: labels, (photos,) integers; or a split manifest.
-        sampling: which photos to draw.
-        seed: seed of the draw.
-
-    Returns:
-        Positions in the labels, int64 (n,), ascending; or a new manifest whose problems list each
-        photo that is repeated or left out.
-    """
+    """Draw labels or train rows as the first epoch of a training run does."""
     if isinstance(photos, Manifest):
         return _resample_manifest(photos, sampling, seed)  # type: ignore[return-value]
     return sampling.draw(photos, seed, 0)[0]

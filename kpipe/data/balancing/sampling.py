@@ -109,24 +109,12 @@ class Sampling:
         return repeat_positions(times)
 
     def augments(self, copies: np.ndarray) -> np.ndarray:
-        """Return which of the drawn photos to augment: (n,) bool.
-
-        Args:
-            copies: (n,) copy numbers, from `draw`.
-        """
+        """Return which photos to augment by their copy numbers from `draw`: (n,) bool."""
         return copies >= (1 if self.method == "augment_minority" else 0)
 
 
 def repeat_positions(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Repeat each position the given number of times.
-
-    Args:
-        times: (photos,) int64, how often each position appears.
-
-    Returns:
-        Positions, ascending, and copy numbers, both (n,) int64: `[2, 0, 1]` gives `[0, 0, 2]` and
-        `[0, 1, 0]`.
-    """
+    """Repeat positions, and number the copies: `[2, 0, 1]` gives `[0, 0, 2]` and `[0, 1, 0]`."""
     positions = np.repeat(np.arange(len(times)), times)
     firsts = np.repeat(np.cumsum(times) - times, times)
     return positions, np.arange(len(positions)) - firsts

@@ -1,8 +1,4 @@
-"""Under-sampling: leave out photos of large classes.
-
-To leave out other photos in each epoch, so that all are shown over the epochs, train with
-`TrainingOptions(sampling=Sampling("undersample"))`; its first epoch is this draw.
-"""
+"""Under-sampling: leave out photos of large classes."""
 
 from __future__ import annotations
 
@@ -16,14 +12,13 @@ def undersample(photos: Rows, ratio: float = 1.0, seed: int = 0) -> Rows:
     """Leave out photos until each class has at most 1 / `ratio` times those of the smallest class.
 
     Args:
-        photos: labels, (photos,) integers; or a split manifest, whose train rows are left out.
-            Decode the new manifest, not the old one.
+        photos: labels, (photos,) integers; or a split manifest, to be decoded afterwards.
         ratio: in (0, 1].
         seed: seed of the draw.
 
     Returns:
-        Positions in the labels, int64 (n,), ascending; or a new manifest, whose problems list each
-        photo that is left out.
+        Positions in the labels, int64 (n,), ascending; or a manifest with fewer train rows, the
+        others listed in its problems.
 
     Raises:
         DataError: as `oversample`.

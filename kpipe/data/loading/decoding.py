@@ -27,14 +27,7 @@ _SHOWN = 10
 
 
 def height_and_width(image_size: ImageSize) -> tuple[int, int]:
-    """Return both sides of an image size in pixels.
-
-    Args:
-        image_size: one number for a square, or (height, width).
-
-    Raises:
-        DataError: if a side is not above zero.
-    """
+    """Return height and width of an image size; raise a DataError if one is not positive."""
     height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
     if min(height, width) <= 0:
         raise DataError(
@@ -70,7 +63,7 @@ def load_image(path: str | Path, image_size: ImageSize, background: str = "white
 def load_unchanged(
     path: str | Path, sha256: str, status: str, size: tuple[int, int], background: str
 ) -> np.ndarray:
-    """Load one photo and refuse a file that has changed.
+    """Load one photo as `load_image`, and refuse a file that has changed.
 
     Args:
         path: path of the file.
@@ -78,12 +71,6 @@ def load_unchanged(
         status: status of the file for which `sha256` holds; a file with another is hashed.
         size: (height, width) in pixels.
         background: a CSS color, shown under transparent pixels.
-
-    Returns:
-        (height, width, 3) uint8, as `load_image`.
-
-    Raises:
-        DataError: if the file cannot be read or has changed.
     """
     path = Path(path)
     try:

@@ -40,16 +40,7 @@ def photos_per_epoch(labels: np.ndarray, sampling: Sampling | None) -> int:
 
 
 def draw_photos(manifest: Manifest, split: str, training: TrainingOptions) -> tf.data.Dataset:
-    """Return the photos of one epoch after another, without end.
-
-    Args:
-        manifest: the photos.
-        split: "train", "validation" or "test".
-        training: provides seed, first epoch and sampling.
-
-    Returns:
-        A dataset of dictionaries of the tensors above.
-    """
+    """Return the photos of one epoch after another, without end, as dictionaries of tensors."""
     keys, labels = _keys(manifest, manifest.rows(split)), manifest.labels(split)
     # Drawn in the order of their content, so that the order of the rows does not matter.
     by_content = np.lexsort((labels, keys)).astype(np.int64)
@@ -73,13 +64,7 @@ def draw_photos(manifest: Manifest, split: str, training: TrainingOptions) -> tf
 
 
 def in_batches(photos: tf.data.Dataset, count: int, batch_size: int) -> tf.data.Dataset:
-    """Batch photos so that no batch holds photos of two epochs.
-
-    Args:
-        photos: one epoch after another.
-        count: number of photos in an epoch.
-        batch_size: number of photos in a batch; the last batch of an epoch may hold fewer.
-    """
+    """Batch photos so that no batch holds photos of two epochs of `count` photos."""
     whole, rest = divmod(count, batch_size)
     sizes = [batch_size] * whole + ([rest] if rest else [])
     return photos.batch(batch_size).rebatch(sizes) if rest else photos.batch(batch_size)
@@ -97,15 +82,12 @@ def photos_of_batch(
 
 
 def mixing_seed(training: TrainingOptions, steps: int, number: tf.Tensor) -> tf.Tensor:
-    """Return the seed for mixing one batch.
+    """Return the seed for mixing one batch, (2,) int64.
 
     Args:
         training: provides seed and first epoch.
         steps: number of batches in an epoch.
         number: number of the batch, counted from 0 at `training.first_epoch`.
-
-    Returns:
-        (2,) int64.
     """
     epoch = tf.stack([tf.constant(training.seed, tf.int64), training.first_epoch + number // steps])
     return _fold(_fold(epoch, _MIXING), number % steps)

@@ -88,9 +88,6 @@ def fetch_files(
         rows: (places,) positions in its table.
         size: (height, width) in pixels.
         background: a CSS color, shown under transparent pixels.
-
-    Raises:
-        DataError: if the color is unknown.
     """
     background_color(background)
     table = manifest.table.iloc[rows]

@@ -19,15 +19,9 @@ _STEPS = 3
 
 
 def align(photos: np.ndarray, others: np.ndarray, moves: np.ndarray) -> np.ndarray:
-    """Improve the moves that align each photo with the other.
+    """Return better moves to align each photo, (pairs, side, side) float32, with the other.
 
-    Args:
-        photos: (pairs, side, side) float32, grey.
-        others: likewise.
-        moves: (pairs, 4) float32: shift and stretch across, shift and stretch down.
-
-    Returns:
-        (pairs, 4) float32.
+    Moves are (pairs, 4) float32: shift and stretch across, shift and stretch down.
     """
     moved, inside = move(photos, moves)
     best = correlation(moved, inside, others)
@@ -46,10 +40,6 @@ def align(photos: np.ndarray, others: np.ndarray, moves: np.ndarray) -> np.ndarr
 def move(photos: np.ndarray, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sample each photo bilinearly at shifted and stretched positions.
 
-    Args:
-        photos: (pairs, side, side) float32.
-        moves: (pairs, 4) float32.
-
     Returns:
         The moved photos, (pairs, side, side) float32; likewise 1 where they have pixels, else 0.
     """
@@ -65,26 +55,13 @@ def move(photos: np.ndarray, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def halve(photos: np.ndarray) -> np.ndarray:
-    """Return the means of blocks of 2 x 2 pixels.
-
-    Args:
-        photos: (photos, side, side) float32, with an even side.
-    """
+    """Return the means of blocks of 2 x 2 pixels of photos with an even side."""
     across = photos[:, :, ::2] + photos[:, :, 1::2]
     return (across[:, ::2] + across[:, 1::2]) / 4
 
 
 def correlation(photos: np.ndarray, inside: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return Pearson's correlation of each pair where `inside` is 1.
-
-    Args:
-        photos: (pairs, side, side) float32.
-        inside: likewise, 1 or 0.
-        others: likewise.
-
-    Returns:
-        (pairs,) float32 in [-1, 1].
-    """
+    """Return Pearson's correlation of each pair where `inside` is 1: (pairs,) float32."""
     flat = (array.reshape(len(photos), -1) for array in (photos, inside, others))
     photos, inside, others = flat
     pixels = np.maximum(inside.sum(1), 1)

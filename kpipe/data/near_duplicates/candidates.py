@@ -23,13 +23,10 @@ _EQUALS = 32
 
 
 def candidates(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of the pairs of photos to compare.
-
-    Args:
-        hashes: (photos,) uint64.
+    """Return the pairs to compare of photos with these hashes, (photos,) uint64.
 
     Returns:
-        The first and the second photo of each pair, (pairs,) int64 each.
+        Positions of the first and the second photo of each pair, (pairs,) int64 each.
     """
     order = np.argsort(hashes, kind="stable")
     distinct, start, size = np.unique(hashes[order], return_index=True, return_counts=True)

@@ -41,15 +41,12 @@ _WINDOW = 7
 
 
 def alike(photos: np.ndarray, others: np.ndarray, common: np.ndarray) -> np.ndarray:
-    """Return whether both photos of each pair are copies of one.
+    """Return whether both photos of each pair are copies of one: (pairs,) bool.
 
     Args:
-        photos: (pairs, THUMBNAIL, THUMBNAIL) uint8, grey.
-        others: likewise.
+        photos: (pairs, THUMBNAIL, THUMBNAIL) uint8, grey; `others` likewise.
+        others: the second photo of each pair.
         common: `components` of the whole set.
-
-    Returns:
-        (pairs,) bool.
     """
     found = _same_pixels(photos, others)
     if found.all():
@@ -63,15 +60,7 @@ def alike(photos: np.ndarray, others: np.ndarray, common: np.ndarray) -> np.ndar
 
 
 def correlations(photos: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the correlation of each pair when aligned.
-
-    Args:
-        photos: (pairs, THUMBNAIL, THUMBNAIL) uint8, grey.
-        others: likewise.
-
-    Returns:
-        (pairs,) float64 in [-1, 1].
-    """
+    """Return the correlation of each pair of thumbnails when aligned: (pairs,) float64."""
     if not len(photos):
         return np.zeros(0)
     every = dict.fromkeys(_PROMISING, -np.inf)

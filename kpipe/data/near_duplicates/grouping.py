@@ -32,11 +32,7 @@ _BLOCK = 128
 
 
 def representatives(photos: Sequence[ImageInfo]) -> list[str]:
-    """Return the smallest sha256 in the group of each photo.
-
-    Args:
-        photos: readable photos, with thumbnails, in any order.
-    """
+    """Return the smallest sha256 in the group of each photo; all must have thumbnails."""
     if not photos:
         return []
     digests = np.array([photo.sha256 for photo in photos], "str")
@@ -51,15 +47,7 @@ def representatives(photos: Sequence[ImageInfo]) -> list[str]:
 
 
 def likeness(photos: Sequence[ImageInfo], others: Sequence[ImageInfo]) -> np.ndarray:
-    """Return how alike the photos of each pair are: their correlation when aligned.
-
-    Args:
-        photos: the first of each pair.
-        others: the second of each pair.
-
-    Returns:
-        (pairs,) float64 in [0, 1].
-    """
+    """Return how alike each pair is: its correlation when aligned, (pairs,) in [0, 1]."""
     return np.clip(correlations(_grey(photos), _grey(others)), 0, 1)
 
 

@@ -63,14 +63,10 @@ class ImageCache:
         self._connection.close()
 
     def digests(self, statuses: Mapping[str, str]) -> dict[str, str]:
-        """Return path -> sha256 of the files that have not changed since they were added.
-
-        Args:
-            statuses: absolute path -> current status; "" matches nothing.
-        """
+        """Return path -> sha256 of files whose status, path -> status, is that when added."""
         rows = self._select(
             "SELECT path, status, sha256 FROM files WHERE path IN (SELECT value FROM json_each(?))",
-            [path for path, status in statuses.items() if status],
+            list(statuses),
         )
         return {path: digest for path, status, digest in rows if statuses[path] == status}
 
@@ -108,12 +104,7 @@ class ImageCache:
         return rows[0][0] if rows else None
 
     def add_result(self, key: str, result: bytes) -> None:
-        """Cache a result.
-
-        Args:
-            key: everything that the result depends on.
-            result: the result, which replaces an earlier one with this key.
-        """
+        """Cache a result under a key that names everything the result depends on."""
         with self._lock, self._rebuilt_if_damaged(), self._connection:
             self._connection.execute("REPLACE INTO results VALUES (?, ?)", (key, result))
             self._connection.execute(
@@ -123,11 +114,7 @@ class ImageCache:
             )
 
     def add(self, infos: Iterable[tuple[str, str, ImageInfo]]) -> None:
-        """Cache what files hold.
-
-        Args:
-            infos: path, status before the file was read, and what it holds.
-        """
+        """Cache files: path, status before it was read ("" if not trusted), and what it holds."""
         kept = [row for row in infos if row[2].sha256 and row[2].kind in _CACHED_KINDS]
         files = [(path, status, info.sha256) for path, status, info in kept if status]
         images = [tuple(getattr(info, name) for name in _COLUMNS) for _, _, info in kept]

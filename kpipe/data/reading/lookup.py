@@ -125,12 +125,7 @@ def _photos(folder: str) -> Iterator[str]:
 
 
 def each_once(entries: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
-    """Return the entries without rows that repeat the path and label of another row.
-
-    Args:
-        entries: path, label, split of each file.
-        problems: list to which dropped rows are added.
-    """
+    """Drop rows that repeat the path and label of another, and add them to the problems."""
     parts = [os.path.split(path) for path in entries["path"].tolist()]
     folders = {folder: os.path.realpath(folder) for folder in {folder for folder, _ in parts}}
     rows = entries.assign(path=[f"{folders[folder]}{os.sep}{name}" for folder, name in parts])

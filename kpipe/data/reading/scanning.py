@@ -31,15 +31,7 @@ from kpipe.data.reading.image_cache import ImageCache
 from kpipe.data.threads import ProgressCallback, in_threads
 from kpipe.errors import DataError
 
-__all__ = [
-    "KnownDigests",
-    "ScanOptions",
-    "image_infos",
-    "image_infos_of_table",
-    "scan",
-    "similar",
-    "with_thumbnails",
-]
+__all__ = ["KnownDigests", "ScanOptions", "image_infos", "scan", "similar", "with_thumbnails"]
 
 # From paths to the sha256 of those files whose content is known without reading them.
 KnownDigests = Callable[[Sequence[str]], Mapping[str, str]]
@@ -113,12 +105,7 @@ def scan(
 
 
 def similar(photos: Sequence[ImageInfo], cache: str | Path | None = None) -> list[str]:
-    """Return `representatives` of the photos, computed once for the same contents.
-
-    Args:
-        photos: readable photos, in any order.
-        cache: an SQLite file in which to cache the result.
-    """
+    """Return `representatives` of readable photos, computed once for the same contents."""
     digests = sorted({photo.sha256 for photo in photos})
     place = {digest: number for number, digest in enumerate(digests)}
     key = f"similar {hashlib.sha256(''.join(digests).encode()).hexdigest()}"
@@ -144,39 +131,13 @@ def with_thumbnails(photos: Sequence[ImageInfo], images: ImageCache) -> list[Ima
     ]
 
 
-def image_infos(
-    paths: Sequence[str],
-    cache: str | Path | None = None,
-    progress: ProgressCallback | None = None,
-) -> list[ImageInfo]:
-    """Return what each file holds, read where it is not cached.
-
-    Args:
-        paths: absolute paths.
-        cache: an SQLite file in which to cache what files hold.
-        progress: called as `progress(done, total)`.
-    """
-    return _read(paths, ScanOptions(cache=cache, progress=progress))[0]
-
-
-def image_infos_of_table(
-    table: pd.DataFrame,
-    cache: str | Path | None = None,
-    progress: ProgressCallback | None = None,
-) -> list[ImageInfo]:
-    """Return what the photo of each row holds, read where its content is not cached.
-
-    Args:
-        table: path and sha256 of each photo.
-        cache: an SQLite file in which to cache what files hold.
-        progress: called as `progress(done, total)`.
-    """
-    digests = table["sha256"].tolist()
-    with ImageCache(cache) as images:
-        known = images.infos(set(digests))
-    rows = list(zip(table["path"], digests, strict=True))
+def image_infos(table: pd.DataFrame, options: ScanOptions) -> list[ImageInfo]:
+    """Return what the photo of each row (path, sha256) holds, read if its content is not cached."""
+    rows = list(zip(table["path"], table["sha256"], strict=True))
+    with ImageCache(options.cache) as images:
+        known = images.infos({digest for _, digest in rows})
     paths = [path for path, digest in rows if digest not in known]
-    read = dict(zip(paths, image_infos(paths, cache, progress) if paths else [], strict=True))
+    read = dict(zip(paths, _read(paths, options)[0], strict=True))
     return [known[digest] if digest in known else read[path] for path, digest in rows]
 
 

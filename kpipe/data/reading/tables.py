@@ -135,13 +135,7 @@ def class_names(
     classes: Mapping[Any, str] | None,
     problems: list[Problem],
 ) -> list[str]:
-    """Return the class of each row, "" if it has none.
-
-    Args:
-        column: the labels.
-        files: paths of the same rows.
-        classes: {label: class name}; None makes every label a class.
-        problems: list to which rows without a class are added.
+    """Return the class of each row; rows with none get "" and are added to the problems.
 
     Raises:
         DataError: if two declared labels are the same, or no row has a declared label.
@@ -206,7 +200,7 @@ def table_entries(
     """Return the entries of tables: path, label, split and further columns.
 
     Args:
-        tables: tables, each with the folder of its relative paths.
+        tables: tables, each with the folder of its relative paths, if `root` is None.
         columns: the columns of files and of labels.
         root: folder of relative paths for all tables.
         classes: see `from_dataframe`.

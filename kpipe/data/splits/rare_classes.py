@@ -68,13 +68,7 @@ def _candidates(rows: pd.DataFrame, label: str, place: int, start: float, end: f
 
 
 def uneven(rows: pd.DataFrame, opened: np.ndarray, ends: np.ndarray) -> list[Problem]:
-    """Return a problem for each class with under half or over twice its photos in a split.
-
-    Args:
-        rows: rows, as above.
-        opened: (splits,) the splits that are drawn.
-        ends: (splits,) end of the interval of each split in [0, 1].
-    """
+    """Return a problem for each class with under half or over twice its photos in a split."""
     drawn = rows[rows["drawn"]]
     counts = pd.crosstab(drawn["label"], drawn["place"]).reindex(columns=opened, fill_value=0)
     table = counts.to_numpy()
@@ -95,15 +89,7 @@ def uneven(rows: pd.DataFrame, opened: np.ndarray, ends: np.ndarray) -> list[Pro
 
 
 def refuse_absent(manifest: Manifest, fractions: np.ndarray) -> None:
-    """Refuse classes that are missing from a split.
-
-    Args:
-        manifest: the photos, split.
-        fractions: (3,) fractions of train, validation and test.
-
-    Raises:
-        DataError: if a class is missing from a split, with the counts.
-    """
+    """Raise a DataError, with the counts, if a class is missing from a split."""
     counts = manifest.counts()
     needed = [name for name, fraction in zip(SPLITS, fractions, strict=True) if fraction > 0]
     needed += [name for name in SPLITS if name not in needed and counts[name].any()]

@@ -99,11 +99,7 @@ def crossing(table: pd.DataFrame, places: np.ndarray) -> tuple[np.ndarray, list[
 def refuse_torn(
     places: np.ndarray, units: np.ndarray, table: pd.DataFrame, group: str | None
 ) -> None:
-    """Refuse groups in several fixed splits, once `crossing` photos are set aside.
-
-    Raises:
-        DataError: if there are such groups, naming them.
-    """
+    """Raise a DataError if groups are in several fixed splits; `crossing` is set aside before."""
     fixed = pd.Series(places).where(places >= 0)
     torn = (fixed.groupby(units).transform("nunique") > 1).to_numpy()
     if torn.any():

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from kpipe.data import from_folder
 from kpipe.data.image_info import THUMBNAIL, read_image_info, wrong_extension
-from kpipe.data.reading.scanning import image_infos, image_infos_of_table
+from kpipe.data.reading.scanning import ScanOptions, image_infos
 
 
 def test_the_table_tells_format_mode_and_orientation(photo: Callable[..., Path]) -> None:
@@ -89,7 +90,9 @@ def test_image_info_describes_the_pixels(photo: Callable[..., Path]) -> None:
 def test_progress_counts_every_file_once(folder: Path, tmp_path: Path) -> None:
     paths = sorted(map(str, folder.rglob("*.png")))
     steps: list[tuple[int, int]] = []
-    infos = image_infos(paths, tmp_path / "photos.sqlite", lambda *step: steps.append(step))
+    table = pd.DataFrame({"path": paths, "sha256": ""})
+    options = ScanOptions(cache=tmp_path / "photos.sqlite", progress=lambda *s: steps.append(s))
+    infos = image_infos(table, options)
     assert steps == [(done, 37) for done in range(1, 38)]
     assert [one.sha256 for one in infos] == [read_image_info(path).sha256 for path in paths]
 
@@ -101,5 +104,5 @@ def test_rows_are_looked_up_by_content_wherever_they_lie(
     monkeypatch.setattr(
         "kpipe.data.reading.scanning.read_image_info", lambda *_, **__: pytest.fail("read again")
     )
-    infos = image_infos_of_table(manifest.table, tmp_path / "photos.sqlite")
+    infos = image_infos(manifest.table, ScanOptions(cache=tmp_path / "photos.sqlite"))
     assert [info.sha256 for info in infos] == manifest.table["sha256"].tolist()
