@@ -27,7 +27,7 @@ from kpipe.data.augmentation.geometry import Geometry
 from kpipe.data.augmentation.occlusion import erase, grid_mask
 from kpipe.data.augmentation.policies import aug_mix, rand_augment
 from kpipe.data.augmentation.stateless_random import seed_of, uniforms
-from kpipe.data.augmentation.strengths import FLIPS, STRENGTHS, check_strengths
+from kpipe.data.augmentation.strengths import FLIPS, STRENGTHS, Flip, invalid_strengths
 from kpipe.errors import DataError, nearest
 
 __all__ = ["Augmenter"]
@@ -97,7 +97,7 @@ class Augmenter:
         (2, 32, 32, 3)
     """
 
-    flip: str = ""
+    flip: Flip = ""
     rotate: float = 0.0
     translate: float = 0.0
     zoom: float = 0.0
@@ -117,7 +117,7 @@ class Augmenter:
     grid_mask: float = 0.0
 
     def __post_init__(self) -> None:
-        errors = check_strengths(self, STRENGTHS)
+        errors = invalid_strengths(self, STRENGTHS)
         if self.flip not in FLIPS:
             errors.append(f"flip={self.flip!r}: {nearest(self.flip, filter(None, FLIPS))}")
         parts = [f"{name}={getattr(self, name)!r}" for name in ("saturation", "hue")

@@ -19,7 +19,7 @@ import keras
 import tensorflow as tf
 
 from kpipe.data.augmentation.stateless_random import Draws, Generator, seed_of
-from kpipe.data.augmentation.strengths import ALPHAS, check_strengths
+from kpipe.data.augmentation.strengths import ALPHAS, invalid_strengths
 from kpipe.errors import DataError
 from kpipe.keras_internals import binarize_mask, sample_mask_field, set_generator
 
@@ -59,7 +59,7 @@ class Mixer:
     fourier_mix: float = 0.0
 
     def __post_init__(self) -> None:
-        if errors := check_strengths(self, ALPHAS):
+        if errors := invalid_strengths(self, ALPHAS):
             raise DataError("invalid mixing", received="\n    ".join(errors))
         # Created now: a Keras layer creates a variable (unused here), which tracing forbids.
         _ = self._methods

@@ -1,57 +1,70 @@
-"""The range of each augmentation's strength, in one table."""
+"""The augmentations with the ranges of their strengths: the one table of all of them.
+
+    STRENGTHS := field of `kpipe.data.Augmenter` -> range    ALPHAS := field of `Mixer` -> range
+
+`Augmenter`, `Mixer` and the stage `kpipe.stages.Augment` check their fields against it. It imports
+no TensorFlow, so that a pipeline can be declared and planned without it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
-__all__ = ["ALPHAS", "FLIPS", "STRENGTHS", "Strength", "check_strengths"]
+__all__ = ["ALPHAS", "FLIPS", "STRENGTHS", "Flip", "StrengthRange", "invalid_strengths"]
+
+Flip: TypeAlias = Literal["horizontal", "vertical", "horizontal_and_vertical", ""]
+FLIPS = get_args(Flip)
 
 
 @dataclass(frozen=True)
-class Strength:
-    """The range of a strength, and the value that turns the augmentation off."""
+class StrengthRange:
+    """The valid strengths of an augmentation: `low` to `high`, or `off`, which disables it."""
 
     low: float
     high: float
     off: float = 0.0
 
+    def __contains__(self, strength: float) -> bool:
+        return strength == self.off or self.low <= strength <= self.high
 
-FLIPS = ("", "horizontal", "vertical", "horizontal_and_vertical")
-# Of an `Augmenter`.
+    def __str__(self) -> str:
+        text = f"between {self.low} and {self.high}"
+        return text if self.low <= self.off <= self.high else f"that is {self.off:g} or {text}"
+
+
 STRENGTHS = {
-    "rotate": Strength(0, 0.5),
-    "translate": Strength(0, 0.5),
-    "zoom": Strength(0, 0.9),
-    "crop": Strength(0.1, 1, off=1),
-    "brightness": Strength(0, 1),
-    "contrast": Strength(0, 1),
-    "color": Strength(0, 1),
-    "saturation": Strength(0, 1),
-    "hue": Strength(0, 0.5),
-    "channel_shuffle": Strength(0, 1),
-    "blur": Strength(0, 1),
-    "noise": Strength(0, 1),
-    "jpeg": Strength(1, 100, off=100),
-    "rand_augment": Strength(0, 1),
-    "aug_mix": Strength(0, 1),
-    "erase": Strength(0, 1),
-    "grid_mask": Strength(0, 1),
+    "rotate": StrengthRange(0, 0.5),
+    "translate": StrengthRange(0, 0.5),
+    "zoom": StrengthRange(0, 0.9),
+    "crop": StrengthRange(0.1, 1, off=1),
+    "brightness": StrengthRange(0, 1),
+    "contrast": StrengthRange(0, 1),
+    "color": StrengthRange(0, 1),
+    "saturation": StrengthRange(0, 1),
+    "hue": StrengthRange(0, 0.5),
+    "channel_shuffle": StrengthRange(0, 1),
+    "blur": StrengthRange(0, 1),
+    "noise": StrengthRange(0, 1),
+    "jpeg": StrengthRange(1, 100, off=100),
+    "rand_augment": StrengthRange(0, 1),
+    "aug_mix": StrengthRange(0, 1),
+    "erase": StrengthRange(0, 1),
+    "grid_mask": StrengthRange(0, 1),
 }
-# Of a `Mixer`. Below 0.05, both gamma draws behind a beta draw may underflow, which gives 0.5.
+# Below 0.05 both gamma draws behind a Beta draw may underflow, and lambda would come out as 0.5.
 ALPHAS = {
-    "mix_up": Strength(0.05, 10),
-    "cut_mix": Strength(0.05, 1),  # the largest that Keras' layer accepts
-    "fourier_mix": Strength(0.05, 10),
+    "mix_up": StrengthRange(0.05, 10),
+    "cut_mix": StrengthRange(0.05, 1),  # the range of Keras' layer
+    "fourier_mix": StrengthRange(0.05, 10),
 }
 
 
-def check_strengths(settings: object, strengths: Mapping[str, Strength]) -> list[str]:
-    """Return one sentence for each strength that is neither off nor in its range."""
-    errors = []
-    for name, strength in strengths.items():
-        value, low, high, off = getattr(settings, name), strength.low, strength.high, strength.off
-        if not (value == off or low <= value <= high):
-            also = "" if low <= off <= high else f"{off:g}, or "
-            errors.append(f"{name}={value!r}: expected {also}a number from {low:g} to {high:g}")
-    return errors
+def invalid_strengths(settings: object, ranges: Mapping[str, StrengthRange]) -> list[str]:
+    """Return one message for each attribute of `settings` that is out of its range."""
+    return [
+        f"{name}={getattr(settings, name)!r}: expected a number {valid}"
+        for name, valid in ranges.items()
+        if getattr(settings, name) not in valid
+    ]
