@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
 from kpipe.data import Augmenter
-from kpipe.data.augmentation.augmenter import STRENGTHS
+from kpipe.data.augmentation.strengths import STRENGTHS
 
 # Each changes some photos of eight, and none beyond recognition.
 USUAL: dict[str, float | str] = {

@@ -77,12 +77,12 @@ def test_scaling_multiplies_strengths_within_their_ranges() -> None:
 def test_every_value_out_of_range_is_named() -> None:
     with pytest.raises(DataError) as caught:
         Augmenter(
-            flip="horizontl", rotate=0.6, brightness=-0.1, contrast="x", blur=True, crop=0,
+            flip="horizontl", rotate=0.6, brightness=-0.1, contrast=2, blur=-1, crop=0,
             color=float("nan"),
         )  # fmt: skip
     message = str(caught.value)
     assert "did you mean 'horizontal'?" in message
-    for name in ("rotate=0.6", "brightness=-0.1", "contrast='x'", "blur=True", "crop=0", "color="):
+    for name in ("rotate=0.6", "brightness=-0.1", "contrast=2", "blur=-1", "crop=0", "color="):
         assert name in message
 
 

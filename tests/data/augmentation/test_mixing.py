@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from kpipe.data import Mixer
-from kpipe.data.augmentation.mixing import ALPHAS
+from kpipe.data.augmentation.strengths import ALPHAS
 from kpipe.errors import DataError
 
 ALONE = {name: {name: 0.8} for name in ALPHAS}
@@ -189,8 +189,8 @@ def test_nothing_asked_is_nothing_done() -> None:
 
 def test_every_value_out_of_range_is_named() -> None:
     with pytest.raises(DataError) as caught:
-        Mixer(mix_up=0.01, cut_mix=1.5, fourier_mix=True)
-    for words in ("mix_up=0.01", "cut_mix=1.5: 0, or a number from 0.05 to 1", "fourier_mix=True"):
+        Mixer(mix_up=0.01, cut_mix=1.5, fourier_mix=-1)
+    for words in ("mix_up=0.01", "cut_mix=1.5", "0 or between 0.05 and 1", "fourier_mix=-1"):
         assert words in str(caught.value)
 
 
