@@ -275,7 +275,7 @@ def test_nothing_heavy_is_loaded(photos: Path, tmp_path: Path) -> None:
 def test_a_second_check_reads_no_photo_again(
     check: Command, dirty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kpipe.data.reading.image_cache._UNSETTLED_NS", -1)
+    monkeypatch.setattr("kpipe.data.file_status._UNSETTLED_NS", -1)
     first, text = check(dirty), PAGE.read_text(encoding="utf-8")
     monkeypatch.setattr("kpipe.data.image_info.read_photo", None)
     second = check(dirty)

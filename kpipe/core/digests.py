@@ -74,16 +74,19 @@ class Digests:
             path.unlink()
             self._database = _connect(path)
 
+    def known(self, path: Path) -> str:
+        """Return the sha256 of a file if it is cached and the file has not changed, else ""."""
+        try:
+            return self._cached(_name(path), _state(path.stat()))
+        except OSError:
+            return ""
+
     def file(self, path: Path) -> str:
         """Return the hexadecimal sha256 of a file, or `"unreadable"` if access is denied."""
-        name = _as_text(path.absolute())
-        status = path.stat()
-        state = f"{status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}"
-        row = self._database.execute(
-            "SELECT sha256 FROM digests WHERE path = ? AND status = ?", (name, state)
-        ).fetchone()
-        if row:
-            return str(row[0])
+        name, status = _name(path), path.stat()
+        state = _state(status)
+        if cached := self._cached(name, state):
+            return cached
         try:
             with path.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -108,6 +111,20 @@ class Digests:
         """Save the cache and close it."""
         with contextlib.closing(self._database):
             self._database.commit()
+
+    def _cached(self, name: str, state: str) -> str:
+        row = self._database.execute(
+            "SELECT sha256 FROM digests WHERE path = ? AND status = ?", (name, state)
+        ).fetchone()
+        return str(row[0]) if row else ""
+
+
+def _name(path: Path) -> str:
+    return _as_text(Path(os.path.abspath(path)))
+
+
+def _state(status: os.stat_result) -> str:
+    return f"{status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def _as_text(path: Path) -> str:

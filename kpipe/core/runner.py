@@ -215,6 +215,7 @@ def run(
                         seed=pipeline.seed,
                         journal=stage_journal,
                         shared=store.shared,
+                        digests=store.digests_file,
                     )
                     _execute(executor, stage, context)
                     entry = store.commit(key, about)

@@ -11,13 +11,15 @@ machine, and an interrupted stage resumes from what it wrote.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
+from kpipe.core.digests import Digests
 from kpipe.core.fields import check_fields
 from kpipe.core.journal import Journal
 from kpipe.errors import PipelineError, nearest
@@ -57,6 +59,7 @@ class Context:
         journal: where to record events.
         shared: a folder shared by all runs, for caches keyed by content. They affect no result and
             may be deleted at any time. None disables them.
+        digests: the SQLite file of the digests that keys are computed from, or None.
     """
 
     folder: Path
@@ -64,6 +67,14 @@ class Context:
     seed: int
     journal: Journal
     shared: Path | None = None
+    digests: Path | None = None
+
+    def known_digests(self, paths: Iterable[str]) -> dict[str, str]:
+        """Return path -> sha256 of the files that were hashed for a key and have not changed."""
+        if self.digests is None:
+            return {}
+        with contextlib.closing(Digests(self.digests)) as digests:
+            return {path: known for path in paths if (known := digests.known(Path(path)))}
 
     def newest(self, kind: str) -> Path:
         """Return the folder of the newest earlier result of a kind."""

@@ -74,7 +74,8 @@ class Store:
         self.root = root
         self.shared = root / "shared"
         self.shared.mkdir(parents=True, exist_ok=True)
-        self.digests = Digests(root / "digests.sqlite")
+        self.digests_file = root / "digests.sqlite"
+        self.digests = Digests(self.digests_file)
 
     def find(self, key: str) -> Entry | None:
         """Return the result of a key, or None; remove a corrupt one with a warning."""

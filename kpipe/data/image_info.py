@@ -1,14 +1,13 @@
-"""What one file holds, learnt in one reading of it.
+"""What one file holds, from a single reading.
 
-facts := the sha256 of its bytes, and
-         a photo:  format, mode, orientation, size; mean and deviation of each channel;
-                   a perceptual hash; a thumbnail
-         or else:  the kind of the problem, and its detail
+ImageInfo := sha256 of the file's bytes, and
+             of a photo:  format, mode, orientation, size; mean and deviation of each channel;
+                          perceptual hash; thumbnail
+             otherwise:   kind and detail of the problem
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,37 +17,26 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from kpipe.data.file_status import current_status, sha256_of
 from kpipe.pixels import Unreadable, read_photo
 
 __all__ = [
-    "CHANNELS",
-    "COLORS",
-    "THUMBNAIL",
-    "UNREADABLE",
-    "ImageInfo",
-    "read_facts",
+    "CHANNELS", "COLORS", "THUMBNAIL", "UNREADABLE", "ImageInfo", "read_image_info",
     "wrong_extension",
-]
+]  # fmt: skip
 
-# Pixels a side of the square that photos are compared by.
+# Side in pixels of the grey square that near duplicates are found by.
 THUMBNAIL = 64
-# Likewise, by their colors.
+# Side in pixels of the color square that near duplicates are found by.
 COLORS = 4
-# Numbers in `Facts.channels`.
+# Length of `ImageInfo.channels`.
 CHANNELS = 6
-# Kinds of problems with what should be a photo.
+# Kinds of problems that make a file unusable as a photo.
 UNREADABLE = frozenset(
-    {
-        "empty file",
-        "truncated",
-        "undecodable",
-        "too many pixels",
-        "missing file",
-        "unreadable file",
-    }
+    ["empty file", "truncated", "undecodable", "too many pixels", "missing file", "unreadable file"]
 )
 _LEVELS = np.arange(256.0)
-# Which format a name promises; other names promise none.
+# The formats that an extension promises; other extensions promise none.
 _PROMISES = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), ("JPEG", "MPO")),
     **dict.fromkeys((".bmp", ".dib"), ("BMP",)),
@@ -68,17 +56,18 @@ class ImageInfo:
     """What one file holds.
 
     Args:
-        sha256: of the file's bytes, in hexadecimal; "" where it cannot be read.
-        format: in Pillow's words; `mode` likewise.
-        orientation: of EXIF, 1 to 8.
-        width: in pixels, of the photo upright; `height` likewise.
+        sha256: sha256 of the file's bytes in hexadecimal; "" if the file cannot be read.
+        format: Pillow's name of the format.
+        mode: Pillow's name of the pixel format.
+        orientation: EXIF orientation, 1 to 8.
+        width: pixels of the upright photo; `height` likewise.
         channels: six float32 in [0, 255]: means of red, green, blue, then standard deviations.
-        hash: eight bytes, of the photo upright in grey.
-        colors: (COLORS, COLORS, 3) uint8 in RGB, the whole photo squeezed into a square.
-        kind: of the problem with it; "" where it is a photo.
-        detail: of the problem.
-        thumbnail: (THUMBNAIL, THUMBNAIL) uint8 in grey, likewise squeezed; of what is remembered,
-            empty until it is asked for.
+        hash: perceptual hash of the upright photo in grey, eight bytes.
+        colors: the whole photo resized to (COLORS, COLORS, 3) uint8 in RGB.
+        kind: kind of the problem with the file; "" if it holds a photo.
+        detail: detail of the problem.
+        thumbnail: the whole photo resized to (THUMBNAIL, THUMBNAIL) uint8 in grey; empty when read
+            from the cache, until it is requested.
     """
 
     sha256: str = ""
@@ -95,31 +84,39 @@ class ImageInfo:
     thumbnail: bytes = b""
 
 
-def read_facts(
-    path: str, known: Callable[[str], ImageInfo | None] = lambda digest: None
+def read_image_info(
+    path: str,
+    known: Callable[[str], ImageInfo | None] = lambda digest: None,
+    *,
+    status: str = "",
+    sha256: str = "",
 ) -> ImageInfo:
-    """Read one file; what is wrong with it is in the facts too.
+    """Read one file; problems with it are part of the result.
 
     Args:
-        path: of the file.
-        known: facts by digest, of photos that need not be decoded again.
+        path: path of the file.
+        known: returns what is known of the content with a sha256, which is then not decoded again.
+        status: status of the file for which `sha256` was computed.
+        sha256: sha256 of the file, if known; a file that has changed is hashed again.
     """
     try:
         if not Path(path).is_file():
-            there = Path(path).exists()
-            detail = "not a regular file" if there else "there is no such file"
-            return ImageInfo(kind="unreadable file" if there else "missing file", detail=detail)
+            exists = Path(path).exists()
+            detail = "not a regular file" if exists else "there is no such file"
+            return ImageInfo(kind="unreadable file" if exists else "missing file", detail=detail)
         with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            facts = known(digest) or _decoded(file, Path(path).suffix)
+            digest = sha256 or sha256_of(file)
+            info = known(digest) or _decode_info(file, Path(path).suffix)
+            # Looked at after the reading, so that a change during it is noticed.
+            if sha256 and current_status(file) != status:
+                return read_image_info(path, known)
     except (OSError, ValueError) as error:
         return ImageInfo(kind="unreadable file", detail=f"{type(error).__name__}: {error}")
-    return replace(facts, sha256=digest)
+    return replace(info, sha256=digest)
 
 
 def wrong_extension(path: str, format: str) -> str:
-    """What is wrong with a file's name, "" where nothing is.
+    """Return what a file holds if its extension promises another format, else "".
 
     >>> wrong_extension("a.jpg", "PNG"), wrong_extension("a.jpg", "JPEG")
     ('holds PNG', '')
@@ -128,13 +125,13 @@ def wrong_extension(path: str, format: str) -> str:
     return f"holds {format}" if promised and format not in promised else ""
 
 
-def _decoded(file: BinaryIO, suffix: str) -> ImageInfo:
+def _decode_info(file: BinaryIO, suffix: str) -> ImageInfo:
     try:
         header, image = read_photo(file, suffix, at_least=THUMBNAIL)
     except Unreadable as error:
         return ImageInfo(kind=error.kind, detail=error.detail)
-    # Whole factors first, which is fast; the filter then keeps shrunk copies in step with the
-    # photo, to a fraction of a pixel.
+    # Reduced by integer factors first, which is fast; the filter then keeps reduced copies aligned
+    # with the photo, to a fraction of a pixel.
     square = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.HAMMING, reducing_gap=2.0)
     grey = square.convert("L")
     return ImageInfo(
@@ -151,16 +148,16 @@ def _decoded(file: BinaryIO, suffix: str) -> ImageInfo:
 
 
 def _channels(image: Image.Image) -> bytes:
-    """Means and deviations by the histogram, which Pillow counts fast."""
+    """Means and deviations from the histogram, which Pillow computes fast."""
     counts = np.array(image.histogram(), np.float64).reshape(3, 256)
-    shares = counts / counts[0].sum()
-    mean = shares @ _LEVELS
-    variance = shares @ _LEVELS**2 - mean**2
+    fractions = counts / counts[0].sum()
+    mean = fractions @ _LEVELS
+    variance = fractions @ _LEVELS**2 - mean**2
     return np.concatenate([mean, np.sqrt(np.maximum(variance, 0))]).astype(np.float32).tobytes()
 
 
 def _hash(image: Image.Image) -> bytes:
-    # Needed for photos that are read, so not by a second look at known ones.
+    # Imported only when a photo is decoded: a scan of cached photos does without.
     from imagehash import phash
 
     return np.packbits(phash(image).hash).tobytes()

@@ -1,4 +1,4 @@
-"""The same function on many files, in threads (Pillow and hashlib release the interpreter lock)."""
+"""One function on many files, in threads (Pillow and hashlib release the interpreter lock)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ProgressCallback = Callable[[int, int], None]
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-# Results wait in memory until they are asked for: a bound on how many.
+# Largest number of results that wait in memory.
 _AHEAD = 256
 
 
@@ -22,7 +22,7 @@ def in_threads(
     items: Sequence[_Item],
     progress: ProgressCallback | None = None,
 ) -> Iterator[_Result]:
-    """Results of `function`, in the order of the items.
+    """Yield the results of `function`, in the order of the items.
 
     Args:
         function: called from several threads at once.

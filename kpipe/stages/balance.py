@@ -1,9 +1,9 @@
-"""Balance: uneven classes made even.
+"""Balance: classes of different sizes, balanced in the loss or in each epoch.
 
 balance folder := balance.json {"method",
                                 "sampling": the fields of a Sampling, or null,
                                 "class_weight": [one factor per class], or null,
-                                "frequencies": {"before", "after": [one share per class]}}
+                                "frequencies": {"before", "after": [share of the loss per class]}}
 """
 
 from __future__ import annotations
@@ -19,18 +19,26 @@ __all__ = ["Balance"]
 
 @stage
 class Balance(Stage):
-    """Uneven classes made even, in the loss or by which photos an epoch shows.
+    """Balance classes of different sizes, in the loss or by which photos an epoch shows.
 
     Args:
-        method: "class_weight" counts the photos of a rare class more in the loss; "oversample"
-            repeats them, each augmented anew; "undersample" shows fewer of the others, in each
-            epoch other ones; "augment_minority" repeats rare photos and augments the repeats alone
-            (which may teach the model to take augmentation for the mark of a rare class).
-        weighting: of weights, "balanced" counts every class the same; "effective" between that and
-            no weights, by the effective number of photos (Cui et al. 2019).
-        beta: of "effective": near 0 is no weights, near 1 is "balanced".
-        ratio: of sampling, of the smallest class to the largest at least; 1 makes all even.
-        and_class_weight: of sampling, weights too, computed on what sampling leaves uneven.
+        method: "class_weight" gives photos of rare classes a larger loss; "oversample" repeats
+            them, each augmented differently; "undersample" leaves out photos of the other classes,
+            different ones in each epoch; "augment_minority" repeats rare photos and augments only
+            the repeats (from which the model may learn that augmented photos are rare classes).
+        weighting: "balanced" weights all classes equally; "effective" weights them by the effective
+            number of photos (Cui et al. 2019).
+        beta: for "effective": 0 is no weights, and the limit at 1 is "balanced".
+        ratio: for sampling, the size of the smallest class relative to the largest, at least; 1
+            makes all classes equal.
+        and_class_weight: whether sampling also uses weights, computed for the sampled classes.
+
+    Example:
+        >>> from kpipe.stages import Balance
+        >>> Balance("oversample", ratio=0.5).validation_errors()
+        []
+        >>> Balance("class_weight", ratio=0.5).validation_errors()
+        ['ratio=0.5: does nothing without a sampling method such as "oversample"']
     """
 
     needs: ClassVar = ("data",)
@@ -51,14 +59,14 @@ class Balance(Stage):
 
     @property
     def weighs(self) -> bool:
-        """Whether classes get weights in the loss."""
+        """Whether classes are weighted in the loss."""
         return self.method == "class_weight" or self.and_class_weight
 
     def validation_errors(self) -> list[str]:
         return super().validation_errors() or self._idle_fields()
 
     def _idle_fields(self) -> list[str]:
-        """Fields that the method does not use; a value that is the default's cannot be told."""
+        """One sentence for each field with another value than its default that has no effect."""
         samples = self.method != "class_weight"
         uses = {
             "weighting": (self.weighs, "and_class_weight=True"),
@@ -76,27 +84,27 @@ class Balance(Stage):
         import numpy as np
 
         from kpipe.data import Manifest, Sampling, class_shares, class_weight
-        from kpipe.data.balancing.sampling import counted
+        from kpipe.data.balancing.class_counts import count_classes
 
         manifest = Manifest.load(context.newest("data"))
-        labels, counts = counted(manifest.labels("train"), manifest.classes)
+        labels, counts = count_classes(manifest.labels("train"), manifest.classes)
         shown = dict(enumerate(counts.tolist()))
         sampling = weights = None
         if self.method != "class_weight":
             sampling = Sampling(self.method, self.ratio)
             shown = sampling.targets(labels)
         if self.weighs:
-            # On what sampling leaves, so that nothing is made up for twice.
-            left = np.repeat(list(shown), list(shown.values()))
-            weights = class_weight(left, manifest.classes, self.weighting, self.beta)
+            # For the sampled classes, so that nothing is balanced twice.
+            sampled = np.repeat(list(shown), list(shown.values()))
+            weights = class_weight(sampled, manifest.classes, self.weighting, self.beta)
         before, after = class_shares(labels), class_shares(labels, sampling, weights)
-        told = ", ".join(
-            f"{name} {before[i]:.1%} -> {after[i]:.1%} ({_told(int(counts[i]), shown[i])}"
+        changes = ", ".join(
+            f"{name} {before[i]:.1%} -> {after[i]:.1%} ({_photos(int(counts[i]), shown[i])}"
             + (f", x{weights[i]:.2f})" if weights else ")")
             for i, name in enumerate(manifest.classes)
         )
         context.journal.record(
-            "note", text=f"share of each class in the loss, by {self._title}: {told}"
+            "note", text=f"fraction of the loss for each class, by {self._title}: {changes}"
         )
         about = {
             "method": self.method,
@@ -111,5 +119,5 @@ class Balance(Stage):
         return f"{self.method} and class_weight" if self.and_class_weight else self.method
 
 
-def _told(count: int, shown: int) -> str:
+def _photos(count: int, shown: int) -> str:
     return f"{count} photos" if shown == count else f"{count} -> {shown} photos"

@@ -1,4 +1,4 @@
-"""Data: labelled photos, looked through, split and decoded once.
+"""Data: labelled photos, checked, split and decoded once.
 
 data folder := manifest, images.npy, problems; data.json {"image_size", "classes", "background"}
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -20,44 +20,50 @@ if TYPE_CHECKING:
 
 __all__ = ["IMAGE_CACHE", "Data"]
 
-# No split may be empty: training looks at the second, the proof of the exported files at the third.
-Part = Annotated[float, Between(0, 1, strict=True)]
-# What photos were found to hold, in the folder that all runs share.
+# No split may be empty: training needs the second, the check of the exported files the third.
+Fraction = Annotated[float, Between(0, 1, strict=True)]
+# Cache of what photos hold, in the folder that all runs share.
 IMAGE_CACHE = "photos.sqlite"
 _SHOWN = 3
 
 
 @stage
 class Data(Stage):
-    """Labelled photos, looked through, split and decoded once.
+    """Labelled photos, checked, split and decoded once.
 
     Args:
         source: a folder `class/photo`, a folder `train|validation|test/class/photo`, or a CSV file;
             or several folders, or several CSV files with the same columns.
-        image_size: pixels of the square that the network sees.
-        split: shares of train, validation and test; splits that the source declares are kept.
-        image: of a CSV, the column with the path of a photo.
-        label: of a CSV, the column with its label.
-        root: of a CSV, the folder that its paths start from; empty for the CSV's own.
-        classes: of a CSV, label as it stands in the file -> name of the class; rows with another
-            label are left out, and told. Empty: every label is a class.
-        csv: of a CSV, options of `pandas.read_csv`, such as `{"sep": ";"}`.
-        group: of a CSV, the column of what must not be torn between splits, such as a patient.
-        previous: the folder of an earlier run, or its manifest.csv: photos that were in it keep
-            their split.
-        background: the CSS color under transparent pixels.
-        max_unreadable: the share of files above which unreadable ones end the run.
+        image_size: side in pixels of the square that the network sees.
+        split: fractions of train, validation and test; splits that the source declares are kept.
+        image: column of a CSV with the path of each photo.
+        label: column of a CSV with the label of each photo.
+        root: folder of relative paths in a CSV; empty for the folder of the CSV.
+        classes: for a CSV, label in the file -> class name; rows with another label are left out
+            and reported. Empty: every label is a class.
+        csv: for a CSV, options of `pandas.read_csv`, such as `{"sep": ";"}`.
+        group: column of a CSV whose groups, such as patients, must not be divided between splits.
+        previous: the folder of an earlier run, or its manifest.csv, whose photos keep their split.
+        background: the CSS color shown under transparent pixels.
+        max_unreadable: the run fails if more than this fraction of the files is unreadable.
+
+    Example:
+        >>> from kpipe.stages import Data
+        >>> Data("photos", image_size=160, split=(0.6, 0.2, 0.2)).validation_errors()
+        []
+        >>> Data("photos", split=(0.7, 0.2, 0.2)).validation_errors()
+        ['split=(0.7, 0.2, 0.2): expected fractions that add up to 1']
     """
 
     gives: ClassVar = ("data",)
     publishes: ClassVar = ("manifest.csv",)
-    # 2: a photo's split is decided by its content alone.
+    # 2: the split of a photo depends only on its content.
     version: ClassVar = 2
     packages: ClassVar = ("imagehash", "pandas", "pillow")
 
     source: str | tuple[str, ...]
     image_size: Annotated[int, Between(16, 4096)] = 224
-    split: tuple[Part, Part, Part] = (0.7, 0.15, 0.15)
+    split: tuple[Fraction, Fraction, Fraction] = (0.7, 0.15, 0.15)
     image: str = ""
     label: str = ""
     root: str = ""
@@ -69,16 +75,16 @@ class Data(Stage):
     max_unreadable: Annotated[float, Between(0, 1)] = 0.05
 
     def __post_init__(self) -> None:
-        # A path is welcome; the declaration keeps its text.
+        # Paths are accepted and stored as text.
         for name in ("root", "previous"):
             object.__setattr__(self, name, str(getattr(self, name)))
         several = isinstance(self.source, tuple | list)
-        named = tuple(map(str, self.source)) if several else (str(self.source),)
-        object.__setattr__(self, "source", named[0] if len(named) == 1 else named)
+        paths = tuple(map(str, self.source)) if several else (str(self.source),)
+        object.__setattr__(self, "source", paths[0] if len(paths) == 1 else paths)
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The source, or each of several."""
+        """The paths of the source."""
         return (self.source,) if isinstance(self.source, str) else self.source
 
     @property
@@ -97,7 +103,7 @@ class Data(Stage):
         if problems:
             return problems
         if abs(sum(self.split) - 1) > 1e-6:
-            problems.append(f"split={self.split!r}: expected shares that add up to 1")
+            problems.append(f"split={self.split!r}: expected fractions that add up to 1")
         if taken := sorted(self.configuration().keys() & self.csv.keys()):
             problems.append(f"csv={self.csv!r}: {', '.join(taken)} are fields of Data itself")
         if self.background != type(self).background:
@@ -110,16 +116,16 @@ class Data(Stage):
         return problems
 
     def sources(self) -> tuple[Path, ...]:
-        own = tuple(map(Path, self.paths))
+        named = tuple(map(Path, self.paths))
         if self.previous:
             earlier = Path(self.previous)
-            own += (earlier / "manifest.csv" if earlier.is_dir() else earlier,)
+            named += (earlier / "manifest.csv" if earlier.is_dir() else earlier,)
         if not self.is_table or not all(Path(path).is_file() for path in self.paths):
-            return own
+            return named
         from kpipe.data import photos_of_csv
 
         options = {"image": self.image, "root": self.root or None, **self.csv}
-        return (*own, *(path for path in photos_of_csv(self.paths, **options) if path.is_file()))
+        return (*named, *(path for path in photos_of_csv(self.paths, **options) if path.is_file()))
 
     def manifest(
         self,
@@ -127,30 +133,33 @@ class Data(Stage):
         max_unreadable: float | None,
         cache: Path | None,
         progress: Callable[[int, int], None] | None,
+        known_digests: Callable[[Sequence[str]], Mapping[str, str]] | None = None,
     ) -> Manifest:
-        """The photos, as they lie in the source: neither split nor decoded.
+        """Return the photos of the source, neither split nor decoded.
 
         Args:
-            max_unreadable: as the field; None refuses nothing, for an audit.
-            cache: an SQLite file in which to remember what photos hold.
+            max_unreadable: as the field; None accepts everything, for an audit.
+            cache: an SQLite file in which to cache what photos hold.
             progress: called as `progress(done, total)`.
+            known_digests: see `kpipe.data.from_folder`.
         """
         from kpipe.data import from_csv, from_folder
 
-        how: dict[str, Any] = {
+        options: dict[str, Any] = {
             "max_unreadable": max_unreadable,
             "cache": cache,
             "progress": progress,
+            "known_digests": known_digests,
         }
         if not self.is_table:
-            return from_folder(self.paths, **how)
+            return from_folder(self.paths, **options)
         return from_csv(
             self.paths,
             image=self.image,
             label=self.label,
             root=self.root or None,
             classes=dict(self.classes) or None,
-            **how,
+            **options,
             **self.csv,
         )
 
@@ -160,23 +169,24 @@ class Data(Stage):
         from kpipe.data import audit, converted, decode, problem_table, split
 
         def progress(what: str) -> Callable[[int, int], None]:
-            def tell(done: int, total: int) -> None:
+            def report(done: int, total: int) -> None:
                 context.journal.progress("step", what=what, done=done, total=total)
 
-            return tell
+            return report
 
         cache = context.shared / IMAGE_CACHE if context.shared else None
         manifest = self.manifest(
             max_unreadable=self.max_unreadable,
             cache=cache,
             progress=progress("reading photos"),
+            known_digests=context.known_digests,
         )
         found = audit(manifest, cache=cache, progress=progress("looking at photos")).problems
-        # What lies in several splits is told as it is set aside.
+        # `split` reports photos in several splits when it sets them aside.
         found = found[found["kind"] != "duplicates cross splits"]
-        told = [found, problem_table(converted(manifest, self.background))]
+        problems = [found, problem_table(converted(manifest, self.background))]
         manifest = split(
-            dataclasses.replace(manifest, problems=pd.concat(told, ignore_index=True)),
+            dataclasses.replace(manifest, problems=pd.concat(problems, ignore_index=True)),
             self.split,
             context.seed,
             group=self.group or None,
@@ -190,7 +200,7 @@ class Data(Stage):
             progress=progress("decoding photos"),
             background=self.background,
         )
-        _tell(manifest, context)
+        _record(manifest, context)
         about = {
             "image_size": self.image_size,
             "classes": list(manifest.classes),
@@ -199,7 +209,7 @@ class Data(Stage):
         (context.folder / "data.json").write_text(json.dumps(about), encoding="utf-8")
 
 
-def _tell(manifest: Manifest, context: Context) -> None:
+def _record(manifest: Manifest, context: Context) -> None:
     counts = manifest.counts().astype(int)
     rows = ", ".join(
         f"{label} {'/'.join(map(str, counts.loc[label]))}" for label in manifest.classes
@@ -213,6 +223,6 @@ def _tell(manifest: Manifest, context: Context) -> None:
             f"{path} ({detail})" if path else detail
             for path, detail in zip(first["path"], first["detail"], strict=True)
         ]
-        # All of them stand in the report.
+        # The report lists all of them.
         more = f", and {len(found) - len(named)} more" if len(found) > len(named) else ""
         context.journal.record("note", text=f"{len(found)} x {kind}: {', '.join(named)}{more}")

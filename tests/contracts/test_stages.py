@@ -18,7 +18,8 @@ from kpipe.core.fields import Between
 from kpipe.core.fingerprint import fingerprint
 from kpipe.core.stage import Need, Stage
 from kpipe.data import Augmenter, Mixer, Sampling
-from kpipe.data.balancing.sampling import Method, Weighting
+from kpipe.data.balancing.class_weights import Weighting
+from kpipe.data.balancing.sampling import Method
 from kpipe.errors import DataError, PipelineError
 from kpipe.prune import CRITERIA
 from kpipe.sparsity import TrainingSettings

@@ -68,3 +68,18 @@ def test_links_in_a_loop_end(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "up").symlink_to(tmp_path, target_is_directory=True)
     assert [path.name for path in files_below(tmp_path)] == ["a.txt"]
+
+
+def test_a_known_digest_is_that_of_a_file_hashed_before_and_unchanged(
+    tmp_path, memory, monkeypatch
+):
+    monkeypatch.setattr(digests, "_UNSETTLED_NS", -1)
+    path = tmp_path / "a.txt"
+    path.write_text("first")
+    assert memory.known(path) == ""
+    digest = memory.file(path)
+    assert memory.known(path) == digest
+    path.write_text("other")
+    assert memory.known(path) == ""
+    path.unlink()
+    assert memory.known(path) == ""

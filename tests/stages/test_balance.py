@@ -123,7 +123,7 @@ def test_the_note_counts_the_photos_of_an_epoch(perform, data_folder: Path) -> N
     assert blue > green > red
     whole = blue + green + red
     assert notes(events) == (
-        f"share of each class in the loss, by oversample: "
+        f"fraction of the loss for each class, by oversample: "
         f"blue {blue / whole:.1%} -> 33.3% ({blue} photos), "
         f"green {green / whole:.1%} -> 33.3% ({green} -> {blue} photos), "
         f"red {red / whole:.1%} -> 33.3% ({red} -> {blue} photos)"

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import struct
 import warnings
 import zlib
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +18,10 @@ from PIL import Image
 
 from kpipe import Pipeline
 from kpipe.core.digests import Digests
+from kpipe.core.executor import LocalExecutor
 from kpipe.core.journal import Journal, read_journal
 from kpipe.core.runner import run
-from kpipe.core.stage import Context
+from kpipe.core.stage import Context, Stage
 from kpipe.data import SPLITS, Manifest
 from kpipe.errors import DataError
 from kpipe.report import write_report
@@ -357,7 +361,7 @@ def test_of_many_problems_a_few_are_told_and_all_are_kept(perform, source: Path)
 def test_what_photos_hold_is_remembered_between_runs(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kpipe.data.reading.image_cache._UNSETTLED_NS", -1)
+    monkeypatch.setattr("kpipe.data.file_status._UNSETTLED_NS", -1)
     monkeypatch.setattr("kpipe.core.digests._UNSETTLED_NS", -1)
     (tmp_path / "shared").mkdir()
     digests = []
@@ -369,3 +373,52 @@ def test_what_photos_hold_is_remembered_between_runs(
         digests.append(Manifest.load(folder).table)
         monkeypatch.setattr("kpipe.data.image_info.read_photo", None)
     pd.testing.assert_frame_equal(*digests)
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts how often each file is hashed; files count as settled."""
+    monkeypatch.setattr("kpipe.data.file_status._UNSETTLED_NS", -1)
+    monkeypatch.setattr("kpipe.core.digests._UNSETTLED_NS", -1)
+    counts, real = Counter[str](), hashlib.file_digest
+
+    def counted(file: Any, *args: Any) -> Any:
+        counts[os.fspath(file.name)] += 1
+        return real(file, *args)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    return counts
+
+
+@pytest.mark.parametrize("kind", ["folder", "table"])
+def test_each_photo_is_hashed_once_in_a_run(
+    kind: str, source: Path, tmp_path: Path, hashed: Counter[str]
+) -> None:
+    photos = sorted(map(str, source.rglob("*.png")))
+    stage = Data(source, image_size=16)
+    if kind == "table":
+        rows = [f"{path},{Path(path).parent.name}" for path in photos]
+        (tmp_path / "photos.csv").write_text("\n".join(["file,color", *rows]))
+        stage = Data(tmp_path / "photos.csv", image_size=16, image="file", label="color")
+    run(Pipeline("p", [stage], seed=3), tmp_path / "out")
+    assert {path: hashed[path] for path in photos} == dict.fromkeys(photos, 1)
+    run(Pipeline("p", [stage], seed=4), tmp_path / "out")
+    assert {path: hashed[path] for path in photos} == dict.fromkeys(photos, 1)
+
+
+def test_a_photo_changed_between_its_key_and_the_scan_is_hashed_again(
+    source: Path, tmp_path: Path, hashed: Counter[str]
+) -> None:
+    changed = source / "red" / "00.png"
+
+    class Change(LocalExecutor):
+        def execute(self, stage: Stage, context: Context) -> None:
+            changed.write_bytes((source / "red" / "01.png").read_bytes())
+            super().execute(stage, context)
+
+    pipeline = Pipeline("p", [Data(source, image_size=16)])
+    folder = run(pipeline, tmp_path / "out", executor=Change()).folder
+    table = pd.read_csv(folder / "manifest.csv")
+    (digest,) = table["sha256"][table["path"] == str(changed)]
+    assert digest == hashlib.sha256(changed.read_bytes()).hexdigest()
+    assert hashed[str(changed)] == 2

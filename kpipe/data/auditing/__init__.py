@@ -1,6 +1,7 @@
-"""What would spoil a training, found before it begins.
+"""Find what would harm training before it begins.
 
-findings <- duplicates, spelling, cleaning
+audit       all findings <- duplicates, spelling (of labels), cleaning (a cleaned table)
+conversion  what decoding does to photos that are not upright 8-bit RGB
 """
 
 __all__: list[str] = []

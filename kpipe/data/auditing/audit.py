@@ -1,4 +1,4 @@
-"""What is wrong with a set of photos, and what a cleaned one would be.
+"""Find what is wrong with a set of photos, and clean it.
 
 problems   path, kind, detail:
            of files         empty file, not an image, undecodable, truncated, too many pixels,
@@ -25,16 +25,16 @@ from kpipe.data.auditing.duplicates import duplicate_problems
 from kpipe.data.auditing.spelling import Variant, spelling_variants
 from kpipe.data.image_info import CHANNELS, ImageInfo, wrong_extension
 from kpipe.data.manifest import Manifest, Problem, problem_table
-from kpipe.data.near_duplicates.grouping import alikeness
+from kpipe.data.near_duplicates.grouping import likeness
 from kpipe.data.reading.image_cache import ImageCache
-from kpipe.data.reading.scanning import facts_of_table, similar, with_thumbnails
+from kpipe.data.reading.scanning import ScanOptions, image_infos, similar, with_thumbnails
 from kpipe.data.threads import ProgressCallback
 
 __all__ = ["Audit", "audit"]
 
-# At shares of 70, 15 and 15 %, fewer leave one photo to validate and one to test on.
+# With fractions of 70, 15 and 15 %, fewer leave a single photo for validation and for test.
 _FEW = 10
-# Levels in [0, 255]: what a camera sees of a wall varies by more, even when shrunk.
+# Levels in [0, 255]: even a reduced photo of a plain wall varies by more.
 _FLAT = 1.0
 _TINY_SIDE, _TINY_SHARE = 32, 1 / 3
 _LONG, _LONG_TIMES = 8.0, 4.0
@@ -42,17 +42,27 @@ _LONG, _LONG_TIMES = 8.0, 4.0
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What was found.
+    """The findings of an audit.
 
     Args:
-        problems: path, kind, detail; the path is empty where a class or the whole set is meant.
-        classes: a row per class: photos, share in [0, 1], and photos of each split.
+        problems: path, kind, detail; the path is empty for a problem of a class or the whole set.
+        classes: a row per class: photos, share in [0, 1], and photos in each split.
         statistics: minimum, median and maximum of "width", "height" (pixels) and "aspect" (width /
             height); mean and deviation of "red", "green", "blue" in [0, 255]; and number of
             photos by "format" and by "mode".
         imbalance: photos of the largest class / photos of the smallest.
         photos: number of readable photos.
-        changes: path, change: what makes the table `cleaned()` out of the manifest's.
+        changes: path, change: what `cleaned()` changes in the manifest's table.
+
+    Example:
+        >>> import shutil
+        >>> from kpipe.data import audit, from_folder
+        >>> for color in ("red", "green"):
+        ...     _ = shutil.copytree(f"photos/{color}", f"more/{color}")
+        >>> _ = shutil.copy("photos/red/00.png", "more/red/copy.png")
+        >>> found = audit(from_folder("more"))
+        >>> found.problems["kind"].tolist(), found.photos, len(found.cleaned())
+        (['exact duplicate'], 37, 36)
     """
 
     problems: pd.DataFrame
@@ -64,7 +74,7 @@ class Audit:
     _cleaned: pd.DataFrame
 
     def cleaned(self) -> pd.DataFrame:
-        """The manifest's table without what `changes` leaves out, under one spelling a label."""
+        """Return the manifest's table with all `changes` applied."""
         return self._cleaned.copy()
 
 
@@ -74,45 +84,51 @@ def audit(
     cache: str | Path | None = None,
     progress: ProgressCallback | None = None,
 ) -> Audit:
-    """Look for what would spoil a training.
+    """Find what would harm training.
 
     Args:
-        manifest: made with `max_unreadable=None`, so that nothing stops at the first finding.
-        cache: the SQLite file that the manifest was made with, so that no photo is read again.
+        manifest: the photos; create it with `max_unreadable=None` to get all findings.
+        cache: the SQLite file that the manifest was created with, so that no photo is read again.
         progress: called as `progress(done, total)` while photos are read.
+
+    Example:
+        >>> from kpipe.data import audit, from_folder
+        >>> found = audit(from_folder("photos", max_unreadable=None))
+        >>> found.imbalance, len(found.problems)
+        (1.5, 0)
     """
-    every = facts_of_table(manifest.table, cache, progress)
-    told = list(manifest.problems[["path", "kind", "detail"]].itertuples(index=False, name=None))
-    told += _of_files(manifest.table, every)
-    facts = [fact for fact in every if not fact.kind]
-    readable = np.array([not fact.kind for fact in every], bool)
+    infos = image_infos(manifest.table, ScanOptions(cache=cache, progress=progress))
+    earlier = list(manifest.problems[["path", "kind", "detail"]].itertuples(index=False, name=None))
+    earlier += _file_problems(manifest.table, infos)
+    photos = [info for info in infos if not info.kind]
+    readable = np.array([not info.kind for info in infos], bool)
     table = manifest.table[readable].reset_index(drop=True)
     if "similar" not in table:
-        table = table.assign(similar=similar(facts, cache))
+        table = table.assign(similar=similar(photos, cache))
     counts = Counter(table["label"])
     variants = spelling_variants(counts)
-    spelt = {variant.label: variant.of for variant in variants if variant.certain}
-    merged = table.assign(label=table["label"].replace(spelt))
+    spelling = {variant.label: variant.of for variant in variants if variant.certain}
+    merged = table.assign(label=table["label"].replace(spelling))
 
-    def alike(rows: Sequence[int], others: Sequence[int]) -> np.ndarray:
-        with ImageCache(cache) as remembered:
+    def likeness_of(rows: Sequence[int], others: Sequence[int]) -> np.ndarray:
+        with ImageCache(cache) as images:
             one, two = (
-                with_thumbnails([facts[row] for row in side], remembered) for side in (rows, others)
+                with_thumbnails([photos[row] for row in side], images) for side in (rows, others)
             )
-        return alikeness(one, two)
+        return likeness(one, two)
 
     found: list[Problem] = [
-        *told,
-        *_of_photos(table, facts),
-        *duplicate_problems(merged, alike),
-        *_of_classes(Counter(merged["label"]), counts, variants),
+        *earlier,
+        *_photo_problems(table, photos),
+        *duplicate_problems(merged, likeness_of),
+        *_class_problems(Counter(merged["label"]), counts, variants),
     ]
-    cleaned, changes = clean(table, problem_table(told), spelt)
+    cleaned, changes = clean(table, problem_table(earlier), spelling)
     sizes = [counts[label] for label in manifest.classes if label in counts]
     return Audit(
         problems=problem_table(found),
         classes=_classes(manifest),
-        statistics=_statistics(table, facts),
+        statistics=_statistics(table, photos),
         imbalance=max(sizes) / min(sizes) if sizes else float("nan"),
         photos=len(table),
         changes=changes,
@@ -120,22 +136,22 @@ def audit(
     )
 
 
-def _of_files(table: pd.DataFrame, facts: Sequence[ImageInfo]) -> list[Problem]:
-    """What a manifest that was made elsewhere, or of files that changed since, does not tell."""
-    rows = list(zip(table["path"], facts, strict=True))
-    found = [(path, fact.kind, fact.detail) for path, fact in rows if fact.kind]
+def _file_problems(table: pd.DataFrame, infos: Sequence[ImageInfo]) -> list[Problem]:
+    """Problems that the manifest lacks, without a scan or when files have changed since."""
+    rows = list(zip(table["path"], infos, strict=True))
+    found = [(path, info.kind, info.detail) for path, info in rows if info.kind]
     if "format" not in table:
-        lies = ((path, wrong_extension(path, fact.format)) for path, fact in rows if fact.format)
-        found += [(path, "wrong extension", lie) for path, lie in lies if lie]
+        wrong = ((path, wrong_extension(path, info.format)) for path, info in rows if info.format)
+        found += [(path, "wrong extension", detail) for path, detail in wrong if detail]
     return found
 
 
-def _of_photos(table: pd.DataFrame, facts: Sequence[ImageInfo]) -> list[Problem]:
+def _photo_problems(table: pd.DataFrame, photos: Sequence[ImageInfo]) -> list[Problem]:
     width, height = (table[name].to_numpy(float) for name in ("width", "height"))
     short, long = np.minimum(width, height), np.maximum(width, height)
     tiny = min(_TINY_SIDE, _TINY_SHARE * np.median(short)) if len(short) else 0
     bound = max(_LONG, _LONG_TIMES * np.median(long / short)) if len(short) else 0
-    deviations = _channels(facts)[:, 3:].max(axis=1, initial=0)
+    deviations = _channels(photos)[:, 3:].max(axis=1, initial=0)
     rules = [
         ("tiny image", short < tiny, f"a side under {tiny:.0f} pixels"),
         ("absurd dimensions", long / short > bound, f"one side over {bound:.0f} times the other"),
@@ -148,7 +164,7 @@ def _of_photos(table: pd.DataFrame, facts: Sequence[ImageInfo]) -> list[Problem]
     ]
 
 
-def _of_classes(
+def _class_problems(
     merged: Mapping[str, int], counts: Mapping[str, int], variants: Sequence[Variant]
 ) -> list[Problem]:
     spelling: list[Problem] = [
@@ -175,7 +191,7 @@ def _classes(manifest: Manifest) -> pd.DataFrame:
     return pd.DataFrame({"photos": photos, "share": share}).join(counts)
 
 
-def _statistics(table: pd.DataFrame, facts: Sequence[ImageInfo]) -> dict[str, dict[str, float]]:
+def _statistics(table: pd.DataFrame, photos: Sequence[ImageInfo]) -> dict[str, dict[str, float]]:
     if table.empty:
         return {}
     sizes = {name: table[name].to_numpy(float) for name in ("width", "height")}
@@ -188,19 +204,19 @@ def _statistics(table: pd.DataFrame, facts: Sequence[ImageInfo]) -> dict[str, di
         }
         for name, values in sizes.items()
     }
-    means, deviations = np.split(_channels(facts), 2, axis=1)
+    means, deviations = np.split(_channels(photos), 2, axis=1)
     mean = means.mean(axis=0)
-    # Of all photos together, each counting as one.
+    # The deviation over all photos, with equal weight for each.
     deviation = np.sqrt((deviations**2 + means**2).mean(axis=0) - mean**2)
     for place, color in enumerate(("red", "green", "blue")):
         found[color] = {"mean": float(mean[place]), "deviation": float(deviation[place])}
     for name in ("format", "mode"):
-        words = pd.Series([getattr(fact, name) for fact in facts], dtype="str").value_counts()
+        words = pd.Series([getattr(info, name) for info in photos], dtype="str").value_counts()
         found[name] = {str(word): int(count) for word, count in words.items()}
     return found
 
 
-def _channels(facts: Sequence[ImageInfo]) -> np.ndarray:
-    """(photos, 6) means and deviations."""
-    joined = b"".join(fact.channels for fact in facts)
+def _channels(photos: Sequence[ImageInfo]) -> np.ndarray:
+    """Means and deviations, (photos, 6)."""
+    joined = b"".join(info.channels for info in photos)
     return np.frombuffer(joined, np.float32).reshape(-1, CHANNELS).astype(float)

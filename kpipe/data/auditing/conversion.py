@@ -1,13 +1,13 @@
-"""What is done to photos so that every one is RGB, upright, in eight bits.
+"""Report how photos are converted to upright 8-bit RGB.
 
 turned upright    EXIF orientation 2 to 8
-converted         CMYK, 16-bit, palette, alpha, and what else is neither RGB nor grey
-first frame       GIF, of which the later frames are not looked at
+converted         CMYK, 16-bit, palette, alpha, and other modes that are neither RGB nor grey
+first frame       GIF, whose later frames are ignored
 """
 
 from __future__ import annotations
 
-from kpipe.data.manifest import FURTHER_FACTS, Manifest, Problem
+from kpipe.data.manifest import INFO_COLUMNS, Manifest, Problem
 
 __all__ = ["CONVERSIONS", "converted"]
 
@@ -21,19 +21,33 @@ _WORDS = {
     "LA": "alpha, over {background}",
     "PA": "palette with alpha, over {background}",
 }
-# More of one sort are told by their number: a phone turns every second photo.
+# More photos of one kind are summarized: phones turn every second photo.
 _NAMED = 100
 
 
 def converted(manifest: Manifest, background: str = "white") -> list[Problem]:
-    """What is done to which photos; of many alike, how many.
+    """Return how photos are converted when they are decoded, summarized if they are many.
 
     Args:
-        manifest: with the columns that a scan adds; without them, nothing is known.
-        background: the CSS color under transparent pixels.
+        manifest: the photos; without the columns that a scan adds, nothing is reported.
+        background: the CSS color shown under transparent pixels.
+
+    Returns:
+        Problems of the kinds "turned upright", "converted" and "first frame".
+
+    Example:
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from kpipe.data import converted, from_folder
+        >>> for color in ("red", "blue"):
+        ...     for path in sorted(Path("photos", color).iterdir())[:2]:
+        ...         Path("more", color).mkdir(parents=True, exist_ok=True)
+        ...         Image.open(path).convert("RGBA").save(Path("more", color, path.name))
+        >>> converted(from_folder("more"))[0][1:]
+        ('converted', 'alpha, over white')
     """
     table = manifest.table
-    if not set(FURTHER_FACTS) <= set(table):
+    if not set(INFO_COLUMNS) <= set(table):
         return []
     modes = table["mode"].str.replace(r";.*", "", regex=True)
     words = {mode: _WORDS.get(mode, "{mode} to RGB") for mode in set(modes) - _PLAIN}

@@ -1,4 +1,4 @@
-"""Photos that are in a manifest more than once.
+"""Find photos that a manifest holds more than once.
 
                      same bytes                looks the same (column `similar`)
 same label           exact duplicate           near duplicate
@@ -17,70 +17,70 @@ from kpipe.data.manifest import SPLITS, Problem
 
 __all__ = ["conflicting", "crossing_splits", "duplicate_problems", "repeated"]
 
-Alikeness = Callable[[Sequence[int], Sequence[int]], np.ndarray]
+Likeness = Callable[[Sequence[int], Sequence[int]], np.ndarray]
 
 
-def duplicate_problems(table: pd.DataFrame, alikeness: Alikeness) -> list[Problem]:
-    """What is wrong, by path.
+def duplicate_problems(table: pd.DataFrame, likeness: Likeness) -> list[Problem]:
+    """Return a problem for each duplicate.
 
     Args:
-        table: path, label (one spelling each), split, sha256, similar; rows numbered from 0.
-        alikeness: from rows and as many other rows to how alike their photos are, in [0, 1].
+        table: path, label (in one spelling), split, sha256, similar; rows numbered from 0.
+        likeness: returns how alike the photos of rows and of other rows are, in [0, 1].
     """
-    several = _several(table)
+    duplicates = _duplicates(table)
     return [
-        *_copies(several),
-        *_near_copies(several, alikeness),
-        *_conflicts(several[conflicting(several)], alikeness),
-        *_crossings(several[several["split"] != ""]),
+        *_copies(duplicates),
+        *_near_copies(duplicates, likeness),
+        *_conflicts(duplicates[conflicting(duplicates)], likeness),
+        *_crossings(duplicates[duplicates["split"] != ""]),
     ]
 
 
 def repeated(table: pd.DataFrame) -> pd.Series:
-    """Rows whose bytes stand in an earlier row with the same label, as (rows,) bool."""
+    """Return which rows repeat the bytes and label of an earlier row: (rows,) bool."""
     return table.duplicated(["sha256", "label"])
 
 
 def conflicting(table: pd.DataFrame) -> pd.Series:
-    """Rows whose photo, or one that looks the same, has another label too, as (rows,) bool."""
-    several = _several(table)
-    labels = several.groupby("similar")["label"].transform("nunique")
+    """Return which photos, or their near duplicates, have another label too: (rows,) bool."""
+    duplicates = _duplicates(table)
+    labels = duplicates.groupby("similar")["label"].transform("nunique")
     return labels.reindex(table.index, fill_value=1) > 1
 
 
 def crossing_splits(table: pd.DataFrame) -> pd.Series:
-    """Rows whose photo, or one that looks the same, lies in a later declared split too."""
-    several = _several(table[table["split"] != ""])
-    rank = several["split"].map(SPLITS.index)
-    earlier = rank < rank.groupby(several["similar"]).transform("max")
+    """Return which photos, or their near duplicates, are in a later declared split too."""
+    duplicates = _duplicates(table[table["split"] != ""])
+    rank = duplicates["split"].map(SPLITS.index)
+    earlier = rank < rank.groupby(duplicates["similar"]).transform("max")
     return earlier.reindex(table.index, fill_value=False)
 
 
-def _several(table: pd.DataFrame) -> pd.DataFrame:
+def _duplicates(table: pd.DataFrame) -> pd.DataFrame:
     return table[table.duplicated("similar", keep=False)]
 
 
-def _copies(several: pd.DataFrame) -> list[Problem]:
-    first = several.groupby(["sha256", "label"])["path"].transform("first")
-    again = repeated(several)
+def _copies(duplicates: pd.DataFrame) -> list[Problem]:
+    first = duplicates.groupby(["sha256", "label"])["path"].transform("first")
+    again = repeated(duplicates)
     return [
         (path, "exact duplicate", f"the same bytes as {other}")
-        for path, other in zip(several["path"][again], first[again], strict=True)
+        for path, other in zip(duplicates["path"][again], first[again], strict=True)
     ]
 
 
-def _near_copies(several: pd.DataFrame, alikeness: Alikeness) -> list[Problem]:
-    distinct = several[~repeated(several)]
+def _near_copies(duplicates: pd.DataFrame, likeness: Likeness) -> list[Problem]:
+    distinct = duplicates[~repeated(duplicates)]
     rows = distinct.index.to_series()
     first = rows.groupby([distinct["similar"], distinct["label"]]).transform("first")
     pairs = [(row, other) for row, other in zip(rows, first, strict=True) if row != other]
     return [
-        (several["path"][row], "near duplicate", f"{how}: {several['path'][other]}")
-        for row, other, how in _told(several, pairs, alikeness)
+        (duplicates["path"][row], "near duplicate", f"{how}: {duplicates['path'][other]}")
+        for row, other, how in _described(duplicates, pairs, likeness)
     ]
 
 
-def _conflicts(disputed: pd.DataFrame, alikeness: Alikeness) -> list[Problem]:
+def _conflicts(disputed: pd.DataFrame, likeness: Likeness) -> list[Problem]:
     pairs = []
     for _, group in disputed.groupby("similar", sort=False):
         for row in group.index:
@@ -94,7 +94,7 @@ def _conflicts(disputed: pd.DataFrame, alikeness: Alikeness) -> list[Problem]:
             "same photo, two labels",
             f"{labels[row]!r} here, {labels[other]!r} at {paths[other]} ({how})",
         )
-        for row, other, how in _told(disputed, pairs, alikeness)
+        for row, other, how in _described(disputed, pairs, likeness)
     ]
 
 
@@ -112,14 +112,14 @@ def _crossings(declared: pd.DataFrame) -> list[Problem]:
     return problems
 
 
-def _told(
-    table: pd.DataFrame, pairs: Sequence[tuple[int, int]], alikeness: Alikeness
+def _described(
+    table: pd.DataFrame, pairs: Sequence[tuple[int, int]], likeness: Likeness
 ) -> list[tuple[int, int, str]]:
-    """Each pair, and how it is a pair."""
-    scores = alikeness([row for row, _ in pairs], [other for _, other in pairs])
+    """Each pair, and how alike it is."""
+    scores = likeness([row for row, _ in pairs], [other for _, other in pairs])
     digests = table["sha256"]
     return [
-        # Rounded down: 100 % is of the same bytes alone.
+        # Rounded down: only the same bytes are 100 % alike.
         (row, other, "the same bytes" if same else f"{np.floor(999 * score) / 10:.1f} % alike")
         for (row, other), score in zip(pairs, scores, strict=True)
         for same in [digests[row] == digests[other]]

@@ -1,11 +1,11 @@
-"""Labels that are one word written in several ways.
+"""Find labels that are different spellings of one word.
 
-    key(label) := without case, separators, accents and full-width forms:
+    key(label) := the label without case, separators, accents and full-width forms:
                   " T-Shirt", "t_shirt", "tshirt"                 -> "tshirt"
                   but "A", "a"; "1.5", "15"; "-1", "1"; "c", "c++"  stay apart
 
-Labels with the same key are variants for certain. A word that lacks, doubles or swaps a letter of
-another, or adds a plural s, and is rare beside it, is perhaps one: it is told, never merged.
+Labels with the same key are certainly variants. A rare word that lacks, doubles or swaps a letter
+of a frequent one, or adds a plural s, may be a variant: it is reported, never merged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from itertools import combinations
 
 __all__ = ["Variant", "spelling_variants"]
 
-# A second spelling of a real class would be as common as any class: only a rare one is a slip.
+# Two similar names of real classes would both be frequent: only a rare one is a typo.
 _RARE = 0.1
 _LETTERS = 6
 _SEPARATORS = re.compile(r"[\s_\-.'\u2019`]+")
@@ -26,25 +26,15 @@ _SEPARATORS = re.compile(r"[\s_\-.'\u2019`]+")
 
 @dataclass(frozen=True)
 class Variant:
-    """One label that seems to be another.
-
-    Args:
-        label: as it stands.
-        of: the most frequent spelling.
-        certain: whether only case, separators, accents or width differ.
-    """
+    """A label that seems to be another."""
 
     label: str
-    of: str
-    certain: bool
+    of: str  # the most frequent spelling
+    certain: bool  # whether only case, separators, accents or width differ
 
 
 def spelling_variants(counts: Mapping[str, int]) -> list[Variant]:
-    """Labels that seem to be other labels.
-
-    Args:
-        counts: label: number of photos.
-    """
+    """Return labels, of those with these numbers of photos, that seem to be other labels."""
     spellings: dict[str, list[str]] = {}
     for label in sorted(counts, key=lambda label: (-counts[label], label)):
         spellings.setdefault(_key(label), []).append(label)
@@ -53,7 +43,7 @@ def spelling_variants(counts: Mapping[str, int]) -> list[Variant]:
     ]
     totals = {key: sum(counts[label] for label in labels) for key, labels in spellings.items()}
     for rare, common in combinations(sorted(totals, key=lambda key: (totals[key], key)), 2):
-        if totals[rare] <= _RARE * totals[common] and _slipped(rare, common):
+        if totals[rare] <= _RARE * totals[common] and _is_typo(rare, common):
             found.append(Variant(spellings[rare][0], spellings[common][0], False))
     return found
 
@@ -62,12 +52,12 @@ def _key(label: str) -> str:
     text = unicodedata.normalize("NFKC", label)
     text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf").strip()
     text = _SEPARATORS.sub(_between_digits, _without_accents(text)) or text
-    # Letters of the alphabet are classes of their own in both cases.
+    # Single letters are separate classes in upper and lower case.
     return text.casefold() if len(text) > 1 else text
 
 
 def _between_digits(separator: re.Match[str]) -> str:
-    """Separators that make another number: 1.5, 1-5, -1."""
+    """The separator if it belongs to a number (1.5, 1-5, -1), else ""."""
     text, (start, end) = separator.string, separator.span()
     number = text[end : end + 1].isdigit() and (
         text[start - 1 : start].isdigit() or (start == 0 and separator.group() in "-.")
@@ -76,7 +66,7 @@ def _between_digits(separator: re.Match[str]) -> str:
 
 
 def _without_accents(text: str) -> str:
-    """Latin letters without their marks; in other scripts marks make other letters."""
+    """Latin letters without marks; in other scripts, marks make other letters."""
     return unicodedata.normalize(
         "NFC",
         "".join(
@@ -88,7 +78,7 @@ def _without_accents(text: str) -> str:
     )
 
 
-def _slipped(rare: str, common: str) -> bool:
+def _is_typo(rare: str, common: str) -> bool:
     if not (rare.isalpha() and common.isalpha()) or rare[0] != common[0]:
         return False
     if f"{rare}s" == common or rare == f"{common}s":

@@ -1,8 +1,13 @@
-"""Photos changed in training: each by its own draws, a whole batch at once.
+"""Augmentation: each photo changed by its own draws, and photos of a batch mixed.
 
-augmenter   geometry, color, filters, policies, occlusion, in this order; each by `draws`
-mixing      photos of a batch with one another, labels likewise
-sheet       what it looks like
+augmenter   Augmenter: all of the following, in this order
+geometry        flip, rotate, translate, zoom, crop
+color           brightness, contrast, saturation, hue; color (the last two in one number)
+filters         channel_shuffle, blur, noise, jpeg
+policies        rand_augment, aug_mix
+occlusion       erase, grid_mask
+mixing      Mixer: mix_up, cut_mix, fourier_mix
+strengths   the range of each of them
 """
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""Random changes of photos that leave their labels true.
+"""Random changes of photos that preserve their labels.
 
     Augmenter := geometry   flip -> rotate -> translate -> zoom -> crop
               -> color      brightness -> contrast -> saturation -> hue
@@ -7,9 +7,9 @@
               -> occlusion  erase -> grid_mask
     draw of an operation := function of (seed of the photo, the operation)
 
-No state, so a parallel map gives the same photos whatever its threads do, and one operation's
-strength never moves another's draw. Geometry and color are worked out for the whole batch, the
-others photo by photo.
+There is no state, so a parallel map gives the same photos whatever its threads do, and the strength
+of one operation does not affect the draws of another. Geometry and color are applied to the whole
+batch, the others to one photo at a time.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from functools import cached_property
 import tensorflow as tf
 
 from kpipe.data.augmentation.color import Color
-from kpipe.data.augmentation.filters import Operation, blur, compress, noise, shuffle_channels
+from kpipe.data.augmentation.filters import Operation, blur, channel_shuffle, jpeg, noise
 from kpipe.data.augmentation.geometry import Geometry
-from kpipe.data.augmentation.occlusion import erase, mask_grid
+from kpipe.data.augmentation.occlusion import erase, grid_mask
 from kpipe.data.augmentation.policies import aug_mix, rand_augment
 from kpipe.data.augmentation.stateless_random import seed_of, uniforms
 from kpipe.data.augmentation.strengths import FLIPS, STRENGTHS, Flip, invalid_strengths
@@ -32,16 +32,16 @@ from kpipe.errors import DataError, nearest
 
 __all__ = ["Augmenter"]
 
-# Of one photo, in the order of their work.
+# Applied to one photo at a time, in this order.
 _OPERATIONS: Mapping[str, Callable[[float], Operation]] = {
-    "channel_shuffle": shuffle_channels,
+    "channel_shuffle": channel_shuffle,
     "blur": blur,
     "noise": noise,
-    "jpeg": compress,
+    "jpeg": jpeg,
     "rand_augment": rand_augment,
     "aug_mix": aug_mix,
     "erase": erase,
-    "grid_mask": mask_grid,
+    "grid_mask": grid_mask,
 }
 _NUMBERS = (*Geometry.NUMBERS, *Color.NUMBERS)
 # Hue moves the whole palette: a tenth of the wheel at full strength keeps a red shirt red.
@@ -50,40 +50,51 @@ _HUE = 0.1
 
 @dataclass(frozen=True)
 class Augmenter:
-    """Random changes of photos, each a strength; all are off unless asked for.
+    """Random changes of photos, each with a strength; all are off by default.
 
     Args:
-        flip: "horizontal", "vertical", "horizontal_and_vertical" (each with its own coin) or "".
-        rotate: largest turn either way, as a share of a full turn, in [0, 0.5]. What comes into
-            view beyond an edge is the photo's mirror image.
-        translate: largest shift either way, as a share of each side, in [0, 0.5].
-        zoom: largest change of the part in view, whose sides are multiplied by a number in
-            [1 - zoom, 1 + zoom], aspect kept; in [0, 0.9].
-        crop: smallest share of each side that a random window keeps, in [0.1, 1]; 1 is off. The
-            window is resized to the photo's own size, aspect kept.
-        brightness: largest shift either way, as a share of the range of 255, in [0, 1].
+        flip: "horizontal", "vertical", "horizontal_and_vertical" (drawn separately) or "".
+        rotate: largest rotation either way, as a fraction of a full turn, in [0, 0.5]. Beyond its
+            edges, a photo continues as its mirror image.
+        translate: largest shift either way, as a fraction of each side, in [0, 0.5].
+        zoom: the sides of the visible part are multiplied by a number in [1 - zoom, 1 + zoom],
+            aspect kept; in [0, 0.9].
+        crop: smallest fraction of each side that a random window keeps, in [0.1, 1]; 1 is off. The
+            window is resized to the size of the photo, aspect kept.
+        brightness: largest shift either way, as a fraction of 255, in [0, 1].
         contrast: the contrast is multiplied by a number in [1 - contrast, 1 + contrast];
             in [0, 1].
         color: saturation and hue in one number, in [0, 1]: `saturation=color, hue=color / 10`.
         saturation: the saturation is multiplied by a number in [1 - saturation, 1 + saturation];
             in [0, 1].
-        hue: largest turn either way, as a share of the color wheel, in [0, 0.5].
-        channel_shuffle: probability of red, green and blue in another order; in [0, 1].
-        blur: probability of a Gaussian blur, of a standard deviation between 0.1 and 1.2 pixels
+        hue: largest rotation either way, as a fraction of the color wheel, in [0, 0.5].
+        channel_shuffle: probability of reordering red, green and blue; in [0, 1].
+        blur: probability of a Gaussian blur with a standard deviation between 0.1 and 1.2 pixels
             along each axis; in [0, 1].
-        noise: largest standard deviation of Gaussian noise, as a share of 255; in [0, 1]. Each
-            photo has its own, from 0 on.
-        jpeg: lowest quality of JPEG compression, in [1, 100]; each photo has its own, up to 100,
-            which is off.
-        rand_augment: magnitude of RandAugment, two random operations in a row, as a share of the
-            paper's largest; in [0, 1].
+        noise: largest standard deviation of Gaussian noise, as a fraction of 255; in [0, 1]. Each
+            photo gets a standard deviation between 0 and this.
+        jpeg: lowest quality of JPEG compression, in [1, 100]; each photo gets a quality between
+            this and 100, which is off.
+        rand_augment: magnitude of RandAugment, two random operations in sequence, as a fraction of
+            the largest in the paper; in [0, 1].
         aug_mix: severity of AugMix, three chains of random operations mixed with the photo, as a
-            share of the paper's largest; in [0, 1].
+            fraction of the largest in the paper; in [0, 1].
         erase: probability of a grey rectangle over 2 to 33 % of the photo; in [0, 1].
         grid_mask: probability of a grid of grey squares over a quarter of the photo; in [0, 1].
 
     Raises:
-        DataError: a value out of its range, or `color` beside `saturation` or `hue`; each is named.
+        DataError: if values are out of range, or `color` is combined with `saturation` or `hue`,
+            naming each.
+
+    Example:
+        >>> import numpy as np
+        >>> import tensorflow as tf
+        >>> from kpipe.data import Augmenter
+        >>> augmenter = Augmenter(flip="horizontal", rotate=0.05, brightness=0.2)
+        >>> images = tf.constant(np.full((2, 32, 32, 3), 128, np.uint8))
+        >>> seeds = tf.constant([[7, 1], [7, 2]], tf.int64)
+        >>> tuple(augmenter(images, seeds).shape)
+        (2, 32, 32, 3)
     """
 
     flip: Flip = ""
@@ -106,61 +117,55 @@ class Augmenter:
     grid_mask: float = 0.0
 
     def __post_init__(self) -> None:
-        wrong = invalid_strengths(self, STRENGTHS)
+        errors = invalid_strengths(self, STRENGTHS)
         if self.flip not in FLIPS:
-            wrong.append(f"flip={self.flip!r}: {nearest(str(self.flip), filter(None, FLIPS))}")
-        beside = [f"{name}={getattr(self, name)!r}" for name in ("saturation", "hue")
-                  if getattr(self, name)]  # fmt: skip
-        if self.color and beside:
-            wrong.append(
-                f"color={self.color!r} beside {' and '.join(beside)}: "
-                "color is both in one number, write color=0"
+            errors.append(f"flip={self.flip!r}: {nearest(self.flip, filter(None, FLIPS))}")
+        parts = [f"{name}={getattr(self, name)!r}" for name in ("saturation", "hue")
+                 if getattr(self, name)]  # fmt: skip
+        if self.color and parts:
+            errors.append(
+                f"color={self.color!r} with {' and '.join(parts)}: color sets both, write color=0"
             )
-        if wrong:
-            raise DataError("an augmentation is out of its range", received="\n    ".join(wrong))
-        # Made now: a layer makes a variable (never used here), which a traced function must not.
+        if errors:
+            raise DataError("invalid augmentation", received="\n    ".join(errors))
+        # Created now: a Keras layer creates a variable (unused here), which tracing forbids.
         _ = self._operations
 
     @cached_property
     def _operations(self) -> dict[str, Operation]:
-        asked = {name: getattr(self, name) for name in _OPERATIONS}
         return {
-            name: _OPERATIONS[name](value)
-            for name, value in asked.items()
-            if value != STRENGTHS[name].off
+            name: operation(getattr(self, name))
+            for name, operation in _OPERATIONS.items()
+            if getattr(self, name) != STRENGTHS[name].off
         }
 
     def scaled(self, factor: float) -> Augmenter:
-        """A stronger or weaker one, every strength moved from off and held in its range.
+        """Return an augmenter with every strength scaled and clipped to its range.
 
         Args:
             factor: 0 turns all but the flip off, 1 changes nothing.
 
         Raises:
-            DataError: a factor that is not a number of at least 0.
+            DataError: if the factor is negative or not finite.
         """
         if not math.isfinite(factor) or factor < 0:
             raise DataError(f"an augmenter cannot be scaled by {factor!r}", expected="at least 0")
-        moved = {
-            name: strength.off + (getattr(self, name) - strength.off) * factor
-            for name, strength in STRENGTHS.items()
-        }
-        held = {
-            name: min(max(value, STRENGTHS[name].low), STRENGTHS[name].high)
-            for name, value in moved.items()
-        }
-        return replace(self, **held)
+        scaled = {}
+        for name, strength in STRENGTHS.items():
+            value = strength.off + (getattr(self, name) - strength.off) * factor
+            scaled[name] = min(max(value, strength.low), strength.high)
+        return replace(self, **scaled)
 
     def __call__(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-        """The changed photos; a pure function of its arguments, each photo of its own seed.
+        """Return the changed photos; a pure function of its arguments.
 
         Args:
             images: (batch, height, width, 3) in [0, 255], uint8 or float; or one photo without
-                the batch. Height and width must be known where a graph is traced.
-            seeds: (batch, 2) int32 or int64; or (2,) for one photo.
+                the batch axis. Height and width must be static when a graph is traced.
+            seeds: a seed for each photo, (batch, 2) int32 or int64; or (2,) for one photo.
 
         Returns:
-            The shape, type and range of `images`; whole numbers are rounded.
+            Photos of the shape, type and range of `images`; integer types are rounded.
         """
         if self == _NOTHING:
             return images
@@ -172,7 +177,7 @@ class Augmenter:
         changed = self._geometry(changed, drawn)
         changed = self._color(changed, drawn)
         if self._operations:
-            changed = self._one_by_one(changed, seeds)
+            changed = self._each_photo(changed, seeds)
         if images.dtype.is_integer:
             changed = tf.round(changed)
         return tf.ensure_shape(tf.cast(changed, images.dtype), images.shape)
@@ -186,7 +191,7 @@ class Augmenter:
         saturation, hue = self.saturation + self.color, self.hue + _HUE * self.color
         return Color(self.brightness, self.contrast, saturation, hue)
 
-    def _one_by_one(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+    def _each_photo(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         def change(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             photo, seed = pair
             for name, operation in self._operations.items():

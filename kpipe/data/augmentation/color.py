@@ -1,13 +1,13 @@
-"""What color and light do to a photo.
+"""Color augmentations, applied to a whole batch: brightness, contrast, saturation, hue.
 
     color := brightness -> contrast -> saturation -> hue
-    pixel -> K (c pixel + (1 - c) mean + d), cut to [0, 255]
+    pixel -> K (c pixel + (1 - c) mean + d), clipped to [0, 255]
         d brightness    c contrast    K = Q^-1 H(h) diag(1, s, s) Q, saturation s and hue h
-        Q from RGB to luma and two axes of color (YIQ), H a turn of these two by h
+        Q from RGB to luma and two axes of color (YIQ), H a rotation of these two by h
 
-All four are linear (Haeberli, Matrix Operations for Image Processing, 1993), so a photo is
-multiplied by one matrix. Keras has a layer for each and `tf.image` a function, which work in HSV:
-two to ten times slower, and slowest on photos full of detail.
+All four are linear (Haeberli, "Matrix Operations for Image Processing", 1993), so each photo is
+multiplied by one matrix. The layers of Keras and the functions of `tf.image` work in HSV, which is
+two to ten times slower, most of all on photos full of detail.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from kpipe.data.augmentation.stateless_random import between
 
 __all__ = ["Color"]
 
-# The rows are luma (ITU-R BT.601), in-phase and quadrature (NTSC). The last two add up to 0, so
-# that grey has no color; those of `tf.image.rgb_to_yiq` do not quite.
+# The rows are luma (ITU-R BT.601), in-phase and quadrature (NTSC). The last two sum to 0, so that
+# grey has no color; those of `tf.image.rgb_to_yiq` only nearly do.
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
@@ -33,12 +33,12 @@ class Color:
     """Brightness, contrast, saturation and hue of a batch, in one multiplication.
 
     Args:
-        brightness: largest shift either way, as a share of 255.
-        contrast: the distance from the photo's mean color is multiplied by up to 1 - contrast or
-            1 + contrast.
-        saturation: the distance from grey of the same luma is multiplied by up to 1 - saturation
-            or 1 + saturation.
-        hue: largest turn either way, as a share of the color wheel; luma is kept.
+        brightness: largest shift either way, as a fraction of 255.
+        contrast: the distance from the photo's mean color is multiplied by a number in
+            [1 - contrast, 1 + contrast].
+        saturation: the distance from grey of the same luma is multiplied by a number in
+            [1 - saturation, 1 + saturation].
+        hue: largest rotation either way, as a fraction of the color wheel; luma is kept.
     """
 
     NUMBERS: ClassVar = ("brightness", "contrast", "saturation", "hue")
@@ -49,11 +49,11 @@ class Color:
     hue: float
 
     def __call__(self, images: tf.Tensor, drawn: dict[str, tf.Tensor]) -> tf.Tensor:
-        """The changed photos.
+        """Return the changed photos.
 
         Args:
             images: (batch, height, width, 3) float32 in [0, 255].
-            drawn: for each of `NUMBERS`, (batch,) in [0, 1).
+            drawn: uniform numbers for each of `NUMBERS`, (batch,) in [0, 1).
 
         Returns:
             (batch, height, width, 3) float32 in [0, 255].
@@ -72,12 +72,12 @@ class Color:
         return tf.reshape(tf.clip_by_value(pixels, 0.0, 255.0), shape)
 
     def _matrix(self, drawn: dict[str, tf.Tensor]) -> tf.Tensor:
-        """K of each photo, transposed, for pixels in rows: (batch, 3, 3)."""
+        """The transposed K of each photo, for pixels in rows: (batch, 3, 3)."""
         saturation = between(1 - self.saturation, 1 + self.saturation, drawn["saturation"])
         angle = 2 * math.pi * between(-self.hue, self.hue, drawn["hue"])
         cos, sin = saturation * tf.cos(angle), saturation * tf.sin(angle)
         zero, one = tf.zeros_like(angle), tf.ones_like(angle)
-        turned = tf.stack([one, zero, zero, zero, cos, sin, zero, -sin, cos], axis=1)
+        rotation = tf.stack([one, zero, zero, zero, cos, sin, zero, -sin, cos], axis=1)
         to_yiq = tf.constant(_YIQ.T, tf.float32)
         to_rgb = tf.constant(np.linalg.inv(_YIQ).T, tf.float32)
-        return to_yiq @ tf.reshape(turned, (-1, 3, 3)) @ to_rgb
+        return to_yiq @ tf.reshape(rotation, (-1, 3, 3)) @ to_rgb

@@ -1,8 +1,8 @@
-"""Changes of one photo that are not linear: what a lens, a sensor or a file format does to it.
+"""Filters, applied to one photo at a time: channel_shuffle, blur, noise, jpeg.
 
     operation := (photo (height, width, 3) float32 in [0, 255], seed (2,) int64) -> photo
 
-A photo at a time stays in the processor's cache, and one that is left alone costs nothing.
+One photo fits into the processor's cache, and photos that are not changed cost nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from kpipe.data.augmentation.stateless_random import Draws, between, seed_of
 
-__all__ = ["Operation", "blur", "compress", "layered", "noise", "shuffle_channels", "sometimes"]
+__all__ = ["Operation", "blur", "channel_shuffle", "from_layer", "jpeg", "noise", "sometimes"]
 
 Operation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -23,7 +23,7 @@ _BLUR_SIGMA = (0.1, 1.2)
 
 
 def sometimes(probability: float, operation: Operation) -> Operation:
-    """The operation for a share of the photos, the others untouched."""
+    """Apply an operation with a probability."""
 
     def change(photo: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         coin = tf.random.stateless_uniform((), seed_of("coin", seed))
@@ -32,14 +32,14 @@ def sometimes(probability: float, operation: Operation) -> Operation:
     return change
 
 
-def layered(layer: keras.layers.Layer, edge: int = 0) -> Operation:
-    """What a Keras layer does, drawn from the photo's seed.
+def from_layer(layer: keras.layers.Layer, edge: int = 0) -> Operation:
+    """Return the operation of a Keras layer, drawn from the photo's seed.
 
     Args:
-        layer: one of Keras' random image layers, made now: it holds a variable (never used here),
-            which a traced function must not make.
-        edge: pixels mirrored around the photo meanwhile, for layers that look beyond its edge and
-            would find black there.
+        layer: a random image layer of Keras, created outside of a traced function, since it creates
+            a variable (unused here).
+        edge: pixels to pad the photo with as its mirror image, for layers that read beyond its
+            edges and would find black there.
     """
     mirrored = [[0, 0], [edge, edge], [edge, edge], [0, 0]]
 
@@ -53,20 +53,20 @@ def layered(layer: keras.layers.Layer, edge: int = 0) -> Operation:
 
 
 def blur(probability: float) -> Operation:
-    """A Gaussian blur of a standard deviation between 0.1 and 1.2 pixels, for a share of photos."""
+    """Blur with a standard deviation between 0.1 and 1.2 pixels, with a probability."""
     layer = keras.layers.RandomGaussianBlur(
-        # A single number would mean a probability drawn between 0 and it.
+        # A single number would be the upper bound of a random probability.
         (1.0, 1.0),
         kernel_size=_BLUR_KERNEL,
         sigma=_BLUR_SIGMA,
         seed=0,
         dtype="float32",
     )
-    return sometimes(probability, layered(layer, edge=_BLUR_KERNEL // 2))
+    return sometimes(probability, from_layer(layer, edge=_BLUR_KERNEL // 2))
 
 
 def noise(largest: float) -> Operation:
-    """Gaussian noise, of a standard deviation drawn from 0 to `largest` times 255."""
+    """Add Gaussian noise with a standard deviation drawn from 0 to `largest` times 255."""
 
     def change(photo: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         deviation = 255 * largest * tf.random.stateless_uniform((), seed_of("deviation", seed))
@@ -76,12 +76,12 @@ def noise(largest: float) -> Operation:
     return change
 
 
-def compress(lowest: float) -> Operation:
-    """JPEG's loss, at a quality drawn from `lowest` to 100."""
+def jpeg(lowest: float) -> Operation:
+    """Add the artifacts of JPEG compression with a quality drawn from `lowest` to 100."""
 
     def change(photo: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         drawn = between(lowest, 100.0, tf.random.stateless_uniform((), seed))
-        # Of other types, TensorFlow expects them in [0, 1].
+        # TensorFlow expects floats in [0, 1].
         pixels = tf.cast(tf.round(photo), tf.uint8)
         pixels = tf.image.adjust_jpeg_quality(pixels, tf.cast(tf.round(drawn), tf.int32))
         return tf.cast(pixels, tf.float32)
@@ -89,14 +89,14 @@ def compress(lowest: float) -> Operation:
     return change
 
 
-def shuffle_channels(probability: float) -> Operation:
-    """Red, green and blue in another order, for a share of photos; KerasCV's layer."""
+def channel_shuffle(probability: float) -> Operation:
+    """Reorder red, green and blue with KerasCV's layer, with a probability."""
     import keras_cv
 
     layer = keras_cv.layers.ChannelShuffle(groups=3, seed=1)
 
     def change(photo: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        # The layer draws for a batch; its indices are ours to give.
+        # The layer would draw for a batch; it accepts indices instead.
         order = tf.argsort(tf.random.stateless_uniform((1, 3), seed))
         return layer.augment_images(photo[None], order)[0]
 

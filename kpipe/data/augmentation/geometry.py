@@ -1,11 +1,11 @@
-"""Where the pixels of a changed photo come from.
+"""Geometric augmentations, applied to a whole batch: flip, rotate, translate, zoom, crop.
 
     geometry := flip -> rotate -> translate -> zoom -> crop
-    place in the photo = c + F R(z (s p + o) + t), p a place in the result, both from the center c
-        F flip    R rotation    t translation    z zoom    s, o size and place of the crop
+    source position = c + F R(z (s p + o) + t), p the position in the result, relative to center c
+        F flip    R rotation    t translation    z zoom    s, o size and offset of the crop
 
-All five are one affine map, so a photo is resampled once. Keras has a layer for each but the crop:
-in a row, every one would cost as much as all of them do here, and blur the photo anew.
+All five form one affine map, so a photo is resampled once. A sequence of Keras layers would
+resample, and blur, the photo once for each.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Geometry:
 
     Args:
         flip: "horizontal", "vertical", "horizontal_and_vertical" or "".
-        rotate: largest turn either way, as a share of a full turn.
-        translate: largest shift either way, as a share of each side.
-        zoom: the shown part of each side is multiplied by up to 1 - zoom or 1 + zoom.
-        crop: smallest share of each side that a window keeps.
+        rotate: largest rotation either way, as a fraction of a full turn.
+        translate: largest shift either way, as a fraction of each side.
+        zoom: the visible part of each side is multiplied by a number in [1 - zoom, 1 + zoom].
+        crop: smallest fraction of each side that a window keeps.
     """
 
     NUMBERS: ClassVar = ("mirror", "upend", "turn", "right", "down", "zoom", "share", "left", "top")
@@ -43,21 +43,22 @@ class Geometry:
     crop: float
 
     def __call__(self, images: tf.Tensor, drawn: dict[str, tf.Tensor]) -> tf.Tensor:
-        """The changed photos.
+        """Return the changed photos.
 
         Args:
             images: (batch, height, width, 3) float32.
-            drawn: for each of `NUMBERS`, (batch,) in [0, 1).
+            drawn: uniform numbers for each of `NUMBERS`, (batch,) in [0, 1).
 
         Returns:
-            (batch, height, width, 3) float32; beyond an edge, the photo goes on in its mirror.
+            (batch, height, width, 3) float32; beyond its edges, a photo continues as its mirror
+            image.
         """
         if self.rotate or self.translate or self.zoom:
             return keras.ops.image.affine_transform(
                 images, self._affine(tf.shape(images), drawn), fill_mode="reflect"
             )
         if self.flip or self.crop < 1:
-            # The same map, where it is a box: four times faster.
+            # The same map, restricted to boxes, is four times faster.
             indices = tf.range(tf.shape(images)[0])
             window = tf.image.crop_and_resize(
                 images, self._boxes(drawn), indices, tf.shape(images)[1:3]
@@ -66,7 +67,7 @@ class Geometry:
         return images
 
     def _signs(self, drawn: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """-1 where a photo is flipped, else 1; for columns and for rows."""
+        """-1 for flipped photos, else 1; for columns and for rows."""
         ones = tf.ones_like(drawn["mirror"])
         mirror = tf.where(drawn["mirror"] < 0.5, -ones, ones)
         upend = tf.where(drawn["upend"] < 0.5, -ones, ones)
@@ -76,16 +77,16 @@ class Geometry:
         )
 
     def _affine(self, shape: tf.Tensor, drawn: dict[str, tf.Tensor]) -> tf.Tensor:
-        """(batch, 8), the first two rows of the matrix and two zeros."""
+        """The first two rows of the matrix and two zeros: (batch, 8)."""
         mirror, upend = self._signs(drawn)
         angle = 2 * math.pi * between(-self.rotate, self.rotate, drawn["turn"])
         zoom = between(1 - self.zoom, 1 + self.zoom, drawn["zoom"])
         share = between(self.crop, 1.0, drawn["share"])
         height, width = tf.unstack(tf.cast(shape[1:3], tf.float32) - 1)
-        # Of the window's center, from that of the photo.
+        # Offset of the window's center from that of the photo.
         x = zoom * (1 - share) * (drawn["left"] - 0.5) * width
         y = zoom * (1 - share) * (drawn["top"] - 0.5) * height
-        # What a photo shows moves against the place it is taken from.
+        # The content moves opposite to the window.
         x -= between(-self.translate, self.translate, drawn["right"]) * (width + 1)
         y -= between(-self.translate, self.translate, drawn["down"]) * (height + 1)
         cos, sin, size = tf.cos(angle), tf.sin(angle), zoom * share
@@ -100,12 +101,12 @@ class Geometry:
         return tf.stack([*rows, tf.zeros_like(angle), tf.zeros_like(angle)], axis=1)
 
     def _boxes(self, drawn: dict[str, tf.Tensor]) -> tf.Tensor:
-        """(batch, 4): top, left, bottom, right, from 0 to 1; a flipped one is turned about."""
+        """Top, left, bottom, right in [0, 1], swapped if flipped: (batch, 4)."""
         share = between(self.crop, 1.0, drawn["share"])
         edges = []
         for place, sign in zip(("top", "left"), reversed(self._signs(drawn)), strict=True):
             begin = (1 - share) * drawn[place]
-            # What lies a rounding error beyond the photo would come out black.
+            # A rounding error beyond the edge would give black pixels.
             end = tf.minimum(begin + share, 1.0 if self.crop == 1 else 1.0 - 1e-6)
             forward = sign > 0
             edges.append((tf.where(forward, begin, 1 - begin), tf.where(forward, end, 1 - end)))

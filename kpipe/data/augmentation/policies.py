@@ -1,13 +1,13 @@
-"""RandAugment and AugMix: random operations, one after the other.
+"""Policies, sequences of random operations on one photo: rand_augment, aug_mix.
 
-    RandAugment := 2 of 14 operations in a row                        (Cubuk et al. 2020)
-    AugMix      := m photo + (1 - m) (w1 chain + w2 chain + w3 chain)  (Hendrycks et al. 2020)
-    chain       := 1, 2 or 3 operations in a row, of the 9 that need no factor of color or light
+    rand_augment := 2 of 14 operations in sequence                      (Cubuk et al. 2020)
+    aug_mix      := m photo + (1 - m) (w1 chain + w2 chain + w3 chain)  (Hendrycks et al. 2020)
+    chain        := 1, 2 or 3 operations in sequence, out of 9 (without those of color and light)
     m ~ Beta(1, 1), w ~ Dirichlet(1, 1, 1)
 
-The operations are Keras' layers. The composition is ours: the layers `RandAugment` and `AugMix`
-choose once for a batch, from Python's generator or a state of their own, turn and shift one way
-only, and work out every operation for the one that they keep.
+The operations are Keras layers. Keras' layers `RandAugment` and `AugMix` are not used: they choose
+once for a batch, from Python's generator or their own state, rotate and shift in one direction
+only, and compute every operation to keep one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from kpipe.data.augmentation.filters import Operation, layered
+from kpipe.data.augmentation.filters import Operation, from_layer
 from kpipe.data.augmentation.stateless_random import Draws, between
 
 __all__ = ["aug_mix", "rand_augment"]
@@ -30,30 +30,30 @@ _DEPTH = 3
 
 
 def rand_augment(magnitude: float) -> Operation:
-    """Two operations in a row.
+    """Apply two operations in sequence.
 
     Args:
-        magnitude: of each, up to this share of the paper's largest.
+        magnitude: largest magnitude of each, as a fraction of the largest in the paper.
     """
-    chosen = [*_shapes(magnitude), *_lights(magnitude), lambda photo, seed: photo]
+    operations = [*_shapes(magnitude), *_lights(magnitude), lambda photo, seed: photo]
 
     def change(photo: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        indices = keras.random.randint((_OPERATIONS,), 0, len(chosen), seed=Draws(seed))
-        return _chain(chosen, photo, indices, seed)
+        indices = keras.random.randint((_OPERATIONS,), 0, len(operations), seed=Draws(seed))
+        return _chain(operations, photo, indices, seed)
 
     return change
 
 
 def aug_mix(severity: float) -> Operation:
-    """A photo mixed with three chains of operations on it.
+    """Mix a photo with three chains of operations on it.
 
     Args:
-        severity: of each operation, up to this share of the paper's largest.
+        severity: largest severity of each operation, as a fraction of the largest in the paper.
     """
-    chosen = [*_shapes(severity), lambda photo, seed: photo]
+    operations = [*_shapes(severity), lambda photo, seed: photo]
 
     def change(photo: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        draws, last = Draws(seed), len(chosen) - 1
+        draws, last = Draws(seed), len(operations) - 1
         depths = keras.random.randint((_CHAINS, 1), 1, _DEPTH + 1, seed=draws)
         indices = keras.random.randint((_CHAINS, _DEPTH), 0, last, seed=draws)
         indices = tf.where(tf.range(_DEPTH) < depths, indices, last)
@@ -63,7 +63,7 @@ def aug_mix(severity: float) -> Operation:
 
         def add(mixed: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
             its = tf.random.experimental.stateless_fold_in(seed, number)
-            return mixed + weights[number] * _chain(chosen, photo, indices[number], its)
+            return mixed + weights[number] * _chain(operations, photo, indices[number], its)
 
         mixed = tf.foldl(add, tf.range(_CHAINS, dtype=tf.int64), initializer=tf.zeros_like(photo))
         return tf.clip_by_value(own * photo + (1 - own) * mixed, 0.0, 255.0)
@@ -74,7 +74,7 @@ def aug_mix(severity: float) -> Operation:
 def _chain(
     operations: Sequence[Operation], photo: tf.Tensor, indices: tf.Tensor, seed: tf.Tensor
 ) -> tf.Tensor:
-    """The operations of these indices in a row, each drawn from a seed of its own."""
+    """Apply the operations with these indices in sequence, each with a separate seed."""
 
     def step(photo: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         its = tf.random.experimental.stateless_fold_in(seed, number)
@@ -84,11 +84,11 @@ def _chain(
 
 
 def _shapes(magnitude: float) -> list[Operation]:
-    """The operations of both policies: shear, shift, turn, and the levels of each channel."""
+    """The operations of both policies: shear, translate, rotate, and changes of levels."""
     plain = {"seed": 0, "dtype": "float32"}
     shift, bits = 0.45 * magnitude, round(8 - 4 * magnitude)
     shear = (0.0, 0.3 * magnitude)
-    made = [
+    chosen = [
         layers.RandomShear(x_factor=shear, **plain),
         layers.RandomShear(y_factor=shear, **plain),
         layers.RandomTranslation(0.0, shift, **plain),
@@ -98,28 +98,28 @@ def _shapes(magnitude: float) -> list[Operation]:
         layers.AutoContrast(dtype="float32"),
         layers.Equalization(dtype="float32"),
     ]
-    return [*map(layered, made), _solarize(magnitude)]
+    return [*map(from_layer, chosen), _solarize(magnitude)]
 
 
 def _lights(magnitude: float) -> list[Operation]:
-    """The operations of RandAugment alone, which change colors by a factor."""
+    """The operations of RandAugment only: brightness, contrast, color, sharpness."""
     plain = {"seed": 0, "dtype": "float32"}
     factor = 0.9 * magnitude
-    made = [
+    chosen = [
         layers.RandomBrightness(factor / 2, **plain),
-        # A single number would mean a contrast that is only ever raised.
+        # A single number would only raise the contrast.
         layers.RandomContrast((factor, factor), **plain),
         layers.RandomColorDegeneration((-factor, factor), **plain),
     ]
     sharpness = layers.RandomSharpness((0.5 - factor / 2, 0.5 + factor / 2), **plain)
-    return [*map(layered, made), layered(sharpness, edge=1)]
+    return [*map(from_layer, chosen), from_layer(sharpness, edge=1)]
 
 
 def _solarize(magnitude: float) -> Operation:
     layer = layers.Solarization(seed=0, dtype="float32")
 
     def change(photo: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        # Drawn here, as the layer takes the lower end of its range for one of [0, 1].
+        # Drawn here, since the layer misreads the lower end of its range as one in [0, 1].
         threshold = between(256 * (1 - magnitude), 256.0, tf.random.stateless_uniform((), seed))
         drawn = {"additions": 0.0, "thresholds": threshold}
         return layer.transform_images(photo[None], drawn)[0]

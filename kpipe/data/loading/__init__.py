@@ -1,3 +1,8 @@
-"""Decoding photos and batching them for `fit`, `evaluate` and `predict`."""
+"""Decode photos and batch them for `fit`, `evaluate` and `predict`.
+
+dataset   <- epochs (which photos, in which order) <- training_options
+          <- fetching (pixels inside a graph)      <- decoding (pixels of a file)
+contact_sheet   photos beside their augmented views
+"""
 
 __all__: list[str] = []

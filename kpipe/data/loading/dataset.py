@@ -1,92 +1,66 @@
 """Batches for `fit`, `evaluate` and `predict`.
 
-    evaluation     the photos in the order of the manifest, once, never augmented
-    training       epoch after epoch without end:
+    evaluation     the photos in the order of the manifest, once, not augmented
+    training       one epoch after another, without end:
                    photos of an epoch   each once, or what `sampling` draws from (seed, epoch)
                    order                a permutation drawn from (seed, epoch)
-                   augmentation         drawn from (seed, epoch, sha256 of the photo, its copy)
+                   augmentation         drawn from (seed, epoch, sha256 of the photo, copy number)
                    mixing               drawn from (seed, epoch, number of the batch)
 
     batch := images  float32 (batch, height, width, 3) in [0, 255]
              labels  int32 (batch,), or float32 (batch, classes)
-             weights float32 (batch,), with `class_weight` only
+             weights float32 (batch,), only with `class_weight`
 
-Every number is a function of these alone, so training that starts at epoch 3 sees what training
-from epoch 0 sees from its fourth epoch on.
+Nothing else is random, so training that resumes at epoch 3 sees the batches that uninterrupted
+training sees.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from kpipe.data.augmentation.augmenter import Augmenter
+from kpipe.data.augmentation.mixing import Mixer
+from kpipe.data.balancing.sampling import Sampling
 from kpipe.data.loading.decoding import ImageSize, height_and_width
 from kpipe.data.loading.epochs import draw_photos, in_batches, mixing_seed, photos_per_epoch
 from kpipe.data.loading.fetching import Fetch, fetch_decoded, fetch_files
+from kpipe.data.loading.training_options import TrainingOptions
 from kpipe.data.manifest import Manifest
 from kpipe.errors import DataError
 
-if TYPE_CHECKING:
-    from kpipe.data.augmentation.augmenter import Augmenter
-    from kpipe.data.augmentation.mixing import Mixer
-    from kpipe.data.balancing.sampling import Sampling
-
-__all__ = ["TrainingOptions", "dataset", "steps"]
+__all__ = ["dataset", "steps"]
 
 _Batch = tuple[tf.Tensor, ...]
 _PARALLEL = tf.data.AUTOTUNE
 
 
-@dataclass(frozen=True)
-class TrainingOptions:
-    """How the photos are drawn, shuffled and changed, and where in the training to begin.
-
-    Args:
-        seed: of every draw, in [-2**63, 2**63).
-        augmenter: changes each photo; none without it.
-        first_epoch: epochs that are over, counted from 0.
-        sampling: which photos an epoch shows, some of them more than once; each once without it.
-        mixer: mixes the photos of a batch and their labels, which become float32
-            (batch, classes).
-        class_weight: {class index: factor in the loss}. The batches then have a third item, what
-            Keras calls sample weights; `fit` must not be given the weights too.
-
-    Raises:
-        DataError: a seed or epoch out of range.
-    """
-
-    seed: int = 0
-    augmenter: Augmenter | None = None
-    first_epoch: int = 0
-    sampling: Sampling | None = None
-    mixer: Mixer | None = None
-    class_weight: Mapping[int, float] | None = None
-
-    def __post_init__(self) -> None:
-        for name, low in (("seed", -(2**63)), ("first_epoch", 0)):
-            value = getattr(self, name)
-            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            if not whole or not low <= value < 2**63:
-                raise DataError(
-                    f"{name}={value!r} is out of its range",
-                    expected=f"a whole number of at least {low} and below 2**63",
-                )
-
-
 def steps(
     manifest: Manifest, split: str, batch_size: int = 32, sampling: Sampling | None = None
 ) -> int:
-    """Batches of one epoch, the last of which may be smaller.
+    """Return the number of batches in an epoch, the last of which may be smaller.
+
+    Args:
+        manifest: the photos, split.
+        split: "train", "validation" or "test".
+        batch_size: number of photos in a batch.
+        sampling: which photos an epoch shows; by default, each photo once.
 
     Raises:
-        DataError: no such split, an empty one, or no batch size.
+        DataError: if the split is unknown or empty, or the batch size is below one.
+
+    Example:
+        >>> from kpipe.data import from_folder, split, steps
+        >>> manifest = split(from_folder("photos"), (1.0, 0.0, 0.0))
+        >>> steps(manifest, "train", batch_size=16)
+        4
     """
-    photos = photos_per_epoch(manifest.labels(split), sampling)
-    return -(-photos // _checked(batch_size))
+    _check_batch_size(batch_size)
+    return -(-photos_per_epoch(manifest.labels(split), sampling) // batch_size)
 
 
 def dataset(
@@ -100,34 +74,43 @@ def dataset(
     one_hot: bool = False,
     background: str = "white",
 ) -> tf.data.Dataset:
-    """Batches of one split.
+    """Return batches of one split.
 
     Args:
         manifest: the photos, split.
         split: "train", "validation" or "test".
-        image_size: pixels, one number for a square or (height, width). May be left out with
-            `images`.
-        batch_size: photos in a batch; the last of an epoch may hold fewer, none holds two epochs.
-        images: what `decode(manifest, ...)` returned, or any (photos, height, width, 3) uint8 array
-            in the order of `manifest.table`; only the rows of a batch are read at a time. Without
-            it, files are decoded as they are needed, in every epoch; JPEG by TensorFlow, which
-            gives the pixels of `decode` to one level of 255.
-        training: shuffled, endless batches, to use with `steps_per_epoch=steps(...)`. Without it,
-            one pass in the manifest's order, never augmented.
-        one_hot: labels as float32 (batch, classes), as a mixer makes them.
-        background: a CSS color, under transparent pixels of files.
+        image_size: pixels, one number for a square or (height, width); optional with `images`.
+        batch_size: number of photos in a batch; the last batch of an epoch may hold fewer.
+        images: the result of `decode(manifest, ...)`, or any (photos, height, width, 3) uint8 array
+            in the order of `manifest.table`; only the rows of a batch are read at a time. By
+            default, files are decoded when needed, in every epoch; JPEGs by TensorFlow, whose
+            pixels differ from those of `decode` by at most one level of 255.
+        training: makes batches shuffled and endless; pass `steps_per_epoch=steps(...)` to `fit`. By
+            default, one pass in the manifest's order, not augmented.
+        one_hot: whether labels are one-hot, as those of a mixer always are.
+        background: a CSS color, shown under transparent pixels of files.
 
     Returns:
         A dataset of (images, labels): float32 in [0, 255] (batch, height, width, 3), and class
-        indices, int32 (batch,), or as `one_hot` and `training` say.
+        indices, int32 (batch,), or one-hot float32 (batch, classes); with class weights also
+        sample weights, float32 (batch,).
 
     Raises:
-        DataError: an empty split, no size, no such color, images that do not belong to the
-            manifest, or class weights for other classes than its own.
+        DataError: if the split is empty, the size is missing, the color is unknown, the images do
+            not belong to the manifest, or class weights do not match its classes.
+
+    Example:
+        >>> from kpipe.data import TrainingOptions, dataset, from_folder, split
+        >>> manifest = split(from_folder("photos"), (1.0, 0.0, 0.0))
+        >>> training = TrainingOptions(seed=7)
+        >>> batches = dataset(manifest, "train", image_size=32, batch_size=16, training=training)
+        >>> images, labels = next(iter(batches))
+        >>> tuple(images.shape), tuple(labels.shape)
+        ((16, 32, 32, 3), (16,))
     """
     rows, size = manifest.rows(split), _size(manifest, image_size, images)
-    batch_size, sampling = _checked(batch_size), training.sampling if training else None
-    count = photos_per_epoch(manifest.labels(split), sampling)
+    _check_batch_size(batch_size)
+    count = photos_per_epoch(manifest.labels(split), training.sampling if training else None)
     if training is None:
         photos = tf.data.Dataset.from_tensor_slices({"place": np.arange(count)})
     else:
@@ -140,23 +123,25 @@ def dataset(
         batches = _with_images(in_batches(photos, count, batch_size), fetch)
     length = -(-count // batch_size)
     finish = _finish(manifest, split, training or TrainingOptions(), one_hot, length)
-    made = _mapped(batches.enumerate(), finish)
-    known = length if training is None else tf.data.INFINITE_CARDINALITY
-    return made.apply(tf.data.experimental.assert_cardinality(known)).prefetch(tf.data.AUTOTUNE)
+    finished = _map(batches.enumerate(), finish)
+    cardinality = tf.data.experimental.assert_cardinality(
+        length if training is None else tf.data.INFINITE_CARDINALITY
+    )
+    return finished.apply(cardinality).prefetch(tf.data.AUTOTUNE)
 
 
-def _mapped(data: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
+def _map(data: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
     return data.map(function, num_parallel_calls=_PARALLEL, deterministic=True)
 
 
 def _with_images(data: tf.data.Dataset, fetch: Fetch) -> tf.data.Dataset:
-    return _mapped(data, lambda photos: {**photos, "image": fetch(photos["place"])})
+    return _map(data, lambda photos: {**photos, "image": fetch(photos["place"])})
 
 
 def _finish(
     manifest: Manifest, split: str, training: TrainingOptions, one_hot: bool, steps_per_epoch: int
 ) -> Callable[[tf.Tensor, dict[str, tf.Tensor]], _Batch]:
-    """What makes a numbered batch of photos what `fit` sees."""
+    """Return the function that augments, mixes and labels a numbered batch."""
     labels, classes = tf.constant(manifest.labels(split)), len(manifest.classes)
     weights = _weights(training, classes)
     hot = one_hot or training.mixer is not None
@@ -179,16 +164,17 @@ def _finish(
 
 
 def _weights(training: TrainingOptions, classes: int) -> tf.Tensor | None:
-    """Of each class, (classes,) float32."""
+    """The weight of each class, (classes,) float32."""
     if training.class_weight is None:
         return None
-    given, wanted = set(training.class_weight), set(range(classes))
-    if given != wanted:
+    weighted, known = set(training.class_weight), set(range(classes))
+    if weighted != known:
+        missing, unknown = sorted(known - weighted), sorted(weighted - known, key=str)
         raise DataError(
-            "the class weights are not those of the manifest's classes",
-            expected=f"a weight for each index of 0 to {classes - 1}",
-            received=f"without {sorted(wanted - given)}, strange {sorted(given - wanted, key=str)}",
-            fix="take them from kpipe.data.class_weight(manifest.labels('train'))",
+            "the class weights do not match the manifest's classes",
+            expected=f"a weight for each index from 0 to {classes - 1}",
+            received=f"missing {missing}, unknown {unknown}",
+            fix="compute them with kpipe.data.class_weight(manifest.labels('train'))",
         )
     return tf.constant([training.class_weight[index] for index in range(classes)], tf.float32)
 
@@ -211,11 +197,11 @@ def _augmented(
 def _mixed(
     mixer: Mixer, images: tf.Tensor, labels: tf.Tensor, weight: tf.Tensor | None, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
-    """Images, labels and weights of a mixed batch.
+    """Mix images, labels and weights.
 
-    Cross-entropy is linear in the label. So a photo mixed of `a` and `b` has the loss
-    `share * w_a * CE(a) + (1 - share) * w_b * CE(b)` exactly, if `w_a` times the one-hot label of
-    `a` is mixed with that of `b`, and the sum of the mixed label becomes the weight.
+    Cross-entropy is linear in the label. So the loss of a mix of `a` and `b` is exactly
+    `lambda * w_a * CE(a) + (1 - lambda) * w_b * CE(b)` if the one-hot labels are multiplied by
+    `w_a` and `w_b` before they are mixed, and the sum of the mixed label becomes the weight.
     """
     if weight is None:
         return *mixer(images, labels, seed), None
@@ -227,17 +213,17 @@ def _mixed(
 def _size(
     manifest: Manifest, image_size: ImageSize | None, images: np.ndarray | None
 ) -> tuple[int, int]:
-    asked = None if image_size is None else height_and_width(image_size)
+    requested = None if image_size is None else height_and_width(image_size)
     if images is None:
-        if asked is None:
+        if requested is None:
             raise DataError("no image size", fix="pass image_size=, or images= from decode")
-        return asked
+        return requested
     shape = tuple(images.shape)
     fits = len(shape) == 4 and shape[0] == len(manifest.table) and shape[3] == 3
-    if not fits or images.dtype != np.uint8 or (asked is not None and asked != shape[1:3]):
-        height, width = asked or ("height", "width")
+    if not fits or images.dtype != np.uint8 or (requested or shape[1:3]) != shape[1:3]:
+        height, width = requested or ("height", "width")
         raise DataError(
-            "the decoded images are not those of this manifest and size",
+            "the decoded images do not match this manifest and size",
             expected=f"uint8 ({len(manifest.table)}, {height}, {width}, 3)",
             received=f"{images.dtype} {shape}",
             fix="decode the same manifest again: kpipe.data.decode(manifest, image_size, folder)",
@@ -245,10 +231,6 @@ def _size(
     return shape[1], shape[2]
 
 
-def _checked(batch_size: int) -> int:
-    whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
-    if not whole or batch_size < 1:
-        raise DataError(
-            f"no batch holds {batch_size!r} photos", expected="a whole number above zero"
-        )
-    return int(batch_size)
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise DataError(f"batch_size={batch_size!r} is out of range", expected="at least 1")

@@ -1,19 +1,19 @@
-"""Photos decoded one at a time, or all of them once, into one array on disk.
+"""Decode photos one at a time, or all of them into one array on disk.
 
     images.npy := uint8 (photos, height, width, 3), row i of it is row i of the manifest's table
 
-What their pixels are is said in `kpipe.pixels`.
+`kpipe.pixels` defines the pixels.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from pathlib import Path
 
 import numpy as np
 
 from kpipe.atomic import replacing
+from kpipe.data.file_status import current_status, sha256_of
 from kpipe.data.manifest import Manifest
 from kpipe.data.threads import ProgressCallback, in_threads
 from kpipe.errors import DataError
@@ -27,59 +27,65 @@ _SHOWN = 10
 
 
 def height_and_width(image_size: ImageSize) -> tuple[int, int]:
-    """The two sides in pixels.
-
-    Args:
-        image_size: one number for a square, or (height, width).
-
-    Raises:
-        DataError: not one or two whole numbers above zero.
-    """
-    sides = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
-    whole = all(isinstance(side, int | np.integer) and side > 0 for side in sides)
-    if len(sides) != 2 or not whole or any(isinstance(side, bool) for side in sides):
+    """Return height and width of an image size; raise a DataError if one is not positive."""
+    height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+    if min(height, width) <= 0:
         raise DataError(
-            f"no image has the size {image_size!r}",
-            expected="pixels: one whole number above zero, or (height, width)",
+            f"invalid image size {image_size!r}",
+            expected="pixels: one integer above zero, or (height, width)",
         )
-    return int(sides[0]), int(sides[1])
+    return height, width
 
 
 def load_image(path: str | Path, image_size: ImageSize, background: str = "white") -> np.ndarray:
-    """One photo as the models see it.
+    """Load one photo as models see it.
 
     Args:
-        path: of a JPEG, PNG, BMP, GIF, WebP, TIFF or PPM file.
+        path: path of a JPEG, PNG, BMP, GIF, WebP, TIFF or PPM file.
         image_size: pixels, one number for a square or (height, width).
-        background: a CSS color, under transparent pixels.
+        background: a CSS color, shown under transparent pixels.
 
     Returns:
-        (height, width, 3) uint8 in [0, 255]: RGB, upright, the longer side cropped at its center.
+        (height, width, 3) uint8 in [0, 255]: RGB, upright, the longer side cropped to its center.
 
     Raises:
-        DataError: the file cannot be read, or no such color.
+        DataError: if the file cannot be read or the color is unknown.
+
+    Example:
+        >>> from kpipe.data import load_image
+        >>> load_image("photos/red/00.png", (24, 32)).shape
+        (24, 32, 3)
     """
     background_color(background)
-    return load_unchanged(path, "", height_and_width(image_size), background)
+    return load_unchanged(path, "", "", height_and_width(image_size), background)
 
 
 def load_unchanged(
-    path: str | Path, sha256: str, size: tuple[int, int], background: str
+    path: str | Path, sha256: str, status: str, size: tuple[int, int], background: str
 ) -> np.ndarray:
-    """`load_image`, refusing a file whose digest is not the one given (any, if empty)."""
+    """Load one photo as `load_image`, and refuse a file that has changed.
+
+    Args:
+        path: path of the file.
+        sha256: expected sha256 of the file; "" accepts any.
+        status: status of the file for which `sha256` holds; a file with another is hashed.
+        size: (height, width) in pixels.
+        background: a CSS color, shown under transparent pixels.
+    """
     path = Path(path)
     try:
         with path.open("rb") as file:
             image = fit_photo(file, path.suffix, size, background=background)
-            file.seek(0)
-            changed = sha256 and hashlib.file_digest(file, "sha256").hexdigest() != sha256
+            # Looked at after the decoding, so that a change during it is noticed.
+            suspect = sha256 and current_status(file) != status
+            changed = suspect and sha256_of(file) != sha256
     except (OSError, Unreadable) as error:
         raise DataError(f"{path} cannot be read", received=str(error)) from error
     if changed:
         raise DataError(
             f"{path} was changed since the manifest was made",
             expected=f"sha256 {sha256}",
-            fix="make the manifest again",
+            fix="create the manifest again",
         )
     return image
 
@@ -93,22 +99,27 @@ def decode(
 ) -> np.ndarray:
     """Decode every photo once, into `folder/images.npy`.
 
-    Written aside, then renamed: the file is whole or not there.
+    The file is written atomically.
 
     Args:
         manifest: the photos.
         image_size: pixels, one number for a square or (height, width).
-        folder: made if need be.
+        folder: folder to write to, created if missing.
         progress: called as `progress(done, total)`.
-        background: a CSS color, under transparent pixels.
+        background: a CSS color, shown under transparent pixels.
 
     Returns:
-        (photos, height, width, 3) uint8 in [0, 255], mapped from the file, read-only; row i is
-        row i of `manifest.table`.
+        (photos, height, width, 3) uint8 in [0, 255], memory-mapped and read-only; row i is row i of
+        `manifest.table`.
 
     Raises:
-        DataError: photos that cannot be read any more, or were changed, each of them named; a
-            folder that cannot be written; or no such color.
+        DataError: if photos cannot be read or have changed, naming each of them; the folder cannot
+            be written; or the color is unknown.
+
+    Example:
+        >>> from kpipe.data import decode, from_folder
+        >>> decode(from_folder("photos"), 32, "decoded").shape
+        (60, 32, 32, 3)
     """
     background_color(background)
     size = height_and_width(image_size)
@@ -117,7 +128,7 @@ def decode(
 
     def load(row: tuple[str, str]) -> np.ndarray | DataError:
         try:
-            return load_unchanged(*row, size, background)
+            return load_unchanged(*row, manifest.statuses.get(row[0], ""), size, background)
         except DataError as error:
             return error
 
@@ -125,7 +136,7 @@ def decode(
     shape = (len(paths), *size, 3)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     try:
-        # Plain writes, not a memory map: on a full disk these raise, a map kills the process.
+        # Plain writes raise on a full disk; a memory map would kill the process.
         with replacing(folder / "images.npy") as temporary, temporary.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             for image in in_threads(load, list(zip(paths, digests, strict=True)), progress):
@@ -134,7 +145,7 @@ def decode(
                 else:
                     file.write(image.tobytes())
             if errors:
-                raise _together(errors)
+                raise _combined(errors)
     except OSError as error:
         raise DataError(
             f"the decoded photos cannot be written to {folder}",
@@ -144,11 +155,11 @@ def decode(
     return np.load(folder / "images.npy", mmap_mode="r")
 
 
-def _together(errors: list[DataError]) -> DataError:
+def _combined(errors: list[DataError]) -> DataError:
     shown = [f"{error.what} ({error.received or error.expected})" for error in errors[:_SHOWN]]
     more = [f"and {len(errors) - _SHOWN} more"] if len(errors) > _SHOWN else []
     return DataError(
         f"{len(errors)} photos of the manifest cannot be decoded",
         received="\n    ".join(shown + more),
-        fix="make the manifest again: it sets aside what cannot be read",
+        fix="create the manifest again: it sets aside what cannot be read",
     )

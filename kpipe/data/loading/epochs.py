@@ -1,12 +1,12 @@
-"""Which photos the epochs of a training show, in which order, and the seeds of their changes.
+"""Which photos each epoch of a training run shows, in which order, and with which random seeds.
 
-    photo := place      () int64, among the photos of the split
-             seed       (2,) int64, of its augmentation
-             augmented  () bool, whether it is augmented at all
+    photo := place      () int64, position among the photos of the split
+             seed       (2,) int64, seed of its augmentation
+             augmented  () bool, whether it is augmented
 
     order of an epoch   := permutation drawn from (seed, epoch)
-    seed of a photo     := (seed, epoch) <- copy, if not the first of the epoch <- content
-    content             := sha256 + how many rows of the same bytes come before
+    seed of a photo     := (seed, epoch) <- copy number, if not 0 <- content
+    content             := sha256 + number of earlier rows with the same bytes
     seed of a mixing    := (seed, epoch) <- "mixing" <- number of the batch
 
 where `<-` is `tf.random.experimental.stateless_fold_in`.
@@ -15,16 +15,13 @@ where `<-` is `tf.random.experimental.stateless_fold_in`.
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
+from kpipe.data.balancing.sampling import Sampling
+from kpipe.data.loading.training_options import TrainingOptions
 from kpipe.data.manifest import Manifest
-
-if TYPE_CHECKING:
-    from kpipe.data.balancing.sampling import Sampling
-    from kpipe.data.loading.dataset import TrainingOptions
 
 __all__ = [
     "draw_photos",
@@ -38,23 +35,14 @@ _MIXING = zlib.crc32(b"mixing")  # stable, unlike hash()
 
 
 def photos_per_epoch(labels: np.ndarray, sampling: Sampling | None) -> int:
-    """How many photos an epoch shows, the same in every epoch."""
+    """Return the number of photos in an epoch, the same for every epoch."""
     return sum(sampling.targets(labels).values()) if sampling else len(labels)
 
 
 def draw_photos(manifest: Manifest, split: str, training: TrainingOptions) -> tf.data.Dataset:
-    """The photos of epoch after epoch, without end.
-
-    Args:
-        manifest: the photos.
-        split: "train", "validation" or "test".
-        training: its seed, first epoch and sampling.
-
-    Returns:
-        Dictionaries of the tensors above.
-    """
+    """Return the photos of one epoch after another, without end, as dictionaries of tensors."""
     keys, labels = _keys(manifest, manifest.rows(split)), manifest.labels(split)
-    # Photos are drawn from the order of their content, so that of the table does not matter.
+    # Drawn in the order of their content, so that the order of the rows does not matter.
     by_content = np.lexsort((labels, keys)).astype(np.int64)
     sorted_keys, sorted_labels = tf.constant(_distinct(keys[by_content])), labels[by_content]
 
@@ -76,13 +64,7 @@ def draw_photos(manifest: Manifest, split: str, training: TrainingOptions) -> tf
 
 
 def in_batches(photos: tf.data.Dataset, count: int, batch_size: int) -> tf.data.Dataset:
-    """Batches of which none holds photos of two epochs.
-
-    Args:
-        photos: epoch after epoch.
-        count: photos in an epoch.
-        batch_size: photos in a batch; the last of an epoch may hold fewer.
-    """
+    """Batch photos so that no batch holds photos of two epochs of `count` photos."""
     whole, rest = divmod(count, batch_size)
     sizes = [batch_size] * whole + ([rest] if rest else [])
     return photos.batch(batch_size).rebatch(sizes) if rest else photos.batch(batch_size)
@@ -91,7 +73,7 @@ def in_batches(photos: tf.data.Dataset, count: int, batch_size: int) -> tf.data.
 def photos_of_batch(
     manifest: Manifest, split: str, training: TrainingOptions, batch_size: int, batch: int
 ) -> np.ndarray:
-    """Which photos of a split one batch of the first epoch holds: (photos,) int64."""
+    """Return the photos of a split in one batch of the first epoch: (photos,) int64."""
     count = photos_per_epoch(manifest.labels(split), training.sampling)
     batches = in_batches(draw_photos(manifest, split, training), count, batch_size)
     (photos,) = batches.skip(batch).take(1).as_numpy_iterator()
@@ -100,15 +82,12 @@ def photos_of_batch(
 
 
 def mixing_seed(training: TrainingOptions, steps: int, number: tf.Tensor) -> tf.Tensor:
-    """The seed of a batch's mixing.
+    """Return the seed for mixing one batch, (2,) int64.
 
     Args:
-        training: its seed and first epoch.
-        steps: batches in an epoch.
-        number: of the batch, from 0, over all epochs from `training.first_epoch` on.
-
-    Returns:
-        (2,) int64.
+        training: provides seed and first epoch.
+        steps: number of batches in an epoch.
+        number: number of the batch, counted from 0 at `training.first_epoch`.
     """
     epoch = tf.stack([tf.constant(training.seed, tf.int64), training.first_epoch + number // steps])
     return _fold(_fold(epoch, _MIXING), number % steps)
@@ -117,7 +96,7 @@ def mixing_seed(training: TrainingOptions, steps: int, number: tf.Tensor) -> tf.
 def _drawn(
     training: TrainingOptions, labels: np.ndarray, epoch: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Positions, copies and whether to augment, of one epoch's photos: (photos,) each."""
+    """Positions, copy numbers and whether to augment, of an epoch's photos: (photos,) each."""
     sampling = training.sampling
     if sampling is None:
         every = np.arange(len(labels))
@@ -128,7 +107,6 @@ def _drawn(
         positions, copies = sampling.draw(labels, training.seed, int(number))
         return positions, copies, sampling.augments(copies)
 
-    # Declared stateless: a function of its argument.
     types = (tf.int64, tf.int64, tf.bool)
     drawn = tf.numpy_function(draw, [epoch], types, stateful=False)
     positions, copies, augmented = (tf.ensure_shape(column, (count,)) for column in drawn)
@@ -136,7 +114,7 @@ def _drawn(
 
 
 def _streams(seed: tf.Tensor, copies: tf.Tensor) -> tf.Tensor:
-    """What folding any number into the seed of each copy gives first: (copies,) int64."""
+    """First half of the seeds from folding a number into each copy's seed: (copies,) int64."""
 
     def stream(copy: tf.Tensor) -> tf.Tensor:
         return _fold(tf.where(copy == 0, seed, _fold(seed, copy)), 0)[0]
@@ -149,7 +127,7 @@ def _fold(seed: tf.Tensor, number: tf.Tensor | int) -> tf.Tensor:
 
 
 def _distinct(keys: np.ndarray) -> np.ndarray:
-    """Sorted keys, those of equal photos counted up: an over-sampled table repeats its rows."""
+    """Sorted keys, equal ones counted up: an over-sampled table repeats its rows."""
     _, first, each = np.unique(keys, return_index=True, return_inverse=True)
     return keys + np.arange(len(keys)) - first[each]
 

@@ -1,17 +1,17 @@
-"""The pixels of chosen photos, inside a graph.
+"""Fetch the pixels of chosen photos inside a TensorFlow graph.
 
-    decoded before   places (batch,) -> (batch, height, width, 3): rows of an array; of a mapped
-                     file, which is read, not touched
+    decoded before   places (batch,) -> (batch, height, width, 3): rows of an array; a memory-mapped
+                     file is read rather than mapped
     files            place () -> (height, width, 3):
-                     JPEG in RGB or grey   TensorFlow decodes the window alone, at reduced scale
-                     any other             Pillow, by `kpipe.pixels`, the one place of truth
+                     JPEG in RGB or grey   TensorFlow decodes only the window, at reduced scale
+                     any other             Pillow, by `kpipe.pixels`, which is the reference
 
 All are uint8, RGB, upright, in [0, 255].
 
-TensorFlow's pixels are Pillow's to one level of 255. It decodes a file only if that ends as a JPEG
-does and is as large as the manifest says; any other goes to Pillow, whose errors name the file.
-(Where the head of a file was damaged since it was listed, and neither its end nor its size,
-TensorFlow's own error remains, which names none; `kpipe check` does.)
+TensorFlow's pixels differ from Pillow's by at most one level of 255. It decodes a file only if that
+ends as a JPEG does and has the size in the manifest; any other goes to Pillow, whose errors name
+the file. (If only the head of a file was damaged since the scan, TensorFlow raises an error that
+does not name the file; `kpipe check` does.)
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ __all__ = ["Fetch", "fetch_decoded", "fetch_files"]
 Fetch = Callable[[tf.Tensor], tf.Tensor]
 _Take = Callable[[np.ndarray], np.ndarray]
 
-_JPEG = ("JPEG", "MPO")  # Pillow's word for a JPEG that further pictures follow
+_JPEG = ("JPEG", "MPO")  # MPO is a JPEG that further pictures follow
 _MODES = ("RGB", "L")
-# orientation of EXIF: (whether the sides change places, the axes that are then reversed)
+# EXIF orientation: (whether height and width are swapped, the axes that are then reversed)
 _TURNS = {
     1: (False, []),
     2: (False, [1]),
@@ -53,18 +53,18 @@ _TURNS = {
 
 
 def fetch_decoded(images: np.ndarray, rows: np.ndarray) -> Fetch:
-    """Photos that were decoded before, a batch at a time.
+    """Return a function that fetches photos that were decoded before, a batch at a time.
 
     Args:
-        images: (photos, height, width, 3) uint8. Of a memory map, the file is read: mapped pages
-            would count as this process's memory, and 100,000 photos are many gigabytes.
+        images: (photos, height, width, 3) uint8. A memory-mapped file is read instead: mapped pages
+            would count as memory of this process, and 100,000 photos are many gigabytes.
         rows: (places,) positions in `images`.
 
     Raises:
-        DataError: the file of a memory map was replaced.
+        DataError: if the file of a memory map was replaced.
     """
     take: _Take = images.__getitem__
-    if isinstance(images, np.memmap) and images.filename and _is_the_file(images):
+    if isinstance(images, np.memmap) and images.filename and _mirrors_file(images):
         take = _read_rows(images, images.filename)
 
     def fetch(places: tf.Tensor) -> tf.Tensor:
@@ -77,26 +77,25 @@ def fetch_decoded(images: np.ndarray, rows: np.ndarray) -> Fetch:
 def fetch_files(
     manifest: Manifest, rows: np.ndarray, size: tuple[int, int], background: str = "white"
 ) -> Fetch:
-    """Photos decoded as they are asked for, one at a time.
+    """Return a function that decodes one photo at a time.
 
-    One at a time, since a loop over a batch in the graph passes from thread to thread, which is
-    slow where training takes the processors too.
+    A loop over a batch inside the graph would pass from thread to thread, which is slow while
+    training keeps the processors busy.
 
     Args:
-        manifest: with columns `format`, `mode` and `orientation`, or all goes by Pillow.
+        manifest: the photos; without columns `format`, `mode` and `orientation`, Pillow decodes
+            them all.
         rows: (places,) positions in its table.
         size: (height, width) in pixels.
-        background: a CSS color, under transparent pixels.
-
-    Raises:
-        DataError: no such color.
+        background: a CSS color, shown under transparent pixels.
     """
     background_color(background)
     table = manifest.table.iloc[rows]
     paths, digests = table["path"].to_numpy(), table["sha256"].to_numpy()
 
     def load(place: np.ndarray) -> np.ndarray:
-        return load_unchanged(paths[place], digests[place], size, background)
+        status = manifest.statuses.get(paths[place], "")
+        return load_unchanged(paths[place], digests[place], status, size, background)
 
     def by_pillow(place: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(_stateless(load, place), (*size, 3))
@@ -106,12 +105,12 @@ def fetch_files(
 
 
 def _stateless(function: _Take, places: tf.Tensor) -> tf.Tensor:
-    # Declared stateless, or deterministic mode would run the map one batch at a time.
+    # Unless declared stateless, deterministic mode would map one batch at a time.
     return tf.numpy_function(function, [places], tf.uint8, stateful=False)
 
 
-def _is_the_file(images: np.memmap) -> bool:
-    """Whether rows of the map are rows of its file: not so of views, and of changes in memory."""
+def _mirrors_file(images: np.memmap) -> bool:
+    """Whether rows of the map are rows of its file, which fails for views and private changes."""
     whole = isinstance(images.base, mmap.mmap) and images.flags.c_contiguous
     return whole and images.mode in ("r", "r+")
 
@@ -124,7 +123,7 @@ def _read_rows(images: np.memmap, name: str) -> _Take:
         fix="map it again: np.load(file, mmap_mode='r')",
     )
 
-    # Opened anew for each batch: TensorFlow never lets go of a function it was given.
+    # Opened for each batch: TensorFlow never releases a function, nor a file that it holds.
     def read(rows: np.ndarray) -> np.ndarray:
         taken = np.empty((len(rows), *images.shape[1:]), np.uint8)
         with io.FileIO(name) as file:
@@ -143,7 +142,7 @@ def _read_rows(images: np.memmap, name: str) -> _Take:
 
 
 def _is_simple(table: pd.DataFrame) -> np.ndarray:
-    """Whether TensorFlow decodes a file as Pillow does: (photos,) bool."""
+    """Whether TensorFlow decodes each file as Pillow does: (photos,) bool."""
     if not {"format", "mode", "orientation"} <= set(table):
         return np.zeros(len(table), bool)
     known = table["format"].isin(_JPEG) & table["mode"].isin(_MODES)
@@ -151,16 +150,16 @@ def _is_simple(table: pd.DataFrame) -> np.ndarray:
 
 
 class _Plan(NamedTuple):
-    """How TensorFlow decodes one photo; or many, a row each."""
+    """How to decode one photo; or many photos, with one row each."""
 
-    simple: Any  # () bool, else Pillow does
+    simple: Any  # () bool: whether TensorFlow decodes it
     stored: Any  # (3,) height, width and channels of the file
-    box: Any  # (4,) top, left, height, width of what is decoded, in pixels of the shrunk photo
-    start: Any  # (3,) of the window in the box
-    extent: Any  # (3,) of the window
-    lying: Any  # (2,) height and width wanted, before the turn
-    decoder: Any  # () place among the distinct (shrink, smooth)
-    turn: Any  # () place among the distinct orientations
+    box: Any  # (4,) top, left, height, width of the decoded box, in pixels of the reduced photo
+    start: Any  # (3,) start of the window in the box
+    extent: Any  # (3,) size of the window
+    lying: Any  # (2,) requested height and width, before the photo is turned upright
+    decoder: Any  # () index into the distinct (shrink, smooth)
+    turn: Any  # () index into the distinct orientations
 
 
 def _by_tensorflow(
@@ -174,12 +173,12 @@ def _by_tensorflow(
 
         def tensorflow() -> tf.Tensor:
             content = tf.io.read_file(tf.gather(paths, place))
-            listed = _is_as_listed(content, plan.stored)
-            return tf.cond(listed, lambda: decoded(content), lambda: by_pillow(place))
+            unchanged = _is_as_scanned(content, plan.stored)
+            return tf.cond(unchanged, lambda: decoded(content), lambda: by_pillow(place))
 
         def decoded(content: tf.Tensor) -> tf.Tensor:
-            image = _switch(plan.decoder, decoders, lambda how: _decoded(content, plan, *how))
-            return _switch(plan.turn, turns, lambda turn: _turned(image, turn))
+            image = _switch(plan.decoder, decoders, lambda how: _decode_window(content, plan, *how))
+            return _switch(plan.turn, turns, lambda turn: _turn_upright(image, turn))
 
         if simple.all():
             return tf.ensure_shape(tensorflow(), (*size, 3))
@@ -192,11 +191,11 @@ def _by_tensorflow(
 def _plans(
     table: pd.DataFrame, simple: np.ndarray, size: tuple[int, int]
 ) -> tuple[_Plan, list[tuple[int, bool]], list[int]]:
-    """The plans of all photos, and what their `decoder` and `turn` point to."""
-    facts = np.ones((len(table), 4), np.int64)
-    facts[simple, :3] = table.loc[simple, ["width", "height", "orientation"]]
-    facts[:, 3] = np.where(table["mode"] == "L", 1, 3)
-    kinds, kind = np.unique(facts, axis=0, return_inverse=True)
+    """The plans of all photos, and what their `decoder` and `turn` index."""
+    layouts = np.ones((len(table), 4), np.int64)
+    layouts[simple, :3] = table.loc[simple, ["width", "height", "orientation"]]
+    layouts[:, 3] = np.where(table["mode"] == "L", 1, 3)
+    kinds, kind = np.unique(layouts, axis=0, return_inverse=True)
     cuts = []
     for width, height, orientation, channels in kinds.tolist():
         turned = _TURNS[orientation][0]
@@ -207,7 +206,7 @@ def _plans(
     plans = []
     for orientation, channels, stored, cut in cuts:
         across = -(-stored[0] // cut.shrink)
-        # Color is interpolated between neighbors, so the outermost columns decoded may be off.
+        # Color is interpolated between neighbors, so the outermost decoded columns may be wrong.
         left = max(cut.left - 1, 0)
         right = min(cut.left + cut.width + 1, across)
         plans.append(
@@ -234,8 +233,8 @@ def _switch(which: tf.Tensor, choices: list[Any], branch: Callable[[Any], tf.Ten
     return tf.switch_case(which, [lambda one=one: branch(one) for one in choices])
 
 
-def _is_as_listed(content: tf.Tensor, stored: tf.Tensor) -> tf.Tensor:
-    """Whether a file is a whole JPEG of the size that the manifest says."""
+def _is_as_scanned(content: tf.Tensor, stored: tf.Tensor) -> tf.Tensor:
+    """Whether a file is a complete JPEG of the size in the manifest."""
     end = tf.strings.substr(content, tf.maximum(tf.strings.length(content) - 2, 0), 2)
     whole = tf.io.is_jpeg(content) & (end == b"\xff\xd9")
 
@@ -245,8 +244,8 @@ def _is_as_listed(content: tf.Tensor, stored: tf.Tensor) -> tf.Tensor:
     return tf.cond(whole, fits, lambda: False)
 
 
-def _decoded(content: tf.Tensor, plan: _Plan, shrink: int, smooth: bool) -> tf.Tensor:
-    """The window at the wanted size, as it lies in the file."""
+def _decode_window(content: tf.Tensor, plan: _Plan, shrink: int, smooth: bool) -> tf.Tensor:
+    """The window at the requested size, not yet turned upright."""
     image = tf.io.decode_and_crop_jpeg(
         content,
         plan.box,
@@ -260,7 +259,7 @@ def _decoded(content: tf.Tensor, plan: _Plan, shrink: int, smooth: bool) -> tf.T
     return tf.cast(image + 0.5 if smooth else image, tf.uint8)
 
 
-def _turned(image: tf.Tensor, orientation: int) -> tf.Tensor:
+def _turn_upright(image: tf.Tensor, orientation: int) -> tf.Tensor:
     swapped, axes = _TURNS[orientation]
     image = tf.transpose(image, (1, 0, 2)) if swapped else image
     return tf.reverse(image, axes) if axes else image

@@ -1,6 +1,6 @@
-"""Photos that look the same.
+"""Find photos that look the same.
 
-groups <- candidates (perceptual hashes), comparison <- alignment
+grouping <- candidates (perceptual hashes), comparison (of thumbnails) <- alignment
 """
 
 __all__: list[str] = []

@@ -1,56 +1,47 @@
-"""One thumbnail laid upon another: what a slight crop or stretch moved is moved back.
+"""Align one thumbnail with another, to undo a slight crop or stretch.
 
     other(x, y) ~ gain * photo(shift_x + (1 + stretch_x) x, shift_y + (1 + stretch_y) y) + offset
 
-x and y run from -1 to 1. Gauss-Newton (Lucas and Kanade, 1981): each step solves the six numbers by
-least squares, from the gradients of the photo as it lies; a step that does not help is not taken.
+x and y run from -1 to 1. Gauss-Newton (Lucas and Kanade, 1981): each step solves for the six
+numbers by least squares, from the gradients of the moved photo; a step that does not improve the
+correlation is rejected.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["aligned", "correlation", "halved", "moved"]
+__all__ = ["align", "correlation", "halve", "move"]
 
-# Of half a side: crops of 5 % on each of two sides, and a little more.
+# In halves of a side: crops of 5 % on both sides, and a little more.
 _FARTHEST = 0.16
 _STEPS = 3
 
 
-def aligned(photos: np.ndarray, others: np.ndarray, moves: np.ndarray) -> np.ndarray:
-    """Moves that lay each photo upon the other, better than those given.
+def align(photos: np.ndarray, others: np.ndarray, moves: np.ndarray) -> np.ndarray:
+    """Return better moves to align each photo, (pairs, side, side) float32, with the other.
 
-    Args:
-        photos: (pairs, side, side) float32, grey.
-        others: likewise.
-        moves: (pairs, 4) float32: shift and stretch across, shift and stretch down.
-
-    Returns:
-        (pairs, 4) float32.
+    Moves are (pairs, 4) float32: shift and stretch across, shift and stretch down.
     """
-    laid, inside = moved(photos, moves)
-    best = correlation(laid, inside, others)
+    moved, inside = move(photos, moves)
+    best = correlation(moved, inside, others)
     for _ in range(_STEPS):
-        tried = _stepped(laid, inside, others, moves)
-        there, within = moved(photos, tried)
+        tried = _step(moved, inside, others, moves)
+        there, within = move(photos, tried)
         found = correlation(there, within, others)
         better = found > best
         moves = np.where(better[:, None], tried, moves)
-        laid = np.where(better[:, None, None], there, laid)
+        moved = np.where(better[:, None, None], there, moved)
         inside = np.where(better[:, None, None], within, inside)
         best = np.maximum(found, best)
     return moves
 
 
-def moved(photos: np.ndarray, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bilinear samples of each photo at shifted and stretched places.
-
-    Args:
-        photos: (pairs, side, side) float32.
-        moves: (pairs, 4) float32.
+def move(photos: np.ndarray, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sample each photo bilinearly at shifted and stretched positions.
 
     Returns:
-        The photos moved, (pairs, side, side) float32; likewise 1 where they have pixels, else 0.
+        The moved photos, (pairs, side, side) float32; likewise 1 where they have pixels, else 0.
     """
     side = photos.shape[1]
     axis, pixels = _axis(side), np.arange(side, dtype=np.float32)
@@ -63,27 +54,14 @@ def moved(photos: np.ndarray, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return found, (inside[0][:, :, None] & inside[1][:, None, :]).astype(np.float32)
 
 
-def halved(photos: np.ndarray) -> np.ndarray:
-    """Means of blocks of 2 x 2 pixels.
-
-    Args:
-        photos: (photos, side, side) float32, of an even side.
-    """
+def halve(photos: np.ndarray) -> np.ndarray:
+    """Return the means of blocks of 2 x 2 pixels of photos with an even side."""
     across = photos[:, :, ::2] + photos[:, :, 1::2]
     return (across[:, ::2] + across[:, 1::2]) / 4
 
 
 def correlation(photos: np.ndarray, inside: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Pearson's, of each pair where `inside` is 1.
-
-    Args:
-        photos: (pairs, side, side) float32.
-        inside: likewise, 1 or 0.
-        others: likewise.
-
-    Returns:
-        (pairs,) float32 in [-1, 1].
-    """
+    """Return Pearson's correlation of each pair where `inside` is 1: (pairs,) float32."""
     flat = (array.reshape(len(photos), -1) for array in (photos, inside, others))
     photos, inside, others = flat
     pixels = np.maximum(inside.sum(1), 1)
@@ -102,10 +80,10 @@ def _axis(side: int) -> np.ndarray:
     return ((2 * np.arange(side, dtype=np.float32) + 1) / side - 1).astype(np.float32)
 
 
-def _stepped(
+def _step(
     here: np.ndarray, inside: np.ndarray, others: np.ndarray, moves: np.ndarray
 ) -> np.ndarray:
-    """Moves further, by the gradients of the photos as they are laid."""
+    """The moves after one step along the gradients of the moved photos."""
     pairs, side, _ = here.shape
     axis = _axis(side)
     down, across = (np.gradient(here, axis=place) * (side / 2) for place in (1, 2))
@@ -115,7 +93,7 @@ def _stepped(
     squares = weighted @ slopes.transpose(0, 2, 1) + 1e-2 * np.eye(6, dtype=np.float32)
     right = weighted @ others.reshape(pairs, -1, 1)
     solved = np.linalg.solve(squares.astype(float), right.astype(float))[:, :, 0]
-    # A gain near zero says that the photos have nothing in common.
+    # A gain near zero means that the photos have nothing in common.
     gain = np.where(solved[:, 1] > 0.2, solved[:, 1], 1)
     by = np.clip(solved[:, 2:] / gain[:, None], -0.1, 0.1)
     further = moves.astype(float)

@@ -1,11 +1,11 @@
-"""Pairs of photos whose perceptual hashes differ in few bits.
+"""Find pairs of photos whose perceptual hashes differ in few bits.
 
     candidates := pairs at most b bits apart
-    b          := the largest number up to 18 that leaves no more pairs than can be looked at
+    b          := the largest number up to 18 that gives no more pairs than can be compared
 
-Copies that were re-encoded or resized are 0 to 6 bits apart, slight crops 4 to 18, photos of
-different things 32 on average. The larger a set, and the more of one kind its photos, the smaller
-b is, and the more of the crops are missed.
+Re-encoded or resized copies are 0 to 6 bits apart, slight crops 4 to 18, photos of different things
+32 on average. The larger and the more uniform a set is, the smaller b becomes, and the more crops
+are missed.
 """
 
 from __future__ import annotations
@@ -14,22 +14,19 @@ import numpy as np
 
 __all__ = ["candidates"]
 
-# The hash is cut at its median, so that two are an even number of bits apart.
+# Hashes are thresholded at their median, so they differ in an even number of bits.
 _BITS = range(18, -2, -2)
 _BLOCK = 256
 _PAIRS, _PAIRS_EACH = 30_000, 3
-# Of a hash that many photos have, each photo is compared with so many of the next.
+# Each of many photos with one hash is compared with this many of the next.
 _EQUALS = 32
 
 
 def candidates(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of photos to be compared, by place.
-
-    Args:
-        hashes: (photos,) uint64.
+    """Return the pairs to compare of photos with these hashes, (photos,) uint64.
 
     Returns:
-        The first and the second of each pair, (pairs,) int64 each.
+        Positions of the first and the second photo of each pair, (pairs,) int64 each.
     """
     order = np.argsort(hashes, kind="stable")
     distinct, start, size = np.unique(hashes[order], return_index=True, return_counts=True)
@@ -49,7 +46,7 @@ def candidates(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _close(hashes: np.ndarray, size: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of different hashes that stand for at most `most` pairs of photos."""
+    """Pairs of different hashes, at most as many as give `most` pairs of photos."""
     none = np.zeros(0, np.int64)
     ones, twos, bits = [none], [none], [none]
     allowed = iter(_BITS)

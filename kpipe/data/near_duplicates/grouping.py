@@ -1,11 +1,11 @@
-"""Photos that look the same: one shot re-encoded, resized, brightened or slightly cropped.
+"""Group near duplicates: one shot re-encoded, resized, brightened or slightly cropped.
 
 candidates   pairs whose perceptual hashes (imagehash.phash) are close
 alike        candidates whose thumbnails and colors agree
 group        photos connected by alike pairs; its representative has the smallest sha256
 
-A grey copy is alike, a copy in other colors is not. Nor are mirrored or turned copies; photos
-turned by EXIF are compared upright.
+A grey copy is alike; copies in other colors, mirrored or rotated copies are not. Photos are
+compared upright, according to EXIF.
 """
 
 from __future__ import annotations
@@ -22,25 +22,21 @@ from kpipe.data.near_duplicates.candidates import candidates
 from kpipe.data.near_duplicates.comparison import alike, components, correlations
 from kpipe.data.threads import in_threads
 
-__all__ = ["alikeness", "representatives"]
+__all__ = ["likeness", "representatives"]
 
-# Levels: what is nearer to grey than this has no colors. Colors may differ by so much, and by this
-# part of the stronger ones.
+# In levels: a chroma below which a photo counts as grey, and a difference that colors may have, to
+# which this fraction of the stronger chroma is added.
 _GREY, _COLORS_APART, _PART_APART = 3.0, 4.0, 0.35
 # Pairs in memory at once.
 _BLOCK = 128
 
 
 def representatives(photos: Sequence[ImageInfo]) -> list[str]:
-    """The smallest sha256 among the photos that look like each photo.
-
-    Args:
-        photos: readable ones; their order is of no matter.
-    """
+    """Return the smallest sha256 in the group of each photo; all must have thumbnails."""
     if not photos:
         return []
     digests = np.array([photo.sha256 for photo in photos], "str")
-    # Copies need no comparison; and what is sampled from a sorted list depends on content alone.
+    # Copies need no comparison, and a sample of sorted digests depends only on the content.
     names, first, copy = np.unique(digests, return_index=True, return_inverse=True)
     one, two = _alike_pairs([photos[place] for place in first])
     graph = coo_array((np.ones(len(one), np.int8), (one, two)), shape=(len(names), len(names)))
@@ -50,16 +46,8 @@ def representatives(photos: Sequence[ImageInfo]) -> list[str]:
     return [str(name) for name in names[smallest[groups]][copy]]
 
 
-def alikeness(photos: Sequence[ImageInfo], others: Sequence[ImageInfo]) -> np.ndarray:
-    """How alike the photos of each pair are: their correlation, one laid upon the other.
-
-    Args:
-        photos: the first of each pair.
-        others: the second of each pair.
-
-    Returns:
-        (pairs,) float64 in [0, 1].
-    """
+def likeness(photos: Sequence[ImageInfo], others: Sequence[ImageInfo]) -> np.ndarray:
+    """Return how alike each pair is: its correlation when aligned, (pairs,) in [0, 1]."""
     return np.clip(correlations(_grey(photos), _grey(others)), 0, 1)
 
 
@@ -69,13 +57,13 @@ def _alike_pairs(photos: Sequence[ImageInfo]) -> tuple[np.ndarray, np.ndarray]:
     agree = _colors_agree(photos, one, two)
     one, two = one[agree], two[agree]
     grey = _grey(photos)
-    shared = components(grey)
+    common = components(grey)
 
     def compared(start: int) -> np.ndarray:
         block = slice(start, start + _BLOCK)
-        return alike(grey[one[block]], grey[two[block]], shared)
+        return alike(grey[one[block]], grey[two[block]], common)
 
-    # The products are small: a thread for each block, not several for each product.
+    # The matrix products are small: one thread per block, not several per product.
     with threadpool_limits(1):
         found = list(in_threads(compared, range(0, len(one), _BLOCK)))
     same = np.concatenate([np.zeros(0, bool), *found])

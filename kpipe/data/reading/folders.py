@@ -1,10 +1,10 @@
-"""Files under a folder, each directory entered once.
+"""List the files under a folder, entering each directory once.
 
     root/class/**/photo            no split declared
     root/train|val|test/class/**   splits declared by the folders
 
-Hidden entries, symlink loops and directories that cannot be listed become problems; what
-operating systems leave behind (.DS_Store, Thumbs.db, __MACOSX) is no problem at all.
+Hidden entries, symlink loops and directories that cannot be listed become problems; files of the
+operating system (.DS_Store, Thumbs.db, __MACOSX) are ignored.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _JUNK = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX"})
 
 
 def listed_files(root: Path, problems: list[Problem]) -> Iterator[tuple[str, str, str]]:
-    """(path, class, split) of every file in a class folder; an empty folder gives ("", class, "").
+    """Yield (path, class, split) of every file, and ("", class, split) of each class folder.
 
     Args:
-        root: the folder, existing.
-        problems: what is passed over is added to it.
+        root: an existing folder.
+        problems: list to which skipped entries are added.
 
     Raises:
-        DataError: the root cannot be listed, or mixes split folders with others.
+        DataError: if the root cannot be listed, or mixes split folders with others.
     """
     top = os.path.realpath(root)
     try:
@@ -52,8 +52,8 @@ def listed_files(root: Path, problems: list[Problem]) -> Iterator[tuple[str, str
     if nested and len(named) < len(tops):
         others = sorted(os.path.basename(folder) for folder in tops if folder not in named)
         raise DataError(
-            f"{root} holds split folders and others side by side",
-            expected="class folders only, or train, validation and test folders only",
+            f"{root} holds both split folders and other folders",
+            expected="only class folders, or only train, validation and test folders",
             received=f"splits {list(map(os.path.basename, named))}, others {others}",
             fix="move the other folders away, or name one of the split folders as the root",
         )
@@ -85,17 +85,17 @@ def _has_folder(folder: str) -> bool:
         with os.scandir(folder) as entries:
             return any(map(_is_folder, entries))
     except OSError:
-        # Listed again by the caller, which reports it.
+        # The caller lists it again and reports the error.
         return True
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    # Unlike DirEntry.is_dir, isdir is False where a link leads to what may not be looked at.
+    # Unlike DirEntry.is_dir, isdir is False for a link to a target without permission.
     return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
 
 
 def _entries(folder: str, problems: list[Problem]) -> list[tuple[str, bool]]:
-    """The paths in a folder, and whether each is a folder."""
+    """The paths in a folder, and whether each of them is a folder."""
     with os.scandir(folder) as entries:
         found = sorted((entry.name, _is_folder(entry)) for entry in entries)
     kept = []
@@ -104,7 +104,7 @@ def _entries(folder: str, problems: list[Problem]) -> list[tuple[str, bool]]:
         if name in _JUNK:
             continue
         if not _is_text(path):
-            # Neither tables nor JSON hold such a name.
+            # Neither tables nor JSON can hold such a name.
             printable = os.fsencode(path).decode("utf-8", "backslashreplace")
             problems.append((printable, "unreadable file", "the name is not UTF-8: rename it"))
         elif name.startswith("."):
@@ -123,7 +123,7 @@ def _is_text(name: str) -> bool:
 
 
 def _folders(folder: str, problems: list[Problem], above: tuple[str, ...]) -> list[str]:
-    """The directories of a folder that holds no photos of its own."""
+    """The directories of a folder that should hold no photos itself."""
     found = []
     for path, is_folder in _entries(folder, problems):
         if not is_folder:

@@ -1,13 +1,10 @@
-"""What files were found to hold, remembered between runs in one SQLite file.
+"""What files hold, cached between runs in one SQLite file.
 
-    files   path -> status, sha256
-    facts   sha256 -> what the content is, of photos and of what is none
-    answers question -> what was worked out from many facts; the last few
+    files   path -> status, sha256      `status` as in `kpipe.data.file_status`
+    images  sha256 -> `ImageInfo` of the content
+    results key -> what was computed from many images; the last few
 
-A digest is reused while the file's size, inode, mtime and ctime stand as they were. Any write
-changes the ctime, which no program can set back. What was changed within the last two seconds is
-not remembered: a second write might share its timestamp. A file that was moved or copied is read
-again, but not decoded again.
+A file that was moved or copied is read again, but not decoded again.
 """
 
 from __future__ import annotations
@@ -15,10 +12,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import sqlite3
 import threading
-import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -27,29 +22,28 @@ from typing import Any
 from kpipe.data.image_info import ImageInfo
 from kpipe.errors import DataError
 
-__all__ = ["ImageCache", "file_status"]
+__all__ = ["ImageCache"]
 
-# Another number, and what was remembered is forgotten: raised with the meaning of a fact.
-_VERSION = 4
-_ANSWERS = 20
-_UNSETTLED_NS = 2_000_000_000
+# Raised whenever the meaning of a column changes: a cache of another version is emptied.
+_VERSION = 5
+_RESULTS = 20
 _COLUMNS = tuple(field.name for field in dataclasses.fields(ImageInfo))
-# Of 20,000 photos 80 megabytes, which few questions need: fetched apart.
+# 80 megabytes for 20,000 photos, and rarely needed: fetched separately.
 _LARGE = "thumbnail"
 _SMALL = tuple(name for name in _COLUMNS if name != _LARGE)
-# Of the content alone; others depend on the name, or on limits of Pillow, and are found at once.
-_KEPT_KINDS = ("", "empty file", "truncated", "undecodable")
+# Problems of the content alone; others depend on the name or on Pillow's limits.
+_CACHED_KINDS = ("", "empty file", "truncated", "undecodable")
 
 
 class ImageCache:
-    """Facts with a memory.
+    """A cache of `ImageInfo`.
 
     Args:
-        path: the SQLite file; made when missing, and made again, with a warning, when damaged.
-            Several processes may share it. None: a memory that ends with its closing.
+        path: the SQLite file, created if missing, and rebuilt, with a warning, if damaged. Several
+            processes may share it. None keeps the cache in memory until it is closed.
 
     Raises:
-        DataError: the file cannot be opened or written.
+        DataError: if the file cannot be opened or written.
     """
 
     def __init__(self, path: str | Path | None) -> None:
@@ -60,7 +54,7 @@ class ImageCache:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unusable(self._path, error) from error
-        self._connection = self._opened()
+        self._connection = self._open()
 
     def __enter__(self) -> ImageCache:
         return self
@@ -69,133 +63,110 @@ class ImageCache:
         self._connection.close()
 
     def digests(self, statuses: Mapping[str, str]) -> dict[str, str]:
-        """The sha256 of those files that stand as they were.
-
-        Args:
-            statuses: path, absolute: `file_status(path)`.
-        """
-        rows = self._asked(
+        """Return path -> sha256 of files whose status, path -> status, is that when added."""
+        rows = self._select(
             "SELECT path, status, sha256 FROM files WHERE path IN (SELECT value FROM json_each(?))",
-            [path for path, status in statuses.items() if status],
+            list(statuses),
         )
         return {path: digest for path, status, digest in rows if statuses[path] == status}
 
-    def facts(self, digests: Iterable[str]) -> dict[str, ImageInfo]:
-        """What is known of some contents but for their thumbnails, by sha256."""
-        rows = self._asked(
-            f"SELECT {', '.join(_SMALL)} FROM facts"
+    def infos(self, digests: Iterable[str]) -> dict[str, ImageInfo]:
+        """Return sha256 -> what is cached of the content, without thumbnails."""
+        rows = self._select(
+            f"SELECT {', '.join(_SMALL)} FROM images"
             " WHERE sha256 IN (SELECT value FROM json_each(?))",
             list(digests),
         )
         return {row[0]: ImageInfo(**dict(zip(_SMALL, row, strict=True))) for row in rows}
 
     def thumbnails(self, digests: Iterable[str]) -> dict[str, bytes]:
-        """The thumbnails of some contents, by sha256."""
-        rows = self._asked(
-            f"SELECT sha256, {_LARGE} FROM facts WHERE sha256 IN (SELECT value FROM json_each(?))",
+        """Return sha256 -> thumbnail."""
+        rows = self._select(
+            f"SELECT sha256, {_LARGE} FROM images WHERE sha256 IN (SELECT value FROM json_each(?))",
             list(digests),
         )
         return dict(rows)
 
-    def content(self, digest: str) -> ImageInfo | None:
-        """What is known of one content, all of it."""
-        rows = self._asked(
-            f"SELECT {', '.join(_COLUMNS)} FROM facts"
+    def info(self, digest: str) -> ImageInfo | None:
+        """Return what is cached of one content, with its thumbnail."""
+        rows = self._select(
+            f"SELECT {', '.join(_COLUMNS)} FROM images"
             " WHERE sha256 IN (SELECT value FROM json_each(?))",
             [digest],
         )
         return ImageInfo(*rows[0]) if rows else None
 
-    def answer(self, question: str) -> bytes | None:
-        """What was worked out before, if it was."""
-        rows = self._asked(
-            "SELECT answer FROM answers WHERE question IN (SELECT value FROM json_each(?))",
-            [question],
+    def result(self, key: str) -> bytes | None:
+        """Return a cached result, or None."""
+        rows = self._select(
+            "SELECT result FROM results WHERE key IN (SELECT value FROM json_each(?))", [key]
         )
         return rows[0][0] if rows else None
 
-    def keep(self, question: str, answer: bytes) -> None:
-        """Remember what was worked out.
-
-        Args:
-            question: says all that the answer depends on.
-            answer: at most one of each question.
-        """
-        with self._lock, self._mended(), self._connection:
-            self._connection.execute("REPLACE INTO answers VALUES (?, ?)", (question, answer))
+    def add_result(self, key: str, result: bytes) -> None:
+        """Cache a result under a key that names everything the result depends on."""
+        with self._lock, self._rebuilt_if_damaged(), self._connection:
+            self._connection.execute("REPLACE INTO results VALUES (?, ?)", (key, result))
             self._connection.execute(
-                "DELETE FROM answers WHERE rowid NOT IN"
-                " (SELECT rowid FROM answers ORDER BY rowid DESC LIMIT ?)",
-                (_ANSWERS,),
+                "DELETE FROM results WHERE rowid NOT IN"
+                " (SELECT rowid FROM results ORDER BY rowid DESC LIMIT ?)",
+                (_RESULTS,),
             )
 
-    def remember(self, found: Iterable[tuple[str, str, ImageInfo]]) -> None:
-        """Keep what was found.
-
-        Args:
-            found: path, status before the file was read, and facts.
-        """
-        kept = [row for row in found if row[2].sha256 and row[2].kind in _KEPT_KINDS]
-        files = [(path, status, facts.sha256) for path, status, facts in kept if status]
-        facts = [tuple(getattr(facts, name) for name in _COLUMNS) for _, _, facts in kept]
+    def add(self, infos: Iterable[tuple[str, str, ImageInfo]]) -> None:
+        """Cache files: path, status before it was read ("" if not trusted), and what it holds."""
+        kept = [row for row in infos if row[2].sha256 and row[2].kind in _CACHED_KINDS]
+        files = [(path, status, info.sha256) for path, status, info in kept if status]
+        images = [tuple(getattr(info, name) for name in _COLUMNS) for _, _, info in kept]
         places = ", ".join("?" * len(_COLUMNS))
-        with self._lock, self._mended(), self._connection:
+        with self._lock, self._rebuilt_if_damaged(), self._connection:
             self._connection.executemany("REPLACE INTO files VALUES (?, ?, ?)", files)
-            self._connection.executemany(f"INSERT OR IGNORE INTO facts VALUES ({places})", facts)
+            self._connection.executemany(f"INSERT OR IGNORE INTO images VALUES ({places})", images)
 
-    def _asked(self, question: str, keys: list[str]) -> list[tuple[Any, ...]]:
-        with self._lock, self._mended():
-            return self._connection.execute(question, (json.dumps(keys),)).fetchall()
+    def _select(self, query: str, keys: list[str]) -> list[tuple[Any, ...]]:
+        with self._lock, self._rebuilt_if_damaged():
+            return self._connection.execute(query, (json.dumps(keys),)).fetchall()
         return []
 
     @contextlib.contextmanager
-    def _mended(self) -> Iterator[None]:
-        """A damaged file is told, and made again; what stood in it is found again."""
+    def _rebuilt_if_damaged(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.OperationalError as error:
             raise _unusable(self._path, error) from error
         except sqlite3.DatabaseError as error:
             self._connection.close()
-            self._connection = self._made_again(error)
+            self._connection = self._rebuild(error)
 
-    def _opened(self) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
         try:
-            return _connected(self._path)
+            return _connect(self._path)
         except sqlite3.OperationalError as error:
             raise _unusable(self._path, error) from error
         except sqlite3.DatabaseError as error:
-            return self._made_again(error)
+            return self._rebuild(error)
 
-    def _made_again(self, error: sqlite3.Error) -> sqlite3.Connection:
+    def _rebuild(self, error: sqlite3.Error) -> sqlite3.Connection:
         if self._path is None:
             raise error
-        warnings.warn(f"{self._path}: {error}; it is made again", stacklevel=2)
+        warnings.warn(
+            f"the image cache {self._path} is damaged ({error}): it is rebuilt from the photos",
+            stacklevel=2,
+        )
         self._path.unlink(missing_ok=True)
-        return _connected(self._path)
+        return _connect(self._path)
 
 
-def file_status(path: str) -> str:
-    """A mark that any write to a file changes; "" where there is none to rely on."""
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return ""
-    if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) <= _UNSETTLED_NS:
-        return ""
-    return f"{found.st_size} {found.st_ino} {found.st_mtime_ns} {found.st_ctime_ns}"
-
-
-def _connected(path: Path | None) -> sqlite3.Connection:
-    # Threads share it under a lock.
+def _connect(path: Path | None) -> sqlite3.Connection:
+    # Threads share the connection under a lock.
     connection = sqlite3.connect(path or ":memory:", timeout=60, check_same_thread=False)
     try:
         if _version(connection) != _VERSION:
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
-                # Another process may have made it meanwhile.
+                # Another process may have created the tables meanwhile.
                 if _version(connection) != _VERSION:
-                    _begin(connection)
+                    _create_tables(connection)
     except sqlite3.Error:
         connection.close()
         raise
@@ -206,23 +177,21 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _begin(connection: sqlite3.Connection) -> None:
+def _create_tables(connection: sqlite3.Connection) -> None:
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    for (table,) in tables:
+        connection.execute(f"DROP TABLE {table}")
     columns = ", ".join("sha256 PRIMARY KEY" if name == "sha256" else name for name in _COLUMNS)
-    tables = {
-        "files": "path PRIMARY KEY, status, sha256",
-        "facts": columns,
-        "answers": "question PRIMARY KEY, answer",
-    }
-    for table, described in tables.items():
-        connection.execute(f"DROP TABLE IF EXISTS {table}")
-        connection.execute(f"CREATE TABLE {table} ({described})")
+    connection.execute("CREATE TABLE files (path PRIMARY KEY, status, sha256)")
+    connection.execute(f"CREATE TABLE images ({columns})")
+    connection.execute("CREATE TABLE results (key PRIMARY KEY, result)")
     connection.execute(f"PRAGMA user_version = {_VERSION}")
 
 
 def _unusable(path: Path | None, error: Exception) -> DataError:
     return DataError(
-        f"the memory {path} cannot be used",
-        expected="an SQLite file in a folder that may be written",
+        f"the image cache {path} cannot be used",
+        expected="an SQLite file in a writable folder",
         received=f"{type(error).__name__}: {error}",
-        fix="name another file as memory, or none",
+        fix="pass another file as cache=, or none",
     )

@@ -1,10 +1,10 @@
-r"""The files that the cells of a table mean, and the photos beside them that none means.
+r"""Find the files that the cells of a table name, and photos beside them that no cell names.
 
 cell                 file
-as it stands         the one of that name
-with \               the one with / in their place
-of another spelling  the one entry of that folder whose name differs in upper and lower case, or
-                     in how Unicode composes its letters, and in nothing else
+exact                the file of that name
+with \               the file with / instead
+another spelling     the only entry of that folder whose name differs just in case or in Unicode
+                     composition
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ __all__ = ["Lookup", "each_once", "unlisted"]
 
 
 class Lookup:
-    """Finds files by name.
+    """A search for files by name.
 
     Args:
-        root: folder that relative names are under; the working directory, if None.
+        root: folder of relative names; None is the working directory.
 
     Attributes:
-        problems: names that are not spelled as their files are.
+        problems: names that are not spelled as those of their files.
     """
 
     def __init__(self, root: str | Path | None) -> None:
@@ -39,22 +39,22 @@ class Lookup:
         self.problems: list[Problem] = []
 
     def find(self, name: str) -> str:
-        """The absolute path of a file; of a file that is not there, the one where it would be."""
-        # No file has such a name, and the system calls choke on it.
+        """Return the absolute path of a file, even if there is none."""
+        # System calls refuse null characters.
         name = name.replace("\0", "\\0")
-        # Joined with an absolute name, the root steps aside.
+        # Joining the root with an absolute name gives that name.
         path = os.path.normpath(os.path.join(self._root, name))
         if os.path.lexists(path):
             return path
         slashed = os.path.normpath(os.path.join(self._root, name.strip().replace("\\", "/")))
-        found = slashed if os.path.lexists(slashed) else self._alike(slashed)
+        found = slashed if os.path.lexists(slashed) else self._respelled(slashed)
         if not found:
             return path
         self.problems.append((found, "other spelling in the table", repr(name)))
         return found
 
-    def _alike(self, path: str) -> str:
-        """The one path that is spelled like this, "" where none or several are."""
+    def _respelled(self, path: str) -> str:
+        """The only path with this spelling apart from case and composition, else ""."""
         found = os.sep
         for part in Path(path).parts[1:]:
             there = os.path.join(found, part)
@@ -73,7 +73,7 @@ class Lookup:
             try:
                 names = sorted(os.listdir(folder))
             except OSError:
-                # What cannot be listed holds nothing to be found; the file is told as missing.
+                # The file is then reported as missing.
                 names = []
             for name in names:
                 found[_folded(name)].append(name)
@@ -89,12 +89,12 @@ def _folded(name: str) -> str:
 
 
 def unlisted(files: Iterable[str], root: str | Path | None) -> list[Problem]:
-    """Photos, by the ends of their names, that lie where listed files lie, and are not listed.
+    """Return the photos, by extension, that lie beside listed files and are not listed.
 
     Args:
-        files: that are listed.
-        root: looked through with all folders below it; without it, only the folders in which listed
-            files lie are.
+        files: the listed files.
+        root: folder to search with all folders below it; None searches only the folders of the
+            listed files.
     """
     listed = {file for file in files if file}
     folders = {os.path.dirname(file) for file in listed}
@@ -105,7 +105,7 @@ def unlisted(files: Iterable[str], root: str | Path | None) -> list[Problem]:
         found |= {path for folder in below if folder not in folders for path in _photos(folder)}
     left = sorted(found - listed)
     if left:
-        # The same file by another way.
+        # The same file may be listed under another path.
         real = {os.path.realpath(file) for file in listed}
         left = [path for path in left if os.path.realpath(path) not in real]
     return [(path, "file without a row", "no row of the table names it") for path in left]
@@ -115,17 +115,17 @@ def _photos(folder: str) -> Iterator[str]:
     try:
         names = os.listdir(folder)
     except OSError:
-        # The files listed in it are told as missing or unreadable.
+        # Files listed in it are reported as missing or unreadable.
         return
     for name in names:
         if name.lower().endswith(SUFFIXES) and not name.startswith("."):
             path = os.path.join(folder, name)
-            # Neither tables nor JSON hold a name that is not text.
+            # Neither tables nor JSON can hold a name that is not UTF-8.
             yield os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def each_once(entries: pd.DataFrame, problems: list[Problem]) -> pd.DataFrame:
-    """Without the rows that say of a file what another row says, or less."""
+    """Drop rows that repeat the path and label of another, and add them to the problems."""
     parts = [os.path.split(path) for path in entries["path"].tolist()]
     folders = {folder: os.path.realpath(folder) for folder in {folder for folder, _ in parts}}
     rows = entries.assign(path=[f"{folders[folder]}{os.sep}{name}" for folder, name in parts])

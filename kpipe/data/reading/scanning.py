@@ -1,8 +1,8 @@
-"""Every listed photo read once.
+"""Read every listed file once.
 
     entries (path, label, split, further columns) -> Manifest
 
-A photo that cannot be read is set aside in `Manifest.problems`, by path and reason; too many of
+Files that cannot be read are set aside in `Manifest.problems`, with path and reason; too many of
 them, or classes that cannot be learned, are an error.
 """
 
@@ -10,174 +10,175 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from kpipe.data.image_info import THUMBNAIL, UNREADABLE, ImageInfo, read_facts, wrong_extension
-from kpipe.data.manifest import COLUMNS, FURTHER_FACTS, Manifest, Problem, problem_table
+from kpipe.data.file_status import trusted_status
+from kpipe.data.image_info import (
+    THUMBNAIL,
+    UNREADABLE,
+    ImageInfo,
+    read_image_info,
+    wrong_extension,
+)
+from kpipe.data.manifest import COLUMNS, INFO_COLUMNS, Manifest, Problem, problem_table
 from kpipe.data.near_duplicates.grouping import representatives
-from kpipe.data.reading.image_cache import ImageCache, file_status
+from kpipe.data.reading.image_cache import ImageCache
 from kpipe.data.threads import ProgressCallback, in_threads
 from kpipe.errors import DataError
 
-__all__ = ["facts_of", "facts_of_table", "scan", "similar", "with_thumbnails"]
+__all__ = ["KnownDigests", "ScanOptions", "image_infos", "scan", "similar", "with_thumbnails"]
+
+# From paths to the sha256 of those files whose content is known without reading them.
+KnownDigests = Callable[[Sequence[str]], Mapping[str, str]]
 
 _SHOWN = 10
-# Files after which what was found is kept, so that a scan cut off goes on from there.
-_KEEP_EVERY = 1000
+# Files after which results are cached, so that an interrupted scan resumes there.
+_SAVE_EVERY = 1000
 _MEASURED = ("width", "height", "sha256", "format", "mode", "orientation")
 _NUMBERS = ("width", "height", "orientation")
 
 
+@dataclass(frozen=True)
+class ScanOptions:
+    """How to read files.
+
+    Args:
+        max_unreadable: largest fraction of unreadable files, in [0, 1]; None accepts any, and
+            classes that cannot be learned too.
+        cache: an SQLite file in which to cache what files hold.
+        progress: called as `progress(done, total)`.
+        known_digests: returns path -> sha256 of files that were hashed before and have not changed.
+    """
+
+    max_unreadable: float | None = None
+    cache: str | Path | None = None
+    progress: ProgressCallback | None = None
+    known_digests: KnownDigests | None = None
+
+
 def scan(
     entries: pd.DataFrame,
+    options: ScanOptions,
     *,
     source: str,
     classes: Iterable[str],
     problems: Sequence[Problem],
-    max_unreadable: float | None,
-    cache: str | Path | None = None,
-    progress: ProgressCallback | None = None,
 ) -> Manifest:
-    """Read the listed files and make a manifest of those that hold photos.
+    """Read the listed files and return a manifest of those that hold photos.
 
     Args:
-        entries: path, label, split of each file, and further columns that are carried as text.
-        source: what to call the folder or table in an error.
-        classes: names that were declared, with or without files.
+        entries: path, label, split of each file, and further columns, which are kept as text.
+        options: how to read the files.
+        source: name of the folder or table, for errors.
+        classes: declared class names, with or without files.
         problems: what was set aside before.
-        max_unreadable: largest share of unreadable files, in [0, 1]; None refuses nothing, neither
-            these nor classes that cannot be learned.
-        cache: an SQLite file in which to remember what files hold.
-        progress: called as `progress(done, total)`.
 
     Raises:
-        DataError: too many unreadable files, no photo, a single class, a class with one photo.
+        DataError: if too many files are unreadable, there is no photo, a single class, or a class
+            with one photo.
     """
-    paths = entries["path"].tolist()
-    facts = facts_of(paths, cache, progress)
-    found = [*problems, *_told(paths, facts)]
-    kept = [not fact.kind for fact in facts]
-    if max_unreadable is not None:
-        _refuse_unreadable(found, sum(kept), max_unreadable, source)
-    photos = [fact for fact in facts if not fact.kind]
-    measured = {name: [getattr(fact, name) for fact in photos] for name in _MEASURED}
-    table = entries[np.array(kept, bool)].assign(**measured, similar=similar(photos, cache))
+    infos, statuses = _read(entries["path"].tolist(), options)
+    found = [*problems, *_file_problems(entries["path"], infos)]
+    readable = [not info.kind for info in infos]
+    if options.max_unreadable is not None:
+        _refuse_unreadable(found, sum(readable), options.max_unreadable, source)
+    photos = [info for info in infos if not info.kind]
+    measured = {name: [getattr(info, name) for info in photos] for name in _MEASURED}
+    table = entries[np.array(readable, bool)].assign(
+        **measured, similar=similar(photos, options.cache)
+    )
     present = tuple(sorted(set(table["label"])))
     found += [
         ("", "class without images", repr(name)) for name in sorted(set(classes) - set(present))
     ]
-    if max_unreadable is not None:
+    if options.max_unreadable is not None:
         _refuse_classes(Counter(table["label"]), source, found)
-    first = (*COLUMNS, *FURTHER_FACTS)
+    first = (*COLUMNS, *INFO_COLUMNS)
     table = table[[*first, *(name for name in table if name not in first)]].reset_index(drop=True)
     kinds = {name: "int64" if name in _NUMBERS else "str" for name in table}
-    return Manifest(table.astype(kinds), present, problem_table(found))
+    return Manifest(table.astype(kinds), present, problem_table(found), statuses)
 
 
 def similar(photos: Sequence[ImageInfo], cache: str | Path | None = None) -> list[str]:
-    """`representatives` of the photos, worked out once for the same contents.
-
-    Args:
-        photos: readable ones, in any order.
-        cache: an SQLite file in which to remember it.
-    """
+    """Return `representatives` of readable photos, computed once for the same contents."""
     digests = sorted({photo.sha256 for photo in photos})
     place = {digest: number for number, digest in enumerate(digests)}
-    question = f"similar {hashlib.sha256(''.join(digests).encode()).hexdigest()}"
-    with ImageCache(cache) as remembered:
-        answer = remembered.answer(question)
-        if answer is None:
+    key = f"similar {hashlib.sha256(''.join(digests).encode()).hexdigest()}"
+    with ImageCache(cache) as images:
+        result = images.result(key)
+        if result is None:
             names = [photo.sha256 for photo in photos]
-            whole = with_thumbnails(photos, remembered)
-            found = dict(zip(names, representatives(whole), strict=True))
-            answer = np.array([place[found[digest]] for digest in digests], "<i4").tobytes()
-            remembered.keep(question, answer)
-    representative = np.frombuffer(answer, "<i4")
+            found = dict(zip(names, representatives(with_thumbnails(photos, images)), strict=True))
+            result = np.array([place[found[digest]] for digest in digests], "<i4").tobytes()
+            images.add_result(key, result)
+    representative = np.frombuffer(result, "<i4")
     return [digests[representative[place[photo.sha256]]] for photo in photos]
 
 
-def with_thumbnails(photos: Sequence[ImageInfo], cache: ImageCache) -> list[ImageInfo]:
-    """The same facts, with the thumbnails that the memory holds."""
-    kept = cache.thumbnails({photo.sha256 for photo in photos if not photo.thumbnail})
-    # Lost with a memory that was damaged this moment, a thumbnail is like no other.
+def with_thumbnails(photos: Sequence[ImageInfo], images: ImageCache) -> list[ImageInfo]:
+    """Return the same photos with the cached thumbnails."""
+    cached = images.thumbnails({photo.sha256 for photo in photos if not photo.thumbnail})
+    # A thumbnail that is lost with a cache damaged this moment becomes one that resembles no other.
     flat = bytes(THUMBNAIL**2)
     return [
-        photo if photo.thumbnail else replace(photo, thumbnail=kept.get(photo.sha256, flat))
+        photo if photo.thumbnail else replace(photo, thumbnail=cached.get(photo.sha256, flat))
         for photo in photos
     ]
 
 
-def facts_of(
-    paths: Sequence[str],
-    cache: str | Path | None = None,
-    progress: ProgressCallback | None = None,
-) -> list[ImageInfo]:
-    """What each file holds, read where it is not remembered.
-
-    Args:
-        paths: of the files, absolute.
-        cache: an SQLite file in which to remember it.
-        progress: called as `progress(done, total)`.
-    """
-    with ImageCache(cache) as remembered:
-        statuses = {path: file_status(path) for path in paths}
-        digests = remembered.digests(statuses)
-        known = remembered.facts(set(digests.values()))
-        found = {path: known[digest] for path, digest in digests.items() if digest in known}
-        unread = [path for path in statuses if path not in found]
-        done = len(paths) - len(unread)
-
-        def read(path: str) -> ImageInfo:
-            return read_facts(path, remembered.content)
-
-        def further(place: int, _: int) -> None:
-            if progress is not None:
-                progress(done + place, len(paths))
-
-        news: list[tuple[str, str, ImageInfo]] = []
-        for path, facts in zip(unread, in_threads(read, unread, further), strict=True):
-            found[path] = facts
-            news.append((path, statuses[path], facts))
-            if len(news) == _KEEP_EVERY:
-                remembered.remember(news)
-                news.clear()
-        remembered.remember(news)
-    return [found[path] for path in paths]
-
-
-def facts_of_table(
-    table: pd.DataFrame,
-    cache: str | Path | None = None,
-    progress: ProgressCallback | None = None,
-) -> list[ImageInfo]:
-    """What each row's photo holds, read where its content is not remembered.
-
-    Args:
-        table: path and sha256 of each photo.
-        cache: an SQLite file in which to remember it.
-        progress: called as `progress(done, total)`.
-    """
-    digests = table["sha256"].tolist()
-    with ImageCache(cache) as remembered:
-        known = remembered.facts(set(digests))
-    rows = list(zip(table["path"], digests, strict=True))
+def image_infos(table: pd.DataFrame, options: ScanOptions) -> list[ImageInfo]:
+    """Return what the photo of each row (path, sha256) holds, read if its content is not cached."""
+    rows = list(zip(table["path"], table["sha256"], strict=True))
+    with ImageCache(options.cache) as images:
+        known = images.infos({digest for _, digest in rows})
     paths = [path for path, digest in rows if digest not in known]
-    read = dict(zip(paths, facts_of(paths, cache, progress) if paths else [], strict=True))
+    read = dict(zip(paths, _read(paths, options)[0], strict=True))
     return [known[digest] if digest in known else read[path] for path, digest in rows]
 
 
-def _told(paths: Sequence[str], facts: Sequence[ImageInfo]) -> list[Problem]:
+def _read(paths: Sequence[str], options: ScanOptions) -> tuple[list[ImageInfo], dict[str, str]]:
+    """Return what each file holds, and path -> trusted status for its sha256."""
+    with ImageCache(options.cache) as images:
+        statuses = {path: status for path in paths if (status := trusted_status(path))}
+        digests = images.digests(statuses)
+        cached = images.infos(set(digests.values()))
+        found = {path: cached[digest] for path, digest in digests.items() if digest in cached}
+        unread = [path for path in dict.fromkeys(paths) if path not in found]
+        if options.known_digests is not None:
+            digests |= options.known_digests([path for path in unread if path in statuses])
+        done = len(paths) - len(unread)
+
+        def read(path: str) -> ImageInfo:
+            known = {"status": statuses.get(path, ""), "sha256": digests.get(path, "")}
+            return read_image_info(path, images.info, **known)
+
+        def progress(place: int, _: int) -> None:
+            if options.progress is not None:
+                options.progress(done + place, len(paths))
+
+        new: list[tuple[str, str, ImageInfo]] = []
+        for path, info in zip(unread, in_threads(read, unread, progress), strict=True):
+            found[path] = info
+            new.append((path, statuses.get(path, ""), info))
+            if len(new) == _SAVE_EVERY:
+                images.add(new)
+                new.clear()
+        images.add(new)
+    return [found[path] for path in paths], statuses
+
+
+def _file_problems(paths: Iterable[str], infos: Sequence[ImageInfo]) -> list[Problem]:
     found = []
-    for path, fact in zip(paths, facts, strict=True):
-        if fact.kind:
-            found.append((path, fact.kind, fact.detail))
-        elif lie := wrong_extension(path, fact.format):
-            found.append((path, "wrong extension", lie))
+    for path, info in zip(paths, infos, strict=True):
+        if info.kind:
+            found.append((path, info.kind, info.detail))
+        elif held := wrong_extension(path, info.format):
+            found.append((path, "wrong extension", held))
     return found
 
 
@@ -189,9 +190,9 @@ def _refuse_unreadable(problems: list[Problem], readable: int, allowed: float, s
     more = [f"and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
     raise DataError(
         f"{len(bad)} of {len(bad) + readable} photos of {source} cannot be read",
-        expected=f"at most {allowed:.0%} of them",
+        expected=f"at most {allowed:.0%} unreadable files",
         received="\n    ".join(shown + more),
-        fix="mend or remove these files, or raise max_unreadable",
+        fix="repair or remove these files, or raise max_unreadable",
     )
 
 
@@ -203,14 +204,14 @@ def _refuse_classes(counts: dict[str, int], source: str, problems: list[Problem]
             f"no images in {source}",
             expected="JPEG, PNG, BMP, GIF, WebP, TIFF or PPM files",
             received=received or "nothing",
-            fix="name the folder that holds the class folders, or that the table's files are under",
+            fix="name the folder that holds the class folders, or the root of the table's files",
         )
     if len(counts) == 1:
         raise DataError(
             f"a single class in {source}",
-            expected="at least two",
+            expected="at least two classes",
             received=", ".join(f"{name!r} with {count} images" for name, count in counts.items()),
-            fix="give each class a folder of its own, or a label of its own in the table",
+            fix="put each class in a separate folder, or label the classes in the table",
         )
     lonely = sorted(name for name, count in counts.items() if count == 1)
     if lonely:

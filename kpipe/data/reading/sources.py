@@ -1,4 +1,4 @@
-"""Where photos and labels come from.
+"""Sources of photos and labels.
 
 from_folder       root/class/photo, or root/train|validation|test/class/photo; or several roots
 from_csv          a table on disk with a column of files and a column of labels; or several
@@ -17,7 +17,7 @@ import pandas as pd
 from kpipe.data.manifest import Manifest, Problem
 from kpipe.data.reading.folders import listed_files
 from kpipe.data.reading.lookup import Lookup, each_once
-from kpipe.data.reading.scanning import scan
+from kpipe.data.reading.scanning import KnownDigests, ScanOptions, scan
 from kpipe.data.reading.tables import (
     listed_paths,
     read_table,
@@ -29,53 +29,60 @@ from kpipe.errors import DataError
 
 __all__ = ["from_csv", "from_dataframe", "from_folder", "photos_of_csv"]
 
-_Several = str | Path | Sequence[str | Path]
+_Paths = str | Path | Sequence[str | Path]
 
 
 def from_folder(
-    root: _Several,
+    root: _Paths,
     *,
     max_unreadable: float | None = 0.05,
     cache: str | Path | None = None,
     progress: ProgressCallback | None = None,
+    known_digests: KnownDigests | None = None,
 ) -> Manifest:
-    """Photos in class folders.
+    """List the photos in class folders.
 
     Args:
-        root: holds a folder per class; or folders named train, val or validation, test, each of
-            which holds the class folders, and these splits are kept. Photos may lie at any depth
-            below their class folder. Of several roots, class folders of one name are one class.
-        max_unreadable: largest share of files that may be unreadable, in [0, 1]. None refuses
-            nothing, neither these files nor classes that cannot be learned: for an audit.
-        cache: an SQLite file in which to remember what each file holds.
-        progress: called as `progress(done, total)` while the files are read.
+        root: holds a folder per class; or folders named train, val or validation, test, which hold
+            the class folders and declare the splits. Photos may lie at any depth below their class
+            folder. With several roots, class folders of the same name are one class.
+        max_unreadable: largest fraction of files that may be unreadable, in [0, 1]. None accepts
+            any, and classes that cannot be learned too: for an audit.
+        cache: an SQLite file in which to cache what each file holds.
+        progress: called as `progress(done, total)` while files are read.
+        known_digests: called with a list of paths, returns path -> sha256 of those that were hashed
+            before and have not changed since; they are not hashed again.
 
     Returns:
-        A manifest in the order of the sorted paths. What is not a readable photo is in
-        `.problems`.
+        A manifest in the order of the sorted paths; files that are not readable photos are in its
+        `problems`.
 
     Raises:
-        DataError: no such folder, no images, a single class, a class with one image, too many
-            unreadable files.
+        DataError: if the folder does not exist, holds no images or a single class, a class has one
+            image, or too many files are unreadable.
+
+    Example:
+        >>> from kpipe.data import from_folder
+        >>> manifest = from_folder("photos")
+        >>> manifest.classes, len(manifest.table)
+        (('blue', 'green', 'red'), 60)
     """
-    roots = [Path(os.path.abspath(path)) for path in _each(root)]
+    roots = [Path(os.path.abspath(path)) for path in _as_list(root)]
     _refuse_missing_folders(roots)
     problems: list[Problem] = []
     listed = [row for path in roots for row in listed_files(path, problems)]
     entries = pd.DataFrame([row for row in listed if row[0]], columns=["path", "label", "split"])
     return scan(
         each_once(entries, problems),
+        ScanOptions(max_unreadable, cache, progress, known_digests),
         source=", ".join(map(str, roots)),
         classes={label for _, label, _ in listed},
         problems=problems,
-        max_unreadable=max_unreadable,
-        cache=cache,
-        progress=progress,
     )
 
 
 def from_csv(
-    path: _Several,
+    path: _Paths,
     *,
     image: str,
     label: str,
@@ -84,40 +91,49 @@ def from_csv(
     max_unreadable: float | None = 0.05,
     cache: str | Path | None = None,
     progress: ProgressCallback | None = None,
+    known_digests: KnownDigests | None = None,
     **options: Any,
 ) -> Manifest:
-    """Photos listed in a CSV or TSV file.
+    r"""List the photos of a CSV or TSV file.
 
-    Every cell is read as the text that stands there, so a class called "NA" or "007" stays one;
-    only an empty cell is missing.
+    Cells are read as text, so classes called "NA" or "007" keep their names; only an empty cell is
+    missing.
 
     Args:
-        path: of the table, or of several with the same columns. A name that ends in .tsv or .tab is
-            read with tabs; semicolons, tabs or bars are taken for what separates the cells where
-            the named columns show it.
+        path: path of the table, or of several with the same columns. The separator is a tab if the
+            name ends in .tsv or .tab, else a comma; or a semicolon, tab or bar if that separates
+            the named columns.
         image: column of the files.
         label: column of the labels.
-        root: folder that relative files are under; without it, the folder of the table.
+        root: folder of relative paths; by default, the folder of the table.
         classes: see `from_dataframe`.
-        max_unreadable: see `from_dataframe`.
-        cache: see `from_dataframe`.
-        progress: see `from_dataframe`.
-        **options: passed on to `pandas.read_csv`, such as `sep`, `names`, `encoding`.
+        max_unreadable: see `from_folder`.
+        cache: see `from_folder`.
+        progress: see `from_folder`.
+        known_digests: see `from_folder`.
+        **options: passed to `pandas.read_csv`, such as `sep`, `names`, `encoding`.
 
     Raises:
-        DataError: no such file, not a table, and as `from_dataframe`.
+        DataError: if the file does not exist or is not a table, and as `from_dataframe`.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from kpipe.data import from_csv
+        >>> photos = sorted(Path("photos").rglob("*.png"))
+        >>> rows = [f"{path},{path.parent.name}" for path in photos]
+        >>> _ = Path("photos.csv").write_text("\n".join(["file,color", *rows]))
+        >>> from_csv("photos.csv", image="file", label="color").classes
+        ('blue', 'green', 'red')
     """
-    paths = [Path(one) for one in _each(path)]
+    paths = [Path(one) for one in _as_list(path)]
     tables = [(one.parent, read_table(one, options, (image, label))) for one in paths]
     problems: list[Problem] = []
     return scan(
         table_entries(tables, (image, label), root, classes, problems),
+        ScanOptions(max_unreadable, cache, progress, known_digests),
         source=", ".join(map(str, paths)),
         classes=classes.values() if classes else (),
         problems=problems,
-        max_unreadable=max_unreadable,
-        cache=cache,
-        progress=progress,
     )
 
 
@@ -132,78 +148,94 @@ def from_dataframe(
     cache: str | Path | None = None,
     progress: ProgressCallback | None = None,
 ) -> Manifest:
-    """Photos listed in a table.
+    """List the photos of a table.
 
     A column named "split" declares splits (train, val or validation, test; empty: none). Other
-    columns are carried along as text, but for those whose names the manifest fills itself (path,
-    label, width, height, sha256, format, mode, orientation, similar).
+    columns are kept as text, except those that the manifest fills itself (path, label, width,
+    height, sha256, format, mode, orientation, similar).
 
-    A file that is not there under the name in its cell is looked for with slashes in the place of
-    backslashes, in upper and lower case, and as Unicode composes its letters otherwise; photos that
-    lie in the folders of listed files, and that no row names, are listed in `.problems`.
+    A file that does not exist under the name in its cell is searched for with slashes in place of
+    backslashes, ignoring case, and in other Unicode compositions. Photos in the folders of listed
+    files that no row names are listed in `problems`.
 
     Args:
         df: one row per photo.
         image: column of the files.
         label: column of the labels.
-        root: folder that relative files are under; without it, the working directory. All of it is
-            looked through for photos without a row.
-        classes: {label as it stands in the table: class name}. Rows with another label are left
-            out, and listed in `.problems`. Numbers are compared as numbers (0, 0.0 and "0.0" are
-            one label). Without it, every label is a class.
-        max_unreadable: largest share of files that may be missing or unreadable, in [0, 1]. None
-            refuses nothing, neither these files nor classes that cannot be learned: for an audit.
-        cache: an SQLite file in which to remember what each file holds.
-        progress: called as `progress(done, total)` while the files are read.
+        root: folder of relative paths; by default, the working directory. All of it is searched
+            for photos without a row.
+        classes: {label in the table: class name}. Rows with another label are left out and listed
+            in `problems`. Numbers are compared by value (0, 0.0 and "0.0" are one label). By
+            default, every label is a class.
+        max_unreadable: see `from_folder`; missing files count as unreadable.
+        cache: see `from_folder`.
+        progress: see `from_folder`.
 
     Returns:
         A manifest in the order of the table.
 
     Raises:
-        DataError: no such column, declared labels that no row has, an unknown split, no images, a
-            single class, a class with one image, too many unreadable files.
+        DataError: if a column is missing, no row has a declared label, a split is unknown, there
+            are no images or a single class, a class has one image, or too many files are
+            unreadable.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import pandas as pd
+        >>> from kpipe.data import from_dataframe
+        >>> photos = sorted(Path("photos").rglob("*.png"))
+        >>> df = pd.DataFrame({"file": photos, "code": [path.parent.name[0] for path in photos]})
+        >>> classes = {"b": "blue", "g": "green"}
+        >>> manifest = from_dataframe(df, image="file", label="code", classes=classes)
+        >>> len(manifest.table), len(manifest.problems)
+        (44, 16)
     """
     refuse_missing_columns(df, image, label)
     problems: list[Problem] = []
     return scan(
         table_entries([(Path(), df)], (image, label), root, classes, problems),
+        ScanOptions(max_unreadable, cache, progress),
         source="the table",
         classes=classes.values() if classes else (),
         problems=problems,
-        max_unreadable=max_unreadable,
-        cache=cache,
-        progress=progress,
     )
 
 
 def photos_of_csv(
-    path: _Several, *, image: str, root: str | Path | None = None, **options: Any
+    path: _Paths, *, image: str, root: str | Path | None = None, **options: Any
 ) -> list[Path]:
-    """The files that CSV or TSV files list, there or not, unopened.
+    r"""Return the files that CSV or TSV files list, without opening them; some may not exist.
 
     Args:
-        path: of the table, or of several.
+        path: path of the table, or of several.
         image: column of the files.
-        root: as in `from_csv`.
-        **options: as in `from_csv`.
+        root: see `from_csv`.
+        **options: see `from_csv`.
 
     Returns:
-        Absolute paths, each once, in the order of the table.
+        Absolute paths without repeats, in the order of the table.
 
     Raises:
-        DataError: no such file or column, or not a table.
+        DataError: if the file or the column does not exist, or the file is not a table.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from kpipe.data import photos_of_csv
+        >>> _ = Path("photos.csv").write_text("file,label\na.jpg,cat\nb.jpg,dog")
+        >>> [path.name for path in photos_of_csv("photos.csv", image="file")]
+        ['a.jpg', 'b.jpg']
     """
     found: list[str] = []
-    for one in map(Path, _each(path)):
+    for one in map(Path, _as_list(path)):
         table = read_table(one, options, (image,))
         found += listed_paths(table[image], Lookup(one.parent if root is None else root))
     return [Path(file) for file in dict.fromkeys(found) if file]
 
 
-def _each(given: _Several) -> list[str | Path]:
-    found = [given] if isinstance(given, str | Path) else list(given)
+def _as_list(paths: _Paths) -> list[str | Path]:
+    found = [paths] if isinstance(paths, str | Path) else list(paths)
     if not found:
-        raise DataError("there is no source", expected="a path, or several")
+        raise DataError("no source is given", expected="one path or more")
     return found
 
 

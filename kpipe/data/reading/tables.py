@@ -1,4 +1,4 @@
-"""What the cells of a table mean: files, labels, splits, and columns that only travel."""
+"""Read the cells of a table: files, labels, splits, and further columns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from kpipe.data.manifest import COLUMNS, FURTHER_FACTS, Problem
+from kpipe.data.manifest import COLUMNS, INFO_COLUMNS, Problem
 from kpipe.data.reading.folders import SPLIT_NAMES
 from kpipe.data.reading.lookup import Lookup, each_once, unlisted
 from kpipe.errors import DataError, nearest
@@ -28,34 +28,34 @@ __all__ = [
     "table_entries",
 ]
 
-# Options of pandas that say themselves how the cells are separated, or where their names stand.
+# Options of pandas that define the separator or the column names.
 _LAYOUT = frozenset({"sep", "delimiter", "names", "header", "skiprows", "dialect", "compression"})
 _SEPARATORS = (";", "\t", "|", ",")
 
 
 def read_table(path: Path, options: Mapping[str, Any], columns: Sequence[str] = ()) -> pd.DataFrame:
-    """A CSV or TSV file, every cell the text that stands there.
+    """Read a CSV or TSV file, every cell as text.
 
     Args:
-        path: a name that ends in .tsv or .tab promises tabs, any other commas; where that does not
-            give the columns, but semicolons, tabs, bars or commas do, those separate the cells.
-        options: of `pandas.read_csv`.
-        columns: that there must be.
+        path: path of the file. The separator is a tab if the name ends in .tsv or .tab, else a
+            comma; or a semicolon, tab, bar or comma if that separates the columns.
+        options: options of `pandas.read_csv`.
+        columns: required columns.
 
     Raises:
-        DataError: no such file, or not a table, or one without these columns.
+        DataError: if the file does not exist, is not a table, or lacks these columns.
     """
-    asked = {"dtype": "str", "keep_default_na": False, **options}
+    arguments = {"dtype": "str", "keep_default_na": False, **options}
     if not _LAYOUT & options.keys():
-        asked["sep"] = _separator(path, columns, options.get("encoding"))
+        arguments["sep"] = _separator(path, columns, options.get("encoding"))
     try:
-        table = pd.read_csv(path, **asked)
+        table = pd.read_csv(path, **arguments)
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
             f"{path} cannot be read as a table",
             expected="a CSV file with a line of column names, in UTF-8",
             received=f"{type(error).__name__}: {error}",
-            fix="pass what pandas.read_csv needs to know: sep, names, encoding, ...",
+            fix="pass options of pandas.read_csv, such as sep, names, encoding",
         ) from error
     refuse_missing_columns(table, *columns)
     return table
@@ -70,13 +70,13 @@ def _separator(path: Path, columns: Sequence[str], encoding: str | None) -> str:
             if set(columns) <= set(next(csv.reader([first.rstrip("\r\n")], delimiter=sign), [])):
                 return sign
     except (OSError, ValueError, LookupError, csv.Error):
-        # Whatever this is, reading the table tells.
+        # Reading the table reports what is wrong.
         return usual
     return usual
 
 
 def refuse_missing_columns(df: pd.DataFrame, *columns: str) -> None:
-    """Raises a DataError that names the columns which the table lacks."""
+    """Raise a DataError that names the columns which the table lacks."""
     names = [str(name) for name in df.columns]
     absent = [column for column in dict.fromkeys(columns) if column not in df.columns]
     if absent:
@@ -88,23 +88,23 @@ def refuse_missing_columns(df: pd.DataFrame, *columns: str) -> None:
 
 
 def listed_paths(column: pd.Series, files: Lookup) -> list[str]:
-    """Absolute paths, "" where the cell is empty."""
+    """Return absolute paths, "" for an empty cell."""
     return [
         ""
-        if gone
+        if empty
         else files.find(os.fspath(value) if isinstance(value, os.PathLike) else str(value))
-        for value, gone in zip(column, missing_cells(column), strict=True)
+        for value, empty in zip(column, missing_cells(column), strict=True)
     ]
 
 
 def missing_cells(column: pd.Series) -> list[bool]:
-    """Whether each cell is empty."""
+    """Return whether each cell is empty."""
     return [bool(pd.isna(value)) or str(value).strip() == "" for value in column]
 
 
 def further_columns(df: pd.DataFrame) -> pd.DataFrame:
-    """The columns that the manifest does not fill itself, as text."""
-    names = [name for name in df.columns if name not in (*COLUMNS, *FURTHER_FACTS)]
+    """Return the columns that the manifest does not fill itself, as text."""
+    names = [name for name in df.columns if name not in (*COLUMNS, *INFO_COLUMNS)]
     return pd.DataFrame(
         {str(name): ["" if pd.isna(value) else str(value) for value in df[name]] for name in names},
         index=df.index,
@@ -112,7 +112,7 @@ def further_columns(df: pd.DataFrame) -> pd.DataFrame:
 
 
 def _canonical(value: Any) -> str:
-    """One text for one label: a number by its value, anything else as it stands.
+    """The same text for the same label: numbers by value, other text unchanged.
 
     >>> _canonical("0.0"), _canonical(0), _canonical("shirt ")
     ('0', '0', 'shirt')
@@ -135,16 +135,10 @@ def class_names(
     classes: Mapping[Any, str] | None,
     problems: list[Problem],
 ) -> list[str]:
-    """The class of each row, "" where it has none (which is added to the problems).
-
-    Args:
-        column: the labels.
-        files: of the same rows.
-        classes: {label: class name}, or none.
-        problems: rows without a class are added to it.
+    """Return the class of each row; rows with none get "" and are added to the problems.
 
     Raises:
-        DataError: two declared labels that are one, or declared labels that no row has.
+        DataError: if two declared labels are the same, or no row has a declared label.
     """
     declared = {_canonical(value): name for value, name in (classes or {}).items()}
     if classes is not None and len(declared) < len(classes):
@@ -154,10 +148,10 @@ def class_names(
             fix="numbers are compared by value: 0, 0.0 and '0.0' are one label",
         )
     found, seen = [], set()
-    for path, value, gone in zip(files, column, missing_cells(column), strict=True):
-        key = "" if gone else _canonical(value)
+    for path, value, empty in zip(files, column, missing_cells(column), strict=True):
+        key = "" if empty else _canonical(value)
         seen.add(key)
-        if gone:
+        if empty:
             problems.append((path, "no label", "the cell is empty"))
             found.append("")
         elif classes is None:
@@ -171,27 +165,27 @@ def class_names(
         labels = sorted(seen - {""})
         raise DataError(
             f"no row has the label {', '.join(map(repr, absent))}",
-            expected="declared labels that stand in the table",
+            expected="declared labels that appear in the table",
             received=f"labels {', '.join(labels[:20])}{', ...' if len(labels) > 20 else ''}",
         )
     return found
 
 
 def declared_splits(df: pd.DataFrame) -> list[str]:
-    """The split of each row, "" where the column "split" declares none.
+    """Return the split of each row, "" where the column "split" declares none.
 
     Raises:
-        DataError: words that are no split.
+        DataError: if a cell names no split.
     """
     if "split" not in df.columns:
         return [""] * len(df)
     cells = ["" if pd.isna(value) else str(value).strip().lower() for value in df["split"]]
-    strange = sorted({cell for cell in cells if cell and cell not in SPLIT_NAMES})
-    if strange:
+    unknown = sorted({cell for cell in cells if cell and cell not in SPLIT_NAMES})
+    if unknown:
         raise DataError(
-            f"the column 'split' holds {', '.join(map(repr, strange))}",
+            f"the column 'split' holds {', '.join(map(repr, unknown))}",
             expected=", ".join(SPLIT_NAMES) + ", or nothing",
-            fix="write these words, or rename the column if it means something else",
+            fix="use these words, or rename the column if it means something else",
         )
     return [SPLIT_NAMES.get(cell, "") for cell in cells]
 
@@ -203,14 +197,14 @@ def table_entries(
     classes: Mapping[Any, str] | None,
     problems: list[Problem],
 ) -> pd.DataFrame:
-    """What the rows of some tables list: path, label, split and further columns.
+    """Return the entries of tables: path, label, split and further columns.
 
     Args:
-        tables: each with the folder that its relative files are under.
-        columns: of the files, and of the labels.
-        root: that folder for all of them.
-        classes: as in `from_dataframe`.
-        problems: what is set aside is added to it.
+        tables: tables, each with the folder of its relative paths, if `root` is None.
+        columns: the columns of files and of labels.
+        root: folder of relative paths for all tables.
+        classes: see `from_dataframe`.
+        problems: list to which rows that are set aside are added.
     """
     image, label = columns
     files: list[str] = []
@@ -226,8 +220,8 @@ def table_entries(
     )
     problems += [
         ("", "no file named", f"label {name!r}")
-        for name, gone in zip(entries["label"], missing_cells(df[image]), strict=True)
-        if gone
+        for name, empty in zip(entries["label"], missing_cells(df[image]), strict=True)
+        if empty
     ]
     problems += unlisted(files, root)
     return each_once(entries[(entries["path"] != "") & (entries["label"] != "")], problems)

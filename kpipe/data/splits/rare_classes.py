@@ -1,7 +1,7 @@
-"""Each class in each split, as far as its photos go.
+"""Put every class into every split, if it has enough photos.
 
-rows := a row per photo: path, label; unit, u (see units); declared, earlier, place: of a split in
-        SPLITS, or -1; drawn: whether its unit had no split but the drawn one
+rows := a row per photo: path, label; unit, u (see `units`); declared, earlier, place: index of a
+        split in SPLITS, or -1; drawn: whether its unit had no split before the draw
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from kpipe.errors import DataError
 __all__ = ["every_class_in", "refuse_absent", "uneven"]
 
 _TRAIN = SPLITS.index("train")
-# From so many expected photos on, a count that is off by this factor is told.
+# From this many expected photos, a count that is off by this factor is reported.
 _EXPECTED, _FACTOR = 4, 2
 
 
 def every_class_in(
     rows: pd.DataFrame, opened: np.ndarray, ends: np.ndarray
 ) -> tuple[pd.DataFrame, list[Problem]]:
-    """Move the nearest unit of a class into an opened split that has no photo of the class.
+    """Move the nearest unit of a class into each drawn split that has no photo of the class.
 
     Args:
-        rows: as above.
+        rows: rows, as above.
         opened: (splits,) the splits that are drawn.
-        ends: (splits,) where the part of each ends in [0, 1]; the parts touch.
+        ends: (splits,) end of the interval of each split in [0, 1].
 
     Returns:
-        The rows with other places, and a problem for each photo that moved. No split loses the last
+        The rows with other places, and a problem for each moved photo. No split loses the last
         photo of a class.
     """
     rows, problems = rows.copy(), list[Problem]()
@@ -56,9 +56,9 @@ def every_class_in(
 
 
 def _candidates(rows: pd.DataFrame, label: str, place: int, start: float, end: float) -> list[int]:
-    """Units of a class that may move to a split: the drawn ones, the nearest first."""
+    """Units of a class that may move to a split: drawn units first, then the nearest."""
     mine = rows[rows["unit"].isin(rows["unit"][rows["label"] == label])]
-    # Train may be cut for a split that nobody declared.
+    # A split that the source does not declare may be taken from train.
     cut = (mine["declared"] == _TRAIN) & (mine["earlier"] < 0)
     cut &= bool((rows["declared"] != place).all())
     units = mine.assign(free=mine["drawn"] | cut).groupby("unit")[["free", "drawn", "u"]].min()
@@ -68,18 +68,12 @@ def _candidates(rows: pd.DataFrame, label: str, place: int, start: float, end: f
 
 
 def uneven(rows: pd.DataFrame, opened: np.ndarray, ends: np.ndarray) -> list[Problem]:
-    """Classes of which a split got less than half or more than twice its share.
-
-    Args:
-        rows: as above.
-        opened: (splits,) the splits that are drawn.
-        ends: (splits,) where the part of each ends in [0, 1].
-    """
+    """Return a problem for each class with under half or over twice its photos in a split."""
     drawn = rows[rows["drawn"]]
     counts = pd.crosstab(drawn["label"], drawn["place"]).reindex(columns=opened, fill_value=0)
     table = counts.to_numpy()
-    totals, shares = table.sum(axis=1), np.diff(ends, prepend=0.0)
-    expected = totals[:, None] * shares
+    totals, fractions = table.sum(axis=1), np.diff(ends, prepend=0.0)
+    expected = totals[:, None] * fractions
     ratio = table / np.maximum(expected, 1e-9)
     off = (expected >= _EXPECTED) & ((ratio < 1 / _FACTOR) | (ratio > _FACTOR))
     return [
@@ -94,27 +88,23 @@ def uneven(rows: pd.DataFrame, opened: np.ndarray, ends: np.ndarray) -> list[Pro
     ]
 
 
-def refuse_absent(manifest: Manifest, shares: np.ndarray) -> None:
-    """Refuse classes that are missing from a split.
-
-    Raises:
-        DataError: with their counts.
-    """
+def refuse_absent(manifest: Manifest, fractions: np.ndarray) -> None:
+    """Raise a DataError, with the counts, if a class is missing from a split."""
     counts = manifest.counts()
-    needed = [name for name, share in zip(SPLITS, shares, strict=True) if share > 0]
+    needed = [name for name, fraction in zip(SPLITS, fractions, strict=True) if fraction > 0]
     needed += [name for name in SPLITS if name not in needed and counts[name].any()]
     short = counts[(counts[needed] == 0).any(axis=1)]
     if not short.empty:
         photos = counts.sum(axis=1)
         variants = spelling_variants({name: int(photos[name]) for name in manifest.classes})
-        spelt = {variant.label: f" (another spelling of {variant.of!r}?)" for variant in variants}
+        hints = {variant.label: f" (another spelling of {variant.of!r}?)" for variant in variants}
         rows = [
-            f"{name!r}{spelt.get(name, '')}: "
+            f"{name!r}{hints.get(name, '')}: "
             + ", ".join(f"{place} {short.loc[name, place]}" for place in needed)
             for name in short.index
         ]
         raise DataError(
-            "classes too small, or too much alike or grouped, to be in each split",
+            "classes too small, or photos too alike or grouped, to be in each split",
             expected=f"at least one photo of each class in {', '.join(needed)}",
             received="\n    ".join(rows),
             fix="add photos of these classes, leave them out, or change the fractions; "

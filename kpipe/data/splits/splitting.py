@@ -1,22 +1,22 @@
-"""Train, validation, test: a photo keeps its split for ever.
+"""Split photos into train, validation and test so that a photo keeps its split.
 
-    unit  := photos that must stay together; each has a number u in [0, 1), made of seed and content
-    split := the one whose part of [0, 1) holds u
+    unit  := photos that must stay together; each has a number u in [0, 1), from seed and content
+    split := the one whose interval of [0, 1) holds u
 
     0 |------------- train -------------|-- validation --|-- test --| 1
 
-The split of a photo is a function of its unit alone, so photos that are added move no other, but
-those that they must stay together with: of two photos that look the same, either may come first,
-and a rule that knows only what is there now must move one of them. `previous` knows what was there.
+The split of a photo depends only on its unit, so added photos move no others, except those that
+they must stay together with: of two photos that look the same, either may be added first, and
+without `previous` nothing shows which was.
 
-The price: shares, of the whole and of each class, are met in expectation, not exactly. To meet them
-exactly is to move an old photo whenever new ones make its split too large, so a rule that moves
-none cannot look at the other photos.
+The price is that fractions, of the whole set and of each class, hold in expectation, not exactly:
+exact fractions would require moving old photos whenever new ones make their split too large.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,32 +43,39 @@ def split(
 ) -> Manifest:
     """Put every photo into train, validation or test.
 
-    Splits that the source declared are kept. A split that it did not declare is cut from train, and
-    photos without a split are shared out; both are noted in `.problems`. Where identical files, or
-    photos that look the same, lie in several declared splits, only those of the last (test, then
-    validation) stay; the others are set aside in `.problems`.
+    Splits that the source declares are kept. A split that it does not declare is taken from train,
+    and photos without a split are distributed; `problems` lists both. Where identical files, or
+    photos that look the same, are in several declared splits, only those of the last (test, then
+    validation) stay; the others are set aside in `problems`.
 
-    A class that would have no photo in one of the splits gets one: the unit whose number lies
-    nearest to that split moves, and `.problems` names it. As the class grows it may move back.
+    A class without photos in one of the splits gets one: the unit whose number is nearest to that
+    split moves, and `problems` names it. As the class grows, it may move back.
 
     Args:
         manifest: the photos.
-        fractions: shares of train, validation and test; they sum to 1 and are met in expectation.
-        seed: another seed, another split.
+        fractions: fractions of train, validation and test; they sum to 1 and hold in expectation.
+        seed: seed of the draw.
         group: column of `manifest.table`; photos with the same text in it stay together. An empty
             text groups nothing.
         previous: an earlier manifest, a folder with its `manifest.csv`, or a CSV file with the
-            columns sha256 and split. Photos that stand there keep that split, whatever came since,
-            and what must stay together with them follows.
+            columns sha256 and split. Its photos keep their split, and photos that must stay
+            together with them follow.
 
     Returns:
         A new manifest with every `split` filled.
 
     Raises:
-        DataError: bad fractions, an unknown column, groups that cross declared or earlier splits,
-            an earlier split that cannot be read, or classes too small to be in each split.
+        DataError: if the fractions are invalid, the column is unknown, groups cross declared or
+            earlier splits, an earlier split cannot be read, or classes are too small to be in each
+            split.
+
+    Example:
+        >>> from kpipe.data import from_folder, split
+        >>> manifest = split(from_folder("photos"), (0.6, 0.2, 0.2), seed=7)
+        >>> sorted(set(manifest.table["split"]))
+        ['test', 'train', 'validation']
     """
-    shares = _shares(fractions)
+    shares = _check_fractions(fractions)
     table, rows = manifest.table, _known(manifest.table, previous)
     aside, problems = crossing(table, rows["known"].to_numpy())
     table, rows = table[~aside].reset_index(drop=True), rows[~aside].reset_index(drop=True)
@@ -76,37 +83,37 @@ def split(
     refuse_torn(rows["known"].to_numpy(), units, table, group)
     rows = rows.assign(unit=units, u=numbers(table, units, group, seed))
 
-    opened, cut, notes = _opened(rows, shares)
+    opened, taken, notes = _open_splits(rows, shares)
     ends = np.cumsum(shares[opened]) / shares[opened].sum()
-    part = np.minimum(np.searchsorted(ends, rows["u"], side="right"), len(opened) - 1)
-    # An open photo follows the fixed ones of its unit.
-    held = rows["known"].mask(cut, _NONE).groupby(units).transform("max")
-    rows = rows.assign(drawn=held == _NONE, place=held.where(held != _NONE, opened[part]))
+    interval = np.minimum(np.searchsorted(ends, rows["u"], side="right"), len(opened) - 1)
+    # Photos without a split follow those of their unit with one.
+    fixed = rows["known"].mask(taken, _NONE).groupby(units).transform("max")
+    rows = rows.assign(drawn=fixed == _NONE, place=fixed.where(fixed != _NONE, opened[interval]))
     rows, moved = every_class_in(rows, opened, ends)
 
     result = table.assign(split=pd.Series([SPLITS[place] for place in rows["place"]], dtype="str"))
     problems += notes + moved + uneven(rows, opened, ends)
     found = pd.concat([manifest.problems, problem_table(problems)], ignore_index=True)
-    made = Manifest(result, manifest.classes, found)
-    refuse_absent(made, shares)
-    return made
+    result_manifest = replace(manifest, table=result, problems=found)
+    refuse_absent(result_manifest, shares)
+    return result_manifest
 
 
-def _shares(fractions: Sequence[float]) -> np.ndarray:
+def _check_fractions(fractions: Sequence[float]) -> np.ndarray:
     shares = np.asarray(fractions, float)
-    right = shares.shape == (3,) and (shares >= 0).all() and shares[0] > 0
-    if not right or abs(shares.sum() - 1) > 1e-6:
+    valid = shares.shape == (3,) and (shares >= 0).all() and shares[0] > 0
+    if not valid or abs(shares.sum() - 1) > 1e-6:
         raise DataError(
-            "the fractions of a split are wrong",
-            expected="shares of train (above 0), validation and test that sum to 1",
+            "invalid fractions of a split",
+            expected="fractions of train (above 0), validation and test that sum to 1",
             received=str(tuple(fractions)),
         )
     return shares
 
 
 def _known(table: pd.DataFrame, previous: Manifest | str | Path | None) -> pd.DataFrame:
-    """Path, label, and the split of each row: declared, earlier, known (either), or -1."""
-    splits = _splits_of(previous)
+    """Path, label, and the splits of each row: declared, earlier, known (either), or -1."""
+    splits = _earlier_splits(previous)
     rows = table[["path", "label"]].assign(
         declared=_places(table["split"]),
         earlier=_places([splits.get(sha256, "") for sha256 in table["sha256"]]),
@@ -118,8 +125,8 @@ def _places(names: Iterable[str]) -> np.ndarray:
     return np.array([SPLITS.index(name) if name else _NONE for name in names], np.int64)
 
 
-def _splits_of(previous: Manifest | str | Path | None) -> dict[str, str]:
-    """{sha256: split} of an earlier manifest."""
+def _earlier_splits(previous: Manifest | str | Path | None) -> dict[str, str]:
+    """The split of each sha256 in an earlier manifest."""
     if previous is None:
         return {}
     if isinstance(previous, Manifest):
@@ -140,8 +147,10 @@ def _splits_of(previous: Manifest | str | Path | None) -> dict[str, str]:
     return dict(zip(pairs["sha256"], pairs["split"], strict=True))
 
 
-def _opened(rows: pd.DataFrame, shares: np.ndarray) -> tuple[np.ndarray, pd.Series, list[Problem]]:
-    """Among which splits photos are drawn, which known ones are drawn after all, what to say."""
+def _open_splits(
+    rows: pd.DataFrame, shares: np.ndarray
+) -> tuple[np.ndarray, pd.Series, list[Problem]]:
+    """The splits to draw, which photos of train are drawn again, and problems to report."""
     every = np.flatnonzero(shares > 0)
     declared, kept = rows["declared"], rows["earlier"] != _NONE
     nothing = pd.Series(False, index=rows.index)

@@ -1,7 +1,7 @@
-"""Photos that must stay together in one split.
+"""Group photos that must stay together in one split.
 
-unit := photos connected by: the same bytes (sha256); the same looks (the column `similar`, where
-        there is one); the same text in the group column, where one is named
+unit := photos connected by: the same bytes (sha256); the same appearance (the column `similar`, if
+        there is one); the same text in the group column, if one is named
 key  := the smallest group text of a unit, else its smallest sha256
 u    := the first 53 bits of sha256(seed, key), as a number in [0, 1)
 """
@@ -24,10 +24,10 @@ _SHOWN = 20
 
 
 def connected(table: pd.DataFrame, group: str | None) -> np.ndarray:
-    """The unit of each row, as (rows,) integers from 0 on.
+    """Return the unit of each row, (rows,) integers from 0.
 
     Raises:
-        DataError: the table has no such group column.
+        DataError: if the table lacks the group column.
     """
     if group is not None and group not in table:
         raise DataError(
@@ -39,7 +39,7 @@ def connected(table: pd.DataFrame, group: str | None) -> np.ndarray:
     ties += [_filled(table[group])] if group is not None else []
     rows, links, first = [], [], len(table)
     for tie in ties:
-        found, names = pd.factorize(tie)  # -1 where there is no text
+        found, names = pd.factorize(tie)  # -1 without text
         tied = np.flatnonzero(found >= 0)
         rows.append(tied)
         links.append(found[tied] + first)
@@ -55,7 +55,7 @@ def _filled(column: pd.Series) -> pd.Series:
 
 
 def numbers(table: pd.DataFrame, units: np.ndarray, group: str | None, seed: int) -> np.ndarray:
-    """The number u of each row's unit, as (rows,) float64 in [0, 1)."""
+    """Return the number u of each row's unit, (rows,) float64 in [0, 1)."""
     keys = ("file " + table["sha256"]).groupby(units).min()
     if group is not None:
         named = ("group " + _filled(table[group])).groupby(units).min()
@@ -65,14 +65,14 @@ def numbers(table: pd.DataFrame, units: np.ndarray, group: str | None, seed: int
 
 
 def crossing(table: pd.DataFrame, places: np.ndarray) -> tuple[np.ndarray, list[Problem]]:
-    """Photos whose like lies in a later split.
+    """Find photos with a copy or near duplicate in a later split.
 
     Args:
-        table: of the manifest.
-        places: (rows,) of splits in SPLITS, -1 where there is none.
+        table: table of the manifest.
+        places: (rows,) indices of splits in SPLITS, -1 for none.
 
     Returns:
-        (rows,) bool, true for those, and a problem for each.
+        Whether each row is such a photo, (rows,) bool, and a problem for each.
     """
     found = np.zeros(len(table), bool)
     problems: list[Problem] = []
@@ -99,11 +99,7 @@ def crossing(table: pd.DataFrame, places: np.ndarray) -> tuple[np.ndarray, list[
 def refuse_torn(
     places: np.ndarray, units: np.ndarray, table: pd.DataFrame, group: str | None
 ) -> None:
-    """Units in several fixed splits; copies and near duplicates are out of the way by now.
-
-    Raises:
-        DataError: with the groups.
-    """
+    """Raise a DataError if groups are in several fixed splits; `crossing` is set aside before."""
     fixed = pd.Series(places).where(places >= 0)
     torn = (fixed.groupby(units).transform("nunique") > 1).to_numpy()
     if torn.any():
@@ -112,5 +108,5 @@ def refuse_torn(
             f"{len(names)} groups of column {group!r} cross the declared splits",
             expected="each group in one split, as declared or as in the earlier run",
             received=", ".join(map(repr, names[:_SHOWN])) + (", ..." if names[_SHOWN:] else ""),
-            fix="mend the declared splits, or split without group=",
+            fix="correct the declared splits, or split without group=",
         )

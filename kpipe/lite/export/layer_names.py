@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 import keras
 
+from kpipe.keras_internals import layers_within
+
 __all__ = ["canonical_names", "find_layer", "with_canonical_names"]
 
 _Location = tuple[keras.Layer, tuple[keras.Model, ...]]  # a layer and the models it is nested in

@@ -66,7 +66,7 @@ def test_each_photo_that_is_repeated_or_left_out_is_told(method: str, manifest: 
     said = dict(zip(told["path"], told["detail"], strict=True))
     for path in manifest.table["path"]:
         count = times.get(path, 0)
-        expected = {0: "left out", 1: None}.get(count, f"stands {count} times")
+        expected = {0: "left out", 1: None}.get(count, f"appears {count} times")
         assert said.get(path) == expected
 
 

@@ -433,27 +433,25 @@ def test_a_file_gone_in_the_meantime_is_named(manifest: Manifest) -> None:
 def test_weights_of_other_classes_are_refused(
     weights: Any, manifest: Manifest, images: np.ndarray
 ) -> None:
-    with pytest.raises(DataError, match="the class weights are not those"):
+    with pytest.raises(DataError, match="class weights do not match"):
         dataset(manifest, "train", images=images, training=TrainingOptions(class_weight=weights))
 
 
 def test_what_does_not_fit_is_refused(manifest: Manifest, images: np.ndarray) -> None:
     for wrong in (images[1:], images.astype(np.float32), images[..., 0]):
-        with pytest.raises(DataError, match="not those of this manifest"):
+        with pytest.raises(DataError, match="do not match this manifest"):
             dataset(manifest, "train", images=wrong)
-    with pytest.raises(DataError, match="not those of this manifest"):
+    with pytest.raises(DataError, match="do not match this manifest"):
         dataset(manifest, "train", images=images, image_size=17)
     with pytest.raises(DataError, match="no image size"):
         dataset(manifest, "train")
-    with pytest.raises(DataError, match="no batch holds 0"):
+    with pytest.raises(DataError, match="batch_size=0"):
         dataset(manifest, "train", images=images, batch_size=0)
-    with pytest.raises(DataError, match="no batch holds True"):
-        steps(manifest, "train", True)
     with pytest.raises(DataError, match="did you mean 'train'"):
         dataset(manifest, "trian", images=images)
     with pytest.raises(DataError, match="no color is called"):
         dataset(manifest, "train", image_size=16, background="wite")
     with pytest.raises(DataError, match="first_epoch=-1"):
         TrainingOptions(first_epoch=-1)
-    with pytest.raises(DataError, match=r"seed=0\.5"):
-        TrainingOptions(seed=0.5)
+    with pytest.raises(DataError, match="seed="):
+        TrainingOptions(seed=2**63)

@@ -267,4 +267,4 @@ def test_a_mapped_file_cut_off_since_is_told(images: np.ndarray) -> None:
 def test_a_photo_changed_since_is_refused_by_its_digest(save: Write) -> None:
     path = save("a.png", (20, 20))
     with pytest.raises(DataError, match="was changed since"):
-        load_unchanged(path, "0" * 64, (8, 8), "white")
+        load_unchanged(path, "0" * 64, "", (8, 8), "white")

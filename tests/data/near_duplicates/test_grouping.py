@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from kpipe.data.image_info import THUMBNAIL, ImageInfo, read_facts
-from kpipe.data.near_duplicates.alignment import aligned, correlation, halved, moved
+from kpipe.data.image_info import THUMBNAIL, ImageInfo, read_image_info
+from kpipe.data.near_duplicates.alignment import align, correlation, halve, move
 from kpipe.data.near_duplicates.comparison import components
-from kpipe.data.near_duplicates.grouping import alikeness, representatives
+from kpipe.data.near_duplicates.grouping import likeness, representatives
 
 
 def scene(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
@@ -40,7 +40,7 @@ def facts(tmp_path) -> Callable[..., ImageInfo]:
         image.save(content, **{"format": "PNG", **options})
         path = tmp_path / "photo.png"
         path.write_bytes(content.getvalue())
-        found = read_facts(str(path))
+        found = read_image_info(str(path))
         return dataclasses.replace(found, sha256=name or found.sha256)
 
     return read
@@ -99,7 +99,7 @@ def test_the_smallest_digest_represents_whatever_the_order(facts: Callable[..., 
 
 
 def test_no_photo_is_no_group() -> None:
-    assert representatives([]) == [] and alikeness([], []).shape == (0,)
+    assert representatives([]) == [] and likeness([], []).shape == (0,)
 
 
 def test_flat_photos_are_alike_to_none(facts: Callable[..., ImageInfo]) -> None:
@@ -107,11 +107,11 @@ def test_flat_photos_are_alike_to_none(facts: Callable[..., ImageInfo]) -> None:
     assert representatives(flat) == ["99", "101"]
 
 
-def test_alikeness_is_one_of_a_photo_and_itself_and_small_of_two(
+def test_likeness_is_one_of_a_photo_and_itself_and_small_of_two(
     facts: Callable[..., ImageInfo],
 ) -> None:
     one, two = facts(scene(1)), facts(scene(2))
-    found = alikeness([one, one], [one, two])
+    found = likeness([one, one], [one, two])
     assert found[0] == pytest.approx(1, abs=1e-4) and found[1] < 0.7
 
 
@@ -123,11 +123,11 @@ def test_a_crop_is_laid_upon_its_photo() -> None:
     )
     moves = np.zeros((1, 4), np.float32)
     assert correlation(grey, np.ones_like(grey), crop)[0] < 0.98
-    moves = aligned(halved(grey), halved(crop), moves)
-    moves = aligned(grey, crop, moves)
+    moves = align(halve(grey), halve(crop), moves)
+    moves = align(grey, crop, moves)
     # 3 % of the whole side is 0.06 of half a side: half of it shrinks, half of it shifts.
     assert moves[0] == pytest.approx([-0.03, -0.03, 0.03, -0.03], abs=0.01)
-    assert correlation(*moved(grey, moves), crop)[0] > 0.995
+    assert correlation(*move(grey, moves), crop)[0] > 0.995
 
 
 def test_components_are_orthonormal_and_fewer_of_fewer_photos() -> None:

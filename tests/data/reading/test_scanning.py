@@ -5,12 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from kpipe.data import from_folder
-from kpipe.data.image_info import THUMBNAIL, read_facts, wrong_extension
-from kpipe.data.reading.scanning import facts_of, facts_of_table
+from kpipe.data.image_info import THUMBNAIL, read_image_info, wrong_extension
+from kpipe.data.reading.scanning import ScanOptions, image_infos
 
 
 def test_the_table_tells_format_mode_and_orientation(photo: Callable[..., Path]) -> None:
@@ -22,11 +23,11 @@ def test_the_table_tells_format_mode_and_orientation(photo: Callable[..., Path])
     Image.open(path).convert("P").save(path)
     table = from_folder(photo("b/2.bmp", seed=3).parents[1]).table.set_index("path")
     rows = {Path(name).parent.name + Path(name).name: row for name, row in table.iterrows()}
-    facts = ["format", "mode", "orientation", "width", "height"]
-    assert rows["a1.png"][facts].tolist() == ["PNG", "RGB", 1, 40, 30]
-    assert rows["a2.jpg"][facts].tolist() == ["JPEG", "RGB", 6, 30, 40]
-    assert rows["b1.png"][facts].tolist() == ["PNG", "P", 1, 40, 30]
-    assert rows["b2.bmp"][facts].tolist() == ["BMP", "RGB", 1, 40, 30]
+    columns = ["format", "mode", "orientation", "width", "height"]
+    assert rows["a1.png"][columns].tolist() == ["PNG", "RGB", 1, 40, 30]
+    assert rows["a2.jpg"][columns].tolist() == ["JPEG", "RGB", 6, 30, 40]
+    assert rows["b1.png"][columns].tolist() == ["PNG", "P", 1, 40, 30]
+    assert rows["b2.bmp"][columns].tolist() == ["BMP", "RGB", 1, 40, 30]
     assert (table["similar"] == table["sha256"]).all()
 
 
@@ -74,32 +75,34 @@ def test_no_readable_photo_is_an_empty_manifest_for_an_audit(tmp_path: Path) -> 
     assert manifest.table.empty and manifest.classes == ()
 
 
-def test_facts_are_those_of_the_pixels(photo: Callable[..., Path]) -> None:
+def test_image_info_describes_the_pixels(photo: Callable[..., Path]) -> None:
     path = photo("a/1.png", size=(64, 64))
     pixels = np.asarray(Image.open(path), float)
-    facts = read_facts(str(path))
-    channels = np.frombuffer(facts.channels, np.float32)
+    info = read_image_info(str(path))
+    channels = np.frombuffer(info.channels, np.float32)
     assert channels[:3] == pytest.approx(pixels.mean((0, 1)), abs=1e-3)
     assert channels[3:] == pytest.approx(pixels.std((0, 1)), abs=1e-3)
-    thumbnail = np.frombuffer(facts.thumbnail, np.uint8).reshape(THUMBNAIL, THUMBNAIL)
+    thumbnail = np.frombuffer(info.thumbnail, np.uint8).reshape(THUMBNAIL, THUMBNAIL)
     assert (thumbnail == np.asarray(Image.open(path).convert("L"))).all()
-    assert facts.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert info.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_progress_counts_every_file_once(folder: Path, tmp_path: Path) -> None:
     paths = sorted(map(str, folder.rglob("*.png")))
     steps: list[tuple[int, int]] = []
-    facts = facts_of(paths, tmp_path / "facts.sqlite", lambda *step: steps.append(step))
+    table = pd.DataFrame({"path": paths, "sha256": ""})
+    options = ScanOptions(cache=tmp_path / "photos.sqlite", progress=lambda *s: steps.append(s))
+    infos = image_infos(table, options)
     assert steps == [(done, 37) for done in range(1, 38)]
-    assert [one.sha256 for one in facts] == [read_facts(path).sha256 for path in paths]
+    assert [one.sha256 for one in infos] == [read_image_info(path).sha256 for path in paths]
 
 
 def test_rows_are_looked_up_by_content_wherever_they_lie(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest = from_folder(folder, cache=tmp_path / "facts.sqlite")
+    manifest = from_folder(folder, cache=tmp_path / "photos.sqlite")
     monkeypatch.setattr(
-        "kpipe.data.reading.scanning.read_facts", lambda *_: pytest.fail("read again")
+        "kpipe.data.reading.scanning.read_image_info", lambda *_, **__: pytest.fail("read again")
     )
-    facts = facts_of_table(manifest.table, tmp_path / "facts.sqlite")
-    assert [fact.sha256 for fact in facts] == manifest.table["sha256"].tolist()
+    infos = image_infos(manifest.table, ScanOptions(cache=tmp_path / "photos.sqlite"))
+    assert [info.sha256 for info in infos] == manifest.table["sha256"].tolist()

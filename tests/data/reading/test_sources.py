@@ -254,7 +254,7 @@ def test_a_file_that_two_roots_list_is_kept_once_and_told(folder: Path, tmp_path
 def test_every_missing_root_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there is no folder \S*one, \S*two\n"):
         from_folder([tmp_path / "one", folder, tmp_path / "two"], max_unreadable=None)
-    with pytest.raises(DataError, match="there is no source"):
+    with pytest.raises(DataError, match="no source is given"):
         from_folder([])
 
 

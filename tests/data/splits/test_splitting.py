@@ -409,7 +409,7 @@ def test_a_small_class_that_is_another_spelling_is_told_so(listed: Listed) -> No
     "fractions", [(0.7, 0.3), (0.7, 0.2, 0.2), (1.2, -0.1, -0.1), (0, 0.5, 0.5)]
 )
 def test_bad_fractions_are_refused(fractions: tuple, listed: Listed) -> None:
-    with pytest.raises(DataError, match="fractions of a split are wrong"):
+    with pytest.raises(DataError, match="invalid fractions of a split"):
         split(listed(_rows(a=9, b=9)), fractions)
 
 
