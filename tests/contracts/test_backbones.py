@@ -14,7 +14,7 @@ from kpipe.errors import WeightsError
 from kpipe.lite import LiteModel, convert
 from kpipe.sparsity import layer_mapping, to_keras, to_tf_keras
 from kpipe.train import backbone, backbone_names, classifier
-from kpipe.train.backbones.building import _constructors
+from kpipe.train.backbones.model_factory import _constructors
 from tests.prune.masking import colored, settle
 
 SIZE = 32

@@ -24,8 +24,8 @@ from kpipe.train.loop import checkpoint
 from kpipe.train.loop.fitting import FitResult, fit
 from kpipe.train.loop.training_config import TrainingConfig
 from kpipe.train.transfer.batch_norm_momentum import adapt_bn_momentum
+from kpipe.train.transfer.feature_cache import FeaturePlan, split_frozen
 from kpipe.train.transfer.feature_extraction import extract_features
-from kpipe.train.transfer.features import FeaturePlan, split_frozen
 from kpipe.train.transfer.unfreezing import Unfrozen, unfreeze
 
 __all__ = ["Phase", "fit_phases"]

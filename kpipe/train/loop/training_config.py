@@ -16,9 +16,14 @@ from kpipe.errors import TrainingError
 from kpipe.keras_internals import has_decay_exclusions
 from kpipe.labels import refuse_class_weights
 from kpipe.train.argument_checks import refuse_fraction, refuse_number
-from kpipe.train.optimizers.creation import Kind, optimizer
+from kpipe.train.optimizers.optimizer_factory import Kind, optimizer
 from kpipe.train.optimizers.schedules import Plateau, Schedule, as_schedule
-from kpipe.train.optimizers.triggers import AtEpoch, PerStepTrigger, SwitchTrigger, refuse_other
+from kpipe.train.optimizers.switch_triggers import (
+    AtEpoch,
+    PerStepTrigger,
+    SwitchTrigger,
+    refuse_other,
+)
 
 __all__ = ["TrainingConfig"]
 

@@ -25,7 +25,7 @@ from kpipe.errors import TrainingError
 from kpipe.train.argument_checks import refuse_number
 from kpipe.train.optimizers.layer_decay import rate_factors
 from kpipe.train.optimizers.optimizer_state import unwrapped
-from kpipe.train.optimizers.triggers import PerStepTrigger, State, Watch
+from kpipe.train.optimizers.switch_triggers import PerStepTrigger, State, Watch
 
 __all__ = ["SWATS"]
 

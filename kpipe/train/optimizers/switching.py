@@ -26,7 +26,7 @@ import numpy as np
 
 from kpipe.errors import TrainingError
 from kpipe.keras_internals import Saveable, set_compiled_optimizer
-from kpipe.train.optimizers.creation import optimizer
+from kpipe.train.optimizers.optimizer_factory import optimizer
 from kpipe.train.optimizers.optimizer_state import (
     carry_settings,
     carry_state,
@@ -34,7 +34,7 @@ from kpipe.train.optimizers.optimizer_state import (
     refuse_unable,
     unwrapped,
 )
-from kpipe.train.optimizers.triggers import (
+from kpipe.train.optimizers.switch_triggers import (
     PerStepTrigger,
     State,
     SwitchTrigger,

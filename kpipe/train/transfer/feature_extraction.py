@@ -27,7 +27,7 @@ import tensorflow as tf
 from kpipe.atomic import flush
 from kpipe.errors import TrainingError
 from kpipe.ownership import claim
-from kpipe.train.transfer.features import COLUMNS, FeaturePlan, Features, view_name
+from kpipe.train.transfer.feature_cache import COLUMNS, FeaturePlan, Features, view_name
 
 __all__ = ["extract_features", "forget_unused", "weights_digest"]
 

@@ -7,8 +7,8 @@ import keras
 import pytest
 
 from kpipe.train.backbones import catalog
-from kpipe.train.backbones.building import _constructors
 from kpipe.train.backbones.catalog import OWN_BACKBONES, backbone_names
+from kpipe.train.backbones.model_factory import _constructors
 
 
 def test_the_names_are_those_that_can_be_built() -> None:

@@ -18,8 +18,8 @@ import tensorflow as tf
 from kpipe.errors import TrainingError
 from kpipe.train import TrainingConfig, fit, unfreeze
 from kpipe.train.transfer import feature_extraction as extraction
+from kpipe.train.transfer.feature_cache import FeaturePlan, Features, split_frozen
 from kpipe.train.transfer.feature_extraction import extract_features, forget_unused
-from kpipe.train.transfer.features import FeaturePlan, Features, split_frozen
 
 from . import tiny
 
