@@ -63,7 +63,7 @@ from kpipe.sparsity import (
     prune_magnitude,
     train_quantized,
 )
-from kpipe.train import backbone, classifier, recalibrate, unfreeze
+from kpipe.train import backbone, classifier, unfreeze
 
 NETWORKS = ("MobileNetV2 0.35", "EfficientNetLite0", "MobileNetV3Small")
 TOLERANCE = 0.01
@@ -294,7 +294,10 @@ def untrained_classifier(name: str, pixels: np.ndarray, **options: Any) -> keras
     the delegate accepts an int8 operation.
     """
     model = classifier(backbone(name, image_size=pixels.shape[1], weights=None, **options), 10)
-    recalibrate(model, [pixels])
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(pixels, training=True)
     return model
 
 

@@ -16,14 +16,15 @@ from kpipe.stages import FineTune
 from kpipe.stages.shared.members import plan_phases, train_member
 from kpipe.stages.shared.model_folder import load_model, read_about
 from kpipe.stages.shared.photos import Photos
-from kpipe.train import backbone, classifier, recalibrate
+from kpipe.train import backbone, classifier
+from tests.moving_statistics import set_moving_statistics
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Path:
     """A weights file of the backbone without its top, with statistics of the drawn photos."""
     base = backbone("MobileNet", image_size=32, weights=None, alpha=0.25)
-    recalibrate(base, [np.load(data_folder / "images.npy").astype("float32")])
+    set_moving_statistics(base, np.load(data_folder / "images.npy").astype("float32"))
     path = tmp_path_factory.mktemp("weights") / "mobilenet.weights.h5"
     base.save_weights(path)
     return path

@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
     from kpipe.core.journal import Journal
     from kpipe.stages.fine_tune import FineTune
-    from kpipe.train import FeaturePlan, FitResult, Phase, TrainingConfig, Unfrozen
+    from kpipe.train import (
+        FeatureConfig,
+        FitResult,
+        Phase,
+        TrainableLayers,
+        TrainingConfig,
+        TrainingData,
+    )
 
 __all__ = ["fit_on", "plan_phases", "train_member"]
 
@@ -141,13 +148,10 @@ def fit_on(
     teller = _Teller(journal, title, photos.steps)
     result = fit(
         model,
-        photos.training,
-        steps_per_epoch=photos.steps,
-        plan=plan,
-        validation=photos.evaluation_dataset("validation"),
+        _training_data(photos),
+        plan,
         folder=folder / "training",
         callbacks=[*callbacks, teller.epochs(0, plan.epochs)],
-        batch_names=photos.names,
     )
     row = teller.result(result, _name(plan))
     (folder / "history.json").write_text(json.dumps([row]), encoding="utf-8")
@@ -165,9 +169,9 @@ def _trained(
     from kpipe.train import LayerDecay, fit_phases
 
     teller = _Teller(journal, title, photos.steps)
-    lengths = [phase.plan.epochs for phase, _ in phases]
+    lengths = [phase.config.epochs for phase, _ in phases]
 
-    def callbacks(number: int, unfrozen: Unfrozen) -> list[keras.callbacks.Callback]:
+    def callbacks(number: int, unfrozen: TrainableLayers) -> list[keras.callbacks.Callback]:
         phase, decay = phases[number - 1]
         of = f", phase {number} of {len(phases)}" if len(phases) > 1 else ""
         count = phase.features.views if phase.features else 0
@@ -178,16 +182,20 @@ def _trained(
 
     result = fit_phases(
         model,
-        photos.training,
+        _training_data(photos),
         [phase for phase, _ in phases],
-        steps_per_epoch=photos.steps,
-        validation=photos.evaluation_dataset("validation"),
         folder=folder / f"training-{photos.size}",
         callbacks=callbacks,
-        batch_names=photos.names,
         progress=lambda done, total: teller.progress(": features", done, total),
     )
-    return teller.result(result, _name(phases[-1][0].plan))
+    return teller.result(result, _name(phases[-1][0].config))
+
+
+def _training_data(photos: Photos) -> TrainingData:
+    from kpipe.train import TrainingData
+
+    validation = photos.evaluation_dataset("validation")
+    return TrainingData(photos.training, photos.steps, validation, photos.names)
 
 
 def plan_phases(recipe: FineTune, photos: Photos, model: keras.Model) -> list[tuple[Phase, float]]:
@@ -216,12 +224,18 @@ def plan_phases(recipe: FineTune, photos: Photos, model: keras.Model) -> list[tu
     return phases
 
 
-def _features(recipe: FineTune, photos: Photos, model: keras.Model) -> FeaturePlan:
+def _features(recipe: FineTune, photos: Photos, model: keras.Model) -> FeatureConfig:
     """Which features of the frozen backbone are computed, and where every run finds them."""
-    from kpipe.train import FeaturePlan, forget_unused, split_frozen, unfreeze, weights_digest
+    from kpipe.train import (
+        FeatureConfig,
+        remove_unused_features,
+        split_frozen,
+        unfreeze,
+        weights_digest,
+    )
 
     varies = photos.augmenter or photos.mixer or photos.sampling
-    plan = FeaturePlan(recipe.cached_views if varies else 1, photos.seed)
+    plan = FeatureConfig(recipe.cached_views if varies else 1, photos.seed)
     if photos.shared is None:
         return plan
     unfreeze(model, 0)
@@ -235,7 +249,7 @@ def _features(recipe: FineTune, photos: Photos, model: keras.Model) -> FeaturePl
             "distributions": {name: version(name) for name in recipe.packages},
         }
     )
-    forget_unused(photos.shared / "features")
+    remove_unused_features(photos.shared / "features")
     return dataclasses.replace(plan, folder=photos.shared / "features" / key)
 
 

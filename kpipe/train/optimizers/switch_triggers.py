@@ -1,9 +1,10 @@
-"""When to switch from one optimizer to another.
+"""The triggers that decide when `SwitchOptimizer` replaces the optimizer.
 
-    moment: initial state -> (after each epoch: state, logs -> state) -> due at this epoch?
+    initial_state() -> state;  after each epoch: update(state, logs) -> state
+    before each epoch: should_switch(state, epoch) -> bool
 
-A moment is plain data and its state is JSON, so that a training can be resumed on either side of
-the switch.
+A trigger is immutable and its state consists of JSON's types, so that a training run can resume
+before or after the switch.
 """
 
 from __future__ import annotations
@@ -17,117 +18,130 @@ from typing import Any, Literal
 import keras
 
 from kpipe.errors import TrainingError
-from kpipe.train.argument_checks import refuse_fraction, refuse_number
+from kpipe.train.argument_checks import refuse_out_of_range
+from kpipe.train.stateful_callback import State
 
-__all__ = [
-    "AtEpoch",
-    "OnPlateau",
-    "PerStepTrigger",
-    "State",
-    "SwitchTrigger",
-    "Watch",
-    "refuse_other",
-]
+__all__ = ["AtEpoch", "OnPlateau", "PerStepTrigger", "StepObserver", "SwitchTrigger"]
 
-State = dict[str, Any]
 # Names under which Keras reports errors.
 _ERRORS = frozenset(("mae", "mape", "mse", "msle", "rmse"))
 
 
 class SwitchTrigger(abc.ABC):
-    """When to switch. Itself without state: what it has seen is handed to it."""
+    """Decide when to switch the optimizer. Triggers hold no state; callers pass it in.
+
+    Example:
+        >>> from kpipe.train import SwitchTrigger
+        >>> class WhenAccurate(SwitchTrigger):
+        ...     def initial_state(self):
+        ...         return {"accuracy": 0.0}
+        ...     def update(self, state, logs):
+        ...         return {"accuracy": logs["val_accuracy"]}
+        ...     def should_switch(self, state, epoch):
+        ...         return state["accuracy"] > 0.8
+        >>> WhenAccurate().should_switch({"accuracy": 0.9}, epoch=3)
+        True
+    """
 
     @abc.abstractmethod
-    def initial(self) -> State:
-        """The state before the first epoch, in JSON's types."""
+    def initial_state(self) -> State:
+        """Return the state before the first epoch, in JSON's types."""
 
     @abc.abstractmethod
-    def seen(self, state: State, logs: Mapping[str, float]) -> State:
-        """The state after an epoch that ended with `logs`."""
+    def update(self, state: State, logs: Mapping[str, float]) -> State:
+        """Return the state after an epoch that ended with `logs`."""
 
     @abc.abstractmethod
-    def due(self, state: State, epoch: int) -> bool:
-        """Whether `epoch` (the first is 0) is to start with the new optimizer."""
+    def should_switch(self, state: State, epoch: int) -> bool:
+        """Return whether `epoch` (the first is 0) should start with the new optimizer."""
 
 
-class Watch(abc.ABC):
-    """What looks at each step of an optimizer, for a `PerStepTrigger`."""
+class StepObserver(abc.ABC):
+    """Observe each step of an optimizer for a `PerStepTrigger`."""
 
     @abc.abstractmethod
     def state(self) -> State:
-        """The moment's state now, in JSON's types."""
+        """Return the trigger's current state, in JSON's types."""
 
     @abc.abstractmethod
-    def due(self) -> bool:
-        """Whether the next step is to be the new optimizer's."""
+    def should_switch(self) -> bool:
+        """Return whether the new optimizer should make the next step."""
 
     @abc.abstractmethod
     def stop(self) -> None:
-        """Leaves the optimizer as it was before."""
+        """Remove the observer from the optimizer."""
 
 
 class PerStepTrigger(SwitchTrigger):
-    """A moment that may come at any step, and that says how to go on."""
+    """Decide at any step, and choose arguments of the new optimizer."""
 
     @abc.abstractmethod
-    def watch(self, model: keras.Model, state: State) -> Watch:
-        """Begins to look at the steps of the model's optimizer."""
+    def observe(self, model: keras.Model, state: State) -> StepObserver:
+        """Start observing the steps of the model's optimizer."""
 
     @abc.abstractmethod
-    def options(self, state: State) -> dict[str, Any]:
-        """What the moment decides about the new optimizer: arguments of its Keras class."""
+    def optimizer_arguments(self, state: State) -> dict[str, Any]:
+        """Return the arguments of the new optimizer's Keras class that the trigger chooses."""
 
     @abc.abstractmethod
     def logs(self, state: State) -> dict[str, float]:
-        """What the history shows of the state after an epoch."""
+        """Return what the history reports about the state after an epoch."""
 
     @abc.abstractmethod
-    def missed(self, state: State) -> str:
-        """Why the moment has not come, for the end of a training."""
-
-
-def refuse_other(when: object) -> None:
-    """Raises a TrainingError for what is no moment, such as the number of an epoch."""
-    if not isinstance(when, SwitchTrigger):
-        raise TrainingError(
-            "when to switch is told by a moment",
-            expected="AtEpoch(n), OnPlateau(...), SWATS(...) or another kpipe.train.SwitchTrigger",
-            received=repr(when),
-            fix=f"AtEpoch({when})" if isinstance(when, int) else "OnPlateau()",
-        )
+    def no_switch_message(self, state: State) -> str:
+        """Explain, at the end of training, why no switch happened."""
 
 
 @dataclass(frozen=True)
 class AtEpoch(SwitchTrigger):
-    """After `epoch` epochs: `AtEpoch(5)` leaves five epochs to the first optimizer."""
+    """Switch after a number of epochs.
+
+    Args:
+        epoch: the first epoch of the new optimizer, 0 or more; the first epoch is 0.
+
+    Example:
+        >>> from kpipe.train import AtEpoch
+        >>> trigger = AtEpoch(5)  # epochs 0 to 4 use the first optimizer
+        >>> [trigger.should_switch({}, epoch) for epoch in (4, 5, 6)]
+        [False, True, True]
+    """
 
     epoch: int
 
     def __post_init__(self) -> None:
-        refuse_fraction("the epoch of a switch", self.epoch, 0)
+        refuse_out_of_range("the epoch of a switch", self.epoch, 0)
 
-    def initial(self) -> State:
+    def initial_state(self) -> State:
         return {}
 
-    def seen(self, state: State, logs: Mapping[str, float]) -> State:
+    def update(self, state: State, logs: Mapping[str, float]) -> State:
         return state
 
-    def due(self, state: State, epoch: int) -> bool:
+    def should_switch(self, state: State, epoch: int) -> bool:
         return epoch >= self.epoch
 
 
 @dataclass(frozen=True)
 class OnPlateau(SwitchTrigger):
-    """After `patience` epochs in a row without an improvement of more than `min_delta`.
+    """Switch when a metric stops improving.
 
-    Epochs without validation, as `validation_freq` leaves them, do not count.
+    Epochs without validation, as with `validation_freq`, do not count.
 
     Args:
-        monitor: a name in the logs.
-        patience: epochs to wait, at least 1.
-        min_delta: what counts as an improvement, in the monitored unit.
-        mode: "min" where smaller is better, "max" where larger is; "auto" takes losses, errors and
-            divergences for the first, everything else for the second.
+        monitor: the name of the metric in the logs.
+        patience: epochs in a row without improvement, at least 1.
+        min_delta: an improvement must be larger than this, 0 or more.
+        mode: "min" if smaller values are better, "max" if larger ones are. "auto" selects "min"
+            for losses, errors and divergences, and "max" for everything else.
+
+    Example:
+        >>> from kpipe.train import OnPlateau
+        >>> trigger = OnPlateau("val_loss", patience=2)
+        >>> state = trigger.initial_state()
+        >>> for epoch, loss in enumerate([0.9, 0.7, 0.7, 0.8]):
+        ...     state = trigger.update(state, {"val_loss": loss})
+        >>> trigger.should_switch(state, epoch=4)
+        True
     """
 
     monitor: str = "val_loss"
@@ -136,26 +150,26 @@ class OnPlateau(SwitchTrigger):
     mode: Literal["auto", "min", "max"] = "auto"
 
     def __post_init__(self) -> None:
-        refuse_fraction("patience", self.patience, 1)
-        refuse_number("min_delta", self.min_delta, 0)
+        refuse_out_of_range("patience", self.patience, 1)
+        refuse_out_of_range("min_delta", self.min_delta, 0)
         if self.mode not in ("auto", "min", "max"):
             raise TrainingError(
-                f"no mode of a plateau is called {self.mode!r}", expected="auto, min or max"
+                "unknown mode of a plateau", expected="auto, min or max", received=repr(self.mode)
             )
 
-    def initial(self) -> State:
+    def initial_state(self) -> State:
         return {"best": None, "waited": 0}
 
-    def seen(self, state: State, logs: Mapping[str, float]) -> State:
+    def update(self, state: State, logs: Mapping[str, float]) -> State:
         if self.monitor not in logs:
             validated = any(name.startswith("val_") for name in logs)
             if self.monitor.startswith("val_") and not validated:
                 return state
             raise TrainingError(
-                f"the switch watches {self.monitor!r}, which this fit does not report",
+                f"the switch monitors {self.monitor!r}, which this training does not report",
                 expected="one of: " + ", ".join(sorted(logs)),
                 received=self.monitor,
-                fix="give validation data, or another monitor",
+                fix="pass validation data, or choose another monitor",
             )
         value = float(logs[self.monitor])
         if state["best"] is None:
@@ -165,7 +179,7 @@ class OnPlateau(SwitchTrigger):
             return {"best": value, "waited": 0}
         return {"best": state["best"], "waited": state["waited"] + 1}
 
-    def due(self, state: State, epoch: int) -> bool:
+    def should_switch(self, state: State, epoch: int) -> bool:
         return bool(state["waited"] >= self.patience)
 
     @property
