@@ -50,7 +50,15 @@ from kpipe.data import (
 )
 from kpipe.data.balancing.sampling import Weighting
 from kpipe.stages import Augment
-from kpipe.train import TrainingConfig, adapt_bn_momentum, backbone, classifier, fit, unfreeze
+from kpipe.train import (
+    TrainingConfig,
+    TrainingData,
+    adapt_bn_momentum,
+    backbone,
+    classifier,
+    fit,
+    unfreeze,
+)
 
 # The sampling and the class weights of each method.
 METHODS: dict[str, tuple[Sampling | None, Weighting | None]] = {
@@ -128,7 +136,7 @@ def train(
     # The same number of steps for every method, however long its epochs are.
     steps_per_epoch = steps(manifest, "train", BATCH)
     adapt_bn_momentum(model, steps_per_epoch)
-    plan = TrainingConfig(
+    config = TrainingConfig(
         asked.epochs,
         learning_rate=asked.learning_rate,
         schedule="cosine",
@@ -136,10 +144,12 @@ def train(
     )
     result = fit(
         model,
-        lambda _: dataset(manifest, "train", images=images, batch_size=BATCH, training=options),
-        steps_per_epoch=steps_per_epoch,
-        plan=plan,
-        validation=dataset(manifest, "validation", images=images, batch_size=64),
+        TrainingData(
+            lambda _: dataset(manifest, "train", images=images, batch_size=BATCH, training=options),
+            steps_per_epoch,
+            dataset(manifest, "validation", images=images, batch_size=64),
+        ),
+        config,
     )
     seconds = time.perf_counter() - started
     return {

@@ -52,6 +52,7 @@ import numpy as np
 from pruning import BASE_EPOCHS, MORE, RATE, SIZE, TrainingRun, Work, load, train_head
 from results import add_row, read_rows
 
+from kpipe.keras_internals import layers_within
 from kpipe.lite import LiteModel, compare, convert, evaluate, quantize_selectively
 from kpipe.lite.export.calibration import prepare_calibration_images
 from kpipe.lite.export.checks import check_classifier
@@ -63,7 +64,7 @@ from kpipe.sparsity import (
     prune_magnitude,
     train_quantized,
 )
-from kpipe.train import backbone, classifier, recalibrate, unfreeze
+from kpipe.train import backbone, classifier, unfreeze
 
 NETWORKS = ("MobileNetV2 0.35", "EfficientNetLite0", "MobileNetV3Small")
 TOLERANCE = 0.01
@@ -294,7 +295,10 @@ def untrained_classifier(name: str, pixels: np.ndarray, **options: Any) -> keras
     the delegate accepts an int8 operation.
     """
     model = classifier(backbone(name, image_size=pixels.shape[1], weights=None, **options), 10)
-    recalibrate(model, [pixels])
+    for layer in layers_within(model):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(pixels, training=True)
     return model
 
 

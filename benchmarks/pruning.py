@@ -69,9 +69,10 @@ from kpipe.prune import Selection, count_macs, plan, prune_filters, rank, remove
 from kpipe.sparsity import KeepZeros
 from kpipe.train import (
     Distiller,
-    FeaturePlan,
+    FeatureConfig,
     Phase,
     TrainingConfig,
+    TrainingData,
     adapt_bn_momentum,
     backbone,
     classifier,
@@ -221,10 +222,12 @@ def network(work: Work, seed: int, *, pretrained: bool = True) -> keras.Model:
 
 
 def train_head(work: Work, model: keras.Model, seed: int) -> None:
-    head = Phase(TrainingConfig(10, learning_rate=3e-3, schedule="cosine"), 0, FeaturePlan(3, seed))
+    head = Phase(
+        TrainingConfig(10, learning_rate=3e-3, schedule="cosine"), 0, FeatureConfig(3, seed)
+    )
     batches = partial(work.batches, seed)
     with TemporaryDirectory() as folder:
-        fit_phases(model, batches, [head], steps_per_epoch=work.steps, folder=folder)
+        fit_phases(model, TrainingData(batches, work.steps), [head], folder=folder)
 
 
 def base(work: Work, seed: int) -> Path:

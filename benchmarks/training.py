@@ -52,9 +52,10 @@ from kpipe.data import (
     steps,
 )
 from kpipe.train import (
-    FeaturePlan,
+    FeatureConfig,
     Phase,
     TrainingConfig,
+    TrainingData,
     backbone,
     classifier,
     extract_features,
@@ -134,21 +135,24 @@ def by_phases(folder: Path, weights: str, seed: int) -> tuple[Clock, float]:
     with tempfile.TemporaryDirectory() as scratch:
         images = decode(manifest, SIZE, Path(scratch) / "images")
         model = network(manifest, weights, seed)
+        augmenter = Augmenter(flip="horizontal", rotate=0.05, crop=0.8)
         fit_phases(
             model,
-            batches(manifest, images, seed, Augmenter(flip="horizontal", rotate=0.05, crop=0.8)),
+            TrainingData(
+                batches(manifest, images, seed, augmenter),
+                steps(manifest, "train", BATCH),
+                dataset(manifest, "validation", images=images, batch_size=64),
+            ),
             [
                 Phase(
                     TrainingConfig(10, learning_rate=3e-3, schedule="cosine"),
                     0,
-                    FeaturePlan(3, seed),
+                    FeatureConfig(3, seed),
                 ),
                 Phase(TrainingConfig(6, learning_rate=1e-3, schedule="cosine"), 30),
             ],
-            steps_per_epoch=steps(manifest, "train", BATCH),
-            validation=dataset(manifest, "validation", images=images, batch_size=64),
             folder=Path(scratch) / "training",
-            callbacks=lambda number, unfrozen: [clock],
+            callbacks=lambda number, layers: [clock],
         )
         clock.epochs.append((time.perf_counter() - clock.start, clock.epochs[-1][1]))
         test = dataset(manifest, "test", images=images, batch_size=64)
@@ -244,13 +248,13 @@ def fit(asked: argparse.Namespace) -> None:
         unfreeze(model, 30)
         # A third of an epoch, so that work done once per epoch weighs three times as much.
         data, each = batches(manifest, images, 0, None), steps(manifest, "train", BATCH) // 3
-        plan, number = TrainingConfig(2), iter(range(1000))
+        config, number = TrainingConfig(2), iter(range(1000))
 
         bare = partial(by_keras, model, data, each)
 
         def ours(keep: bool) -> None:
             folder = Path(scratch) / str(next(number)) if keep else None
-            kpipe_fit(model, data, steps_per_epoch=each, plan=plan, folder=folder)
+            kpipe_fit(model, TrainingData(data, each), config, folder=folder)
 
         sides = {
             "model.fit": bare,
@@ -268,7 +272,7 @@ def begin(asked: argparse.Namespace) -> None:
         data = batches(manifest, images, 0, None)
         sides: dict[str, Callable[[], Any]] = {
             "model.fit": partial(by_keras, model, data, 1),
-            "fit": partial(kpipe_fit, model, data, steps_per_epoch=1, plan=TrainingConfig(2)),
+            "fit": partial(kpipe_fit, model, TrainingData(data, 1), TrainingConfig(2)),
         }
         measure("2 steps", sides, asked.rounds, "below 1")
 
@@ -308,9 +312,8 @@ def checkpoints(asked: argparse.Namespace) -> None:
 
         kpipe_fit(
             model,
-            batches(manifest, images, 0, None),
-            steps_per_epoch=steps(manifest, "train", BATCH),
-            plan=TrainingConfig(3),
+            TrainingData(batches(manifest, images, 0, None), steps(manifest, "train", BATCH)),
+            TrainingConfig(3),
             callbacks=[Epochs()],
         )
         folder, writes = Path(scratch) / "checkpoints", []
@@ -336,14 +339,8 @@ def features(asked: argparse.Namespace) -> None:
         unfreeze(model, 0)
         data, each = batches(manifest, images, 0, None), steps(manifest, "train", BATCH)
         stem, tail = split_frozen(model)
-        kept = extract_features(
-            stem,
-            data,
-            None,
-            steps_per_epoch=each,
-            plan=FeaturePlan(1),
-            folder=Path(scratch) / "features",
-        )
+        folder = Path(scratch) / "features"
+        kept = extract_features(stem, TrainingData(data, each), FeatureConfig(1), folder)
         sides: dict[str, Callable[[], Any]] = {}
         for name, trained, source in (
             ("features", tail, kept.training),

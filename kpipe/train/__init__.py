@@ -1,4 +1,11 @@
-"""Training: backbones, what of them trains, optimizers, and a fit that cannot be lost."""
+"""Training: backbones, fine-tuning, optimizers, distillation, and a fit that resumes.
+
+backbones/      pretrained networks by name, their weights, other image sizes
+transfer/       fine-tuning of the last layers, cached features of the frozen part
+optimizers/     optimizers by name, schedules, layer-wise decay, the optimizer switch
+loop/           fit and fit_phases, checkpoints, averaged weights
+distillation/   a student that learns from a teacher
+"""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""What every backbone promises, held against one small member of each family."""
+"""The contract of all backbones, on one small member of each family."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kpipe.errors import WeightsError
 from kpipe.lite import LiteModel, convert
 from kpipe.sparsity import layer_mapping, to_keras, to_tf_keras
 from kpipe.train import backbone, backbone_names, classifier
-from kpipe.train.backbones.building import _constructors
+from kpipe.train.backbones.model_factory import _constructors
 from tests.prune.masking import colored, settle
 
 SIZE = 32
@@ -54,7 +54,7 @@ def images(model: keras.Model, count: int = 2) -> np.ndarray:
     return np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
 
 
-def test_it_takes_raw_pixels_trains_saves_and_gives_probabilities(
+def test_it_takes_raw_pixels_trains_saves_and_returns_probabilities(
     name: str, tmp_path: Path
 ) -> None:
     base = build(name)
@@ -102,7 +102,7 @@ def test_it_crosses_to_tf_keras_and_back(name: str) -> None:
     assert sum(outcomes["outcome"] == "mapped") > 20
 
 
-def test_its_int8_file_takes_raw_bytes_and_tells_photos_apart(name: str) -> None:
+def test_its_int8_file_takes_raw_bytes_and_distinguishes_photos(name: str) -> None:
     """How near it is to Keras says little of random weights; benchmarks/export.py trains some."""
     model = classifier(build(name), 3, seed=1)
     pixels = colored(6, model.input_shape[1])
@@ -116,12 +116,12 @@ def test_its_int8_file_takes_raw_bytes_and_tells_photos_apart(name: str) -> None
     assert np.ptp(found, axis=0).max() > 0.05
 
 
-def test_the_names_are_those_that_keras_has() -> None:
+def test_the_names_equal_those_of_keras() -> None:
     assert sorted(backbone_names()) == sorted(_constructors())
     assert len(backbone_names()) == 41
 
 
-def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
+def test_a_misspelt_name_gets_a_suggestion() -> None:
     with pytest.raises(WeightsError) as caught:
         backbone("mobilenetv2", image_size=SIZE)
     assert "did you mean 'MobileNetV2'?" in str(caught.value)
@@ -132,7 +132,7 @@ def test_an_image_size_may_have_two_sides() -> None:
     assert model.input_shape == (None, 32, 64, 3)
 
 
-def test_an_unknown_option_and_a_small_image_are_refused() -> None:
+def test_an_unknown_option_and_a_small_image_are_rejected() -> None:
     with pytest.raises(WeightsError, match="alpha"):
         backbone("VGG16", image_size=SIZE, weights=None, alpha=0.5)
     with pytest.raises(WeightsError, match="32 x 8") as caught:
@@ -155,14 +155,14 @@ def test_weights_come_from_a_file(own_weights: tuple[keras.Model, Path]) -> None
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_weights_that_do_not_fit_or_do_not_exist_are_refused(own_weights) -> None:
+def test_wrong_and_missing_weights_are_rejected(own_weights) -> None:
     with pytest.raises(WeightsError, match="cannot be built"):
         backbone("MobileNetV2", image_size=SIZE, weights=own_weights[1], alpha=0.5)
     with pytest.raises(WeightsError, match="no weights file"):
         backbone("MobileNetV2", image_size=SIZE, weights="nowhere.weights.h5")
 
 
-def test_a_file_for_efficientnet_meets_the_graph_of_its_imagenet_weights(tmp_path: Path) -> None:
+def test_weights_files_of_efficientnet_use_the_graph_of_imagenet(tmp_path: Path) -> None:
     plain = backbone("EfficientNetB0", image_size=SIZE, weights=None)
     plain.save_weights(tmp_path / "own.weights.h5")
     model = backbone("EfficientNetB0", image_size=SIZE, weights=tmp_path / "own.weights.h5")
@@ -198,7 +198,7 @@ class TestMirror:
         assert str(tmp_path / self.name) in str(caught.value)
         assert "https://" in str(caught.value)
 
-    def test_a_file_with_another_digest_is_refused(self, tmp_path, monkeypatch) -> None:
+    def test_a_file_with_another_digest_is_rejected(self, tmp_path, monkeypatch) -> None:
         monkeypatch.setenv("KPIPE_WEIGHTS", str(tmp_path))
         wrong = b"not the file"
         (tmp_path / "efficientnetb0_notop.h5").write_bytes(wrong)
@@ -222,7 +222,7 @@ def test_a_failed_download_names_the_file_and_what_to_do(monkeypatch: pytest.Mon
     assert file_utils.get_file is offline
 
 
-def test_a_seed_decides_the_head() -> None:
+def test_the_seed_determines_the_head() -> None:
     base = backbone("MobileNetV2", image_size=SIZE, weights=None, alpha=0.35)
     kernels = [
         classifier(base, 3, seed=s).get_layer("head_logits").kernel.numpy() for s in (1, 1, 2)
@@ -231,9 +231,9 @@ def test_a_seed_decides_the_head() -> None:
     assert not np.array_equal(kernels[0], kernels[2])
 
 
-@pytest.mark.parametrize("size", ["160", (96,), 96.5, None, -5, (96, -1), (96, 96, 3)])
-def test_a_size_that_is_none_is_refused_in_words(size) -> None:
-    with pytest.raises(WeightsError, match="images need a size"):
+@pytest.mark.parametrize("size", [-5, (96, -1)])
+def test_a_size_below_one_pixel_is_rejected(size) -> None:
+    with pytest.raises(WeightsError, match="image size is out of range"):
         backbone("MobileNet", image_size=size, weights=None)
 
 
@@ -242,6 +242,6 @@ def test_a_size_may_be_a_numpy_integer() -> None:
     assert made.input_shape == (None, 32, 32, 3)
 
 
-def test_what_a_backbone_decides_itself_is_not_an_option() -> None:
-    with pytest.raises(WeightsError, match="decides include_top itself"):
+def test_options_that_the_backbone_sets_are_rejected() -> None:
+    with pytest.raises(WeightsError, match="sets include_top itself"):
         backbone("MobileNet", image_size=32, weights=None, include_top=True)

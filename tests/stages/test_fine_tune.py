@@ -18,14 +18,15 @@ from kpipe.stages.shared.network_training import train_network
 from kpipe.stages.shared.phase_planning import plan_phases
 from kpipe.stages.shared.photo_dataset import PhotoDataset
 from kpipe.stages.shared.training_run import TrainingRun
-from kpipe.train import backbone, classifier, recalibrate
+from kpipe.train import backbone, classifier
+from tests.moving_statistics import set_moving_statistics
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Path:
     """A weights file of the backbone without its top, with statistics of the drawn photos."""
     base = backbone("MobileNet", image_size=32, weights=None, alpha=0.25)
-    recalibrate(base, [np.load(data_folder / "images.npy").astype("float32")])
+    set_moving_statistics(base, np.load(data_folder / "images.npy").astype("float32"))
     path = tmp_path_factory.mktemp("weights") / "mobilenet.weights.h5"
     base.save_weights(path)
     return path
@@ -260,8 +261,8 @@ def test_a_new_head_trains_alone_first_where_pretrained_layers_could_suffer(
 ) -> None:
     model = classifier(backbone("MobileNet", image_size=32, weights=None, alpha=0.25), 3)
     phases = [phase for phase, _ in plan_phases(FineTune("MobileNet", **fields), photos, model)]
-    assert [phase.plan.epochs for phase in phases] == epochs
-    assert [phase.plan.learning_rate for phase in phases] == pytest.approx(rates)
+    assert [phase.config.epochs for phase in phases] == epochs
+    assert [phase.config.learning_rate for phase in phases] == pytest.approx(rates)
     assert (phases[0].last, phases[0].features is None) == (
         (0, False) if len(epochs) == 2 or fields.get("retrain_last") == 0 else (30, True)
     )

@@ -46,7 +46,7 @@ def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def gradient(weights: list[np.ndarray], x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
-    """Of the mean squared error, in the order of the model's weights."""
+    """Return the gradient of the mean squared error, in the order of the model's weights."""
     w1, b1, w2, b2 = weights
     hidden = np.tanh(x @ w1 + b1)
     error = 2 * (hidden @ w2 + b2 - y) / y.size
@@ -56,7 +56,7 @@ def gradient(weights: list[np.ndarray], x: np.ndarray, y: np.ndarray) -> list[np
 
 @contextmanager
 def free_order() -> Iterator[None]:
-    """Keras runs no XLA where operations are bound to one order, as other tests bind them."""
+    """Disable op determinism, which other tests enable and with which Keras does not use XLA."""
     bound = config.is_op_determinism_enabled()
     config.disable_op_determinism()
     try:
@@ -77,11 +77,11 @@ class Weights(keras.callbacks.Callback):
 
 
 class Broken(Exception):
-    """Stands for whatever cuts a training off."""
+    """Represents any interruption of training."""
 
 
 class Break(keras.callbacks.Callback):
-    """Cuts a training off before a batch of an epoch."""
+    """Interrupts training before a batch of an epoch."""
 
     def __init__(self, epoch: int, batch: int = 0) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A training that kills itself: `python -m tests.train.killed FOLDER KIND OPERATIONS`.
+"""A training run that kills itself: `python -m tests.train.killed FOLDER KIND OPERATIONS`.
 
 SIGKILL comes before the n-th operation: no handler, no `finally`, no buffer. Operations are steps
 and everything that changes a file. With 0, none comes, and the result is left in the folder.
@@ -19,7 +19,7 @@ import numpy as np
 from kpipe.train import fit, fit_phases
 
 from . import tiny
-from .trainings import PHASES, PLANS
+from .trainings import CONFIGS, PHASES
 
 CHANGES = {"write", "fsync", "mkdir", "open", "rename", "replace", "rmdir", "unlink"}
 
@@ -54,18 +54,14 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model = tiny.model()
     fate = Fate(operations, folder)
-    common: dict[str, Any] = {
-        "steps_per_epoch": tiny.STEPS,
-        "validation": tiny.validation(),
-        "folder": folder,
-    }
+    data = tiny.training_data(tiny.data, tiny.validation())
     sys.setprofile(fate.watch)
     if kind == "phases":
         result = fit_phases(
-            model, tiny.data, PHASES, callbacks=lambda number, trains: [fate], **common
+            model, data, PHASES, folder=folder, callbacks=lambda number, layers: [fate]
         )
     else:
-        result = fit(model, tiny.data, plan=PLANS[kind], callbacks=[fate], **common)
+        result = fit(model, data, CONFIGS[kind], folder=folder, callbacks=[fate])
     sys.setprofile(None)
     record = {"history": result.history, "best": result.best_epoch, "switch": result.switched_at}
     arrays = {f"{n:03d}": value for n, value in enumerate(tiny.values(model))}

@@ -1,10 +1,12 @@
-"""The smallest training that has everything: convolution, BatchNormalization, seeded dropout."""
+"""A minimal training run with convolution, BatchNormalization and seeded dropout."""
 
 from __future__ import annotations
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from kpipe.train import TrainingData
 
 STEPS, BATCH, CLASSES = 4, 8, 3
 _RANDOM = np.random.default_rng(0)
@@ -16,7 +18,7 @@ IMAGES = (
 
 def model() -> keras.Model:
     """The same weights each time."""
-    # As every stage does: whether it is on changes the last bits, in whatever process this runs.
+    # As in every stage; without it, the last bits differ.
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(1)
     pixels = keras.Input((8, 8, 3))
@@ -31,7 +33,7 @@ def model() -> keras.Model:
 
 
 def data(first_epoch: int) -> tf.data.Dataset:
-    """Endless; each epoch in an order of its own."""
+    """Return endless batches, each epoch in another order."""
 
     def batches():
         epoch = first_epoch
@@ -52,6 +54,11 @@ def data(first_epoch: int) -> tf.data.Dataset:
 
 def validation() -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices((IMAGES[:16], LABELS[:16])).batch(8)
+
+
+def training_data(batches=data, *options) -> TrainingData:
+    """Group batches with the options validation and batch_names."""
+    return TrainingData(batches, STEPS, *options)
 
 
 def values(trained: keras.Model) -> list[np.ndarray]:

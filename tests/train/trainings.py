@@ -1,10 +1,10 @@
-"""The trainings that tests kill: everything that has a state of its own occurs in one of them."""
+"""Training configurations for tests that kill the process; together they have every state."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from kpipe.train import SWATS, AtEpoch, FeaturePlan, OnPlateau, Phase, Plateau, TrainingConfig
+from kpipe.train import SWATS, AtEpoch, FeatureConfig, OnPlateau, Phase, Plateau, TrainingConfig
 
 SWITCHING = TrainingConfig(
     epochs=6,
@@ -32,9 +32,9 @@ PROJECTING = TrainingConfig(
     ema_momentum=0.8,
 )
 STOPPED = dataclasses.replace(WAITING, epochs=9, patience=2)  # ends before its last epoch
-PLANS = {"switching": SWITCHING, "waiting": WAITING}
+CONFIGS = {"switching": SWITCHING, "waiting": WAITING}
 PHASES = (
-    Phase(TrainingConfig(epochs=4, learning_rate=0.01), features=FeaturePlan(views=2, seed=3)),
+    Phase(TrainingConfig(epochs=4, learning_rate=0.01), features=FeatureConfig(views=2, seed=3)),
     Phase(SWITCHING, last=2),
     Phase(PROJECTING, last=None),
     Phase(STOPPED, last=None),

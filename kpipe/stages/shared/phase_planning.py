@@ -16,7 +16,7 @@ from kpipe.stages.shared.recipe import Recipe
 if TYPE_CHECKING:
     import keras
 
-    from kpipe.train import FeaturePlan, Phase, SwitchTrigger, TrainingConfig
+    from kpipe.train import FeatureConfig, Phase, SwitchTrigger, TrainingConfig
 
 __all__ = ["plan_full_res_phase", "plan_phases"]
 
@@ -57,27 +57,33 @@ def plan_full_res_phase(recipe: Recipe, photos: PhotoDataset) -> tuple[Phase, fl
     return Phase(config, recipe.retrain_last), recipe.layer_decay
 
 
-def _plan_features(recipe: Recipe, photos: PhotoDataset, model: keras.Model) -> FeaturePlan:
+def _plan_features(recipe: Recipe, photos: PhotoDataset, model: keras.Model) -> FeatureConfig:
     """Plan which features of the frozen backbone to compute, and where all runs share them."""
-    from kpipe.train import FeaturePlan, forget_unused, split_frozen, unfreeze, weights_digest
+    from kpipe.train import (
+        FeatureConfig,
+        remove_unused_features,
+        split_frozen,
+        unfreeze,
+        weights_digest,
+    )
 
     varies = photos.augmenter or photos.mixer or photos.sampling
-    plan = FeaturePlan(recipe.cached_views if varies else 1, photos.seed)
+    config = FeatureConfig(recipe.cached_views if varies else 1, photos.seed)
     if photos.shared_folder is None:
-        return plan
+        return config
     unfreeze(model, 0)
     stem, _ = split_frozen(model)
     key = fingerprint(
         {
             "photos": photos.identity,
             "backbone": [recipe.backbone, recipe.alpha, weights_digest(stem)],
-            "views": plan.views,
+            "views": config.views,
             "version": recipe.version,
             "distributions": {name: version(name) for name in recipe.packages},
         }
     )
-    forget_unused(photos.shared_folder / "features")
-    return dataclasses.replace(plan, folder=photos.shared_folder / "features" / key)
+    remove_unused_features(photos.shared_folder / "features")
+    return dataclasses.replace(config, folder=photos.shared_folder / "features" / key)
 
 
 def _training_config(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from kpipe.data import Augmenter, Manifest, Mixer, Sampling, TrainingOptions
+    from kpipe.train import TrainingData
 
 __all__ = ["PhotoDataset"]
 
@@ -143,6 +144,15 @@ class PhotoDataset:
             training=self._training_options(first_epoch),
         )
         return self._resize(batches)
+
+    def training_data(self) -> TrainingData:
+        """Return the training batches and the validation split for `fit`."""
+        from kpipe.train import TrainingData
+
+        validation = self.evaluation_dataset("validation")
+        return TrainingData(
+            self.training_dataset, self.steps_per_epoch, validation, self.batch_names
+        )
 
     def sample(self) -> tf.data.Dataset:
         """Return the first training batches, up to 20, which hold photos of every class."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import keras
 
     from kpipe.core.journal import Journal
-    from kpipe.train import FitResult, Phase, TrainingConfig, Unfrozen
+    from kpipe.train import FitResult, Phase, TrainableLayers, TrainingConfig
 
 __all__ = ["TrainingRun"]
 
@@ -53,13 +53,10 @@ class TrainingRun:
         adapt_bn_momentum(model, photos.steps_per_epoch)
         result = fit(
             model,
-            photos.training_dataset,
-            steps_per_epoch=photos.steps_per_epoch,
-            plan=config,
-            validation=photos.evaluation_dataset("validation"),
+            photos.training_data(),
+            config,
             folder=self.folder / "training",
             callbacks=[*callbacks, self._epoch_recorder(photos.steps_per_epoch, config.epochs)],
-            batch_names=photos.batch_names,
         )
         self.write_history([self._summary(result, config)])
 
@@ -69,9 +66,9 @@ class TrainingRun:
         """Train a model in phases, each with its layer decay; return a row of `history.json`."""
         from kpipe.train import LayerDecay, fit_phases
 
-        lengths = [phase.plan.epochs for phase, _ in phases]
+        lengths = [phase.config.epochs for phase, _ in phases]
 
-        def callbacks(number: int, unfrozen: Unfrozen) -> list[keras.callbacks.Callback]:
+        def callbacks(number: int, unfrozen: TrainableLayers) -> list[keras.callbacks.Callback]:
             phase, layer_decay = phases[number - 1]
             which = f", phase {number} of {len(phases)}" if len(phases) > 1 else ""
             views = phase.features.views if phase.features else 0
@@ -83,16 +80,13 @@ class TrainingRun:
 
         result = fit_phases(
             model,
-            photos.training_dataset,
+            photos.training_data(),
             [phase for phase, _ in phases],
-            steps_per_epoch=photos.steps_per_epoch,
-            validation=photos.evaluation_dataset("validation"),
             folder=self.folder / f"training-{photos.input_size}",
             callbacks=callbacks,
-            batch_names=photos.batch_names,
             progress=lambda done, total: self._progress(": features", done, total),
         )
-        return self._summary(result, phases[-1][0].plan)
+        return self._summary(result, phases[-1][0].config)
 
     def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
         """Write `history.json`, one row for each fit."""

@@ -1,3 +1,3 @@
-"""Pretrained backbones and their weights."""
+"""Backbones by name, their pretrained weights, and the same network at another image size."""
 
 __all__: list[str] = []

@@ -1,8 +1,7 @@
-"""The names of the backbones, known without loading Keras.
+"""The names of the backbones, without importing Keras.
 
-A pipeline refuses a misspelt name when it is declared, and `kpipe plan` answers at once: so the
-names are read from the text of Keras' own index of applications, which a test holds against the
-live one.
+A pipeline must reject a misspelt name at once when it is declared. So the names are parsed from the
+source of `keras.applications`; a test compares them with the imported module.
 """
 
 from __future__ import annotations
@@ -21,7 +20,13 @@ OWN_BACKBONES = ("EfficientNetLite0",)
 
 @cache
 def backbone_names() -> tuple[str, ...]:
-    """The names that `kpipe.train.backbone` knows, sorted."""
+    """Return the names that `kpipe.train.backbone` accepts, sorted.
+
+    Example:
+        >>> from kpipe.train import backbone_names
+        >>> [name for name in backbone_names() if "Lite" in name]
+        ['EfficientNetLite0']
+    """
     found = importlib.util.find_spec("keras")
     if found is None or not found.submodule_search_locations:
         raise WeightsError("Keras is not installed", fix="pip install keras")

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: the usual classifier for phones, which `keras.applications` lacks.
+"""EfficientNet-Lite0, a classifier for phones that `keras.applications` lacks.
 
     stem 3x3/2, 32 -> blocks -> top 1x1, 1280 -> pool -> dense
     block  := [expand 1x1] -> depthwise kxk/s -> project 1x1 [+ input, where shapes agree]
@@ -8,9 +8,9 @@
     stride :   1    2    2    2    1    2    1   of the first block
     blocks :   1    2    2    3    3    4    1
 
-EfficientNet-B0 (Tan and Le 2019, arXiv 1905.11946) without squeeze-and-excite and with ReLU6, so
-that it quantizes well. The published weights were trained by TensorFlow, with "same" padding; the
-file that holds them here is PyTorch's, so kernels are transposed on the way in.
+It is EfficientNet-B0 (Tan and Le 2019, arXiv 1905.11946) without squeeze-and-excite and with ReLU6,
+so that it quantizes well. The published weights were trained with TensorFlow and "same" padding but
+come in a PyTorch file, so kernels are transposed when they are loaded.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _STAGES = (
     (320, 3, 1, 1, 6),
 )
 _PARTS = ("weight", "bias", "running_mean", "running_var")
-# PyTorch keeps kernels as (output, input, height, width), Keras with the space first.
+# PyTorch stores kernels as (output, input, height, width), Keras with height and width first.
 _AXES: Mapping[type, tuple[int, ...]] = {
     keras.layers.BatchNormalization: (0,),
     keras.layers.Conv2D: (2, 3, 1, 0),
@@ -68,29 +68,36 @@ def EfficientNetLite0(
     classes: int = 1000,
     name: str = "efficientnet_lite0",
 ) -> keras.Model:
-    """EfficientNet-Lite0 as a flat functional model, its preprocessing inside.
+    """Build EfficientNet-Lite0 as a flat functional model that preprocesses its input.
 
     Args:
-        include_top: end in global pooling and softmax probabilities `(batch, classes)`.
-        weights: "imagenet", the path of a Keras weights file, or None for random ones.
-        input_tensor: a tensor to build upon, in place of a new input of `input_shape`.
-        input_shape: `(height, width, 3)`; RGB in [0, 255]. Trained at 224, works at any size.
+        include_top: whether to end in global pooling and softmax probabilities `(batch, classes)`.
+        weights: "imagenet", the path of a Keras weights file, or None for random weights.
+        input_tensor: a tensor to build on, in place of a new input of `input_shape`.
+        input_shape: `(height, width, 3)`, RGB in [0, 255]. The published weights were trained at
+            224 pixels; any size works.
         pooling: without the top, "avg" or "max" to end in `(batch, 1280)`.
-        classes: the width of the top; 1000 with "imagenet".
+        classes: the number of classes of the top; 1000 with "imagenet".
         name: the name of the model.
 
     Returns:
-        A model whose first layer turns pixels into `(pixel - 127) / 128`.
+        A model whose first layer computes `(pixel - 127) / 128`.
 
     Raises:
-        WeightsError: the weights cannot be had or do not fit.
+        WeightsError: the weights are unavailable or do not fit.
+
+    Example:
+        >>> from kpipe.train import EfficientNetLite0
+        >>> base = EfficientNetLite0(include_top=False, weights=None, input_shape=(64, 64, 3))
+        >>> base.output_shape
+        (None, 2, 2, 1280)
     """
     if weights == "imagenet" and include_top and classes != 1000:
         raise WeightsError(
             "ImageNet weights with a top have 1000 classes",
             expected="classes=1000",
             received=f"classes={classes}",
-            fix="use include_top=False and add a head, or weights=None",
+            fix="use include_top=False and `kpipe.train.classifier`, or weights=None",
         )
     inputs = keras.Input(input_shape) if input_tensor is None else input_tensor
     x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="rescaling")(inputs)
@@ -134,7 +141,7 @@ def _convolution(
 def _block(
     inputs: keras.KerasTensor, filters: int, kernel: int, stride: int, expansion: int, name: str
 ) -> keras.KerasTensor:
-    """An inverted residual: widen, filter each channel in space, narrow."""
+    """Add an inverted residual block: expand, filter each channel, project."""
     channels = inputs.shape[-1]
     x = inputs
     if expansion > 1:
@@ -152,7 +159,7 @@ def _block(
 
 
 def _imagenet_file() -> Path:
-    """The weights file inside the installed package, found without importing the package."""
+    """Return the weights file of the installed package, without importing the package."""
     found = importlib.util.find_spec(_PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise WeightsError(
@@ -163,7 +170,7 @@ def _imagenet_file() -> Path:
     path = Path(next(iter(found.submodule_search_locations))) / _FILE
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != _SHA256:
         raise WeightsError(
-            f"the ImageNet weights at {path} are missing or not the known file",
+            f"the ImageNet weights at {path} are missing or differ from the published file",
             expected=f"sha256 {_SHA256}",
             fix=f"run: {_INSTALL} --force-reinstall",
         )
@@ -171,7 +178,7 @@ def _imagenet_file() -> Path:
 
 
 def _prefixes(model: keras.Model) -> dict[str, str]:
-    """Keras layer name -> the prefix of its tensors in the PyTorch file."""
+    """Map the name of each Keras layer to the prefix of its tensors in the PyTorch file."""
     table = {
         "stem_conv": "_conv_stem",
         "stem_bn": "_bn0",
@@ -193,8 +200,8 @@ def _prefixes(model: keras.Model) -> dict[str, str]:
 
 
 def _assign(model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
-    """Fills every weight of the model; no tensor of the file may be left over."""
-    # Batch counters mean nothing to Keras; the dense layer is left out with the top.
+    """Set every weight of the model, and require that every tensor of the file is used."""
+    # Keras has no batch counters. Without the top, the dense layer's tensors are not needed.
     unused = {name for name in tensors if not name.endswith("num_batches_tracked")}
     prefixes = _prefixes(model)
     if "predictions" not in prefixes:
@@ -207,7 +214,7 @@ def _assign(model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
         unused -= set(names)
     if unused:
         raise WeightsError(
-            "the weights file holds tensors that the architecture does not",
+            "the weights file holds tensors that the architecture does not have",
             expected="every tensor used",
             received=", ".join(sorted(unused)),
         )
@@ -222,7 +229,7 @@ def _load(model: keras.Model, path: Path) -> None:
         )
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="Skipping")  # else weights stay random
+            warnings.filterwarnings("error", message="Skipping")  # these weights would stay random
             model.load_weights(path)
     except (OSError, ValueError, UserWarning) as error:
         raise WeightsError(

@@ -1,11 +1,11 @@
-"""Tensors out of a PyTorch weights file, without PyTorch and without running pickled code.
+"""A reader of PyTorch weights files that needs no PyTorch and runs no pickled code.
 
     file := magic, protocol, system info, {name: tensor record}, [storage key, ...], storage*
     storage := element count (8 bytes, little endian), raw elements
 
 This is the format of `torch.save` before version 1.6. The first five parts are pickles, and a
-pickle is a program: the reader here knows the four names that a table of tensors needs, and
-refuses a file that asks for any other.
+pickle can run any code. The reader allows the four names that a table of tensors needs, and rejects
+a file that imports any other.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _rebuild(
     strides: tuple[int, ...],
     *_: object,
 ) -> _Tensor:
-    """Stands in for `torch._utils._rebuild_tensor_v2`: notes where the tensor lies."""
+    """Replace `torch._utils._rebuild_tensor_v2`: record where the tensor is stored."""
     if not isinstance(storage, _Storage):
         raise pickle.UnpicklingError("a tensor without a storage")
     numbers = (offset, *shape, *strides)
@@ -76,7 +76,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
             raise WeightsError(
-                f"the weights file asks to load {module}.{name}, which no table of tensors needs",
+                f"the weights file imports {module}.{name}, which no table of tensors needs",
                 expected="only " + ", ".join(".".join(pair) for pair in _ALLOWED),
                 received=f"{module}.{name}",
                 fix="do not use this file; take the weights from their original source",
@@ -93,16 +93,25 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
-    """All tensors of a PyTorch state dict saved in the legacy format.
+    """Read all tensors of a PyTorch state dict saved in the legacy format.
 
     Args:
         path: a `.pth` file.
 
     Returns:
-        Tensor name -> array of float32 or int64, in the order of the file, each its own copy.
+        Arrays float32 or int64 by tensor name, in the order of the file, each a copy.
 
     Raises:
-        WeightsError: the file is missing, truncated, in another format, or asks for code.
+        WeightsError: the file is missing, truncated, in another format, or imports code.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from kpipe.train import read_torch_file
+        >>> size = Path("model.pth").write_bytes(b"not a state dict")
+        >>> read_torch_file("model.pth")
+        Traceback (most recent call last):
+        kpipe.errors.WeightsError: model.pth cannot be read as a PyTorch weights file
+        ...
     """
     path = Path(path)
     if not path.is_file():
@@ -112,17 +121,17 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         try:
             return _read(file)
-        # What a damaged pickle raises depends on the byte that is damaged.
+        # The exception of a damaged pickle depends on the byte that is damaged.
         except (pickle.UnpicklingError, EOFError, ArithmeticError, LookupError) as error:
-            problem: Exception = error
+            cause: Exception = error
         except (AttributeError, MemoryError, RecursionError, TypeError, ValueError) as error:
-            problem = error
+            cause = error
     raise WeightsError(
         f"{path} cannot be read as a PyTorch weights file",
         expected="a complete state dict in the format of torch.save before version 1.6",
-        received=str(problem) or type(problem).__name__,
-        fix="get the file again from its source; it may be cut off or in the newer zip format",
-    ) from problem
+        received=str(cause) or type(cause).__name__,
+        fix="download the file again; it may be truncated, or in the newer zip format",
+    ) from cause
 
 
 def _read(file: BinaryIO) -> dict[str, np.ndarray]:
@@ -138,7 +147,7 @@ def _read(file: BinaryIO) -> dict[str, np.ndarray]:
         raise ValueError("the file does not hold a flat table of tensors")
     declared = {tensor.storage.key: tensor.storage for tensor in table.values()}
     if sorted(keys) != sorted(declared):
-        raise ValueError("the storages listed are not those that the tensors use")
+        raise ValueError("the listed storages differ from those of the tensors")
     storages = {key: _read_storage(file, declared[key]) for key in keys}
     return {name: _view(tensor, storages[tensor.storage.key]) for name, tensor in table.items()}
 
@@ -153,12 +162,12 @@ def _read_storage(file: BinaryIO, storage: _Storage) -> np.ndarray:
 def _exactly(file: BinaryIO, count: int) -> bytes:
     data = file.read(count)
     if len(data) != count:
-        raise EOFError(f"the file ends {count - len(data)} bytes too early")
+        raise EOFError(f"the file is {count - len(data)} bytes too short")
     return data
 
 
 def _view(tensor: _Tensor, storage: np.ndarray) -> np.ndarray:
-    """The tensor's elements, copied out of its storage after its bounds are checked."""
+    """Copy the tensor's elements out of its storage after checking its bounds."""
     empty = math.prod(tensor.shape) == 0
     reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True))
     if not empty and tensor.offset + reach >= storage.size:

@@ -1,3 +1,3 @@
-"""Training a student network from a teacher network."""
+"""Knowledge distillation: training a student on the soft targets and features of a teacher."""
 
 __all__: list[str] = []

@@ -1,11 +1,10 @@
-"""Labels from a model that knows: what a smaller one is retrained on.
+"""Soft labels from a teacher, for training a smaller student.
 
-    label' = (1 - share) * label + share * teacher(image)
+    label' = (1 - weight) * label + weight * teacher(image)
 
-The teacher sees the very image that the student sees, changed in the same way, and its answer is
-all the student is asked for where the share is 1 (Beyer et al. 2022, arXiv 2106.05237). The soft
-answers are those of Hinton et al. 2015 (arXiv 1503.02531) at a temperature of 1. Labels stay
-probabilities, so that any loop that trains on labels can use them.
+The teacher sees the same augmented image as the student (Beyer et al. 2022, arXiv 2106.05237). Soft
+labels are those of Hinton et al. 2015 (arXiv 1503.02531) at a temperature of 1. They are
+probabilities, so any training loop for labels can use them.
 """
 
 from __future__ import annotations
@@ -19,32 +18,44 @@ __all__ = ["soft_labels"]
 
 
 def soft_labels(
-    batches: tf.data.Dataset, teacher: keras.Model, share: float = 1.0
+    batches: tf.data.Dataset, teacher: keras.Model, teacher_weight: float = 1.0
 ) -> tf.data.Dataset:
-    """The same batches, with labels that are in part the answers of a teacher.
+    """Mix the predictions of a teacher into the labels of a dataset.
 
     Args:
         batches: (images, labels) or (images, labels, weights); labels are class indices (batch,) or
-            shares of the classes (batch, classes).
-        teacher: images -> probabilities (batch, classes); in inference, not trained.
-        share: of the teacher in each label, in [0, 1].
+            probabilities (batch, classes).
+        teacher: images -> probabilities (batch, classes); runs in inference mode.
+        teacher_weight: the fraction of the teacher's predictions in each label, in [0, 1].
 
     Returns:
-        The batches, labels float32 (batch, classes): the loss is a categorical cross-entropy.
+        The batches with labels float32 (batch, classes), for a categorical cross-entropy.
 
     Raises:
-        TrainingError: a share out of range, or batches without labels.
+        TrainingError: a weight out of range, or batches without labels.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.data import dataset, from_folder, split
+        >>> from kpipe.train import soft_labels
+        >>> batches = dataset(split(from_folder("photos")), "train", image_size=32, batch_size=8)
+        >>> teacher = keras.Sequential([
+        ...     keras.Input((32, 32, 3)),
+        ...     keras.layers.GlobalAveragePooling2D(),
+        ...     keras.layers.Dense(3, activation="softmax"),
+        ... ])
+        >>> images, labels = next(iter(soft_labels(batches, teacher)))
+        >>> labels.shape
+        TensorShape([8, 3])
     """
-    if not 0 <= share <= 1:
+    if not 0 <= teacher_weight <= 1:
         raise TrainingError(
-            "share, of the teacher in a label, is out of range",
-            expected="[0, 1]",
-            received=repr(share),
+            "teacher_weight is out of range", expected="[0, 1]", received=repr(teacher_weight)
         )
     spec = batches.element_spec
     if not isinstance(spec, tuple) or len(spec) < 2:
         raise TrainingError(
-            "there are no labels to soften",
+            "the dataset has no labels",
             expected="batches of (images, labels)",
             received=str(spec),
         )
@@ -52,7 +63,7 @@ def soft_labels(
 
     def soften(images: tf.Tensor, labels: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:
         hard = tf.one_hot(labels, classes) if labels.dtype.is_integer else labels
-        answers = teacher(images, training=False)
-        return (images, (1 - share) * hard + share * answers, *rest)
+        predictions = teacher(images, training=False)
+        return (images, (1 - teacher_weight) * hard + teacher_weight * predictions, *rest)
 
     return batches.map(soften)

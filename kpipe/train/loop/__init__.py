@@ -1,3 +1,3 @@
-"""One fit, or a fit in phases, that resumes after it was killed."""
+"""Training in one fit or in phases, with checkpoints from which a killed run resumes."""
 
 __all__: list[str] = []

@@ -1,11 +1,11 @@
-"""What a training needs to go on as if it had never stopped, in one file per epoch.
+"""Checkpoint files, from which training resumes as if it had never stopped.
 
-    folder     := epoch-00000.npz, ... (the last one, and the best one where it is another)
-    checkpoint := record (JSON text), model-0000, ... (every variable, seeds included),
-                  optimizer-0000, ... (slots, iterations, rate)
+    folder     := epoch-00000.npz, ... (the last epoch and the best epoch)
+    checkpoint := record (JSON text), model-00000, ... (every variable, seeds included),
+                  optimizer-00000, ... (slots, iterations, learning rate)
 
-A file is written aside, flushed to the disk and renamed; only then are older ones removed. So
-whatever moment a training is killed at, the newest complete file is whole.
+A file is written under a temporary name, flushed to the disk and renamed before older ones are
+removed. So the newest file is complete whenever a training run is killed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PATTERN = re.compile(r"epoch-(\d{5,})\.npz")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training after a finished epoch.
+    """The state of a training run after an epoch.
 
     Args:
         epoch: the finished epoch; the first is 0.
@@ -47,15 +47,15 @@ class Checkpoint:
     optimizer: tuple[np.ndarray, ...]
 
     def new_optimizer(self) -> keras.optimizers.Optimizer:
-        """An optimizer as the training had it, without its state."""
+        """Return the optimizer of the training run, without its state."""
         return keras.optimizers.deserialize(self.record["optimizer"])
 
 
 def write(folder: Path, epoch: int, record: dict[str, Any], model: keras.Model) -> None:
-    """Stores the model and its optimizer after `epoch`, whole or not at all.
+    """Write the checkpoint of `epoch` atomically.
 
     Raises:
-        OSError: the disk is full or not writable; earlier checkpoints are left as they are.
+        OSError: the disk is full or not writable; earlier checkpoints do not change.
     """
     arrays = {
         **_numbered("model", model.variables),
@@ -78,14 +78,14 @@ def store(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read(folder: Path, epoch: int) -> Checkpoint:
-    """The checkpoint of one epoch.
+    """Read the checkpoint of one epoch.
 
     Raises:
-        TrainingError: there is none, or its file is damaged.
+        TrainingError: its file is missing or damaged.
     """
     path = _path(folder, epoch)
     try:
-        # Opened here, since np.load leaves a damaged file open.
+        # Open the file here, since np.load leaves a damaged file open.
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             names = sorted(file.files)
             record = json.loads(str(file["record"]))
@@ -96,29 +96,29 @@ def read(folder: Path, epoch: int) -> Checkpoint:
             f"the checkpoint {path} cannot be read",
             expected="a file written by an earlier run of this training",
             received=str(error),
-            fix=f"remove the folder {folder} to train anew",
+            fix=f"remove the folder {folder} to train from the start",
         ) from error
     return Checkpoint(epoch, record, model, state)
 
 
 def newest(folder: Path) -> Checkpoint | None:
-    """The last checkpoint that can be read, or None; a damaged one is warned about."""
+    """Read the last readable checkpoint, or return None; warn about damaged ones."""
     for epoch in reversed(epochs_in(folder)):
         try:
             return read(folder, epoch)
         except TrainingError as error:
-            warnings.warn(f"{error.what}; going back to an earlier epoch", stacklevel=2)
+            warnings.warn(f"{error.what}; resuming from an earlier epoch", stacklevel=2)
     return None
 
 
 def epochs_in(folder: Path) -> list[int]:
-    """The epochs that have a checkpoint, ascending."""
+    """Return the epochs that have a checkpoint, in ascending order."""
     found = [_PATTERN.fullmatch(path.name) for path in folder.glob("epoch-*.npz")]
     return sorted(int(match[1]) for match in found if match)
 
 
 def keep_only(folder: Path, epochs: Sequence[int]) -> None:
-    """Removes every other checkpoint, and what an interrupted write left."""
+    """Remove all other checkpoints and the temporary files of interrupted writes."""
     for epoch in set(epochs_in(folder)) - set(epochs):
         _path(folder, epoch).unlink()
     for leftover in folder.glob(".epoch-*"):
@@ -126,28 +126,21 @@ def keep_only(folder: Path, epochs: Sequence[int]) -> None:
 
 
 def restore(variables: Sequence[keras.Variable], values: Sequence[np.ndarray], what: str) -> None:
-    """Puts stored values into variables of the same number and shapes.
+    """Assign stored values to variables of the same number and shapes.
 
     Raises:
-        TrainingError: they do not fit, with the first variable that does not.
+        TrainingError: they do not fit; the error lists the variables that differ.
     """
-    if len(variables) != len(values):
-        raise TrainingError(
-            f"the checkpoint is of another {what}",
-            expected=f"{len(variables)} variables",
-            received=f"{len(values)}",
-            fix="use another folder for another training",
-        )
     wrong = [
         f"{variable.path}: {tuple(variable.shape)} from {value.shape}"
-        for variable, value in zip(variables, values, strict=True)
+        for variable, value in zip(variables, values, strict=False)
         if tuple(variable.shape) != value.shape
     ]
-    if wrong:
+    if wrong or len(variables) != len(values):
         raise TrainingError(
-            f"the checkpoint is of another {what}",
-            expected="the same shapes",
-            received="; ".join(wrong),
+            f"the checkpoint belongs to another {what}",
+            expected=f"{len(variables)} variables of the same shapes",
+            received="; ".join([f"{len(values)} variables", *wrong]),
             fix="use another folder for another training",
         )
     for variable, value in zip(variables, values, strict=True):

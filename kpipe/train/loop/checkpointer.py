@@ -1,9 +1,9 @@
-"""What lets a training be killed: after each epoch, everything that it needs to go on is stored.
+"""A callback that writes a checkpoint after each epoch and resumes from the newest one.
 
-after an epoch := history, best epoch -> checkpoint -> older ones removed
-record         := identity    what must be the same when it is taken up again
+after an epoch := update history and best epoch -> write checkpoint -> remove older ones
+record         := identity    must be the same when the training run resumes
                   averages    (model variable, optimizer variable that averages it), ...
-                  callbacks   the state of each that has one
+                  callbacks   the state of each stateful callback
                   history, best_epoch, stopped
 """
 
@@ -21,12 +21,12 @@ from kpipe.keras_internals import moving_averages
 from kpipe.ownership import refuse_other
 from kpipe.train.loop import checkpoint
 from kpipe.train.loop.checkpoint import Checkpoint
-from kpipe.train.optimizers.optimizer_state import unwrapped
-from kpipe.train.optimizers.switching import StatefulCallback
+from kpipe.train.optimizers.optimizer_state import inner_optimizer
+from kpipe.train.stateful_callback import StatefulCallback
 
 __all__ = ["Checkpointer"]
 
-# What these Keras callbacks count from epoch to epoch; Keras itself forgets it between fits.
+# The state of Keras' callbacks, which Keras resets at the start of each fit.
 _KERAS_COUNTERS: Mapping[type, tuple[str, ...]] = {
     keras.callbacks.EarlyStopping: ("wait", "best", "best_epoch", "stopped_epoch"),
     keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
@@ -35,27 +35,33 @@ _KERAS_COUNTERS: Mapping[type, tuple[str, ...]] = {
 
 
 class Checkpointer(keras.callbacks.Callback):
-    """Keeps history, the best weights and checkpoints; must be the last callback."""
+    """Record the history, the best weights and checkpoints; must be the last callback.
+
+    Args:
+        identity: what must not change when the training run resumes.
+        folder: of the checkpoints; None to hold the best weights in memory only.
+        callbacks: the callbacks of the training run, whose state is stored too.
+    """
 
     def __init__(
         self,
         identity: dict[str, str],
         folder: str | Path | None,
-        watched: Sequence[keras.callbacks.Callback],
+        callbacks: Sequence[keras.callbacks.Callback],
     ) -> None:
         super().__init__()
         self.history: dict[str, list[float]] = {}
         self.best_epoch = -1
         self.stopped = False
-        self._watched = [c for c in watched if _get_state(c) is not None]
-        names = ", ".join(type(c).__name__ for c in self._watched)
+        self._stateful = [c for c in callbacks if _get_state(c) is not None]
+        names = ", ".join(type(c).__name__ for c in self._stateful)
         self._identity = {**identity, "stateful callbacks": names}
         self.folder = Path(folder) if folder is not None else None
         self._states: list[dict[str, Any]] = []
         self._best: list[np.ndarray] | None = None
 
     def resume(self) -> Checkpoint | None:
-        """Goes back to the newest checkpoint of this training, callbacks included."""
+        """Read the newest checkpoint and restore the history and the callbacks from it."""
         found = checkpoint.newest(self.folder) if self.folder is not None else None
         if found is not None and self.folder is not None:
             stored, asked = found.record["identity"], self._identity
@@ -68,7 +74,7 @@ class Checkpointer(keras.callbacks.Callback):
         return found
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        # Keras' own callbacks forget their counters as a fit begins, so this comes after them.
+        # Keras' callbacks reset their counters when a fit begins; this callback is the last.
         self._set_states()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -90,29 +96,29 @@ class Checkpointer(keras.callbacks.Callback):
                 "best_epoch": self.best_epoch,
                 "stopped": bool(self.model.stop_training),
                 "averages": _averages(self.model),
-                "callbacks": [_get_state(callback) for callback in self._watched],
+                "callbacks": [_get_state(callback) for callback in self._stateful],
             }
             checkpoint.write(self.folder, epoch, record, self.model)
             checkpoint.keep_only(self.folder, [epoch, self.best_epoch])
 
     def restore_best(self, model: keras.Model) -> None:
-        """Puts the weights of the best epoch into the model."""
+        """Restore the weights of the best epoch."""
         if self.folder is not None:
             best = checkpoint.read(self.folder, self.best_epoch)
-            kept = _result(best.model, best.optimizer, best.record["averages"])
-            checkpoint.restore(model.variables, kept, "model")
+            weights = _result(best.model, best.optimizer, best.record["averages"])
+            checkpoint.restore(model.variables, weights, "model")
         elif self._best is not None:
             checkpoint.restore(model.variables, self._best, "model")
 
     def _set_states(self) -> None:
         if self._states:
-            for callback, state in zip(self._watched, self._states, strict=True):
+            for callback, state in zip(self._stateful, self._states, strict=True):
                 _set_state(callback, state)
 
 
 def _averages(model: keras.Model) -> list[tuple[int, int]]:
-    """Which variables of the optimizer are running averages, and of which of the model's."""
-    averaging = unwrapped(model.optimizer)
+    """Return pairs of indices: a variable of the model, and the optimizer's average of it."""
+    averaging = inner_optimizer(model.optimizer)
     if not averaging.use_ema:
         return []
     of_model = {id(v): i for i, v in enumerate(model.variables)}
@@ -127,7 +133,7 @@ def _result(
     optimizer: Sequence[np.ndarray],
     averages: Sequence[tuple[int, int]],
 ) -> list[np.ndarray]:
-    """The values that a training leaves in the model: averages, where it averages."""
+    """Return the values to leave in the model: averages instead of weights if there are any."""
     values = list(model)
     for variable, average in averages:
         values[variable] = optimizer[average]

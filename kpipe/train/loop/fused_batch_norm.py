@@ -1,10 +1,10 @@
-"""BatchNormalization in one operation while training.
+"""BatchNormalization as one operation during training.
 
     y = gamma * (x - mean(x)) / sqrt(var(x) + epsilon) + beta        (Ioffe and Szegedy 2015)
 
-Keras computes this in a dozen operations, each of which passes over all activations, and so does
-their gradient. TensorFlow's FusedBatchNormV3 is the same equation in two passes. On a processor the
-dozen takes more time than the convolutions of a mobile network do.
+Keras computes this in a dozen operations, each of which reads all activations, and so do their
+gradients. TensorFlow's FusedBatchNormV3 computes the same equation in two passes. On a CPU the
+dozen operations take longer than the convolutions of a mobile network.
 """
 
 from __future__ import annotations
@@ -24,19 +24,25 @@ __all__ = ["fused_normalization"]
 
 @contextmanager
 def fused_normalization(model: keras.Model) -> Iterator[None]:
-    """Train faster: each BatchNormalization of a model is one operation on its batches.
+    """Train faster within this context: run each BatchNormalization as one operation.
 
-    >>> with fused_normalization(model):  # doctest: +SKIP
-    ...     model.fit(data, epochs=10)
-
-    Outputs, gradients and moving statistics are Keras' but for rounding. What the model is, saves
-    and computes in inference does not change; afterwards its layers are as they were. Layers that
-    the operation does not cover run as ever: those frozen, with a mask, renormalizing, synchronized
-    between replicas, in double precision, or of another input than `(batch, height, width,
-    channels)`.
+    Outputs, gradients and moving statistics equal Keras' up to rounding. The model, its saved files
+    and its predictions do not change. Layers that the operation does not support run as in Keras:
+    frozen layers, and those with a mask, with `renorm`, synchronized between replicas, in double
+    precision, or with an input other than `(batch, height, width, channels)`.
 
     Args:
-        model: built; its training function is traced within.
+        model: a built model whose training function is traced within the context.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from kpipe.train import fused_normalization
+        >>> pixels = keras.Input((8, 8, 3))
+        >>> x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(pixels))
+        >>> model = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x))
+        >>> model.compile("sgd", "mse")
+        >>> with fused_normalization(model):
+        ...     history = model.fit(np.ones((8, 8, 8, 3)), np.ones((8, 4)), verbose=0)
     """
     layers = [
         layer
@@ -45,10 +51,10 @@ def fused_normalization(model: keras.Model) -> Iterator[None]:
         and not layer.renorm
         and not layer.synchronized
         and layer.variable_dtype == "float32"
-        and "call" not in vars(layer)  # as within another such context
+        and "call" not in vars(layer)  # as in a nested context
     ]
     for layer in layers:
-        # Of the object, beside the class: past Keras, which would track it as a part of the layer.
+        # Set on the object without Keras' __setattr__, which would track it as part of the layer.
         object.__setattr__(layer, "call", partial(_call, layer))
     try:
         yield
@@ -63,10 +69,10 @@ def _call(
     training: bool | None = None,
     mask: Any = None,
 ) -> tf.Tensor:
-    """As BatchNormalization.call; statistics and half precision as there."""
-    known = inputs.shape.rank == 4 and inputs.shape[-1] is not None
-    fits = known and layer.axis in (-1, 3) and mask is None
-    if not (training and layer.trainable and fits):
+    """Replace BatchNormalization.call; treats statistics and half precision as Keras does."""
+    is_map = inputs.shape.rank == 4 and inputs.shape[-1] is not None
+    supported = is_map and layer.axis in (-1, 3) and mask is None
+    if not (training and layer.trainable and supported):
         return type(layer).call(layer, inputs, training=training, mask=mask)
     inputs, channels = tf.cast(inputs, "float32"), inputs.shape[-1]
     outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -77,7 +83,7 @@ def _call(
         variance=[],
         epsilon=layer.epsilon,
     )
-    # The operation returns the variance of the population that the batch is a sample of.
+    # The operation returns the unbiased variance, Keras uses the biased one.
     count = tf.cast(tf.size(inputs) // channels, "float32")
     variance *= (count - 1) / count
     for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):

@@ -1,93 +1,93 @@
-"""A training whose numbers are no numbers any more ends, with the batch that made them so.
+"""Stop training when the loss or a weight becomes NaN or infinite, and save the batch at fault.
 
-loss of a batch, validation loss, weights after an epoch: all finite, or TrainingError
-refused-batch.npz := images, labels, weights (where the data has them), names (where known)
+checked: the loss of each batch; the validation loss and all weights after each epoch
+refused-batch.npz := images, labels, weights (if the data has them), names (if known)
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from kpipe.errors import TrainingError
 from kpipe.train.loop.checkpoint import store
+from kpipe.train.training_data import TrainingData
 
-__all__ = ["BatchReader", "TerminateOnNonFinite"]
+__all__ = ["FailedBatch", "TerminateOnNonFinite"]
 
 _FILE = "refused-batch.npz"
-_SHOWN = 8
+_MOST_NAMES = 8
 
 
 @dataclass(frozen=True)
-class BatchReader:
-    """How to get at a batch of a training once more.
+class FailedBatch:
+    """Read a batch again that made training fail, and save it.
 
     Args:
-        data: first epoch -> an endless dataset from that epoch on.
-        batch_names: epoch, batch -> the names of its photos; None where they are not known.
-        folder: where a refused batch is kept; None for nowhere.
+        data: of the training run.
+        folder: where the batch is saved; None to save none.
     """
 
-    data: Callable[[int], tf.data.Dataset]
-    batch_names: Callable[[int, int], Sequence[str]] | None
+    data: TrainingData
     folder: Path | None
 
-    def arrays(self, epoch: int, batch: int) -> dict[str, np.ndarray]:
-        """Images, labels, and weights and names where there are some."""
-        # The batch that was trained on is gone; the data gives it a second time.
-        (values,) = self.data(epoch).skip(batch).take(1)
+    def read(self, epoch: int, batch: int) -> dict[str, np.ndarray]:
+        """Return images, labels and, if there are any, weights and names."""
+        (values,) = self.data.batches(epoch).skip(batch).take(1)
         arrays = {
             name: np.asarray(value)
             for name, value in zip(("images", "labels", "weights"), values, strict=False)
         }
-        if self.batch_names is not None:
-            arrays["names"] = np.array([str(name) for name in self.batch_names(epoch, batch)])
+        if self.data.batch_names is not None:
+            arrays["names"] = np.array([str(name) for name in self.data.batch_names(epoch, batch)])
         return arrays
 
-    def keep(self, arrays: Mapping[str, np.ndarray]) -> str:
-        """Writes a batch into the folder, and says where it is."""
+    def save(self, arrays: Mapping[str, np.ndarray]) -> str:
+        """Write a batch into the folder, and return the end of a sentence that reports it."""
         if self.folder is None:
             return ""
         path = self.folder / _FILE
         try:
             store(path, arrays)
         except OSError as error:
-            return f"; it could not be kept as {path}: {error}"
-        return f"; it is kept as {path}"
+            return f"; the batch could not be saved as {path}: {error}"
+        return f"; the batch is saved as {path}"
 
-    def forget(self) -> None:
-        """Removes a batch that was refused in an earlier attempt."""
+    def remove(self) -> None:
+        """Remove a batch that an earlier run saved."""
         if self.folder is not None:
             with contextlib.suppress(FileNotFoundError):
                 (self.folder / _FILE).unlink()
 
 
 class TerminateOnNonFinite(keras.callbacks.Callback):
-    """Ends a training whose numbers are not finite, or whose data ends, before it is stored."""
+    """Raise a TrainingError, before the checkpoint is written, if numbers are not finite.
 
-    def __init__(self, batches: BatchReader, steps_per_epoch: int) -> None:
+    It also raises one if the data ends. It must be the first callback.
+    """
+
+    def __init__(self, failed: FailedBatch) -> None:
         super().__init__()
-        self._batches = batches
-        self._steps = steps_per_epoch
+        self._failed = failed
+        self._steps = failed.data.steps_per_epoch
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self._epoch = epoch
         self._batch = -1
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        # Keras reports the mean since the epoch began: it breaks with the first bad batch. Keras
-        # has made it a Python number for its own callbacks already, so looking at it is free.
+        # The loss is the mean since the epoch began, so the first bad batch makes it NaN. Keras has
+        # already converted it to a Python number, so the check costs nothing.
         self._batch = batch
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
-            self._refuse(f"the loss is {loss} at batch {batch} of epoch {self._epoch}")
+            self._stop(f"the loss is {loss} at batch {batch} of epoch {self._epoch}")
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         if self._batch + 1 < self._steps:
@@ -95,12 +95,12 @@ class TerminateOnNonFinite(keras.callbacks.Callback):
                 f"the training data ended in epoch {epoch}",
                 expected=f"an endless dataset, {self._steps} batches an epoch",
                 received=f"{self._batch + 1} batches",
-                fix="let it go on without end, as .repeat() does",
+                fix="make the dataset endless with .repeat()",
             )
-        # The last update of an epoch can break the weights after its loss was still finite.
+        # The last update of an epoch can break the weights although its loss is still finite.
         broken = [v.path for v in self.model.weights if not np.isfinite(v.numpy()).all()]
         if broken:
-            self._refuse(
+            self._stop(
                 f"after batch {self._batch}, the last of epoch {epoch}, these weights are not "
                 f"finite: {', '.join(broken)}"
             )
@@ -109,30 +109,30 @@ class TerminateOnNonFinite(keras.callbacks.Callback):
             raise TrainingError(
                 f"the validation loss is {loss} after epoch {epoch}",
                 expected="finite numbers",
-                fix="look for broken images in the validation data; the checkpoint of the last "
-                "finished epoch is kept",
+                fix="look for broken images in the validation data; the last checkpoint is kept",
             )
-        self._batches.forget()
+        self._failed.remove()
 
-    def _refuse(self, what: str) -> None:
-        arrays = self._batches.arrays(self._epoch, self._batch)
+    def _stop(self, what: str) -> None:
+        arrays = self._failed.read(self._epoch, self._batch)
         names = arrays.get("names", np.array([]))
-        whole = np.ones(len(arrays["images"]), bool)
+        finite = np.ones(len(arrays["images"]), bool)
         for values in (arrays[name] for name in ("images", "labels", "weights") if name in arrays):
-            whole &= np.isfinite(values).reshape(len(values), -1).all(axis=1)
-        if whole.all():
-            blamed = "the batch itself is finite, so the weights were broken by what they learned"
+            finite &= np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        if finite.all():
+            reason = "the batch itself is finite, so training on it broke the weights"
             shown = names
         else:
-            shown = names[~whole] if len(names) == len(whole) else np.flatnonzero(~whole)
-            blamed = f"{np.count_nonzero(~whole)} of {len(whole)} examples are not finite"
+            shown = names[~finite] if len(names) == len(finite) else np.flatnonzero(~finite)
+            reason = f"{np.count_nonzero(~finite)} of {len(finite)} examples are not finite"
         if len(shown):
-            more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-            blamed += ": " + ", ".join(map(str, shown[:_SHOWN])) + more
+            more = len(shown) - _MOST_NAMES
+            reason += ": " + ", ".join(map(str, shown[:_MOST_NAMES]))
+            reason += f" and {more} more" if more > 0 else ""
         raise TrainingError(
             what,
             expected="finite numbers",
-            received=blamed + self._batches.keep(arrays),
-            fix="lower the learning rate, or mend the images that are named; the checkpoint of "
-            "the last finished epoch is kept",
+            received=reason + self._failed.save(arrays),
+            fix="lower the learning rate, or replace the images named above; the last checkpoint "
+            "is kept",
         )

@@ -1,11 +1,11 @@
-"""A training in phases: the head first, then more of the backbone, each phase on its own terms.
+"""Fine-tuning in phases: the head first, then more of the backbone, each with its own settings.
 
-    phase := plan, which layers train, on what: photos, or features of the frozen part
-    folder/phase-1, folder/phase-2, ...: checkpoints of each; features/ in those that train on them
+    phase := config, which layers train, on what: photos, or features of the frozen part
+    folder/phase-1, folder/phase-2, ...: checkpoints of each phase, and its features/ if it has any
 
-Phase p goes on with the best weights of phase p - 1 and with the epochs of the data after those
-that the phases before it plan. Called again after a cut, finished phases restore their result, and
-the one that was cut goes on after its last epoch.
+Phase p starts from the best weights of phase p - 1, and from the epoch of the data after those of
+the earlier phases. If training is interrupted and called again, finished phases restore their
+result and the interrupted one resumes after its last epoch.
 """
 
 from __future__ import annotations
@@ -14,139 +14,132 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from kpipe.errors import TrainingError
 from kpipe.train.loop import checkpoint
 from kpipe.train.loop.fitting import FitResult, fit
 from kpipe.train.loop.training_config import TrainingConfig
+from kpipe.train.training_data import TrainingData
 from kpipe.train.transfer.batch_norm_momentum import adapt_bn_momentum
+from kpipe.train.transfer.feature_cache import FeatureConfig, split_frozen
 from kpipe.train.transfer.feature_extraction import extract_features
-from kpipe.train.transfer.features import FeaturePlan, split_frozen
-from kpipe.train.transfer.unfreezing import Unfrozen, unfreeze
+from kpipe.train.transfer.unfreezing import TrainableLayers, unfreeze
 
 __all__ = ["Phase", "fit_phases"]
 
-_Data = Callable[[int], tf.data.Dataset]
-_Describe = Callable[[int, int], Sequence[str]]
-_Callbacks = Callable[[int, Unfrozen], Sequence[keras.callbacks.Callback]]
+_Callbacks: TypeAlias = Callable[[int, TrainableLayers], Sequence[keras.callbacks.Callback]]
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a training.
+    """One phase of fine-tuning.
 
     Args:
-        plan: how to train.
+        config: how to train.
         last: which layers train, as for `unfreeze`: 0 for the head alone, None for all.
-        features: None to train on photos; else what of the frozen part is computed once, before
-            the first epoch.
+        features: which features of the frozen part to compute once and to train on; None to train
+            on photos.
+
+    Example:
+        >>> from kpipe.train import FeatureConfig, Phase, TrainingConfig
+        >>> head = Phase(TrainingConfig(10, learning_rate=3e-3), 0, FeatureConfig(views=3))
+        >>> all_layers = Phase(TrainingConfig(6, schedule="cosine"), last=None)
     """
 
-    plan: TrainingConfig
+    config: TrainingConfig
     last: int | None = 0
-    features: FeaturePlan | None = None
+    features: FeatureConfig | None = None
 
 
 def fit_phases(
     model: keras.Model,
-    data: _Data,
+    data: TrainingData,
     phases: Sequence[Phase],
     *,
-    steps_per_epoch: int,
-    validation: tf.data.Dataset | None = None,
     folder: str | Path | None = None,
-    callbacks: _Callbacks = lambda number, trains: (),
-    batch_names: _Describe | None = None,
+    callbacks: _Callbacks = lambda number, layers: (),
     progress: Callable[[int, int], None] | None = None,
 ) -> FitResult:
-    """Trains a softmax classifier in place, phase after phase, and leaves the best of all epochs.
+    """Train a softmax classifier in place, phase by phase, and restore the best epoch of all.
 
-    A phase may leave a network worse than it found it, as too high a rate does on few photos: the
-    best epoch is that of the lowest "val_loss" in whichever phase, the later of two equal ones;
-    without validation it is the last.
+    A phase may make a model worse, for example with a high learning rate on few photos. The best
+    epoch has the lowest "val_loss" of all phases, the later of two equal ones; without validation
+    it is the last.
 
     Args:
-        model: functional, made by `classifier` or alike.
-        data: as for `fit`; its epochs are counted through all phases.
+        model: a functional model, such as one from `classifier`.
+        data: its epochs are counted through all phases.
         phases: at least one.
-        steps_per_epoch: batches in an epoch.
-        validation: a finite dataset, or None.
-        folder: where checkpoints and features go; needed for features.
-        callbacks: called as each phase begins with its number, the first being 1, and with what
-            trains in it; returns new callbacks for it.
-        batch_names: as for `fit`, its epochs counted through all phases.
-        progress: of the features, called as `progress(done, total)`, in batches.
+        folder: of checkpoints and features; None for none, if no phase trains on features.
+        callbacks: (number of the phase, from 1; its trainable layers) -> new Keras callbacks.
+        progress: called as `progress(done, total)` with batches while features are computed.
 
     Returns:
-        As of `fit`, epochs counted through all phases. The history has the number of the phase as
-        "phase", and nan where a phase does not report what another one does.
+        As `fit`, with epochs counted through all phases. The history has the number of the phase
+        as "phase", and NaN for what a phase does not report but another does.
 
     Raises:
         TrainingError: no phases, features without a folder, or as for `fit`.
-        OSError: a checkpoint or features could not be written; what was there is kept.
+        OSError: a checkpoint or features could not be written; earlier ones are kept.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.data import dataset, from_folder, split, steps
+        >>> from kpipe.train import FeatureConfig, Phase, TrainingConfig, TrainingData, fit_phases
+        >>> photos = split(from_folder("photos"))
+        >>> batches = dataset(photos, "train", image_size=32, batch_size=8)
+        >>> data = TrainingData(lambda epoch: batches.repeat(), steps(photos, "train", 8))
+        >>> model = keras.Sequential([
+        ...     keras.Input((32, 32, 3)),
+        ...     keras.layers.Conv2D(4, 3, strides=2),
+        ...     keras.layers.GlobalAveragePooling2D(),
+        ...     keras.layers.Dense(3, activation="softmax"),
+        ... ])
+        >>> head = Phase(TrainingConfig(epochs=2), 0, FeatureConfig())
+        >>> result = fit_phases(model, data, [head], folder="training")
+        >>> result.history["phase"]
+        [1.0, 1.0]
     """
     if not phases:
-        raise TrainingError("a training needs phases", expected="1 or more", received="none")
-    if len({phase.plan.label_smoothing for phase in phases}) > 1 and validation is not None:
+        raise TrainingError("there are no phases to train", expected="1 or more", received="0")
+    smoothings = {phase.config.label_smoothing for phase in phases}
+    if len(smoothings) > 1 and data.validation is not None:
         raise TrainingError(
-            "the losses of these phases cannot be compared, so that the best epoch is not known",
+            "the validation losses of these phases cannot be compared to find the best epoch",
             expected="the same label_smoothing in all phases",
-            received=", ".join(str(phase.plan.label_smoothing) for phase in phases),
+            received=", ".join(str(phase.config.label_smoothing) for phase in phases),
         )
     if folder is None and any(phase.features for phase in phases):
-        raise TrainingError("features need a folder to be kept in", fix="give fit_phases a folder")
+        raise TrainingError("features need a folder", fix="pass a folder to fit_phases")
     results: list[FitResult] = []
-    best, values, begun = 0, _values(model), 0
+    best, values, epochs = 0, _values(model), 0
     for number, phase in enumerate(phases, 1):
-        watching = callbacks(number, unfreeze(model, phase.last))
-        adapt_bn_momentum(model, steps_per_epoch)
-        trained, batches, held = model, _after(begun, data), validation
-        names = _named_after(begun, batch_names) if batch_names is not None else None
-        place = Path(folder) / f"phase-{number}" if folder is not None else None
-        if phase.features is not None and place is not None:
+        phase_callbacks = callbacks(number, unfreeze(model, phase.last))
+        adapt_bn_momentum(model, data.steps_per_epoch)
+        trained, phase_data = model, data.after(epochs)
+        phase_folder = Path(folder) / f"phase-{number}" if folder is not None else None
+        if phase.features is not None and phase_folder is not None:
             stem, trained = split_frozen(model)
             features = extract_features(
                 stem,
-                batches,
-                validation,
-                steps_per_epoch=steps_per_epoch,
-                plan=phase.features,
-                folder=phase.features.folder or place / "features",
-                batch_names=names,
+                phase_data,
+                phase.features,
+                phase.features.folder or phase_folder / "features",
                 progress=progress,
             )
-            batches = features.training
-            held = features.validation() if validation is not None else None
-            names = features.named(names) if names is not None else None
+            phase_data = features.training_data(phase_data)
         results.append(
-            fit(
-                trained,
-                batches,
-                steps_per_epoch=steps_per_epoch,
-                plan=phase.plan,
-                validation=held,
-                folder=place,
-                callbacks=watching,
-                batch_names=names,
-            )
+            fit(trained, phase_data, phase.config, folder=phase_folder, callbacks=phase_callbacks)
         )
-        begun += phase.plan.epochs
+        epochs += phase.config.epochs
         if _least_loss(results[-1]) <= _least_loss(results[best]):
             best, values = number - 1, _values(model)
     checkpoint.restore(model.variables, values, "model")
     return _joined(results, best)
-
-
-def _after(begun: int, data: _Data) -> _Data:
-    return lambda first_epoch: data(begun + first_epoch)
-
-
-def _named_after(begun: int, batch_names: _Describe) -> _Describe:
-    return lambda epoch, batch: batch_names(begun + epoch, batch)
 
 
 def _values(model: keras.Model) -> list[np.ndarray]:
@@ -159,7 +152,7 @@ def _least_loss(result: FitResult) -> float:
 
 
 def _joined(results: Sequence[FitResult], best: int) -> FitResult:
-    """The phases as one training, the best epoch in one of them."""
+    """Join the results of the phases; `best` is the index of the phase with the best epoch."""
     lengths = [len(next(iter(result.history.values()))) for result in results]
     starts = [sum(lengths[:number]) for number in range(len(lengths))]
     names = dict.fromkeys(name for result in results for name in result.history)

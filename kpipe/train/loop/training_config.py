@@ -1,7 +1,7 @@
-"""How to train: what of a training is declared before it begins.
+"""The settings of a training run.
 
-plan := epochs, first optimizer, its schedule, [moment, second optimizer], what the loss counts,
-        what is averaged, when to stop early
+config := epochs, optimizer, its schedule, [trigger, second optimizer], weights and smoothing in the
+          loss, averaging of weights, early stopping
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import keras
 from kpipe.errors import TrainingError
 from kpipe.keras_internals import has_decay_exclusions
 from kpipe.labels import refuse_class_weights
-from kpipe.train.argument_checks import refuse_fraction, refuse_number
-from kpipe.train.optimizers.creation import Kind, optimizer
+from kpipe.train.argument_checks import refuse_out_of_range
+from kpipe.train.optimizers.optimizer_factory import OptimizerLike, optimizer
 from kpipe.train.optimizers.schedules import Plateau, Schedule, as_schedule
-from kpipe.train.optimizers.triggers import AtEpoch, PerStepTrigger, SwitchTrigger, refuse_other
+from kpipe.train.optimizers.switch_triggers import AtEpoch, PerStepTrigger, SwitchTrigger
 
 __all__ = ["TrainingConfig"]
 
@@ -28,31 +28,43 @@ class TrainingConfig:
     """How to train.
 
     Args:
-        epochs: how many, at least 1.
-        optimizer: a name that `kpipe.train.optimizer` knows, or a Keras optimizer, whose
-            configuration is kept.
-        learning_rate: its rate, or the peak of its schedule; by default 1e-3, and for a Keras
-            optimizer its own.
+        epochs: number of epochs, at least 1.
+        optimizer: a name that `kpipe.train.optimizer` accepts, or a Keras optimizer, whose
+            configuration is stored.
+        learning_rate: the learning rate, or the peak of its schedule, above 0. None for 1e-3 or,
+            with a Keras optimizer, its own.
         schedule: a `kpipe.train.Schedule`, or the name of one with its defaults, over the epochs of
             each optimizer.
-        switch_to: a second optimizer, named or given like the first, or None.
-        switch_learning_rate: its rate; by default `learning_rate`, and for a Keras optimizer its
-            own. SGD bears more than Adam when training from scratch, but pretrained weights may be
-            lost at ten times the rate. SWATS chooses the rate itself.
-        switch_when: the moment of the switch; needed with `switch_to`.
-        class_weight: class index -> factor of its examples in the loss, 1 for those not named.
-        label_smoothing: the share of each label that goes to all classes evenly, in [0, 1).
-        ema: the momentum of a running average of the weights, in (0, 1), which is then what is
-            validated and kept; None for the weights themselves.
-        patience: epochs without a lower "val_loss" (without validation, "loss") after which the
-            training ends; None for never.
+        switch_to: the second optimizer, given like the first, or None.
+        switch_learning_rate: the learning rate of the second optimizer. None for `learning_rate`
+            or, with a Keras optimizer, its own. From scratch, SGD tolerates a higher learning rate
+            than Adam, but ten times the learning rate may destroy pretrained weights. SWATS chooses
+            the learning rate itself.
+        switch_when: the trigger of the switch; required with `switch_to`.
+        class_weight: factors on the loss of each class's examples, by class index; 1 for the rest.
+        label_smoothing: the fraction of each label to spread evenly over all classes, in [0, 1).
+        ema_momentum: the momentum, in (0, 1), of an exponential moving average of the weights,
+            which is then validated and kept; None for the weights themselves.
+        patience: stop after this many epochs without a lower "val_loss" (without validation,
+            "loss"), at least 1; None to never stop early.
+
+    Raises:
+        TrainingError: an unknown name, a number out of range, or a switch that cannot happen.
+
+    Example:
+        >>> from kpipe.train import OnPlateau, TrainingConfig
+        >>> config = TrainingConfig(
+        ...     20, learning_rate=3e-4, schedule="cosine", switch_to="sgd", switch_when=OnPlateau()
+        ... )
+        >>> config.optimizer
+        'adam'
     """
 
     epochs: int
-    optimizer: Kind = "adam"
+    optimizer: OptimizerLike = "adam"
     learning_rate: float | None = None
     schedule: str | Schedule = "constant"
-    switch_to: Kind | None = None
+    switch_to: OptimizerLike | None = None
     switch_learning_rate: float | None = None
     switch_when: SwitchTrigger | None = None
     class_weight: Mapping[int, float] | None = None
@@ -61,34 +73,43 @@ class TrainingConfig:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        self._refuse_numbers()
+        refuse_out_of_range("epochs", self.epochs, 1)
+        refuse_out_of_range("label_smoothing", self.label_smoothing, 0, 1)
+        if self.ema_momentum is not None and not 0 < self.ema_momentum < 1:
+            raise TrainingError(
+                "ema_momentum is out of range", expected="(0, 1)", received=str(self.ema_momentum)
+            )
+        if self.patience is not None:
+            refuse_out_of_range("patience", self.patience, 1)
+        for name in ("learning_rate", "switch_learning_rate"):
+            if getattr(self, name) is not None:
+                refuse_out_of_range(name, getattr(self, name), 0)
+        refuse_class_weights(self.class_weight, TrainingError)
         if (self.switch_to is None) != (self.switch_when is None):
             raise TrainingError(
-                "a switch needs both the optimizer and the moment",
+                "a switch needs both an optimizer and a trigger",
                 expected="switch_to and switch_when together, or neither",
                 received=f"switch_to={self.switch_to!r}, switch_when={self.switch_when!r}",
             )
-        if self.switch_when is not None:
-            refuse_other(self.switch_when)
         if isinstance(self.switch_when, AtEpoch) and self.switch_when.epoch >= self.epochs:
             raise TrainingError(
                 "the switch would come after the last epoch",
                 expected=f"an epoch below epochs={self.epochs}, the first being 0",
                 received=str(self.switch_when),
             )
-        # A plan's repr names it in checkpoints, so it must be what the optimizer is, not where.
-        object.__setattr__(self, "optimizer", _described(self.optimizer))
+        # Checkpoints compare the repr, so store configurations instead of optimizer objects.
+        object.__setattr__(self, "optimizer", _serialized(self.optimizer))
         if self.switch_to is not None:
-            object.__setattr__(self, "switch_to", _described(self.switch_to))
+            object.__setattr__(self, "switch_to", _serialized(self.switch_to))
         if self.learning_rate is None and isinstance(self.optimizer, str):
             object.__setattr__(self, "learning_rate", 1e-3)
-        # Misspelt names and impossible rates are refused here, before any photo is read.
+        # Reject unknown names and invalid numbers now, before any photo is read.
         first = self.first_optimizer(1)
         if self.switch_to is not None:
-            self._refuse_switch(first, self.second_optimizer(0, 1))
+            self._check_per_step_switch(first, self.second_optimizer(0, 1))
 
     def first_optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-        """A new optimizer for the start of the training."""
+        """Create the optimizer for the start of training."""
         return optimizer(
             self.optimizer,
             self.learning_rate,
@@ -100,63 +121,44 @@ class TrainingConfig:
     def second_optimizer(
         self, epoch: int, steps_per_epoch: int, **chosen: Any
     ) -> keras.optimizers.Optimizer:
-        """A new optimizer for a switch at `epoch`.
+        """Create the optimizer for a switch at `epoch`.
 
         Args:
-            epoch: that of its first step, from which on its schedule runs.
+            epoch: the epoch of its first step, at which its schedule starts.
             steps_per_epoch: batches in an epoch.
-            **chosen: what the moment decides, for SWATS `learning_rate`, `momentum`, `nesterov`.
+            **chosen: what the trigger chooses; SWATS: `learning_rate`, `momentum`, `nesterov`.
         """
         if self.switch_to is None:
-            raise TrainingError("this plan has no switch", received=str(self))
-        rate = self.switch_learning_rate
-        if rate is None and isinstance(self.switch_to, str):
-            rate = self.learning_rate
+            raise TrainingError("this configuration has no switch", received=str(self))
+        learning_rate = self.switch_learning_rate
+        if learning_rate is None and isinstance(self.switch_to, str):
+            learning_rate = self.learning_rate
         return optimizer(
             self.switch_to,
-            chosen.pop("learning_rate", rate),
+            chosen.pop("learning_rate", learning_rate),
             schedule=self.schedule,
             steps=max(1, self.epochs - epoch) * steps_per_epoch,
             **{**self._averaging(), **chosen},
         )
 
     def schedule_callbacks(self, monitor: str) -> list[keras.callbacks.Callback]:
-        """New callbacks that the schedule needs, for each fit.
-
-        Args:
-            monitor: the loss that a plateau is seen in.
-        """
+        """Return new callbacks for one fit; a plateau schedule monitors the loss `monitor`."""
         schedule = as_schedule(self.schedule)
         return [schedule.callback(monitor)] if isinstance(schedule, Plateau) else []
 
     def _averaging(self) -> dict[str, Any]:
-        return (
-            {}
-            if self.ema_momentum is None
-            else {"use_ema": True, "ema_momentum": self.ema_momentum}
-        )
+        if self.ema_momentum is None:
+            return {}
+        return {"use_ema": True, "ema_momentum": self.ema_momentum}
 
-    def _refuse_numbers(self) -> None:
-        refuse_fraction("epochs", self.epochs, 1)
-        refuse_number("label_smoothing, a share of a label,", self.label_smoothing, 0, 1)
-        if self.ema_momentum is not None:
-            refuse_number("ema, a momentum,", self.ema_momentum, 0, 1)
-            if self.ema_momentum == 0:
-                raise TrainingError("ema, a momentum, is out of range", expected="(0, 1)")
-        if self.patience is not None:
-            refuse_fraction("patience", self.patience, 1)
-        for name in ("learning_rate", "switch_learning_rate"):
-            if getattr(self, name) is not None:
-                refuse_number(name, getattr(self, name), 0)
-        refuse_class_weights(self.class_weight, TrainingError)
-
-    def _refuse_switch(self, first: Any, second: Any) -> None:
+    def _check_per_step_switch(self, first: Any, second: Any) -> None:
         if not isinstance(self.switch_when, PerStepTrigger):
             return
         name = type(self.switch_when).__name__
-        if not isinstance(first, keras.optimizers.Adam) or not isinstance(
+        adam_to_sgd = isinstance(first, keras.optimizers.Adam) and isinstance(
             second, keras.optimizers.SGD
-        ):
+        )
+        if not adam_to_sgd:
             raise TrainingError(
                 f"{name} switches from Adam to SGD",
                 expected='optimizer="adam" or "adamw", switch_to="sgd"',
@@ -170,19 +172,19 @@ class TrainingConfig:
             )
 
 
-def _described(kind: Kind) -> str | dict[str, Any]:
-    """A name, or the configuration of a Keras optimizer."""
+def _serialized(kind: OptimizerLike) -> str | dict[str, Any]:
+    """Return a name, or the configuration of a Keras optimizer."""
     if isinstance(kind, str):
         return kind
     if isinstance(kind, Mapping):
         return dict(kind)
     if has_decay_exclusions(kind):
         raise TrainingError(
-            "a plan cannot keep which weights are excluded from weight decay",
+            "a TrainingConfig cannot store which weights are excluded from weight decay",
             received=type(kind).__name__,
-            fix="train by model.fit, with SwitchOptimizer as a callback",
+            fix="train with model.fit, with SwitchOptimizer as a callback",
         )
-    described: dict[str, Any] = keras.optimizers.serialize(optimizer(kind))
-    # Keras numbers the optimizers of a process; an equal plan must read the same.
-    described["config"]["name"] = type(kind).__name__.lower()
-    return described
+    serialized: dict[str, Any] = keras.optimizers.serialize(optimizer(kind))
+    # Keras numbers the optimizers of a process, but equal configurations must have equal reprs.
+    serialized["config"]["name"] = type(kind).__name__.lower()
+    return serialized

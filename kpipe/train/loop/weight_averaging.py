@@ -1,13 +1,13 @@
-"""An exponential moving average of the weights, in validation.
+"""Validation with an exponential moving average (EMA) of the weights.
 
     after each update: average <- momentum * average + (1 - momentum) * weights
 
-Keras' optimizers keep the averages (`use_ema`), which generalize better than the last weights
-(Polyak and Juditsky 1992; Izmailov et al. 2018, arXiv 1803.05407). SwitchOptimizer lets
-them go on in the new optimizer.
+Keras' optimizers compute the averages (`use_ema`), which generalize better than the last weights
+(Polyak and Juditsky 1992; Izmailov et al. 2018, arXiv 1803.05407). SwitchOptimizer continues them
+in the new optimizer.
 
-Keras averages what an update gives before constraints take hold. Here an average obeys the
-constraint of its weight where it is validated and kept.
+Keras averages the weights before it applies constraints. So this callback applies the constraint of
+a weight to its average before validation and at the end of each epoch.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import keras
 import numpy as np
 
 from kpipe.keras_internals import moving_averages
-from kpipe.train.optimizers.optimizer_state import unwrapped
+from kpipe.train.optimizers.optimizer_state import inner_optimizer
 
-__all__ = ["AveragedWeights"]
+__all__ = ["EMAValidation"]
 
 
-class AveragedWeights(keras.callbacks.Callback):
-    """Validates the averaged weights instead of the weights themselves."""
+class EMAValidation(keras.callbacks.Callback):
+    """Validate the averaged weights instead of the weights themselves."""
 
     def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
         self._constrain()
@@ -39,7 +39,7 @@ class AveragedWeights(keras.callbacks.Callback):
         self._constrain()
 
     def _constrain(self) -> None:
-        averages = moving_averages(unwrapped(self.model.optimizer))
+        averages = moving_averages(inner_optimizer(self.model.optimizer))
         for variable, average in zip(self.model.trainable_variables, averages, strict=True):
             if variable.constraint is not None:
                 average.assign(variable.constraint(average))

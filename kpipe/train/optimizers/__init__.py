@@ -1,3 +1,3 @@
-"""Optimizers, learning rate schedules, and the switch from one optimizer to another."""
+"""Optimizers by name, schedules, layer-wise learning rate decay, and the optimizer switch."""
 
 __all__: list[str] = []

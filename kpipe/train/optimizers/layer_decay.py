@@ -1,9 +1,9 @@
-"""Learning rates that fall with depth.
+"""Layer-wise learning rate decay.
 
-    rate of a block := rate of the optimizer * decay ** (blocks above it)
+    learning rate of a block := learning rate of the optimizer * decay ** (blocks above it)
 
-The head is block 0. Lower blocks hold more general features and should move less: Howard and Ruder
-2018 (arXiv 1801.06146, section 3.2) divide the rate by 2.6 from layer to layer.
+The head is block 0. Lower blocks hold more general features and should change less: Howard and
+Ruder 2018 (arXiv 1801.06146, section 3.2) divide the learning rate by 2.6 from layer to layer.
 """
 
 from __future__ import annotations
@@ -15,43 +15,53 @@ import keras
 
 from kpipe.errors import TrainingError
 from kpipe.keras_internals import APPLY_WEIGHT_DECAY, optimizer_variables, variable_index
-from kpipe.train.optimizers.optimizer_state import unwrapped
+from kpipe.train.optimizers.optimizer_state import inner_optimizer
 from kpipe.train.transfer.blocks import find_blocks
 
-__all__ = ["LayerDecay", "rate_factors"]
+__all__ = ["LayerDecay", "learning_rate_factors"]
 
 _FACTORS = "_kpipe_rate_factors"
 _PATCHED = ("update_step", APPLY_WEIGHT_DECAY, _FACTORS)
 
 
 class LayerDecay(keras.callbacks.Callback):
-    """Trains each block of the model at a rate of its own, in any `model.fit`.
+    """Train each block of the model with its own learning rate during `model.fit`.
 
-    Follows the model's optimizer: its schedule, a rate set by another callback, and another
-    optimizer that takes its place in the middle of a fit. Decoupled weight decay falls with the
-    rate, as in AdamW it is the rate that scales it. The optimizer that is saved is a plain one, and
-    trains evenly again after the fit; after one that broke off, once the model is compiled anew.
+    The decay applies to whatever learning rate the optimizer has: from its schedule, from another
+    callback, or from a new optimizer after a switch. Decoupled weight decay is scaled in the same
+    way, since the learning rate scales it in AdamW. A saved model holds the plain optimizer. The
+    decay ends with the fit or, if the fit was interrupted, when the model is compiled again.
 
     Args:
-        decay: the factor from a block to the one below it, in (0, 1]; 1 / 2.6 in the paper, whose
-            networks have four blocks; deep networks of many blocks want it near 1.
+        decay: the factor from a block to the one below it, in (0, 1]. The paper uses 1 / 2.6 for
+            networks of four blocks; deep networks need values near 1.
 
     Raises:
         TrainingError: a decay out of range; at the start of a fit, a model without a graph of
             layers.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.train import LayerDecay
+        >>> model = keras.Sequential([
+        ...     keras.Input((8, 8, 3)),
+        ...     keras.layers.Conv2D(4, 3, name="conv"),
+        ...     keras.layers.GlobalAveragePooling2D(),
+        ...     keras.layers.Dense(2, activation="softmax", name="head"),
+        ... ])
+        >>> LayerDecay(0.5).factors(model)
+        {'conv': 0.5, 'head': 1.0}
     """
 
     def __init__(self, decay: float) -> None:
         super().__init__()
         if not 0 < decay <= 1:
-            raise TrainingError(
-                "rates fall with depth by a factor", expected="(0, 1]", received=str(decay)
-            )
+            raise TrainingError("decay is out of range", expected="(0, 1]", received=str(decay))
         self.decay = decay
         self._scaled: keras.optimizers.Optimizer | None = None
 
     def factors(self, model: keras.Model) -> dict[str, float]:
-        """Name of a layer with weights -> what its rate is multiplied by, head last."""
+        """Return the factor on the learning rate of each layer with weights, by name."""
         return {layer.name: factor for layer, factor in self._by_layer(model)}
 
     def _by_layer(self, model: keras.Model) -> list[tuple[keras.layers.Layer, float]]:
@@ -71,13 +81,13 @@ class LayerDecay(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._release()
-        self.model.train_function = None  # it was traced with the rates of this fit
+        self.model.train_function = None  # it was traced with the factors of this fit
 
     def _follow(self) -> None:
-        current = unwrapped(self.model.optimizer)
+        current = inner_optimizer(self.model.optimizer)
         if current is not self._scaled:
             self._release()
-            for name in _PATCHED:  # a fit that broke off has left its own here
+            for name in _PATCHED:  # an interrupted fit may have left its replacements here
                 vars(current).pop(name, None)
             by_weight = {
                 id(weight): factor
@@ -98,7 +108,7 @@ class LayerDecay(keras.callbacks.Callback):
 
 
 def _scale(optimizer: Any, factors: list[float]) -> None:
-    """Gives one optimizer, not its class, a factor for each of its variables."""
+    """Set a factor for each variable of one optimizer, without changing its class."""
     update, decay_weights = optimizer.update_step, getattr(optimizer, APPLY_WEIGHT_DECAY)
 
     def factor(variable: Any) -> float:
@@ -108,20 +118,20 @@ def _scale(optimizer: Any, factors: list[float]) -> None:
         update(gradient, variable, learning_rate * factor(variable))
 
     def apply_weight_decay(variables: list[Any]) -> None:
-        whole = optimizer.weight_decay
-        if whole is None:
+        full = optimizer.weight_decay
+        if full is None:
             return
         for variable in variables:
-            optimizer.weight_decay = whole * factor(variable)
+            optimizer.weight_decay = full * factor(variable)
             decay_weights([variable])
-        optimizer.weight_decay = whole
+        optimizer.weight_decay = full
 
     for name, value in zip(_PATCHED, (update_step, apply_weight_decay, factors), strict=True):
         object.__setattr__(optimizer, name, value)
 
 
-def rate_factors(optimizer: Any, variables: Sequence[Any]) -> list[float]:
-    """What the rate of each variable is multiplied by now; 1 where no callback says otherwise."""
+def learning_rate_factors(optimizer: Any, variables: Sequence[Any]) -> list[float]:
+    """Return the current factor on each variable's learning rate, 1 without `LayerDecay`."""
     factors = vars(optimizer).get(_FACTORS)
     if factors is None:
         return [1.0] * len(variables)

@@ -1,25 +1,24 @@
-"""What of an optimizer goes on in the one that takes its place.
+"""Settings and state that a new optimizer inherits from the one it replaces.
 
-    of the old optimizer     | in the new one
-    weight_decay             | the same number, and the same weights excluded from it. Keras
-                             | multiplies it by the rate, so its effect follows the new rate
+    old optimizer            | new optimizer
+    weight_decay             | the same value, and the same weights excluded. Keras multiplies it by
+                             | the learning rate, so its effect follows the new learning rate
     clipnorm, clipvalue,     | the same
     global_clipnorm          |
-    use_ema                  | the same momentum and overwriting; the averages go on. Keras would
-                             | start them anew in the new optimizer's first iteration
-    gradient accumulation    | the same number of batches; a cycle that is under way is finished
+    use_ema                  | the same momentum and overwrite frequency; the averages continue.
+                             | Keras would restart them in the new optimizer's first iteration
+    gradient accumulation    | the same number of batches; a cycle in progress is completed
     loss_scale_factor        | the same
-    LossScaleOptimizer       | wraps the new one as well, at the scale that was reached
-    slots, iterations, rate  | not carried over: the new optimizer's own, from 0
-    momentum of one-cycle,   | not carried over: what the new optimizer declares
-    schedules                |
+    LossScaleOptimizer       | wraps the new optimizer too, at the current scale
+    slots, iterations,       | not inherited: the new optimizer starts from 0
+    learning rate, schedule  |
 
-What the new optimizer declares itself (a value other than Keras' default) it keeps. Refused by
-name: several optimizers in one model, ScheduleFreeAdamW, whose weights are not its result, and
-another number of batches in the middle of an accumulation.
+A setting of the new optimizer that differs from Keras' default takes precedence. Not supported:
+several optimizers in one model; ScheduleFreeAdamW, which evaluates with other weights than it
+trains; and a change of the number of batches in the middle of an accumulation cycle.
 
-Two limits are Keras' own: a file keeps neither exclusions from weight decay, nor that averages go
-on where it was written within the new optimizer's first iteration.
+Two limits come from Keras: a saved model does not record exclusions from weight decay, nor, if it
+was saved within the new optimizer's first iteration, that the averages continue.
 """
 
 from __future__ import annotations
@@ -39,42 +38,48 @@ from kpipe.keras_internals import (
     variable_index,
 )
 
-__all__ = ["carry_settings", "carry_state", "keep_averaging", "refuse_unable", "unwrapped"]
+__all__ = [
+    "continue_averaging",
+    "copy_settings",
+    "copy_state",
+    "inner_optimizer",
+    "refuse_unsupported",
+]
 
 _CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm")
 _AVERAGING = ("use_ema", "ema_momentum", "ema_overwrite_frequency")
 
 
-def unwrapped(optimizer: Any) -> Any:
-    """The optimizer that makes the steps, without its loss scaling."""
+def inner_optimizer(optimizer: Any) -> Any:
+    """Return the optimizer that makes the steps, without its loss scaling."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return optimizer.inner_optimizer
     return optimizer
 
 
-def refuse_unable(optimizer: Any) -> None:
-    """Raises a TrainingError for an optimizer that can neither follow nor be followed."""
+def refuse_unsupported(optimizer: Any) -> None:
+    """Raise a TrainingError for an optimizer that cannot replace another or be replaced."""
     kinds = (keras.optimizers.MultiOptimizer, keras.optimizers.ScheduleFreeAdamW)
-    if isinstance(unwrapped(optimizer), kinds):
+    if isinstance(inner_optimizer(optimizer), kinds):
         raise TrainingError(
-            f"there is no switching from or to {type(unwrapped(optimizer)).__name__}",
-            expected="one optimizer whose weights are the model's",
+            f"cannot switch from or to {type(inner_optimizer(optimizer)).__name__}",
+            expected="one optimizer that evaluates with the weights it trains",
             fix="train in two fits, and compile between them",
         )
 
 
-def carry_settings(old: Any, new: Any, variables: Sequence[keras.Variable]) -> Any:
-    """Gives an unbuilt optimizer the settings of the old one; wraps it where that was wrapped.
+def copy_settings(old: Any, new: Any, variables: Sequence[keras.Variable]) -> Any:
+    """Copy settings to the new optimizer, and wrap it in loss scaling if the old one was.
 
     Args:
         old: the model's optimizer.
-        new: not built.
-        variables: those that train.
+        new: its replacement, not built.
+        variables: the trainable variables.
 
     Returns:
-        The optimizer to build and to use.
+        The optimizer to build and use.
     """
-    source, target = unwrapped(old), unwrapped(new)
+    source, target = inner_optimizer(old), inner_optimizer(new)
     if target.weight_decay is None and source.weight_decay is not None:
         target.weight_decay = source.weight_decay
         excluded = [v for v in variables if not decays_weight(source, v.value)]
@@ -97,70 +102,70 @@ def carry_settings(old: Any, new: Any, variables: Sequence[keras.Variable]) -> A
     return new
 
 
-def carry_state(old: Any, new: Any, variables: Sequence[keras.Variable]) -> bool:
-    """Gives a built optimizer what the old one has gathered.
+def copy_state(old: Any, new: Any, variables: Sequence[keras.Variable]) -> bool:
+    """Copy averages, accumulated gradients and the loss scale to the new optimizer.
 
     Args:
         old: the model's optimizer, built.
-        new: built on `variables`, without a step.
-        variables: those that train.
+        new: its replacement, built on `variables`, before its first step.
+        variables: the trainable variables.
 
     Returns:
-        Whether averages go on, so that the new optimizer needs `keep_averaging`.
+        Whether averages continue, so that the new optimizer needs `continue_averaging`.
 
     Raises:
-        TrainingError: gradients are accumulated, and the new optimizer counts otherwise.
+        TrainingError: gradients are accumulated over another number of batches.
     """
-    source, target = unwrapped(old), unwrapped(new)
+    source, target = inner_optimizer(old), inner_optimizer(new)
     if old is not source and new is not target:
         new.dynamic_scale.assign(old.dynamic_scale)
         new.step_counter.assign(old.step_counter)
-    _carry_gradients(source, target, variables)
+    _copy_gradients(source, target, variables)
     if not (source.use_ema and target.use_ema and _count(source.iterations) > 0):
         return False
-    for average, value in _beside(target, source, moving_averages, variables):
+    for average, value in _paired_slots(target, source, moving_averages, variables):
         average.assign(value)
     return True
 
 
-def keep_averaging(optimizer: Any) -> None:
-    """Lets averages go on in an optimizer's first iteration, where Keras starts them anew."""
-    target = unwrapped(optimizer)
+def continue_averaging(optimizer: Any) -> None:
+    """Continue the averages in an optimizer's first iteration, in which Keras restarts them."""
+    target = inner_optimizer(optimizer)
 
     def update(variables: Sequence[Any]) -> None:
         for variable, average in zip(variables, moving_averages(target), strict=True):
-            # Keras' arithmetic to the last bit: a resumed training may have it from Keras.
+            # Bit for bit Keras' arithmetic, which a resumed training run may use instead.
             momentum = keras.ops.multiply(keras.ops.cast(True, variable.dtype), target.ema_momentum)
             average.assign(momentum * average + (1 - momentum) * variable)
 
     object.__setattr__(target, UPDATE_MOVING_AVERAGES, update)
 
 
-def _carry_gradients(source: Any, target: Any, variables: Sequence[keras.Variable]) -> None:
+def _copy_gradients(source: Any, target: Any, variables: Sequence[keras.Variable]) -> None:
     batches = source.gradient_accumulation_steps
     begun = _count(step_counter(source)) % batches if batches else 0
     if not begun:
         return
     if target.gradient_accumulation_steps != batches:
         raise TrainingError(
-            f"{begun} batches of gradients are accumulated, and would be lost in the switch",
+            f"{begun} batches of gradients are accumulated, and the switch would lose them",
             expected=f"gradient_accumulation_steps={batches} in the new optimizer too",
             received=str(target.gradient_accumulation_steps),
-            fix="or let the batches of an epoch be a multiple of it",
+            fix="use the same number, or one that divides the batches of an epoch",
         )
-    # `iterations` counts finished cycles, so it is 0 all the same.
+    # `iterations` counts finished cycles, so it is still 0.
     step_counter(target).assign(begun)
-    for accumulator, value in _beside(target, source, accumulated_gradients, variables):
+    for accumulator, value in _paired_slots(target, source, accumulated_gradients, variables):
         accumulator.assign(value)
 
 
 def _count(counter: Any) -> int:
-    return int(keras.ops.convert_to_numpy(counter))  # replicas share it
+    return int(keras.ops.convert_to_numpy(counter))  # shared by all replicas
 
 
-def _beside(
+def _paired_slots(
     target: Any, source: Any, slot: Callable[[Any], Any], variables: Sequence[keras.Variable]
 ) -> list[tuple[Any, Any]]:
-    """The slots of both optimizers for each variable."""
+    """Return the slots of both optimizers for each variable."""
     to, of = slot(target), slot(source)
     return [(to[variable_index(target, v)], of[variable_index(source, v)]) for v in variables]

@@ -1,7 +1,7 @@
-"""From Adam to SGD at the moment, and at the rate, that Adam's own steps suggest.
+"""The switch from Adam to SGD, at a step and a learning rate estimated from Adam's steps.
 
-    at step k, with Adam's step p and gradient g, all trained weights taken as one vector:
-    gamma   = p.p / -(p.g)                            where p.g is not 0
+    at step k, with Adam's step p and gradient g over all trainable weights as one vector:
+    gamma   = p.p / -(p.g)                            if p.g is not 0
     average = beta2 * average + (1 - beta2) * gamma
     rate    = average / (1 - beta2 ** k)
     switch when k > 1 and |rate - gamma| < tolerance, to
@@ -22,10 +22,10 @@ import keras
 import tensorflow as tf
 
 from kpipe.errors import TrainingError
-from kpipe.train.argument_checks import refuse_number
-from kpipe.train.optimizers.layer_decay import rate_factors
-from kpipe.train.optimizers.optimizer_state import unwrapped
-from kpipe.train.optimizers.triggers import PerStepTrigger, State, Watch
+from kpipe.train.optimizers.layer_decay import learning_rate_factors
+from kpipe.train.optimizers.optimizer_state import inner_optimizer
+from kpipe.train.optimizers.switch_triggers import PerStepTrigger, StepObserver
+from kpipe.train.stateful_callback import State
 
 __all__ = ["SWATS"]
 
@@ -34,59 +34,74 @@ _UPDATE = "_backend_update_step"
 
 @dataclass(frozen=True)
 class SWATS(PerStepTrigger):
-    """When SGD's rate, as estimated from Adam's steps, agrees with its own running average.
+    """Switch from Adam to SGD when the estimate of SGD's learning rate has converged.
 
-    For `keras.optimizers.Adam` and its subclasses, AdamW among them: the step is what Adam makes
-    of the gradient after clipping and accumulation, without decoupled weight decay; under
-    `LayerDecay`, gradients are scaled as the steps are. The switch
-    comes between two steps, inside an epoch; with `steps_per_execution=n`, which Keras runs as one,
-    after the n in which it fell due, at the rate of the step at which it did. One deviation from
-    the paper: a rate must be above 0.
+    The estimate, gamma, has converged when it agrees with its running average. SWATS works with
+    `keras.optimizers.Adam` and its subclasses, such as AdamW. It measures Adam's step after
+    clipping and gradient accumulation, without decoupled weight decay; with `LayerDecay`, it scales
+    gradients as the steps are scaled. The switch happens between two steps within an epoch. With
+    `steps_per_execution=n` it happens after the n steps in which the estimate converged, at the
+    learning rate of the step at which it did. Unlike in the paper, the rate must be positive.
 
-    The history gains "swats_rate", the estimate, and "swats_gap", the smallest |rate - gamma| so
-    far: a tolerance above it would have switched.
+    The history gains "swats_rate", the running average, and "swats_gap", the smallest
+    |rate - gamma| so far: any larger tolerance would have switched.
 
     Args:
-        tolerance: of |rate - gamma|, in the unit of a learning rate, above 0. 1e-9 is the paper's;
-            others needed 1e-5 for a ResNet to switch at all.
+        tolerance: the bound on |rate - gamma|, in the unit of a learning rate, above 0. The paper
+            uses 1e-9; reimplementations needed 1e-5 for a ResNet to switch at all.
+
+    Source:
+        Keskar and Socher 2017, arXiv 1712.07628, algorithm 1.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from kpipe.train import SWATS, SwitchOptimizer
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        >>> model.compile("adam", "mse")
+        >>> switch = SwitchOptimizer("sgd", SWATS(tolerance=0.1))
+        >>> x, y = np.ones((8, 4)), np.ones((8, 1))
+        >>> history = model.fit(x, y, batch_size=2, callbacks=[switch], verbose=0)
+        >>> model.optimizer.name, switch.switched_step
+        ('sgd', 2)
     """
 
     tolerance: float = 1e-9
 
     def __post_init__(self) -> None:
-        refuse_number("the tolerance of SWATS", self.tolerance, 0)
-        if self.tolerance == 0:
-            raise TrainingError("SWATS needs a tolerance", expected="> 0", received=str(self))
+        if not 0 < self.tolerance < math.inf:
+            raise TrainingError(
+                "the tolerance of SWATS is out of range", expected="> 0", received=str(self)
+            )
 
-    def initial(self) -> State:
+    def initial_state(self) -> State:
         return {"steps": 0, "average": 0.0, "gap": None, "due": False, "betas": None}
 
-    def seen(self, state: State, logs: Mapping[str, float]) -> State:
+    def update(self, state: State, logs: Mapping[str, float]) -> State:
         return state
 
-    def due(self, state: State, epoch: int) -> bool:
+    def should_switch(self, state: State, epoch: int) -> bool:
         return bool(state["due"])
 
-    def watch(self, model: keras.Model, state: State) -> Watch:
+    def observe(self, model: keras.Model, state: State) -> StepObserver:
         replicas = model.distribute_strategy.num_replicas_in_sync
         if replicas > 1:
             raise TrainingError(
-                "SWATS compares steps with gradients, of which each replica has only its own",
+                "SWATS needs the gradients of all replicas, and each replica has only its own",
                 expected="1 replica",
                 received=str(replicas),
-                fix="switch by AtEpoch or OnPlateau",
+                fix="use AtEpoch or OnPlateau",
             )
-        adam = unwrapped(model.optimizer)
+        adam = inner_optimizer(model.optimizer)
         if not isinstance(adam, keras.optimizers.Adam):
             raise TrainingError(
                 "SWATS switches from Adam to SGD",
                 expected="a model compiled with Adam or AdamW",
                 received=type(adam).__name__,
-                fix="switch by AtEpoch or OnPlateau",
+                fix="use AtEpoch or OnPlateau",
             )
         return _Projection(adam, state, self.tolerance)
 
-    def options(self, state: State) -> dict[str, Any]:
+    def optimizer_arguments(self, state: State) -> dict[str, Any]:
         beta_1 = state["betas"][0]
         rate = (1 - beta_1) * _rate(state)
         return {"learning_rate": rate, "momentum": beta_1, "nesterov": False}
@@ -95,11 +110,12 @@ class SWATS(PerStepTrigger):
         gap = math.inf if state["gap"] is None else state["gap"]
         return {"swats_rate": _rate(state), "swats_gap": gap}
 
-    def missed(self, state: State) -> str:
+    def no_switch_message(self, state: State) -> str:
         gap = "no step was measured" if state["gap"] is None else f"{state['gap']:.3g}"
         return (
             f"SWATS did not switch within {state['steps']} steps: the smallest gap between the "
-            f"rate and its average was {gap}, the tolerance is {self.tolerance:g}"
+            f"estimated learning rate and its average was {gap}, the tolerance is "
+            f"{self.tolerance:g}"
         )
 
 
@@ -109,8 +125,8 @@ def _rate(state: State) -> float:
     return float(state["average"] / (1 - state["betas"][1] ** state["steps"]))
 
 
-class _Projection(Watch):
-    """The running average, kept by the train function itself: nothing is copied out of it."""
+class _Projection(StepObserver):
+    """Compute the running average within the train function, without copying gradients out."""
 
     def __init__(self, adam: Any, state: State, tolerance: float) -> None:
         self._adam = adam
@@ -119,9 +135,9 @@ class _Projection(Watch):
         self._steps = _scalar(state["steps"], "int64")
         self._average = _scalar(state["average"], "float64")
         self._gap = _scalar(gap, "float64")
-        self._due = _scalar(state["due"], "bool")
-        # Where Adam's step on clipped and accumulated gradients is made, after weight decay. A fit
-        # that broke off has left its own here.
+        self._converged = _scalar(state["due"], "bool")
+        # Adam's step on clipped and accumulated gradients, after weight decay. An interrupted fit
+        # may have left its replacement here.
         vars(adam).pop(_UPDATE, None)
         self._update = getattr(adam, _UPDATE)
         object.__setattr__(adam, _UPDATE, self._observe)
@@ -132,44 +148,44 @@ class _Projection(Watch):
             "steps": int(self._steps.numpy()),
             "average": float(self._average.numpy()),
             "gap": gap if math.isfinite(gap) else None,
-            "due": self.due(),
+            "due": self.should_switch(),
             "betas": [float(self._adam.beta_1), float(self._adam.beta_2)],
         }
 
-    def due(self) -> bool:
-        return bool(self._due.numpy())
+    def should_switch(self) -> bool:
+        return bool(self._converged.numpy())
 
     def stop(self) -> None:
         vars(self._adam).pop(_UPDATE, None)
 
     def _observe(self, gradients: Sequence[Any], variables: Sequence[Any], rate: Any) -> None:
-        # A tensor is what a variable holds now; Keras' own conversion would keep the variable.
+        # A tensor copies the current value; Keras' own conversion would reference the variable.
         before = [tf.convert_to_tensor(v.value) for v in variables]
         self._update(gradients, variables, rate)
         steps = [v.value - b for v, b in zip(variables, before, strict=True)]
-        # SGD's steps will be scaled as these were: its rate is the one without the scale.
-        factors = rate_factors(self._adam, variables)
+        # LayerDecay will scale SGD's steps as it scaled these: the estimate leaves its factors out.
+        factors = learning_rate_factors(self._adam, variables)
         scaled = [f * tf.convert_to_tensor(g) for f, g in zip(factors, gradients, strict=True)]
-        self._see(_dot(steps, steps), _dot(steps, scaled))
+        self._update_estimate(_dot(steps, steps), _dot(steps, scaled))
 
-    def _see(self, step_step: Any, step_gradient: Any) -> None:
+    def _update_estimate(self, step_step: Any, step_gradient: Any) -> None:
         ops = keras.ops
         beta_2 = self._adam.beta_2
-        going = ops.logical_not(self._due)
-        measured = ops.logical_and(going, ops.not_equal(step_gradient, 0.0))
-        # Where it counts for nothing, the divisor must not be 0 either.
+        running = ops.logical_not(self._converged)
+        measured = ops.logical_and(running, ops.not_equal(step_gradient, 0.0))
+        # Avoid a division by 0 where the result is not used.
         gamma = step_step / ops.where(measured, -step_gradient, 1.0)
         average = beta_2 * self._average + (1 - beta_2) * gamma
-        steps = self._steps + ops.cast(going, "int64")
+        steps = self._steps + ops.cast(running, "int64")
         rate = average / (1 - ops.power(ops.cast(beta_2, "float64"), ops.cast(steps, "float64")))
         gap = ops.abs(rate - gamma)
-        # At the first step the average is gamma itself.
+        # At the first step the average equals gamma.
         compared = ops.logical_and(measured, ops.logical_and(steps > 1, rate > 0))
         self._steps.assign(steps)
         self._average.assign(ops.where(measured, average, self._average))
         self._gap.assign(ops.where(compared, ops.minimum(self._gap, gap), self._gap))
         near = ops.logical_and(compared, gap < self._tolerance)
-        self._due.assign(ops.logical_or(self._due, near))
+        self._converged.assign(ops.logical_or(self._converged, near))
 
 
 def _scalar(value: float, dtype: str) -> keras.Variable:
@@ -177,10 +193,10 @@ def _scalar(value: float, dtype: str) -> keras.Variable:
 
 
 def _dot(one: Sequence[Any], other: Sequence[Any]) -> Any:
-    """The inner product of two lists of tensors, as float64; rates are compared to 1e-9."""
+    """Return the inner product of two lists of tensors as float64, since rates differ by 1e-9."""
     ops = keras.ops
     parts = [
-        # The gradient of an embedding is a list of its rows until it is converted.
+        # The gradient of an embedding is sparse until it is converted.
         ops.sum(ops.cast(a, "float32") * ops.cast(tf.convert_to_tensor(b), "float32"))
         for a, b in zip(one, other, strict=True)
     ]

@@ -1,21 +1,17 @@
-"""One optimizer first, another later, inside a single `model.fit`.
+"""The switch from one optimizer to another within a single `model.fit`.
 
-    switch: make `to`, carry over the old one's settings and averages, build it, put it in the
-            model, its compile configuration and its train function
+    switch: create the new optimizer, copy settings and averages of the old one, build it, set it in
+            the model, its compile configuration and its train function
 
-Adam gets far fast; SGD with momentum often ends better (Keskar and Socher 2017, arXiv
-1712.07628). What is carried over and what is refused:
-`kpipe.train.optimizers.optimizer_state`.
+Adam converges fast; SGD with momentum often generalizes better (Keskar and Socher 2017, arXiv
+1712.07628). `kpipe.train.optimizers.optimizer_state` lists what the new optimizer inherits.
 
-The callback's state travels inside whatever weights file Keras writes during the fit, under
-"kpipe_switch", and is read back before the optimizer is. So a file and what is known of its
-optimizer cannot come apart, however a training is cut off.
+Every weights file that Keras writes during the fit holds the callback's state under "kpipe_switch",
+and Keras reads it before the optimizer. So the state always matches the optimizer in the file.
 """
 
 from __future__ import annotations
 
-import abc
-import inspect
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -26,65 +22,59 @@ import numpy as np
 
 from kpipe.errors import TrainingError
 from kpipe.keras_internals import Saveable, set_compiled_optimizer
-from kpipe.train.optimizers.creation import optimizer
+from kpipe.train.optimizers.optimizer_factory import optimizer
 from kpipe.train.optimizers.optimizer_state import (
-    carry_settings,
-    carry_state,
-    keep_averaging,
-    refuse_unable,
-    unwrapped,
+    continue_averaging,
+    copy_settings,
+    copy_state,
+    inner_optimizer,
+    refuse_unsupported,
 )
-from kpipe.train.optimizers.triggers import (
-    PerStepTrigger,
-    State,
-    SwitchTrigger,
-    Watch,
-    refuse_other,
-)
+from kpipe.train.optimizers.switch_triggers import PerStepTrigger, StepObserver, SwitchTrigger
+from kpipe.train.stateful_callback import State, StatefulCallback
 
-__all__ = ["StatefulCallback", "SwitchOptimizer"]
+__all__ = ["SwitchOptimizer"]
 
-# Keras stores attributes in the order of their names: this one before "optimizer".
+# Keras stores attributes in alphabetical order: this one before "optimizer".
 _ATTRIBUTE = "kpipe_switch"
 
 
-class StatefulCallback(keras.callbacks.Callback, abc.ABC):
-    """A Keras callback whose state survives in a checkpoint, as JSON."""
-
-    @abc.abstractmethod
-    def get_state(self) -> State:
-        """The state after the last finished epoch, in JSON's types."""
-
-    @abc.abstractmethod
-    def set_state(self, state: State) -> None:
-        """Goes on from a state that `get_state` gave."""
-
-
 class SwitchOptimizer(StatefulCallback):
-    """Replaces the model's optimizer once, when `when` says so.
+    """Switch to another optimizer once during `model.fit`.
 
-    Works in any `model.fit`. A model saved after the switch comes back with the new optimizer, its
-    slots and its iterations. The history gains "switched": 1 where an epoch ended with the new
-    optimizer, else 0. A second `fit` with the same callback does not switch again, unless `reset()`
-    is called between.
+    A model saved after the switch loads with the new optimizer, its slots and its iterations. The
+    history gains "switched": 1 if an epoch ended with the new optimizer, else 0. A second `fit`
+    with the same callback does not switch again unless `reset()` was called.
 
-    With `keras.callbacks.BackupAndRestore` behind this callback in the list, a training that was
-    cut off goes on with the optimizer that it had: run the same script again. Callbacks that set
-    the learning rate act on the new optimizer; behind this one, from its first epoch on.
+    To resume an interrupted training with the optimizer it had, list
+    `keras.callbacks.BackupAndRestore` after this callback and run the same script again. Callbacks
+    that set the learning rate act on the new optimizer, from its first epoch on if they are listed
+    after this one.
 
     Args:
-        to: the new optimizer: a name, at Keras' default rate; a Keras optimizer, whose
-            configuration is used; or a function of the epoch that makes one, which for SWATS also
-            takes what SWATS decides: `learning_rate`, `momentum` and `nesterov`.
-        when: an `AtEpoch`, an `OnPlateau`, a `SWATS`, for which `to` is SGD, or another
-            `SwitchTrigger`.
+        to: the new optimizer: a name, with Keras' default learning rate; a Keras optimizer, whose
+            configuration is copied; or a function of the epoch that returns one. For SWATS the
+            function also receives `learning_rate`, `momentum` and `nesterov`.
+        when: `AtEpoch`, `OnPlateau`, `SWATS` (`to` must be SGD), or another `SwitchTrigger`.
 
     Attributes:
-        switched_at: the epoch of the new optimizer's first step, the first being 0; None before.
-        switched_step: how many batches of that epoch were the old optimizer's.
+        switched_at: the epoch of the new optimizer's first step, the first epoch being 0; None
+            before the switch.
+        switched_step: the number of batches of that epoch that the old optimizer trained.
 
     Raises:
-        TrainingError: an unknown name, or `when` is no moment.
+        TrainingError: an unknown name, or not SGD for SWATS.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from kpipe.train import AtEpoch, SwitchOptimizer
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        >>> model.compile("adam", "mse")
+        >>> switch = SwitchOptimizer("sgd", AtEpoch(2))
+        >>> x, y = np.ones((8, 4)), np.ones((8, 1))
+        >>> history = model.fit(x, y, epochs=3, callbacks=[switch], verbose=0).history
+        >>> history["switched"], model.optimizer.name
+        ([0.0, 0.0, 1.0], 'sgd')
     """
 
     def __init__(
@@ -93,23 +83,22 @@ class SwitchOptimizer(StatefulCallback):
         when: SwitchTrigger,
     ) -> None:
         super().__init__()
-        refuse_other(when)
         self.when = when
         self.switched_at: int | None = None
         self.switched_step = 0
-        self._make = _maker(to, when)
-        self._seen = when.initial()
+        self._create = _factory(to, when)
+        self._trigger_state = when.initial_state()
         self._averages = False
-        self._watch: Watch | None = None
+        self._observer: StepObserver | None = None
         self._epoch = 0
         self._finished: int | None = None
         self._resumed = False
-        self._told = False
+        self._warned = False
 
     def reset(self) -> None:
-        """Forgets what was seen, so that the next fit may switch again."""
+        """Clear the state, so that the next fit may switch again."""
         self.switched_at, self.switched_step = None, 0
-        self._seen = self.when.initial()
+        self._trigger_state = self.when.initial_state()
         self._averages = False
         self._finished = None
 
@@ -119,7 +108,7 @@ class SwitchOptimizer(StatefulCallback):
             "switched_step": self.switched_step,
             "averages": self._averages,
             "finished": self._finished,
-            "seen": self._seen if self._watch is None else self._watch.state(),
+            "seen": self._trigger_state if self._observer is None else self._observer.state(),
         }
 
     def set_state(self, state: State) -> None:
@@ -127,12 +116,13 @@ class SwitchOptimizer(StatefulCallback):
         self.switched_step = state["switched_step"]
         self._averages = state["averages"]
         self._finished = state["finished"]
-        self._seen = state["seen"]
+        self._trigger_state = state["seen"]
 
     def new_optimizer(self, epoch: int) -> keras.optimizers.Optimizer:
-        """The optimizer for a switch at `epoch`, new and without state."""
-        options = self.when.options(self._seen) if isinstance(self.when, PerStepTrigger) else {}
-        return self._make(epoch, **options)
+        """Return a new optimizer, without state, for a switch at `epoch`."""
+        if not isinstance(self.when, PerStepTrigger):
+            return self._create(epoch)
+        return self._create(epoch, **self.when.optimizer_arguments(self._trigger_state))
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
@@ -142,106 +132,106 @@ class SwitchOptimizer(StatefulCallback):
         self._epoch = epoch
         if self._resumed and self._finished is not None and self._finished < epoch:
             warnings.warn(
-                f"the backup of epoch {epoch - 1} was written before SwitchOptimizer had seen that "
-                "epoch, which will not count; let SwitchOptimizer stand before BackupAndRestore",
+                f"the backup of epoch {epoch - 1} was written before SwitchOptimizer processed it, "
+                "so that epoch does not count; list SwitchOptimizer before BackupAndRestore",
                 stacklevel=2,
             )
         self._resumed = False
-        if self.switched_at is None and self.when.due(self._seen, epoch):
+        if self.switched_at is None and self.when.should_switch(self._trigger_state, epoch):
             self._switch(epoch, 0)
         if self.switched_at is not None:
             if self._averages:
-                keep_averaging(self.model.optimizer)
-        elif self._watch is None and isinstance(self.when, PerStepTrigger):
-            # Only now: as a fit begins, other callbacks may still restore an earlier state.
-            self._watch = self.when.watch(self.model, self._seen)
+                continue_averaging(self.model.optimizer)
+        elif self._observer is None and isinstance(self.when, PerStepTrigger):
+            # Not in on_train_begin, where other callbacks may still restore an earlier state.
+            self._observer = self.when.observe(self.model, self._trigger_state)
             self.model.make_train_function(force=True)
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        if self._watch is not None and self._watch.due():
+        if self._observer is not None and self._observer.should_switch():
             self._switch(self._epoch, batch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = {} if logs is None else logs
         self._finished = epoch + 1
-        if self._watch is not None:
-            self._seen = self._watch.state()
+        if self._observer is not None:
+            self._trigger_state = self._observer.state()
         elif self.switched_at is None:
-            self._tell_missing(logs)
-            self._seen = self.when.seen(self._seen, logs)
+            self._warn_of_missing_monitor(logs)
+            self._trigger_state = self.when.update(self._trigger_state, logs)
         if isinstance(self.when, PerStepTrigger):
-            logs.update(self.when.logs(self._seen))
+            logs.update(self.when.logs(self._trigger_state))
         logs["switched"] = float(self.switched_at is not None)
 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         self.model.__dict__.pop(_ATTRIBUTE, None)
-        self._averages = False  # they have begun; another optimizer may come with another compile
-        if self._watch is not None and isinstance(self.when, PerStepTrigger):
-            self._stop_watching()
-            self.model.train_function = None  # it was traced under watch
-            if not self.when.due(self._seen, self._epoch + 1):
-                warnings.warn(self.when.missed(self._seen), stacklevel=2)
+        self._averages = False  # the averages go on; a new compile may bring another optimizer
+        if self._observer is not None and isinstance(self.when, PerStepTrigger):
+            self._stop_observing()
+            self.model.train_function = None  # it was traced with the observer
+            if not self.when.should_switch(self._trigger_state, self._epoch + 1):
+                warnings.warn(self.when.no_switch_message(self._trigger_state), stacklevel=2)
 
-    def _tell_missing(self, logs: Mapping[str, float]) -> None:
+    def _warn_of_missing_monitor(self, logs: Mapping[str, float]) -> None:
         monitor = getattr(self.when, "monitor", None)
-        if monitor is not None and monitor not in logs and not self._told:
-            self._told = True
+        if monitor is not None and monitor not in logs and not self._warned:
+            self._warned = True
             warnings.warn(
-                f"the switch watches {monitor!r}, which this epoch did not report (it reported "
-                f"{', '.join(sorted(logs))}): such epochs do not count; give validation data, or "
-                "another monitor",
+                f"the switch monitors {monitor!r}, which this epoch did not report (it reported "
+                f"{', '.join(sorted(logs))}): such epochs do not count; pass validation data, or "
+                "choose another monitor",
                 stacklevel=3,
             )
 
-    def _take_up(self, state: State) -> None:
-        """Goes on from a state that stood in a weights file, before its optimizer is read."""
+    def restore_from_file(self, state: State) -> None:
+        """Restore the state of a weights file, before Keras reads the optimizer from it."""
         if self.switched_at is not None and state["switched_at"] is None:
-            return  # older weights are brought back: the optimizer stays
+            return  # weights from before the switch: keep the optimizer
         switched = self.switched_at is None and state["switched_at"] is not None
-        self._stop_watching()
+        self._stop_observing()
         self.set_state(state)
         self._resumed = True
         if switched:
             self._install(state["switched_at"])
 
     def _switch(self, epoch: int, step: int) -> None:
-        self._stop_watching()
+        self._stop_observing()
         self.switched_at, self.switched_step = epoch, step
         old, new = self._install(epoch)
         if old.built:
-            self._averages = carry_state(old, new, self.model.trainable_variables)
+            self._averages = copy_state(old, new, self.model.trainable_variables)
         if self._averages:
-            keep_averaging(new)
+            continue_averaging(new)
 
     def _install(self, epoch: int) -> tuple[Any, Any]:
         model, old = self.model, self.model.optimizer
-        refuse_unable(old)
+        refuse_unsupported(old)
         with model.distribute_strategy.scope():
             new = self.new_optimizer(epoch)
-            refuse_unable(new)
+            refuse_unsupported(new)
             if new.built:
                 raise TrainingError(
-                    "the new optimizer has trained before",
-                    expected="a new one at each call",
+                    "the new optimizer has already trained a model",
+                    expected="a function that returns a new optimizer at each call",
                     received=type(new).__name__,
                 )
-            new = carry_settings(old, new, model.trainable_variables)
+            new = copy_settings(old, new, model.trainable_variables)
             new.build(model.trainable_variables)
         model.optimizer = new
-        # Keras saves the optimizer that compile() was given; a reload must find the one in use.
+        # Keras saves the optimizer passed to compile(); a saved model must hold the new one.
         set_compiled_optimizer(model, new)
         model.make_train_function(force=True)
         return old, new
 
-    def _stop_watching(self) -> None:
-        if self._watch is not None:
-            self._seen = self._watch.state()
-            self._watch.stop()
-            self._watch = None
+    def _stop_observing(self) -> None:
+        if self._observer is not None:
+            self._trigger_state = self._observer.state()
+            self._observer.stop()
+            self._observer = None
 
 
 class _StateInWeights(Saveable):
-    """Lets Keras write and read a callback's state with the weights of its model."""
+    """Make Keras write and read a callback's state with the weights of its model."""
 
     def __init__(self, callback: SwitchOptimizer) -> None:
         self._callback = callback
@@ -252,47 +242,23 @@ class _StateInWeights(Saveable):
 
     def load_own_variables(self, store: Any) -> None:
         if "state" in store.keys():  # noqa: SIM118, not a mapping
-            self._callback._take_up(json.loads(np.asarray(store["state"]).tobytes()))
+            self._callback.restore_from_file(json.loads(np.asarray(store["state"]).tobytes()))
 
 
-def _maker(
+def _factory(
     to: str | keras.optimizers.Optimizer | Callable[..., keras.optimizers.Optimizer],
     when: SwitchTrigger,
 ) -> Callable[..., keras.optimizers.Optimizer]:
     if not isinstance(to, str | keras.optimizers.Optimizer):
-        _refuse_uncallable(to, when)
         return to
-    # Misspelt names are refused here, not at the switch. A Keras optimizer belongs to the first
-    # model that it trains; its configuration does not.
-    made = optimizer(to)
-    if isinstance(when, PerStepTrigger) and not isinstance(made, keras.optimizers.SGD):
+    # Reject misspelt names here rather than at the switch. Copy a Keras optimizer's configuration,
+    # since the optimizer itself belongs to the first model that it trains.
+    template = optimizer(to)
+    if isinstance(when, PerStepTrigger) and not isinstance(template, keras.optimizers.SGD):
         raise TrainingError(
-            f"{type(when).__name__} chooses the rate and the momentum of SGD",
+            f"{type(when).__name__} chooses the learning rate and the momentum of SGD",
             expected='"sgd"',
-            received=type(unwrapped(made)).__name__,
+            received=type(inner_optimizer(template)).__name__,
         )
-    template = to if isinstance(to, str) else made
-    return lambda _, **options: optimizer(template, **options)
-
-
-def _refuse_uncallable(to: Any, when: SwitchTrigger) -> None:
-    """Raises, before anything trains, for what cannot be called at the switch."""
-    chosen = {"learning_rate": 0.1, "momentum": 0.9, "nesterov": False}
-    options = chosen if isinstance(when, PerStepTrigger) else {}
-    if callable(to) and not isinstance(to, type):
-        try:
-            inspect.signature(to).bind(0, **options)
-        except TypeError:
-            pass
-        except ValueError:  # a callable that does not tell its arguments
-            return
-        else:
-            return
-    raise TrainingError(
-        "the new optimizer cannot be made of this",
-        expected="a name, a Keras optimizer, or a function of the epoch"
-        + (f" and of {', '.join(options)}" if options else "")
-        + " that makes one",
-        received=repr(to),
-        fix=f"{to.__name__}()" if isinstance(to, type) else '"sgd"',
-    )
+    kind = to if isinstance(to, str) else template
+    return lambda _, **arguments: optimizer(kind, **arguments)

@@ -1,3 +1,3 @@
-"""Transfer learning: which layers train, and features of those that do not."""
+"""Fine-tuning of a network's last layers, and cached features of the frozen ones."""
 
 __all__: list[str] = []

@@ -1,19 +1,18 @@
-"""Which blocks of a model train, and where what is frozen ends.
+"""Fine-tuning of the last layers: which blocks of a model train, and where the frozen part ends.
 
     phase   last   trains
     1       0      the head
-    2       18     the head and the blocks above the place that is 18 layers below it
-    3       ...    more, block by block, down to the pixels
+    2       18     the head and the blocks of the last 18 layers below it
+    3       ...    more blocks, down to the input
 
-Training starts at a block (`find_blocks`), never inside one. What is frozen computes as in
-inference: BatchNormalization by its moving statistics, Dropout not at all.
+Training starts at the beginning of a block (`find_blocks`). Frozen layers compute as in inference:
+BatchNormalization with its moving mean and variance, Dropout not at all.
 """
 
 from __future__ import annotations
 
 import bisect
 import inspect
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -24,25 +23,40 @@ from kpipe.errors import TrainingError
 from kpipe.keras_internals import context_arguments, set_context_arguments
 from kpipe.train.transfer.blocks import Block, find_blocks, places, read_steps
 
-__all__ = ["Unfrozen", "frozen_end", "plan_unfreezing", "unfreeze"]
+__all__ = ["TrainableLayers", "frozen_output", "plan_unfreezing", "unfreeze"]
 
 
 @dataclass(frozen=True)
-class Unfrozen(Sequence[str]):
-    """What trains: a sequence of the names of its layers with weights, which tells itself.
+class TrainableLayers(Sequence[str]):
+    """The layers that train: a sequence of the names of those with weights.
 
     Args:
-        names: layers with weights that train, in the order of the model.
-        asked: the number of last layers that was asked for; None for all.
-        last: how many of the backbone's layers train, so that no block is split.
-        layers: how many the backbone has.
-        frozen: how many layers with weights are frozen.
+        names: trainable layers with weights, in the order of the model.
+        requested: the number of last layers passed to `unfreeze`; None for all.
+        last: the number of the backbone's layers that train, such that no block is split.
+        backbone_layers: the number of layers in the backbone.
+        frozen: the number of frozen layers with weights.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.train import unfreeze
+        >>> model = keras.Sequential([
+        ...     keras.Input((8, 8, 3)),
+        ...     keras.layers.Conv2D(4, 3, name="conv"),
+        ...     keras.layers.GlobalAveragePooling2D(),
+        ...     keras.layers.Dense(2, activation="softmax", name="head"),
+        ... ])
+        >>> layers = unfreeze(model, last=0)
+        >>> list(layers)
+        ['head']
+        >>> print(layers)
+        the head alone trains: 1 of 2 layers with weights, from head on
     """
 
     names: tuple[str, ...]
-    asked: int | None
+    requested: int | None
     last: int
-    layers: int
+    backbone_layers: int
     frozen: int
 
     @overload
@@ -56,9 +70,10 @@ class Unfrozen(Sequence[str]):
         return len(self.names)
 
     def __str__(self) -> str:
-        rounded = "" if self.asked in (None, self.last) else f", {self.asked} asked for"
+        rounded = "" if self.requested in (None, self.last) else f", {self.requested} requested"
         start = f", from {self.names[0]} on" if self.names else ""
-        below = f" and the last {self.last} of {self.layers} layers" if self.last else " alone"
+        of_all = f"{self.last} of {self.backbone_layers}"
+        below = f" and the last {of_all} layers" if self.last else " alone"
         trains = "train" if self.last else "trains"
         return (
             f"the head{below} {trains}{rounded}: "
@@ -66,27 +81,33 @@ class Unfrozen(Sequence[str]):
         )
 
 
-def unfreeze(model: keras.Model, last: int | None = None) -> Unfrozen:
-    """Lets the head and the last layers of the backbone train, and freezes all others.
+def unfreeze(model: keras.Model, last: int | None = None) -> TrainableLayers:
+    """Make the head and the last layers of the backbone trainable, and freeze all others.
 
-    No block is split: training starts at the nearest block (see `find_blocks`) at or below the
-    place that is asked for, so that at least `last` layers train.
+    No block is split: `last` is rounded up to whole blocks (see `find_blocks`).
 
-    What is frozen runs as in inference. A frozen BatchNormalization uses its moving statistics and
-    leaves them as they are; a frozen Dropout does nothing, until it is unfrozen or the model is
-    saved and loaded. Compile after this call, since Keras reads what trains when it compiles.
+    Frozen layers run as in inference. A frozen BatchNormalization uses its moving mean and variance
+    and does not change them; a frozen Dropout does nothing until it is unfrozen or the model is
+    saved and loaded. Compile the model afterwards, since Keras reads what is trainable then.
 
     Args:
-        model: a model made by `classifier`, or any other functional or Sequential one; models
-            nested in it are opened.
-        last: how many layers at the end of the backbone train at least, layers without weights
-            included; None for all, 0 for the head only.
+        model: a model from `classifier`, or any other functional or Sequential one, also with
+            nested models.
+        last: the least number of trainable layers at the end of the backbone, counting layers
+            without weights; None for all, 0 for the head only.
 
     Returns:
-        What trains; `str()` of it is a sentence.
+        The trainable layers; `str()` of them is a sentence.
 
     Raises:
-        TrainingError: `last` is negative or more than the backbone has, or the model has no graph.
+        TrainingError: `last` is out of range, or the model has no graph of layers.
+
+    Example:
+        >>> from kpipe.train import backbone, classifier, unfreeze
+        >>> base = backbone("MobileNet", image_size=32, weights=None, alpha=0.25)
+        >>> layers = unfreeze(classifier(base, classes=3), last=4)
+        >>> layers.last, layers[0]
+        (6, 'conv_dw_13')
     """
     blocks = find_blocks(model)
     start = blocks[_index(blocks, last)].last
@@ -96,29 +117,38 @@ def unfreeze(model: keras.Model, last: int | None = None) -> Unfrozen:
         trains = block.last <= start
         for layer in block.layers:
             layer.trainable = trains
-            _tell_training(layer, trains)
+            _pass_training(layer, trains)
             if trains and layer.trainable_weights:
                 names.append(layer.name)
             frozen += bool(not trains and layer.weights)
-    return Unfrozen(tuple(names), last, start, blocks[0].last, frozen)
+    return TrainableLayers(tuple(names), last, start, blocks[0].last, frozen)
 
 
 def plan_unfreezing(model: keras.Model, phases: int, last: int | None = None) -> tuple[int, ...]:
-    """The numbers to give to `unfreeze`, phase after phase, from the head downwards.
+    """Plan gradual unfreezing: the `last` of `unfreeze` for each phase, from the head downwards.
 
-    Gradual unfreezing (Howard and Ruder 2018, arXiv 1801.06146, section 3.3): the last block is
-    the most specific, so it is unfrozen first. The blocks are shared out evenly between phases.
+    The last blocks are the most specific to a task, so they are unfrozen first. Each phase
+    unfreezes about the same number of blocks.
 
     Args:
         model: as for `unfreeze`.
-        phases: how many, 2 or more: the first trains the head alone.
-        last: what the last phase trains, as for `unfreeze`; None for the whole backbone.
+        phases: number of phases, at least 2; the first trains the head alone.
+        last: the `last` of the final phase; None for the whole backbone.
 
     Returns:
-        `phases` increasing numbers, the first 0, each at a block.
+        Increasing numbers, one for each phase, the first 0, each at the start of a block.
 
     Raises:
         TrainingError: more phases than blocks, or `last` out of range.
+
+    Source:
+        Howard and Ruder 2018, arXiv 1801.06146, section 3.3.
+
+    Example:
+        >>> from kpipe.train import backbone, classifier, plan_unfreezing
+        >>> base = backbone("MobileNet", image_size=32, weights=None, alpha=0.25)
+        >>> plan_unfreezing(classifier(base, classes=3), phases=3, last=20)
+        (0, 12, 25)
     """
     blocks = find_blocks(model)
     available = len(blocks) - 1 - _index(blocks, last)
@@ -132,20 +162,28 @@ def plan_unfreezing(model: keras.Model, phases: int, last: int | None = None) ->
     return tuple(blocks[len(blocks) - 1 - count].last for count in counts)
 
 
-def frozen_end(model: keras.Model) -> keras.KerasTensor:
-    """The tensor at which the frozen part of a model ends.
+def frozen_output(model: keras.Model) -> keras.KerasTensor:
+    """Return the tensor at which the frozen part of a model ends.
 
     Args:
         model: a functional model after `unfreeze`.
 
     Returns:
-        The last tensor of the model that stands alone in its graph and that training neither
-        changes nor draws: everything that computes it is frozen or has no weights, and is not
-        random. The input of the model, where nothing more is frozen. With the head alone in
-        training, what the head's first random or trainable layer reads.
+        The last tensor that all later layers depend on and that training does not change: all
+        layers that compute it are frozen or without weights, and none is random. If only the head
+        trains, this is the input of the head's first random or trainable layer; if nothing is
+        frozen, the input of the model.
 
     Raises:
-        TrainingError: a model without a graph of layers, or of several inputs.
+        TrainingError: a model without a graph of layers, or with several inputs.
+
+    Example:
+        >>> from kpipe.train import backbone, classifier, frozen_output, unfreeze
+        >>> base = backbone("MobileNet", image_size=32, weights=None, alpha=0.25)
+        >>> model = classifier(base, classes=3)
+        >>> layers = unfreeze(model, last=0)
+        >>> frozen_output(model).shape  # after global pooling
+        (None, 256)
     """
     steps = read_steps(model)
     end = model.inputs[0]
@@ -158,15 +196,11 @@ def frozen_end(model: keras.Model) -> keras.KerasTensor:
 
 
 def _index(blocks: tuple[Block, ...], last: int | None) -> int:
-    """Which block training starts with."""
+    """Return the index of the first block to train."""
     most = blocks[0].last
     if last is None:
         return 0
-    try:
-        fine = 0 <= operator.index(last) <= most
-    except TypeError:
-        fine = False
-    if not fine:
+    if not 0 <= last <= most:
         raise TrainingError(
             f"cannot unfreeze the last {last} layers of a backbone of {most}",
             expected=f"0 to {most}, or None for all",
@@ -176,7 +210,7 @@ def _index(blocks: tuple[Block, ...], last: int | None) -> int:
 
 
 def _is_random(operation: Any) -> bool:
-    # The state of random seeds is among a layer's variables, but not among its weights.
+    # A layer's variables include the state of its random seeds, its weights do not.
     return isinstance(operation, keras.layers.Layer) and len(operation.variables) > len(
         operation.weights
     )
@@ -186,11 +220,11 @@ def _draws(operation: Any) -> bool:
     return _is_random(operation) and "training" in context_arguments(operation)
 
 
-def _tell_training(layer: keras.layers.Layer, trains: bool) -> None:
-    """Hands `training` on to a random layer that trains, and not to one that is frozen.
+def _pass_training(layer: keras.layers.Layer, trains: bool) -> None:
+    """Make Keras pass `training` to a random layer if it trains, and not if it is frozen.
 
-    BatchNormalization knows by itself that it is frozen, Dropout does not. A layer that is random
-    unless told otherwise augments images, and is left as it is.
+    BatchNormalization handles being frozen itself, Dropout does not. A layer whose `training`
+    defaults to True augments images, and does not change.
     """
     parameter = inspect.signature(layer.call).parameters.get("training")
     if _is_random(layer) and parameter is not None and not parameter.default:

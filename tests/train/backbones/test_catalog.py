@@ -7,11 +7,11 @@ import keras
 import pytest
 
 from kpipe.train.backbones import catalog
-from kpipe.train.backbones.building import _constructors
 from kpipe.train.backbones.catalog import OWN_BACKBONES, backbone_names
+from kpipe.train.backbones.model_factory import _constructors
 
 
-def test_the_names_are_those_that_can_be_built() -> None:
+def test_the_names_equal_those_of_the_constructors() -> None:
     assert backbone_names() == tuple(sorted(_constructors()))
 
 
@@ -21,7 +21,7 @@ def test_every_constructor_of_keras_is_among_them() -> None:
     assert {"MobileNetV2", "ResNet50V2", "EfficientNetLite0"} <= set(backbone_names())
 
 
-def test_they_are_known_without_loading_keras() -> None:
+def test_names_do_not_import_keras() -> None:
     code = (
         "import sys; from kpipe.train import backbone_names; assert backbone_names(); "
         "sys.exit(', '.join({'keras', 'tensorflow'} & set(sys.modules)) or 0)"
@@ -30,7 +30,7 @@ def test_they_are_known_without_loading_keras() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_without_keras_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_keras_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     from kpipe.errors import WeightsError
 
     monkeypatch.setattr(catalog.importlib.util, "find_spec", lambda name: None)

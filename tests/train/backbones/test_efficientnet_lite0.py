@@ -103,7 +103,7 @@ def test_real_photos_are_recognized(photo: str, label: int, pretrained: keras.Mo
     ],
 )
 @needs_weights
-def test_the_port_answers_as_the_package_that_the_weights_were_published_for(
+def test_the_port_predicts_as_the_package_of_the_weights(
     photo: str, reference: dict[int, float], pretrained: keras.Model
 ) -> None:
     # The numbers are those of PyTorch 2.13 with efficientnet_lite_pytorch 0.1.0 on these pixels.
@@ -130,7 +130,7 @@ def test_every_weight_is_set_and_every_tensor_used(pretrained: keras.Model) -> N
 
 
 @needs_weights
-def test_a_tensor_left_over_is_an_error() -> None:
+def test_an_unused_tensor_is_an_error() -> None:
     tensors = lite0.read_torch_file(lite0._imagenet_file())
     model = EfficientNetLite0(weights=None)
     with pytest.raises(WeightsError, match="does not") as caught:
@@ -146,7 +146,7 @@ def test_without_the_top_the_features_are_those_under_the_top(pretrained: keras.
     np.testing.assert_allclose(headless(photo).numpy(), under(photo).numpy(), atol=1e-5)
 
 
-def test_a_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_missing_package_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lite0, "_PACKAGE", "no_such_package_here")
     with pytest.raises(WeightsError, match="not installed") as caught:
         EfficientNetLite0()
@@ -154,13 +154,13 @@ def test_a_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 @needs_weights
-def test_a_file_with_another_digest_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_with_another_digest_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lite0, "_SHA256", "0" * 64)
-    with pytest.raises(WeightsError, match="not the known file"):
+    with pytest.raises(WeightsError, match="differ from the published file"):
         EfficientNetLite0()
 
 
-def test_weights_go_through_a_keras_file(tmp_path: Path) -> None:
+def test_weights_are_saved_and_loaded(tmp_path: Path) -> None:
     model = EfficientNetLite0(weights=None, include_top=False, input_shape=(32, 32, 3))
     model.save_weights(tmp_path / "own.weights.h5")
     again = EfficientNetLite0(

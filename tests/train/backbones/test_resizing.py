@@ -1,4 +1,4 @@
-"""The same network at another size of image."""
+"""The same network at another image size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kpipe.train import backbone, classifier, resize, unfreeze
 
 
 @pytest.mark.parametrize("name", ["MobileNetV2", "MobileNetV3Small", "EfficientNetB0"])
-def test_there_and_back_is_exact(name: str) -> None:
+def test_resizing_back_restores_the_model(name: str) -> None:
     model = classifier(backbone(name, image_size=32, weights=None), 3)
     unfreeze(model, 12)
     large = resize(model, (48, 64))
@@ -24,7 +24,7 @@ def test_there_and_back_is_exact(name: str) -> None:
     np.testing.assert_array_equal(resize(large, 32)(pixels), model(pixels))
 
 
-def test_a_flattened_map_and_a_small_image_are_refused() -> None:
+def test_a_flattened_map_and_a_small_image_are_rejected() -> None:
     pixels = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(2, 5)(pixels)
     flat = keras.Model(pixels, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
@@ -33,5 +33,5 @@ def test_a_flattened_map_and_a_small_image_are_refused() -> None:
     pooled = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x))
     with pytest.raises(TrainingError, match="4 x 4"):
         resize(pooled, 4)
-    with pytest.raises(TrainingError, match="not a network of one image"):
+    with pytest.raises(TrainingError, match="does not take one image"):
         resize(keras.Sequential([pixels, keras.layers.Flatten()]), 8)

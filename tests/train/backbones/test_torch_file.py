@@ -1,4 +1,4 @@
-"""The PyTorch reader: what it reads, and what it refuses."""
+"""The PyTorch reader on valid, damaged and malicious files."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def small_file() -> bytes:
     return torch_bytes(table, [floats, longs])
 
 
-def test_tensors_come_back_with_their_strides_and_offsets(tmp_path: Path) -> None:
+def test_strides_and_offsets_are_respected(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(small_file())
     tensors = read_torch_file(tmp_path / "w.pth")
     assert list(tensors) == ["plain", "turned", "part", "count"]
@@ -99,7 +99,7 @@ def test_tensors_come_back_with_their_strides_and_offsets(tmp_path: Path) -> Non
     assert tensors["count"] == 7
 
 
-def test_a_pickle_that_would_run_code_is_refused_unrun(tmp_path: Path) -> None:
+def test_a_pickle_that_would_run_code_is_rejected(tmp_path: Path) -> None:
     class Malicious:
         def __reduce__(self) -> tuple[Any, ...]:
             return os.mkdir, (str(tmp_path / "ran"),)
@@ -111,7 +111,7 @@ def test_a_pickle_that_would_run_code_is_refused_unrun(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["eval", "getattr", "__import__"])
-def test_builtins_are_refused_by_name(name: str, tmp_path: Path) -> None:
+def test_builtins_are_rejected_by_name(name: str, tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(f"cbuiltins\n{name}\n.".encode())
     with pytest.raises(WeightsError, match=name):
         read_torch_file(tmp_path / "w.pth")
@@ -135,7 +135,7 @@ def test_a_storage_of_another_size_than_declared_is_refused(tmp_path: Path) -> N
 
 @settings(max_examples=40, deadline=None)
 @given(share=st.floats(0, 1, exclude_max=True))
-def test_a_file_cut_anywhere_is_refused(share: float, tmp_path_factory) -> None:
+def test_a_truncated_file_is_rejected(share: float, tmp_path_factory) -> None:
     content = small_file()
     path = tmp_path_factory.mktemp("cut") / "w.pth"
     path.write_bytes(content[: int(share * len(content))])
@@ -145,7 +145,7 @@ def test_a_file_cut_anywhere_is_refused(share: float, tmp_path_factory) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(place=st.integers(0, 10_000), byte=st.integers(0, 255))
-def test_a_damaged_byte_never_ends_in_another_error(
+def test_a_damaged_byte_always_raises_a_weights_error(
     place: int, byte: int, tmp_path_factory
 ) -> None:
     content = bytearray(small_file())
@@ -160,7 +160,7 @@ def test_a_damaged_byte_never_ends_in_another_error(
     assert refused or isinstance(read, dict)
 
 
-def test_a_zip_file_and_a_missing_one_are_told_apart(tmp_path: Path) -> None:
+def test_a_zip_file_and_a_missing_file_raise_different_errors(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(b"PK\x03\x04" + bytes(100))
     with pytest.raises(WeightsError, match="zip"):
         read_torch_file(tmp_path / "w.pth")

@@ -1,4 +1,4 @@
-"""A student beside its teacher."""
+"""The Distiller against its formula."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from kpipe.train import (
     Distiller,
     LayerDecay,
     TrainingConfig,
+    TrainingData,
     backbone,
     classifier,
     fit,
@@ -33,7 +34,7 @@ BATCHES = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(6)
 
 
 def network(width: int, *, nested: bool = False, seed: int = 0, **settings: Any) -> keras.Model:
-    """A convolution of so many filters, pooled, with Dropout before its only Dense layer."""
+    """A convolution with pooling, Dropout and one Dense layer."""
     keras.utils.set_random_seed(seed)
     pixels = keras.Input((4, 4, 3))
     x = keras.layers.Conv2D(width, 3, activation="relu", **settings)(pixels)
@@ -73,9 +74,11 @@ def loss_in_training(distiller: keras.Model, labels: Any, weights: Any = None) -
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("layer", [None, "answers"])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_loss_of_a_training(nested: bool, layer: str | None, weighted: bool) -> None:
+def test_the_training_loss_follows_the_formula(
+    nested: bool, layer: str | None, weighted: bool
+) -> None:
     whole, small = network(6, nested=nested), network(2, nested=nested, seed=1)
-    for part in small.layers:  # in training, answers are then known
+    for part in small.layers:  # so that the output in training is known
         if isinstance(part, keras.layers.Dropout):
             part.rate = 0.0
     distiller = Distiller(
@@ -99,7 +102,7 @@ def test_features_are_taken_before_dropout() -> None:
     np.testing.assert_array_equal(one, other)
 
 
-def test_outside_of_training_it_is_the_student() -> None:
+def test_in_inference_it_equals_the_student() -> None:
     small = network(2, seed=1)
     distiller = Distiller(small, network(6), BATCHES)
     for model in (small, distiller):
@@ -109,19 +112,19 @@ def test_outside_of_training_it_is_the_student() -> None:
     assert distiller.evaluate(BATCHES, verbose=0) == small.evaluate(BATCHES, verbose=0)
 
 
-def test_maps_are_averaged_over_their_places() -> None:
+def test_feature_maps_are_averaged_over_height_and_width() -> None:
     whole, small = network(6), network(2, seed=1)
     losses = []
     for layer in (None, "pool"):
         distiller = Distiller(small, whole, BATCHES, soft_target_weight=0, layer=layer)
         made = distiller(IMAGES, training=True)
-        losses.append(float(np.square(distiller._said(IMAGES)[1] - made[1]).mean()))
+        losses.append(float(np.square(distiller._targets(IMAGES)[1] - made[1]).mean()))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 @pytest.mark.parametrize("weights", [{}, {"feature_weight": 0}, {"soft_target_weight": 0}])
 def test_only_the_student_learns(weights: dict[str, float]) -> None:
-    """In kpipe's `fit`, from the teacher alone: labels say nothing."""
+    """Train with `fit` on uniform labels, so that only the teacher contributes."""
     whole, small = network(6), network(6, seed=1)
     distiller = Distiller(small, whole, BATCHES, **weights)
     paths, teacher = [v.path for v in small.variables], whole.get_weights()
@@ -130,11 +133,12 @@ def test_only_the_student_learns(weights: dict[str, float]) -> None:
     before = loss_in_training(distiller, nothing)
     result = fit(
         distiller,
-        lambda epoch: tf.data.Dataset.from_tensor_slices((IMAGES, nothing)).batch(6).repeat(),
-        steps_per_epoch=2,
-        plan=TrainingConfig(60, learning_rate=0.02),
+        TrainingData(
+            lambda epoch: tf.data.Dataset.from_tensor_slices((IMAGES, nothing)).batch(6).repeat(), 2
+        ),
+        TrainingConfig(60, learning_rate=0.02),
     )
-    # Answers have an entropy of their own, that no learning takes away.
+    # The entropy of the soft targets bounds the loss from below.
     assert result.history["loss"][-1] < before * (1 if weights.get("feature_weight") == 0 else 0.6)
     assert {"loss", "accuracy"} == result.history.keys()
     assert [v.path for v in small.variables] == paths
@@ -142,7 +146,7 @@ def test_only_the_student_learns(weights: dict[str, float]) -> None:
         np.testing.assert_array_equal(old, new)
 
 
-def test_a_training_with_a_teacher_goes_on_where_it_was_cut(tmp_path: Path) -> None:
+def test_distillation_resumes_after_an_interruption(tmp_path: Path) -> None:
     def train(folder: Path, *callbacks: keras.callbacks.Callback) -> list[np.ndarray]:
         small = network(2, seed=1)
         distiller = Distiller(small, network(6), BATCHES)
@@ -150,10 +154,8 @@ def test_a_training_with_a_teacher_goes_on_where_it_was_cut(tmp_path: Path) -> N
         with contextlib.suppress(KeyboardInterrupt):
             fit(
                 distiller,
-                lambda epoch: BATCHES.repeat(),
-                steps_per_epoch=2,
-                plan=TrainingConfig(3, class_weight={0: 3.0}),
-                validation=BATCHES,
+                TrainingData(lambda epoch: BATCHES.repeat(), 2, BATCHES),
+                TrainingConfig(3, class_weight={0: 3.0}),
                 folder=folder,
                 callbacks=callbacks,
             )
@@ -170,7 +172,7 @@ def test_a_training_with_a_teacher_goes_on_where_it_was_cut(tmp_path: Path) -> N
         np.testing.assert_array_equal(one, other)
 
 
-def test_examples_without_weight_teach_nothing() -> None:
+def test_examples_with_weight_zero_do_not_count() -> None:
     small = network(2, seed=1)
     distiller = Distiller(small, network(6), BATCHES)
     distiller.compile("sgd", "sparse_categorical_crossentropy")
@@ -192,7 +194,7 @@ def test_half_precision_changes_no_statistics(policy: str) -> None:
     np.testing.assert_allclose(halved._deviation, single._deviation, rtol=0.05)
 
 
-def test_under_a_mixed_policy_it_is_the_student_too() -> None:
+def test_in_mixed_precision_it_equals_the_student() -> None:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -206,8 +208,8 @@ def test_under_a_mixed_policy_it_is_the_student_too() -> None:
         keras.config.set_dtype_policy(before)
 
 
-def test_a_loaded_network_with_any_names_is_taught(tmp_path: Path) -> None:
-    """EfficientNet has a layer "normalization", which a new session would give again."""
+def test_layer_names_of_loaded_models_may_collide(tmp_path: Path) -> None:
+    """EfficientNet has a layer "normalization", a name that a new session reuses."""
     path = tmp_path / "whole.keras"
     classifier(backbone("EfficientNetB0", image_size=32, weights=None), 3).save(path)
     keras.utils.clear_session()
@@ -217,17 +219,17 @@ def test_a_loaded_network_with_any_names_is_taught(tmp_path: Path) -> None:
     again(photos, training=True)
 
 
-def test_an_ensemble_teaches_by_its_answers() -> None:
+def test_an_ensemble_teaches_by_its_predictions() -> None:
     whole = average([network(3), network(4, seed=2)])
-    with pytest.raises(TrainingError, match="features out with a weight of 0"):
+    with pytest.raises(TrainingError, match="set feature_weight=0"):
         Distiller(network(2), whole, BATCHES)
     distiller = Distiller(network(2), whole, BATCHES, feature_weight=0)
     distiller.compile("sgd", "sparse_categorical_crossentropy")
     distiller.fit(BATCHES, shuffle=False, verbose=0)
 
 
-def test_a_fresh_student_is_not_driven_apart() -> None:
-    """Features that hardly vary are not made larger, as a regression without penalty would."""
+def test_training_of_a_fresh_student_does_not_diverge() -> None:
+    """The penalty prevents the regression from amplifying near-constant features."""
     whole, small = network(6), network(2, seed=1)
     learned = np.abs(Distiller(small, whole, BATCHES)._projection.kernel).max()
     convolution = small.layers[1]
@@ -236,7 +238,7 @@ def test_a_fresh_student_is_not_driven_apart() -> None:
     assert 0 < fresh < learned
 
 
-def test_what_reads_a_graph_says_that_a_distiller_has_none() -> None:
+def test_a_distiller_has_no_graph_of_layers() -> None:
     distiller = Distiller(network(2), network(4), BATCHES)
     with pytest.raises(TrainingError, match="has no graph of layers"):
         unfreeze(distiller, 3)
@@ -270,7 +272,7 @@ def without_dense() -> keras.Model:
 
 
 def convolution_last() -> keras.Model:
-    """The only Dense is a gate inside."""
+    """A model whose only Dense layer is part of a gate."""
     pixels = keras.Input((4, 4, 3))
     gate = keras.layers.Dense(3, "sigmoid")(keras.layers.GlobalAveragePooling2D()(pixels))
     x = keras.layers.Multiply()([pixels, keras.layers.Reshape((1, 1, 3))(gate)])
@@ -311,7 +313,7 @@ def endless() -> Iterator[np.ndarray]:
 
 
 class Subclassed(keras.Model):
-    """No graph to look into."""
+    """A model without a graph."""
 
 
 PLAIN = partial(network, 3)
@@ -320,37 +322,36 @@ PLAIN = partial(network, 3)
 @pytest.mark.parametrize(
     ("student", "teacher", "settings", "message"),
     [
-        (
-            PLAIN,
-            PLAIN,
-            {"soft_target_weight": -1},
-            "soft_target_weight, a weight in the loss, is out of range",
-        ),
-        (PLAIN, PLAIN, {"feature_weight": "much"}, "feature_weight, a weight .* is out of range"),
+        (PLAIN, PLAIN, {"soft_target_weight": -1}, "soft_target_weight is out of range"),
         (PLAIN, PLAIN, {"layer": "hint"}, "the teacher has no layer 'hint' in its graph"),
         (PLAIN, PLAIN, {"layer": "pixels"}, "cannot be compared"),
         (PLAIN, without_dense, {}, r"no Dense layer at its end\n.*layer=.*\n.*mean, soft"),
         (PLAIN, convolution_last, {}, "the teacher has no Dense layer at its end"),
-        (hidden, PLAIN, {}, "of the student cannot be compared"),
-        (half_of_a_split, PLAIN, {}, "of the student cannot be compared"),
+        (hidden, PLAIN, {}, "in the student cannot be compared"),
+        (half_of_a_split, PLAIN, {}, "in the student cannot be compared"),
         (wide, wide, {}, "4800 and 4800 features are too many"),
-        (two_inputs, PLAIN, {}, r"the student is no model from images.*\n.*\n.*2 inputs"),
-        (PLAIN, two_inputs, {}, "the teacher is no model from images"),
-        (other_end(5, "softmax"), PLAIN, {}, r"answer differently\n.*\(3,\).*\n.*\(5,\)"),
-        (other_end(3, "softmax", 8), PLAIN, {"feature_weight": 0}, r"see or answer differently.*"),
-        (PLAIN, other_end(3, None), {"feature_weight": 0}, "must be probabilities"),
-        (PLAIN, other_end(3, "sigmoid"), {"feature_weight": 0}, "must be probabilities"),
+        (two_inputs, PLAIN, {}, r"the student must map images.*\n.*\n.*2 inputs"),
+        (PLAIN, two_inputs, {}, "the teacher must map images"),
+        (other_end(5, "softmax"), PLAIN, {}, r"output shapes\n.*\(3,\).*\n.*\(5,\)"),
+        (
+            other_end(3, "softmax", 8),
+            PLAIN,
+            {"feature_weight": 0},
+            "different input or output shapes",
+        ),
+        (PLAIN, other_end(3, None), {"feature_weight": 0}, "must return probabilities"),
+        (PLAIN, other_end(3, "sigmoid"), {"feature_weight": 0}, "must return probabilities"),
         (*[other_end(1, "sigmoid")] * 2, {"feature_weight": 0}, "2 classes or more.*\n.*1 classes"),
         (PLAIN, broken, {}, "NaN or infinite: answers/bias"),
         (Subclassed, PLAIN, {}, "has no graph of layers"),
         (PLAIN, PLAIN, {"sample": []}, r"sample is too small.*\n.*\n.*0"),
         (PLAIN, PLAIN, {"sample": [IMAGES[:1]]}, r"sample is too small.*\n.*\n.*1"),
-        (PLAIN, PLAIN, {"sample": IMAGES}, r"not of batches.*\n.*4 axes.*\n.*\(4, 4, 3\)"),
-        (PLAIN, PLAIN, {"sample": endless()}, "sample does not end"),
+        (PLAIN, PLAIN, {"sample": IMAGES}, r"not consist of batches.*\n.*4 axes.*\n.*\(4, 4, 3\)"),
+        (PLAIN, PLAIN, {"sample": endless()}, "sample is too large, or endless"),
         (PLAIN, PLAIN, {"sample": [IMAGES * np.nan]}, "broken images"),
     ],
 )
-def test_a_teacher_that_cannot_teach(
+def test_invalid_models_samples_and_layers_are_rejected(
     student: Any, teacher: Any, settings: dict[str, Any], message: str
 ) -> None:
     made = [make() for make in (student, teacher)]
@@ -360,20 +361,20 @@ def test_a_teacher_that_cannot_teach(
         Distiller(*made, **{"sample": BATCHES, **settings})
 
 
-def test_a_teacher_that_would_learn_is_refused() -> None:
+def test_a_teacher_that_shares_trainable_weights_is_rejected() -> None:
     whole = network(3)
-    with pytest.raises(TrainingError, match=r"share weights that learn: .*kernel"):
+    with pytest.raises(TrainingError, match=r"share trainable weights: .*kernel"):
         Distiller(whole, whole, BATCHES)
 
 
-def test_a_distiller_is_not_kept_in_place_of_its_student(tmp_path: Path) -> None:
+def test_saving_a_distiller_is_rejected(tmp_path: Path) -> None:
     small = network(2)
     distiller = Distiller(small, network(4), BATCHES)
     with pytest.raises(TrainingError, match="save the student"):
         distiller.save(tmp_path / "distiller.keras")
 
 
-def test_the_student_lets_go_of_its_teacher() -> None:
+def test_the_student_does_not_reference_its_teacher() -> None:
     small, whole = network(2), network(4)
     distiller = Distiller(small, whole, BATCHES)
     distiller(IMAGES, training=True)
@@ -385,10 +386,10 @@ def test_the_student_lets_go_of_its_teacher() -> None:
 
 
 @pytest.mark.parametrize("blind", ["student", "teacher"])
-def test_features_that_do_not_vary_say_nothing(blind: str) -> None:
+def test_constant_features_have_no_effect(blind: str) -> None:
     pair = (constant(), network(4)) if blind == "student" else (network(4), constant())
     distiller = Distiller(*pair, BATCHES)
     _, projected = distiller(IMAGES, training=True)
     np.testing.assert_allclose(projected, 0, atol=0.01)
     if blind == "teacher":
-        np.testing.assert_allclose(distiller._said(IMAGES)[1], 0, atol=0.01)
+        np.testing.assert_allclose(distiller._targets(IMAGES)[1], 0, atol=0.01)

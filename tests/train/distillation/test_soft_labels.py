@@ -1,4 +1,4 @@
-"""Labels of a teacher."""
+"""Soft labels from a teacher."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from kpipe.errors import TrainingError
-from kpipe.train import TrainingConfig, fit, soft_labels
+from kpipe.train import TrainingConfig, TrainingData, fit, soft_labels
 
 IMAGES = np.random.default_rng(0).uniform(0, 1, (12, 4, 4, 3)).astype("float32")
 LABELS = np.arange(12, dtype=np.int32) % 3
@@ -17,14 +17,14 @@ LABELS = np.arange(12, dtype=np.int32) % 3
 def teacher() -> keras.Model:
     keras.utils.set_random_seed(0)
     pixels = keras.Input((4, 4, 3))
-    # Dropout: a teacher that trained would answer otherwise each time.
+    # Dropout: the predictions of a teacher in training mode would vary.
     x = keras.layers.Dropout(0.5)(keras.layers.Flatten()(pixels))
     return keras.Model(pixels, keras.layers.Dense(3, "softmax")(x))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("one_hot", [False, True])
-def test_labels_are_a_mean_of_truth_and_answer(share: float, one_hot: bool) -> None:
+def test_soft_labels_mix_labels_and_predictions(share: float, one_hot: bool) -> None:
     model, truth = teacher(), np.eye(3, dtype="float32")[LABELS]
     weights = np.arange(12, dtype="float32")
     given = tf.data.Dataset.from_tensor_slices((IMAGES, truth if one_hot else LABELS, weights))
@@ -36,7 +36,7 @@ def test_labels_are_a_mean_of_truth_and_answer(share: float, one_hot: bool) -> N
     assert not rest
 
 
-def test_a_student_comes_to_answer_like_its_teacher() -> None:
+def test_a_student_learns_the_predictions_of_its_teacher() -> None:
     model = teacher()
     student = keras.models.clone_model(model)
     batches = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(6)
@@ -47,16 +47,15 @@ def test_a_student_comes_to_answer_like_its_teacher() -> None:
     before = distance()
     fit(
         student,
-        lambda epoch: soft_labels(batches, model).repeat(),
-        steps_per_epoch=2,
-        plan=TrainingConfig(30, learning_rate=0.02),
+        TrainingData(lambda epoch: soft_labels(batches, model).repeat(), 2),
+        TrainingConfig(30, learning_rate=0.02),
     )
     assert distance() < before / 2
 
 
-def test_bad_input_is_named() -> None:
+def test_invalid_arguments_are_rejected() -> None:
     batches = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(6)
     with pytest.raises(TrainingError, match=r"out of range.*\n.*\[0, 1\]"):
         soft_labels(batches, teacher(), 1.5)
-    with pytest.raises(TrainingError, match="no labels to soften"):
+    with pytest.raises(TrainingError, match="has no labels"):
         soft_labels(batches.map(lambda images, labels: images), teacher())

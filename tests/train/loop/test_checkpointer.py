@@ -1,4 +1,4 @@
-"""One training, killed again and again, ends as one that never was."""
+"""A training run killed repeatedly ends like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .trainings import PHASES
+from tests.train.trainings import PHASES
 
 PROJECT = Path(__file__).parents[3]
 KILLS = 20
@@ -34,7 +34,7 @@ def same_result(one: Path, other: Path) -> None:
 
 
 def refuse_tame(folder: Path) -> None:
-    """The training must hold all that a kill could lose."""
+    """Require that the training run has all state that a kill could lose."""
     with np.load(folder / "result.npz") as file:
         history = json.loads(str(file["record"]))["history"]
     phases = np.array(history["phase"])
@@ -42,11 +42,11 @@ def refuse_tame(folder: Path) -> None:
     for phase in (2, 3, 4):
         assert set(switched[phases == phase]) == {0, 1}, "no switch"
     assert len(set(rates[phases == 3])) > 2, "no plateau"
-    assert np.count_nonzero(phases == 4) < PHASES[3].plan.epochs, "no early end"
+    assert np.count_nonzero(phases == 4) < PHASES[3].config.epochs, "no early end"
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments_it_ends_bit_identical(tmp_path: Path) -> None:
+def test_twenty_random_kills_do_not_change_a_bit(tmp_path: Path) -> None:
     draw = random.Random(4)
     assert start(tmp_path / "whole").wait() == 0
     refuse_tame(tmp_path / "whole")

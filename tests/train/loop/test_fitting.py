@@ -1,4 +1,4 @@
-"""A training that is cut off and taken up again ends like one that was not."""
+"""An interrupted and resumed training run ends like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from kpipe.errors import TrainingError
 from kpipe.train import FitResult, OnPlateau, TrainingConfig, fit
 from kpipe.train.loop import checkpoint
 from kpipe.train.loop import non_finite as finiteness
-
-from . import tiny
-from .trainings import SWITCHING as PLAN
+from tests.train import tiny
+from tests.train.trainings import SWITCHING as CONFIG
 
 
 class Cut(BaseException):
@@ -61,18 +60,11 @@ class Poison(keras.callbacks.Callback):
 
 
 def run(
-    folder: Path | None = None, *callbacks, plan: TrainingConfig = PLAN, validate: bool = True
+    folder: Path | None = None, *callbacks, config: TrainingConfig = CONFIG, validate: bool = True
 ) -> tuple[FitResult, list[np.ndarray], keras.Model]:
     model = tiny.model()
-    result = fit(
-        model,
-        tiny.data,
-        steps_per_epoch=tiny.STEPS,
-        plan=plan,
-        validation=tiny.validation() if validate else None,
-        folder=folder,
-        callbacks=callbacks,
-    )
+    data = tiny.training_data(tiny.data, tiny.validation() if validate else None)
+    result = fit(model, data, config, folder=folder, callbacks=callbacks)
     return result, tiny.values(model), model
 
 
@@ -88,7 +80,7 @@ def test_a_folder_changes_nothing(uninterrupted, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_cut_at_many_moments_it_ends_bit_identical(tmp_path: Path) -> None:
+def test_interruptions_do_not_change_a_bit(tmp_path: Path) -> None:
     _, whole, whole_model = run(tmp_path / "whole")
     for batch in (1, 12, 14, 23):  # the switch is at batch 12
         with pytest.raises(Cut):
@@ -112,50 +104,50 @@ def test_a_resumed_training_has_the_whole_history(uninterrupted, tmp_path: Path)
 
 
 @pytest.mark.parametrize("batch", [9])
-def test_a_plateau_is_counted_across_a_cut(batch: int, tmp_path: Path) -> None:
-    plan = dataclasses.replace(PLAN, switch_when=OnPlateau(patience=2, min_delta=0.2))
-    whole = run(plan=plan)
+def test_a_plateau_is_counted_across_an_interruption(batch: int, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, switch_when=OnPlateau(patience=2, min_delta=0.2))
+    whole = run(config=config)
     assert whole[0].switched_at is not None
     with pytest.raises(Cut):
-        run(tmp_path, CutAt(batch), plan=plan)
-    result, values, _ = run(tmp_path, plan=plan)
+        run(tmp_path, CutAt(batch), config=config)
+    result, values, _ = run(tmp_path, config=config)
     assert result.switched_at == whole[0].switched_at
     assert tiny.same(values, whole[1])
 
 
-def test_keras_callbacks_count_on_across_a_cut(tmp_path: Path) -> None:
+def test_keras_callbacks_continue_across_an_interruption(tmp_path: Path) -> None:
     def callbacks():
         return (
             keras.callbacks.ReduceLROnPlateau("loss", patience=2, min_delta=10.0, factor=0.5),
             keras.callbacks.EarlyStopping("loss", patience=4, min_delta=10.0),
         )
 
-    plan = TrainingConfig(epochs=8, optimizer="sgd", learning_rate=0.05)
-    whole, whole_values, _ = run(None, *callbacks(), plan=plan)
+    config = TrainingConfig(epochs=8, optimizer="sgd", learning_rate=0.05)
+    whole, whole_values, _ = run(None, *callbacks(), config=config)
     assert len(whole.history["loss"]) == 5  # stopped early
     with pytest.raises(Cut):
-        run(tmp_path, *callbacks(), CutAt(3 * tiny.STEPS + 1), plan=plan)
-    result, values, _ = run(tmp_path, *callbacks(), plan=plan)
+        run(tmp_path, *callbacks(), CutAt(3 * tiny.STEPS + 1), config=config)
+    result, values, _ = run(tmp_path, *callbacks(), config=config)
     assert result.history == whole.history
     assert tiny.same(values, whole_values)
-    again, _, _ = run(tmp_path, *callbacks(), plan=plan)
+    again, _, _ = run(tmp_path, *callbacks(), config=config)
     assert (again.resumed_at, again.history) == (5, whole.history)
 
 
 def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
     first, values, _ = run(tmp_path)
     again, same_values, _ = run(tmp_path, CutAt(0))
-    assert again.resumed_at == PLAN.epochs
+    assert again.resumed_at == CONFIG.epochs
     assert tiny.same(values, same_values)
     assert again.history == first.history
 
 
 def test_the_best_epoch_is_left_in_the_model(tmp_path: Path) -> None:
-    plan = TrainingConfig(epochs=4, optimizer="sgd")
+    config = TrainingConfig(epochs=4, optimizer="sgd")
     rates = [0.01, 0.01, 50.0, 50.0]  # so high at last that it gets worse
     for folder in (None, tmp_path):
         schedule = keras.callbacks.LearningRateScheduler(lambda epoch: rates[epoch])
-        result, _, model = run(folder, schedule, plan=plan)
+        result, _, model = run(folder, schedule, config=config)
         losses = result.history["val_loss"]
         assert result.best_epoch == int(np.argmin(losses)) < 3
         got = model.evaluate(tiny.validation(), verbose=0)[0]
@@ -164,18 +156,18 @@ def test_the_best_epoch_is_left_in_the_model(tmp_path: Path) -> None:
 
 def test_without_validation_the_last_epoch_is_kept(tmp_path: Path) -> None:
     for folder in (None, tmp_path):
-        assert run(folder, validate=False)[0].best_epoch == PLAN.epochs - 1
+        assert run(folder, validate=False)[0].best_epoch == CONFIG.epochs - 1
 
 
 def test_only_the_last_and_the_best_checkpoint_stay(tmp_path: Path) -> None:
     result, _, _ = run(tmp_path)
-    expected = {result.best_epoch, PLAN.epochs - 1}
+    expected = {result.best_epoch, CONFIG.epochs - 1}
     assert set(checkpoint.epochs_in(tmp_path)) == expected
     assert len(list(tmp_path.iterdir())) == len(expected)
 
 
 @pytest.mark.parametrize(("at_end", "said"), [(False, "the loss is nan"), (True, "logits/bias")])
-def test_a_loss_that_is_no_number_ends_it_and_keeps_the_last_checkpoint(
+def test_a_nan_loss_stops_training_and_keeps_the_last_checkpoint(
     at_end: bool, said: str, tmp_path: Path, uninterrupted, monkeypatch
 ) -> None:
     if at_end:  # the poison comes with the last update of the epoch
@@ -234,10 +226,10 @@ def test_a_damaged_checkpoint_is_warned_about_and_trained_again(
     assert tiny.same(values, uninterrupted[1])
 
 
-def test_a_folder_of_another_training_is_refused(tmp_path: Path) -> None:
-    run(tmp_path, plan=TrainingConfig(epochs=1))
+def test_a_folder_of_another_training_is_rejected(tmp_path: Path) -> None:
+    run(tmp_path, config=TrainingConfig(epochs=1))
     with pytest.raises(TrainingError, match="another training: plan"):
-        run(tmp_path, plan=TrainingConfig(epochs=1, learning_rate=0.5))
+        run(tmp_path, config=TrainingConfig(epochs=1, learning_rate=0.5))
 
 
 @pytest.mark.parametrize(
@@ -252,33 +244,33 @@ def test_a_folder_of_another_training_is_refused(tmp_path: Path) -> None:
         {"switch_to": "sdg"},
     ],
 )
-def test_a_wrong_plan_is_refused_at_once(wrong: dict) -> None:
+def test_an_invalid_config_is_rejected_at_once(wrong: dict) -> None:
     with pytest.raises(TrainingError):
-        dataclasses.replace(PLAN, **wrong)
+        dataclasses.replace(CONFIG, **wrong)
 
 
 @pytest.mark.slow
-def test_killed_for_real_it_ends_bit_identical(uninterrupted, tmp_path: Path) -> None:
+def test_a_killed_process_resumes_bit_identical(uninterrupted, tmp_path: Path) -> None:
     root = Path(__file__).parents[3]
     # Of about 75 operations an epoch: in the second or third.
     command = [sys.executable, "-m", "tests.train.killed", str(tmp_path), "switching", "400"]
     done = subprocess.run(command, cwd=root, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL
-    assert 0 <= checkpoint.epochs_in(tmp_path)[-1] < PLAN.epochs - 1, "killed too early or late"
+    assert 0 <= checkpoint.epochs_in(tmp_path)[-1] < CONFIG.epochs - 1, "killed too early or late"
     result, values, _ = run(tmp_path)
     assert result.resumed_at > 0
     assert tiny.same(values, uninterrupted[1])
     assert result.history == uninterrupted[0].history
 
 
-def test_the_rate_stays_after_the_switch_unless_another_is_declared() -> None:
-    plan = dataclasses.replace(PLAN, switch_learning_rate=None)
-    assert float(plan.second_optimizer(2, 4).learning_rate) == pytest.approx(PLAN.learning_rate)
-    assert float(PLAN.second_optimizer(2, 4).learning_rate) == pytest.approx(0.05)
+def test_the_learning_rate_stays_after_the_switch_by_default() -> None:
+    config = dataclasses.replace(CONFIG, switch_learning_rate=None)
+    assert float(config.second_optimizer(2, 4).learning_rate) == pytest.approx(CONFIG.learning_rate)
+    assert float(CONFIG.second_optimizer(2, 4).learning_rate) == pytest.approx(0.05)
 
 
 WEIGHTS = np.array([1.0, 2.0, 0.5], np.float32)
-PLAIN = dataclasses.replace(PLAN, class_weight=None)
+PLAIN = dataclasses.replace(CONFIG, class_weight=None)
 
 
 def as_shares(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -290,22 +282,15 @@ def weighted(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor
 
 
 def run_on(
-    change, validation, folder: Path | None = None, *callbacks, plan: TrainingConfig = PLAIN
+    change, validation, folder: Path | None = None, *callbacks, config: TrainingConfig = PLAIN
 ):
     model = tiny.model()
-    result = fit(
-        model,
-        lambda first_epoch: tiny.data(first_epoch).map(change),
-        steps_per_epoch=tiny.STEPS,
-        plan=plan,
-        validation=validation,
-        folder=folder,
-        callbacks=callbacks,
-    )
+    data = tiny.training_data(lambda epoch: tiny.data(epoch).map(change), validation)
+    result = fit(model, data, config, folder=folder, callbacks=callbacks)
     return result, tiny.values(model), model
 
 
-def test_whole_labels_given_as_shares_with_weights_train_alike(uninterrupted) -> None:
+def test_one_hot_labels_with_weights_train_like_integers(uninterrupted) -> None:
     result, values, _ = run_on(weighted, tiny.validation().map(as_shares))
     expected, same_values, _ = uninterrupted
     assert result.history.keys() == expected.history.keys()
@@ -315,12 +300,12 @@ def test_whole_labels_given_as_shares_with_weights_train_alike(uninterrupted) ->
         np.testing.assert_allclose(got, value, rtol=2e-3, atol=2e-4)
 
 
-def test_the_loss_of_shares_is_their_cross_entropy() -> None:
+def test_the_loss_of_soft_labels_is_their_cross_entropy() -> None:
     def mixed(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return images, 0.7 * tf.one_hot(labels, 3) + 0.3 * tf.one_hot((labels + 1) % 3, 3)
 
-    plan = TrainingConfig(epochs=1)
-    result, _, model = run_on(mixed, tiny.validation().map(mixed), plan=plan)
+    config = TrainingConfig(epochs=1)
+    result, _, model = run_on(mixed, tiny.validation().map(mixed), config=config)
     labels = tiny.LABELS[:16]
     shares = 0.7 * np.eye(3)[labels] + 0.3 * np.eye(3)[(labels + 1) % 3]
     answers = model.predict(tiny.IMAGES[:16], verbose=0)
@@ -329,7 +314,7 @@ def test_the_loss_of_shares_is_their_cross_entropy() -> None:
     assert result.history["val_accuracy"] == [np.mean(answers.argmax(axis=1) == labels)]
 
 
-def test_shares_with_weights_cut_and_taken_up_end_bit_identical(tmp_path: Path) -> None:
+def test_soft_labels_with_weights_resume_bit_identical(tmp_path: Path) -> None:
     validation = tiny.validation().map(as_shares)
     whole, expected, _ = run_on(weighted, validation)
     with pytest.raises(Cut):
@@ -341,10 +326,10 @@ def test_shares_with_weights_cut_and_taken_up_end_bit_identical(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("change", "plan", "said"),
+    ("change", "config", "said"),
     [
-        (as_shares, PLAIN, "another kind than the training data"),
-        (as_shares, PLAN, "class_weight is for whole labels"),
+        (as_shares, PLAIN, "different types of labels"),
+        (as_shares, CONFIG, "class_weight needs integer labels"),
         (lambda images, labels: images, PLAIN, "received: no labels"),
         (lambda images, labels: (images, tf.cast(labels, tf.float32)), PLAIN, r"float32 \(8,\)"),
         (
@@ -354,18 +339,18 @@ def test_shares_with_weights_cut_and_taken_up_end_bit_identical(tmp_path: Path) 
         ),
     ],
 )
-def test_labels_that_do_not_fit_are_refused(change, plan: TrainingConfig, said: str) -> None:
+def test_invalid_labels_are_rejected(change, config: TrainingConfig, said: str) -> None:
     with pytest.raises(TrainingError, match=said):
-        run_on(change, tiny.validation(), plan=plan)
+        run_on(change, tiny.validation(), config=config)
 
 
 @pytest.mark.parametrize("beyond", ["training", "validation"])
 @pytest.mark.parametrize(
-    "plan",
+    "config",
     [PLAIN, TrainingConfig(2, class_weight={0: 2.0}), TrainingConfig(2, label_smoothing=0.1)],
     ids=["plain", "weights", "smoothed"],
 )
-def test_a_label_without_an_answer_is_named(beyond: str, plan: TrainingConfig) -> None:
+def test_a_label_out_of_range_is_named(beyond: str, config: TrainingConfig) -> None:
     def shifted(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return images, labels + 1
 
@@ -374,7 +359,7 @@ def test_a_label_without_an_answer_is_named(beyond: str, plan: TrainingConfig) -
 
     training, held = (shifted, same) if beyond == "training" else (same, shifted)
     with pytest.raises(TrainingError, match=r"no output for label 3\n *expected: .* 0 to 2"):
-        run_on(training, tiny.validation().map(held), plan=plan)
+        run_on(training, tiny.validation().map(held), config=config)
 
 
 class Subclassed(keras.Model):
@@ -389,32 +374,27 @@ class Subclassed(keras.Model):
 def test_a_subclassed_model_trains_and_cannot_be_smoothed() -> None:
     model = Subclassed()
     model(tiny.IMAGES[:1])
-    plan = TrainingConfig(1, class_weight={0: 2.0, 1: 1.0, 2: 1.0})
-    result = fit(model, tiny.data, steps_per_epoch=tiny.STEPS, plan=plan)
+    config = TrainingConfig(1, class_weight={0: 2.0, 1: 1.0, 2: 1.0})
+    result = fit(model, tiny.training_data(), config)
     assert np.isfinite(result.history["loss"]).all()
-    with pytest.raises(TrainingError, match="how many classes"):
-        fit(
-            model,
-            tiny.data,
-            steps_per_epoch=tiny.STEPS,
-            plan=TrainingConfig(1, label_smoothing=0.1),
-        )
+    with pytest.raises(TrainingError, match="number of classes"):
+        fit(model, tiny.training_data(), TrainingConfig(1, label_smoothing=0.1))
 
 
-def test_classes_that_class_weight_does_not_name_count_once() -> None:
-    plans = [
+def test_missing_class_weights_are_one() -> None:
+    configs = [
         TrainingConfig(1, class_weight=weights)
         for weights in ({0: 3.0}, {0: 3.0, 1: 1.0, 2: 1.0}, {0: 3.0, 3: 1.0})
     ]
-    _, values, _ = run_on(lambda *batch: batch, None, plan=plans[0])
-    _, expected, _ = run_on(lambda *batch: batch, None, plan=plans[1])
+    _, values, _ = run_on(lambda *batch: batch, None, config=configs[0])
+    _, expected, _ = run_on(lambda *batch: batch, None, config=configs[1])
     assert tiny.same(values, expected)
     with pytest.raises(TrainingError, match="without an output: 3"):
-        run_on(lambda *batch: batch, None, plan=plans[2])
+        run_on(lambda *batch: batch, None, config=configs[2])
 
 
 AVERAGED = dataclasses.replace(
-    PLAN, ema_momentum=0.8, label_smoothing=0.2, patience=4, class_weight=None
+    CONFIG, ema_momentum=0.8, label_smoothing=0.2, patience=4, class_weight=None
 )
 
 
@@ -431,13 +411,13 @@ class Steps(keras.callbacks.Callback):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("with_folder", [False, True])
-def test_averages_of_the_weights_go_on_through_the_switch_and_are_what_is_kept(
+def test_averaged_weights_continue_through_the_switch_and_are_kept(
     with_folder: bool, tmp_path: Path
 ) -> None:
     steps = Steps()
     folder = tmp_path if with_folder else None
-    plan = dataclasses.replace(AVERAGED, patience=None)
-    result, _, model = run(folder, steps, plan=plan, validate=False)
+    config = dataclasses.replace(AVERAGED, patience=None)
+    result, _, model = run(folder, steps, config=config, validate=False)
     assert (result.switched_at, result.best_epoch) == (3, 5)
     average, *others = steps.seen
     for weights in others:
@@ -450,7 +430,7 @@ def test_averages_of_the_weights_go_on_through_the_switch_and_are_what_is_kept(
 def test_the_averaged_weights_are_validated_by_the_smoothed_loss(
     with_folder: bool, tmp_path: Path
 ) -> None:
-    result, _, model = run(tmp_path if with_folder else None, plan=AVERAGED)
+    result, _, model = run(tmp_path if with_folder else None, config=AVERAGED)
     losses = result.history["val_loss"]
     assert result.best_epoch == int(np.argmin(losses)) < len(losses) - 1
     answers = model.predict(tiny.IMAGES[:16], verbose=0)
@@ -460,23 +440,23 @@ def test_the_averaged_weights_are_validated_by_the_smoothed_loss(
 
 
 @pytest.mark.slow
-def test_averages_and_patience_cut_and_taken_up_end_bit_identical(tmp_path: Path) -> None:
-    whole, expected, _ = run(plan=AVERAGED)
+def test_averages_and_patience_resume_bit_identical(tmp_path: Path) -> None:
+    whole, expected, _ = run(config=AVERAGED)
     for batch in (6, 18):
         with pytest.raises(Cut):
-            run(tmp_path, CutAt(batch), plan=AVERAGED)
-    result, values, _ = run(tmp_path, plan=AVERAGED)
+            run(tmp_path, CutAt(batch), config=AVERAGED)
+    result, values, _ = run(tmp_path, config=AVERAGED)
     assert result.resumed_at == 4
     assert result.history == whole.history
     assert tiny.same(values, expected)
 
 
-def test_patience_ends_a_training_that_gets_no_better() -> None:
-    plan = TrainingConfig(epochs=9, optimizer="sgd", learning_rate=1e-9, patience=2)
-    assert len(run(plan=plan)[0].history["loss"]) < 9
+def test_patience_stops_training_without_improvement() -> None:
+    config = TrainingConfig(epochs=9, optimizer="sgd", learning_rate=1e-9, patience=2)
+    assert len(run(config=config)[0].history["loss"]) < 9
 
 
-def test_the_batch_that_broke_the_loss_is_named_and_kept(tmp_path: Path, uninterrupted) -> None:
+def test_the_batch_that_broke_the_loss_is_named_and_saved(tmp_path: Path, uninterrupted) -> None:
     def broken(first_epoch: int) -> tf.data.Dataset:
         def spoil(number: tf.Tensor, batch: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
             hit = number + first_epoch * tiny.STEPS == 2 * tiny.STEPS + 1
@@ -485,19 +465,11 @@ def test_the_batch_that_broke_the_loss_is_named_and_kept(tmp_path: Path, uninter
 
         return tiny.data(first_epoch).enumerate().map(spoil)
 
-    def attempt(data):
+    def attempt(batches):
         model = tiny.model()
-        fit(
-            model,
-            data,
-            steps_per_epoch=tiny.STEPS,
-            plan=PLAN,
-            validation=tiny.validation(),
-            folder=tmp_path,
-            batch_names=lambda epoch, batch: [
-                f"{epoch}-{batch}-{i}.jpg" for i in range(tiny.BATCH)
-            ],
-        )
+        names = lambda epoch, batch: [f"{epoch}-{batch}-{i}.jpg" for i in range(tiny.BATCH)]  # noqa: E731
+        data = tiny.training_data(batches, tiny.validation(), names)
+        fit(model, data, CONFIG, folder=tmp_path)
         return tiny.values(model)
 
     with pytest.raises(TrainingError, match=r"batch 1 of epoch 2(.|\n)*1 of 8 .*: 2-1-2\.jpg"):
@@ -514,9 +486,7 @@ def test_the_batch_that_broke_the_loss_is_named_and_kept(tmp_path: Path, uninter
 
 
 @pytest.mark.slow
-def test_a_file_that_may_not_grow_keeps_the_previous_checkpoint(
-    tmp_path: Path, uninterrupted
-) -> None:
+def test_a_failed_write_keeps_the_previous_checkpoint(tmp_path: Path, uninterrupted) -> None:
     resource = pytest.importorskip("resource")
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -535,21 +505,15 @@ def test_a_file_that_may_not_grow_keeps_the_previous_checkpoint(
     assert tiny.same(run(tmp_path)[1], uninterrupted[1])
 
 
-def test_with_a_loss_scale_too_the_averages_are_what_is_kept(tmp_path: Path) -> None:
+def test_with_loss_scaling_the_averages_are_kept(tmp_path: Path) -> None:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model = tiny.model()
-        plan = TrainingConfig(epochs=3, optimizer="sgd", learning_rate=0.5, ema_momentum=0.99)
+        config = TrainingConfig(epochs=3, optimizer="sgd", learning_rate=0.5, ema_momentum=0.99)
         for folder in (None, tmp_path):
-            result = fit(
-                model,
-                tiny.data,
-                steps_per_epoch=tiny.STEPS,
-                plan=plan,
-                validation=tiny.validation(),
-                folder=folder,
-            )
+            data = tiny.training_data(tiny.data, tiny.validation())
+            result = fit(model, data, config, folder=folder)
             left = model.evaluate(tiny.validation(), verbose=0)[0]
             expected = result.history["val_loss"][result.best_epoch]
             assert left == pytest.approx(expected, rel=1e-2)
@@ -558,25 +522,25 @@ def test_with_a_loss_scale_too_the_averages_are_what_is_kept(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_the_best_file_of_a_model_checkpoint_outlives_a_cut(tmp_path: Path) -> None:
+def test_model_checkpoint_keeps_its_best_file_when_resuming(tmp_path: Path) -> None:
     def saving() -> keras.callbacks.Callback:
         path = tmp_path / "best.weights.h5"
         return keras.callbacks.ModelCheckpoint(path, save_best_only=True, save_weights_only=True)
 
-    plan = TrainingConfig(epochs=6, optimizer="sgd", learning_rate=3.0)
-    whole, *_ = run(plan=plan)
+    config = TrainingConfig(epochs=6, optimizer="sgd", learning_rate=3.0)
+    whole, *_ = run(config=config)
     best = whole.best_epoch
     assert best < 4, "the cut must come after the best epoch"
     with pytest.raises(Cut):
-        run(tmp_path, saving(), CutAt((best + 1) * tiny.STEPS + 1), plan=plan)
+        run(tmp_path, saving(), CutAt((best + 1) * tiny.STEPS + 1), config=config)
     kept = (tmp_path / "best.weights.h5").read_bytes()
-    run(tmp_path, saving(), plan=plan)
+    run(tmp_path, saving(), config=config)
     assert (tmp_path / "best.weights.h5").read_bytes() == kept
 
 
-def test_data_that_ends_is_refused() -> None:
-    def attempt(data) -> None:
-        fit(tiny.model(), data, steps_per_epoch=tiny.STEPS, plan=TrainingConfig(epochs=3))
+def test_finite_training_data_is_rejected() -> None:
+    def attempt(batches) -> None:
+        fit(tiny.model(), tiny.training_data(batches), TrainingConfig(epochs=3))
 
     with pytest.raises(TrainingError, match=r"ends(.|\n)*\.repeat\(\)"):
         attempt(
@@ -590,9 +554,9 @@ def test_data_that_ends_is_refused() -> None:
 
 
 def test_a_plateau_of_the_validation_loss_needs_validation() -> None:
-    plan = TrainingConfig(epochs=2, switch_to="sgd", switch_when=OnPlateau())
+    config = TrainingConfig(epochs=2, switch_to="sgd", switch_when=OnPlateau())
     with pytest.raises(TrainingError, match="there is no validation data"):
-        run(plan=plan, validate=False)
+        run(config=config, validate=False)
 
 
 def test_a_step_is_traced_once_for_each_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -615,10 +579,8 @@ def test_averages_obey_the_constraints_of_their_weights(kept: bool, tmp_path: Pa
     kernel.assign(np.abs(kernel.numpy()))
     fit(
         model,
-        tiny.data,
-        steps_per_epoch=tiny.STEPS,
-        plan=TrainingConfig(epochs=2, learning_rate=0.1, ema_momentum=0.5),
-        validation=tiny.validation(),
+        tiny.training_data(tiny.data, tiny.validation()),
+        TrainingConfig(epochs=2, learning_rate=0.1, ema_momentum=0.5),
         folder=tmp_path if kept else None,
     )
     assert kernel.numpy().min() == 0

@@ -13,7 +13,7 @@ from kpipe.train import fused_normalization
 
 
 def operations(model: keras.Model, x: np.ndarray) -> list[str]:
-    """The kinds of operations that a training batch runs."""
+    """Return the types of operations that a training batch runs."""
     step = tf.function(lambda x: model(x, training=True)).get_concrete_function(tf.constant(x))
     return [operation.type for operation in step.graph.get_operations()]
 
@@ -93,7 +93,7 @@ def test_statistics_are_those_of_numpy() -> None:
         ((2, 4, 4, 3), {}),
     ],
 )
-def test_what_the_operation_does_not_cover_runs_as_ever(shape, options) -> None:
+def test_unsupported_layers_run_as_in_keras(shape, options) -> None:
     x = np.random.default_rng(2).normal(size=(3, *shape)).astype("float32")
     expected = one_layer(shape, **options)
     model = one_layer(shape, **options)
@@ -104,7 +104,7 @@ def test_what_the_operation_does_not_cover_runs_as_ever(shape, options) -> None:
         np.testing.assert_allclose(mine, theirs)
 
 
-def test_masked_positions_stay_out_of_the_statistics() -> None:
+def test_masked_positions_do_not_count_in_the_statistics() -> None:
     x = np.random.default_rng(2).normal(size=(3, 4, 4, 3)).astype("float32")
     mask = np.random.default_rng(3).uniform(size=(3, 4, 4)) > 0.5
     expected, layer = one_layer((4, 4, 3)).get_layer("n"), one_layer((4, 4, 3)).get_layer("n")
@@ -132,7 +132,7 @@ def nested() -> keras.Model:
     return keras.Model(pixels, answers)
 
 
-def test_a_training_ends_where_one_of_keras_does_and_leaves_no_trace(tmp_path: Path) -> None:
+def test_training_equals_that_of_keras_and_leaves_no_trace(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(32, 8, 8, 3)).astype("float32")
     y = (x.mean((1, 2, 3)) > 0).astype("int32")
     models = {"keras": nested(), "fused": nested()}
@@ -153,14 +153,14 @@ def test_a_training_ends_where_one_of_keras_does_and_leaves_no_trace(tmp_path: P
     assert "FusedBatchNormV3" not in operations(again, x)
 
 
-def test_layers_are_as_they_were_after_an_error() -> None:
+def test_layers_are_restored_after_an_error() -> None:
     model = nested()
     with pytest.raises(RuntimeError, match="cut"), fused_normalization(model):
         raise RuntimeError("cut")
     assert all("call" not in vars(layer) for layer in model._flatten_layers())
 
 
-def test_within_another_such_context_all_is_well() -> None:
+def test_contexts_may_be_nested() -> None:
     model = nested()
     x = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype("float32")
     with fused_normalization(model):
@@ -170,7 +170,7 @@ def test_within_another_such_context_all_is_well() -> None:
     assert all("call" not in vars(layer) for layer in model._flatten_layers())
 
 
-def test_a_call_of_the_users_stays() -> None:
+def test_a_custom_call_is_kept() -> None:
     model = one_layer((4, 4, 3))
     layer = model.get_layer("n")
     object.__setattr__(layer, "call", own := lambda inputs, training=None, mask=None: inputs)
@@ -192,7 +192,7 @@ def test_channels_may_be_unknown_until_a_batch_comes() -> None:
         np.testing.assert_allclose(step(x), expected(x, training=True), atol=1e-5)
 
 
-def test_a_layer_of_a_class_of_the_users_is_left_to_it() -> None:
+def test_a_subclass_of_the_layer_is_not_replaced() -> None:
     class Louder(keras.layers.BatchNormalization):
         def call(self, inputs, training=None, mask=None):
             return 2 * super().call(inputs, training=training, mask=mask)

@@ -1,4 +1,4 @@
-"""Phases one after the other are one training."""
+"""Consecutive phases form one training run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from kpipe.errors import TrainingError
-from kpipe.train import FeaturePlan, Phase, TrainingConfig, fit_phases
+from kpipe.train import FeatureConfig, Phase, TrainingConfig, fit_phases
+from tests.train import tiny
 
-from . import tiny
-
-HEAD = Phase(TrainingConfig(epochs=2, learning_rate=0.01), features=FeaturePlan(views=2))
+HEAD = Phase(TrainingConfig(epochs=2, learning_rate=0.01), features=FeatureConfig(views=2))
 REST = Phase(TrainingConfig(epochs=2, optimizer="sgd", learning_rate=0.01), last=None)
 
 
@@ -26,17 +25,15 @@ def run(folder: Path | None, *phases: Phase):
 
     result = fit_phases(
         model,
-        tiny.data,
+        tiny.training_data(tiny.data, tiny.validation()),
         phases,
-        steps_per_epoch=tiny.STEPS,
-        validation=tiny.validation(),
         folder=folder,
         callbacks=begin,
     )
     return result, tiny.values(model), begun
 
 
-def test_a_later_phase_goes_on_where_the_one_before_it_ended(tmp_path: Path) -> None:
+def test_a_later_phase_starts_from_the_earlier_one(tmp_path: Path) -> None:
     whole, expected, begun = run(tmp_path / "whole", HEAD, REST)
     assert whole.history["phase"] == [1, 1, 2, 2]
     assert begun == [(1, 1), (2, 3)]
@@ -49,7 +46,7 @@ def test_a_later_phase_goes_on_where_the_one_before_it_ended(tmp_path: Path) -> 
     assert all(map(np.array_equal, values, expected))
 
 
-def test_a_phase_that_makes_it_worse_does_not_count(tmp_path: Path) -> None:
+def test_a_phase_that_makes_the_model_worse_is_discarded(tmp_path: Path) -> None:
     spoiling = Phase(TrainingConfig(epochs=2, optimizer="sgd", learning_rate=30.0), last=None)
     result, values, _ = run(tmp_path / "two", HEAD, spoiling)
     losses = result.history["val_loss"]
@@ -60,8 +57,8 @@ def test_a_phase_that_makes_it_worse_does_not_count(tmp_path: Path) -> None:
     assert all(map(np.array_equal, values, expected))
 
 
-def test_phases_that_cannot_be_are_refused() -> None:
-    with pytest.raises(TrainingError, match="needs phases"):
+def test_invalid_phases_are_rejected() -> None:
+    with pytest.raises(TrainingError, match="no phases"):
         run(None)
     with pytest.raises(TrainingError, match="need a folder"):
         run(None, HEAD)

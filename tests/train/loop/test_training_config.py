@@ -1,4 +1,4 @@
-"""What a plan makes, and what it refuses."""
+"""TrainingConfig: its optimizers and its checks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kpipe.errors import TrainingError
 from kpipe.train import AtEpoch, OneCycle, OnPlateau, Plateau, TrainingConfig
 
 
-def test_a_plan_is_adam_at_a_thousandth_unless_told_otherwise() -> None:
+def test_the_default_is_adam_at_a_thousandth() -> None:
     made = TrainingConfig(epochs=1).first_optimizer(1)
     assert type(made) is keras.optimizers.Adam
     assert float(made.learning_rate) == pytest.approx(1e-3)
@@ -20,8 +20,8 @@ def test_a_plan_is_adam_at_a_thousandth_unless_told_otherwise() -> None:
 
 def test_a_keras_optimizer_keeps_its_configuration_and_its_rate() -> None:
     given = keras.optimizers.Adam(0.02, beta_1=0.8, clipnorm=1.0)
-    plan = TrainingConfig(epochs=2, optimizer=given)
-    one, two = plan.first_optimizer(3), plan.first_optimizer(3)
+    config = TrainingConfig(epochs=2, optimizer=given)
+    one, two = config.first_optimizer(3), config.first_optimizer(3)
     assert one is not given and one is not two
     assert float(one.learning_rate) == pytest.approx(0.02)
     assert (one.beta_1, one.clipnorm) == (0.8, 1.0)
@@ -29,8 +29,8 @@ def test_a_keras_optimizer_keeps_its_configuration_and_its_rate() -> None:
     assert float(other.learning_rate) == 0.5
 
 
-def test_equal_plans_read_the_same_in_every_process() -> None:
-    def plan() -> TrainingConfig:
+def test_equal_configs_have_equal_reprs() -> None:
+    def config() -> TrainingConfig:
         return TrainingConfig(
             epochs=2,
             optimizer=keras.optimizers.Adam(0.02),
@@ -38,12 +38,12 @@ def test_equal_plans_read_the_same_in_every_process() -> None:
             switch_when=AtEpoch(1),
         )
 
-    assert repr(plan()) == repr(plan())
-    assert " at 0x" not in repr(plan())
+    assert repr(config()) == repr(config())
+    assert " at 0x" not in repr(config())
 
 
 def test_a_schedule_runs_over_the_epochs_of_each_optimizer() -> None:
-    plan = TrainingConfig(
+    config = TrainingConfig(
         epochs=10,
         learning_rate=0.4,
         schedule=OneCycle(rise=0.5, initial=0.1, final=0.1),
@@ -51,23 +51,23 @@ def test_a_schedule_runs_over_the_epochs_of_each_optimizer() -> None:
         switch_learning_rate=0.8,
         switch_when=AtEpoch(4),
     )
-    first = plan.first_optimizer(10)._learning_rate
+    first = config.first_optimizer(10)._learning_rate
     assert [float(first(step)) for step in (0, 50, 100)] == pytest.approx([0.04, 0.4, 0.04])
-    second = plan.second_optimizer(4, 10)._learning_rate
+    second = config.second_optimizer(4, 10)._learning_rate
     assert [float(second(step)) for step in (0, 30, 60)] == pytest.approx([0.08, 0.8, 0.08])
 
 
-def test_the_rate_stays_after_the_switch_unless_another_is_declared() -> None:
-    plan = TrainingConfig(epochs=2, learning_rate=0.03, switch_to="sgd", switch_when=AtEpoch(1))
-    assert float(plan.second_optimizer(1, 1).learning_rate) == pytest.approx(0.03)
+def test_the_learning_rate_stays_after_the_switch_by_default() -> None:
+    config = TrainingConfig(epochs=2, learning_rate=0.03, switch_to="sgd", switch_when=AtEpoch(1))
+    assert float(config.second_optimizer(1, 1).learning_rate) == pytest.approx(0.03)
     given = keras.optimizers.SGD(0.5)
-    plan = TrainingConfig(epochs=2, learning_rate=0.03, switch_to=given, switch_when=AtEpoch(1))
-    assert float(plan.second_optimizer(1, 1).learning_rate) == pytest.approx(0.5)
+    config = TrainingConfig(epochs=2, learning_rate=0.03, switch_to=given, switch_when=AtEpoch(1))
+    assert float(config.second_optimizer(1, 1).learning_rate) == pytest.approx(0.5)
 
 
-def test_averages_are_those_of_both_optimizers() -> None:
-    plan = TrainingConfig(epochs=2, ema_momentum=0.9, switch_to="sgd", switch_when=OnPlateau())
-    for made in (plan.first_optimizer(1), plan.second_optimizer(1, 1)):
+def test_both_optimizers_average_the_weights() -> None:
+    config = TrainingConfig(epochs=2, ema_momentum=0.9, switch_to="sgd", switch_when=OnPlateau())
+    for made in (config.first_optimizer(1), config.second_optimizer(1, 1)):
         assert (made.use_ema, made.ema_momentum) == (True, 0.9)
 
 
@@ -92,8 +92,8 @@ class Unknown(keras.optimizers.schedules.LearningRateSchedule):
     [
         ({"epochs": 0}, "epochs"),
         ({"optimizer": "adm"}, "no optimizer"),
-        ({"learning_rate": 0.0}, "above 0"),
-        ({"schedule": "cosin"}, "no learning-rate schedule"),
+        ({"learning_rate": 0.0}, "learning rate is out of range"),
+        ({"schedule": "cosin"}, "no learning rate schedule"),
         ({"switch_to": "sgd"}, "both"),
         ({"switch_when": AtEpoch(1)}, "both"),
         ({"switch_to": "sdg", "switch_when": AtEpoch(1)}, "no optimizer"),
@@ -102,24 +102,17 @@ class Unknown(keras.optimizers.schedules.LearningRateSchedule):
         ({"ema_momentum": 1.0}, "ema_momentum"),
         ({"ema_momentum": 0.0}, "ema_momentum"),
         ({"patience": 0}, "patience"),
-        ({"patience": "1"}, "patience"),
-        ({"epochs": "3"}, "epochs"),
-        ({"epochs": 2.5}, "epochs"),
-        ({"learning_rate": "0.1"}, "learning_rate"),
-        ({"ema_momentum": "a"}, "ema_momentum"),
         ({"class_weight": {0: -1.0}}, "invalid for class 0"),
-        ({"optimizer": None}, "no optimizer"),
-        ({"optimizer": keras.optimizers.SGD}, r"what to do: SGD\(\)"),
-        ({"optimizer": keras.optimizers.SGD(Unknown())}, "cannot be made again"),
+        ({"optimizer": keras.optimizers.SGD(Unknown())}, "cannot be created"),
         ({"switch_to": "sgd", "switch_when": AtEpoch(2)}, "after the last epoch"),
     ],
 )
-def test_what_makes_no_sense_is_refused_at_once(wrong, message) -> None:
+def test_an_invalid_config_is_rejected(wrong, message) -> None:
     with pytest.raises(TrainingError, match=message):
         TrainingConfig(**{"epochs": 2, **wrong})
 
 
-def test_exclusions_from_weight_decay_are_refused_since_a_plan_cannot_keep_them() -> None:
+def test_exclusions_from_weight_decay_are_rejected() -> None:
     given = keras.optimizers.AdamW(0.1)
     given.exclude_from_weight_decay(var_names=["bias"])
     with pytest.raises(TrainingError, match="excluded from weight decay"):

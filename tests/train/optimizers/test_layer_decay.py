@@ -1,4 +1,4 @@
-"""Every block at its own rate: held against SGD, Adam and AdamW in plain NumPy."""
+"""Layer-wise learning rates against SGD, Adam and AdamW in NumPy."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 
 from kpipe.errors import TrainingError
 from kpipe.train import SWATS, AtEpoch, LayerDecay, SwitchOptimizer, unfreeze
-
-from .dense import Break, Broken
+from tests.train.dense import Break, Broken
 
 DECAY, RATE, STEPS = 0.5, 0.1, 3
 DEPTHS = {"lower": 2, "upper": 1, "logits": 0}  # blocks above
@@ -99,14 +98,14 @@ def close(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
         (lambda: keras.optimizers.AdamW(RATE, weight_decay=0.2), lambda rate: adam(rate, 0.2)),
     ],
 )
-def test_each_block_moves_as_plain_numpy_says(optimizer: Callable, plain: Callable) -> None:
+def test_each_block_trains_as_in_numpy(optimizer: Callable, plain: Callable) -> None:
     start = net().get_weights()
     model = fitted(net(), optimizer(), [LayerDecay(DECAY)], STEPS)
     close(model.get_weights(), reference(start, plain, STEPS))
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_it_follows_a_switch_in_mid_fit(order: int) -> None:
+def test_it_applies_to_the_new_optimizer_after_a_switch(order: int) -> None:
     switch = SwitchOptimizer(keras.optimizers.SGD(RATE, momentum=0.9), AtEpoch(2))
     callbacks = [switch, LayerDecay(DECAY)][::order]
     model = fitted(net(), keras.optimizers.Adam(RATE), callbacks, 2 + STEPS)
@@ -115,13 +114,13 @@ def test_it_follows_a_switch_in_mid_fit(order: int) -> None:
     close(model.get_weights(), reference(before, sgd, STEPS))
 
 
-def test_a_rate_set_during_the_fit_is_the_one_that_falls() -> None:
+def test_it_applies_to_a_learning_rate_set_by_a_callback() -> None:
     halved = keras.callbacks.LearningRateScheduler(lambda epoch: RATE)
     model = fitted(net(), keras.optimizers.SGD(9.0), [halved, LayerDecay(DECAY)], 1)
     close(model.get_weights(), reference(net().get_weights(), lambda r: sgd(r, 0.0), 1))
 
 
-def test_the_next_fit_without_it_is_even() -> None:
+def test_the_next_fit_without_it_has_no_decay() -> None:
     model = fitted(net(), keras.optimizers.SGD(RATE), [LayerDecay(DECAY)], 1)
     start, gradient = model.get_weights(), gradients(model)
     fitted(model, None, [], 1)
@@ -137,7 +136,7 @@ def test_the_saved_model_holds_a_plain_optimizer(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-def test_what_is_frozen_counts_as_depth_and_does_not_move() -> None:
+def test_frozen_layers_count_as_depth_and_do_not_change() -> None:
     model = net()
     unfreeze(model, 1)
     rates = LayerDecay(DECAY)
@@ -149,12 +148,12 @@ def test_what_is_frozen_counts_as_depth_and_does_not_move() -> None:
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.5, float("nan")])
-def test_a_decay_that_does_not_fall_is_refused(decay: float) -> None:
-    with pytest.raises(TrainingError, match="fall with depth"):
+def test_a_decay_out_of_range_is_rejected(decay: float) -> None:
+    with pytest.raises(TrainingError, match="decay is out of range"):
         LayerDecay(decay)
 
 
-def test_a_fit_that_broke_off_does_not_scale_the_next_one_twice() -> None:
+def test_an_interrupted_fit_does_not_scale_the_next_one_twice() -> None:
     model = net()
     optimizer = keras.optimizers.SGD(RATE)
     with pytest.raises(Broken):
@@ -177,7 +176,7 @@ def test_a_layer_of_a_nested_model_may_share_its_name_with_the_head() -> None:
     close(model.get_weights(), expected)
 
 
-def test_swats_finds_the_rate_that_is_then_scaled() -> None:
+def test_swats_estimates_the_learning_rate_before_decay() -> None:
     found = []
     for decay in (1.0, 0.1):
         model = net()

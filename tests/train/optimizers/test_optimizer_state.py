@@ -1,4 +1,4 @@
-"""What goes on in the new optimizer, each beside arithmetic in NumPy or training by hand."""
+"""What the new optimizer inherits, against NumPy or separate training runs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import pytest
 
 from kpipe.errors import TrainingError
 from kpipe.train import AtEpoch, SwitchOptimizer
-
-from . import dense
+from tests.train import dense
 
 
 def switched(
@@ -38,7 +37,7 @@ def close(one: list[np.ndarray], other: list[np.ndarray]) -> None:
         ("gradient_accumulation_steps", 2),
     ],
 )
-def test_a_setting_goes_on_and_is_saved(setting, value, tmp_path) -> None:
+def test_settings_are_copied_and_saved(setting, value, tmp_path) -> None:
     options = {setting: value, **({"use_ema": True} if setting == "ema_momentum" else {})}
     model, _ = switched(keras.optimizers.Adam(0.01, **options), keras.optimizers.SGD(0.1))
     model.save(tmp_path / "model.keras")
@@ -48,7 +47,7 @@ def test_a_setting_goes_on_and_is_saved(setting, value, tmp_path) -> None:
     assert len(loaded.variables) == len(model.optimizer.variables)
 
 
-def test_what_the_new_optimizer_declares_it_keeps() -> None:
+def test_settings_of_the_new_optimizer_take_precedence() -> None:
     old = keras.optimizers.AdamW(0.01, weight_decay=0.1, clipnorm=0.3, use_ema=True)
     new = keras.optimizers.SGD(0.1, weight_decay=0.0, clipvalue=0.5)
     optimizer = switched(old, new)[0].optimizer
@@ -78,7 +77,7 @@ def test_exclusions_of_an_optimizer_that_is_switched_to_are_kept() -> None:
 
 
 @pytest.mark.parametrize("execution", [1, 4])
-def test_averages_go_on_through_the_switch(execution) -> None:
+def test_averages_continue_through_the_switch(execution) -> None:
     model, seen = switched(
         keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.8),
         keras.optimizers.SGD(0.3, momentum=0.9),
@@ -111,7 +110,7 @@ def test_accumulated_gradients_are_neither_lost_nor_counted_twice(batches) -> No
     assert int(model.optimizer.iterations) == 2 * dense.STEPS // batches - begun // batches
 
 
-def test_another_accumulation_within_a_cycle_is_refused() -> None:
+def test_another_accumulation_within_a_cycle_is_rejected() -> None:
     old = keras.optimizers.Adam(0.01, gradient_accumulation_steps=3)
     new = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
     with pytest.raises(TrainingError, match="2 batches of gradients are accumulated"):
@@ -120,14 +119,14 @@ def test_another_accumulation_within_a_cycle_is_refused() -> None:
     assert switched(old, new)[0].optimizer.gradient_accumulation_steps == 2
 
 
-def test_the_scale_of_the_loss_goes_on(tmp_path) -> None:
+def test_the_loss_scale_is_copied(tmp_path) -> None:
     old = keras.optimizers.LossScaleOptimizer(
         keras.optimizers.Adam(0.01), initial_scale=16.0, dynamic_growth_steps=6
     )
     model, seen = switched(old, keras.optimizers.SGD(0.1, momentum=0.9))
     assert type(model.optimizer) is keras.optimizers.LossScaleOptimizer
     assert type(model.optimizer.inner_optimizer) is keras.optimizers.SGD
-    # 16 steps double it twice, where a count that starts anew would do so once after the switch.
+    # 16 steps double it twice; if the switch reset the counter, only once.
     assert float(model.optimizer.dynamic_scale) == 64.0
     assert int(model.optimizer.step_counter) == 2 * dense.STEPS - 12
     _, plain = switched(keras.optimizers.Adam(0.01), keras.optimizers.SGD(0.1, momentum=0.9))
@@ -138,7 +137,7 @@ def test_the_scale_of_the_loss_goes_on(tmp_path) -> None:
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
 
-def test_a_model_in_half_precision_goes_on_scaled() -> None:
+def test_loss_scaling_continues_in_mixed_precision() -> None:
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model, seen = switched(keras.optimizers.Adam(0.01), keras.optimizers.SGD(0.1))
@@ -149,11 +148,11 @@ def test_a_model_in_half_precision_goes_on_scaled() -> None:
     assert not np.array_equal(seen[-1][0], seen[dense.STEPS][0])
 
 
-def test_what_cannot_follow_is_refused_by_name() -> None:
+def test_unsupported_optimizers_are_named() -> None:
     kind = keras.optimizers.ScheduleFreeAdamW
     with pytest.raises(TrainingError, match="ScheduleFreeAdamW"):
         switched(kind(0.01), keras.optimizers.SGD(0.1))
     with pytest.raises(TrainingError, match="ScheduleFreeAdamW"):
         switched(keras.optimizers.Adam(0.01), kind(0.1))
-    with pytest.raises(TrainingError, match="scale"):
+    with pytest.raises(TrainingError, match="loss scaling"):
         SwitchOptimizer(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)), AtEpoch(1))

@@ -1,4 +1,4 @@
-"""Schedules beside their formulas."""
+"""Schedules against their formulas."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from kpipe.errors import TrainingError
 from kpipe.train import Constant, Cosine, Exponential, OneCycle, Plateau, StepDecay, optimizer
-from kpipe.train.optimizers.schedules import PiecewiseLinear, as_schedule, schedule_names
+from kpipe.train.optimizers.piecewise_linear import PiecewiseLinear
+from kpipe.train.optimizers.schedules import as_schedule, schedule_names
 
 N = 100
 T = np.arange(N + 20)
@@ -22,7 +23,7 @@ SHARE = np.minimum(T / N, 1)
 
 
 def rates(schedule, peak: float = 2.0) -> np.ndarray:
-    rate = schedule.rate(peak, N)
+    rate = schedule.learning_rate(peak, N)
     return np.array([float(rate(step)) if callable(rate) else rate for step in T])
 
 
@@ -38,14 +39,14 @@ def test_the_rates_follow_their_formulas() -> None:
         assert set(rates(constant)) == {2.0}
 
 
-def test_a_cosine_warms_up_in_a_line_from_the_first_step_on() -> None:
+def test_the_warmup_of_a_cosine_is_linear_from_the_first_step() -> None:
     got = rates(Cosine(warmup=0.2))
     np.testing.assert_allclose(got[:21], np.linspace(2 / 20, 2, 21), rtol=1e-5)
     half = (1 + np.cos(np.pi * np.arange(81) / 80)) / 2
     np.testing.assert_allclose(got[20:101], 2 * half, atol=1e-6)
 
 
-def test_one_cycle_goes_up_down_and_out() -> None:
+def test_one_cycle_is_piecewise_linear() -> None:
     got = rates(OneCycle(rise=0.4, initial=0.1, final=0.01))
     expected = np.interp(T, [0, 40, 80, 100], [0.2, 2.0, 0.2, 0.02])
     np.testing.assert_allclose(got, expected, rtol=1e-5)
@@ -57,7 +58,7 @@ def test_one_cycle_goes_up_down_and_out() -> None:
     seed=st.integers(0, 99),
     at=st.integers(0, 60),
 )
-def test_straight_lines_meet_the_given_points(steps, seed, at) -> None:
+def test_piecewise_linear_interpolates(steps, seed, at) -> None:
     values = np.random.default_rng(seed).uniform(0.1, 1, len(steps))
     line = PiecewiseLinear(steps, list(values))
     # At two values for one step, the later holds from there on.
@@ -68,7 +69,7 @@ def test_straight_lines_meet_the_given_points(steps, seed, at) -> None:
 @pytest.mark.parametrize("name", schedule_names())
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_every_schedule_takes_every_length(name, steps) -> None:
-    rate = as_schedule(name).rate(0.5, steps)
+    rate = as_schedule(name).learning_rate(0.5, steps)
     got = [float(rate(step)) if callable(rate) else rate for step in range(steps)]
     assert all(0 < value <= 0.5 for value in got)
 
@@ -83,10 +84,10 @@ def saved(schedule: str, folder) -> str:
     return path
 
 
-def test_a_saved_model_goes_on_with_its_schedule(tmp_path) -> None:
+def test_a_saved_model_continues_its_schedule(tmp_path) -> None:
     for name in schedule_names():
         loaded = keras.models.load_model(saved(name, tmp_path))
-        rate = as_schedule(name).rate(0.5, 10)
+        rate = as_schedule(name).learning_rate(0.5, 10)
         expected = float(rate(3)) if callable(rate) else rate
         assert float(loaded.optimizer.learning_rate) == pytest.approx(expected)
         assert int(loaded.optimizer.iterations) == 3
@@ -104,7 +105,7 @@ def test_only_one_cycle_needs_kpipe_to_be_loaded(tmp_path) -> None:
         "        return False\n"
         "paths = json.loads(sys.argv[1])\n"
         "print(json.dumps({name: loads(path) for name, path in paths.items()}))\n"
-        "import kpipe.train.optimizers.schedules\n"
+        "import kpipe.train.optimizers.piecewise_linear\n"
         "print(loads(paths['one-cycle']))\n"
     )
     arguments = [sys.executable, "-c", code, json.dumps(paths)]
@@ -114,7 +115,7 @@ def test_only_one_cycle_needs_kpipe_to_be_loaded(tmp_path) -> None:
 
 
 def test_a_plateau_is_keras_own_callback() -> None:
-    callback = Plateau(factor=0.5, patience=2, min_delta=0.1, min_rate=1e-4).callback("val_loss")
+    callback = Plateau(factor=0.5, patience=2, min_delta=0.1, min_lr=1e-4).callback("val_loss")
     assert type(callback) is keras.callbacks.ReduceLROnPlateau
     assert (callback.monitor, callback.factor, callback.patience) == ("val_loss", 0.5, 2)
     assert (callback.min_delta, callback.min_lr, callback.mode) == (0.1, 1e-4, "min")
@@ -135,12 +136,12 @@ def test_a_plateau_is_keras_own_callback() -> None:
         lambda: Plateau(patience=0),
     ],
 )
-def test_an_impossible_schedule_is_refused(make) -> None:
-    with pytest.raises(TrainingError, match="cannot run"):
+def test_an_invalid_schedule_is_rejected(make) -> None:
+    with pytest.raises(TrainingError, match="is invalid"):
         make()
 
 
-def test_a_misspelt_schedule_is_answered_with_the_nearest() -> None:
+def test_a_misspelt_schedule_gets_a_suggestion() -> None:
     with pytest.raises(TrainingError) as caught:
         as_schedule("onecycle")
     assert "did you mean 'one-cycle'?" in str(caught.value)

@@ -1,4 +1,4 @@
-"""SWATS beside the paper's algorithm in NumPy, through a real `model.fit`."""
+"""SWATS in `model.fit` against the paper's algorithm in NumPy."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 
 from kpipe.errors import TrainingError
 from kpipe.train import SWATS, AtEpoch, SwitchOptimizer, TrainingConfig, fit
-
-from . import dense, tiny
+from tests.train import dense, tiny
 
 RATE, BETA_1, BETA_2, EPSILON = 0.01, 0.9, 0.9, 1e-7
 EPOCHS = 4
@@ -85,7 +84,7 @@ def adam(kind=keras.optimizers.Adam, **options) -> keras.optimizers.Optimizer:
 
 
 def a_tolerance(**paper) -> float:
-    """One that a step in the middle of an epoch meets clearly, and no step before it nearly."""
+    """Return a tolerance that only a step in the middle of an epoch meets, by a clear margin."""
     gaps = np.array(Paper(0.0, **paper).run(dense.model(adam()).get_weights(), 24).gaps)
     best = max(
         (k for k in range(8, 24) if (k + 1) % dense.STEPS),
@@ -104,7 +103,7 @@ def a_tolerance(**paper) -> float:
     ],
     ids=["adam", "clipped", "adamw"],
 )
-def test_each_step_is_that_of_the_paper(optimizer, paper) -> None:
+def test_each_step_equals_the_algorithm_of_the_paper(optimizer, paper) -> None:
     tolerance = a_tolerance(**paper)
     model = dense.model(optimizer)
     expected = Paper(tolerance, **paper).run(model.get_weights(), EPOCHS * dense.STEPS)
@@ -173,7 +172,7 @@ def test_accumulated_gradients_count_as_one_step() -> None:
         dense.train(model, 2, switch)
 
 
-def test_one_that_never_comes_says_so_and_leaves_no_trace() -> None:
+def test_a_switch_that_never_happens_warns_and_leaves_no_trace() -> None:
     model, plain = dense.model(adam()), dense.model(adam())
     switch = SwitchOptimizer("sgd", SWATS(1e-15))
     with pytest.warns(UserWarning, match="smallest gap .* tolerance is 1e-15"):
@@ -189,7 +188,7 @@ def test_one_that_never_comes_says_so_and_leaves_no_trace() -> None:
 
 
 @pytest.mark.parametrize("broken", [(1, 3), (2, 5), (3, 5)], ids=["before", "between", "after"])
-def test_a_training_taken_up_again_equals_one_never_stopped(tmp_path, broken) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, broken) -> None:
     def run(*callbacks) -> tuple[keras.Model, SwitchOptimizer]:
         model = dense.model(adam())
         switch = SwitchOptimizer("sgd", SWATS(a_tolerance()))
@@ -208,12 +207,12 @@ def test_a_training_taken_up_again_equals_one_never_stopped(tmp_path, broken) ->
         np.testing.assert_array_equal(one.numpy(), two.numpy())
 
 
-def test_a_plan_can_have_it(tmp_path) -> None:
-    plan = TrainingConfig(
+def test_a_training_config_accepts_it(tmp_path) -> None:
+    config = TrainingConfig(
         epochs=3, learning_rate=0.01, switch_to="sgd", switch_when=SWATS(1.0), schedule="cosine"
     )
     model = tiny.model()
-    result = fit(model, tiny.data, steps_per_epoch=tiny.STEPS, plan=plan, folder=tmp_path)
+    result = fit(model, tiny.training_data(), config, folder=tmp_path)
     assert result.switched_at == 0
     assert type(model.optimizer) is keras.optimizers.SGD
     schedule = model.optimizer._learning_rate
@@ -222,10 +221,10 @@ def test_a_plan_can_have_it(tmp_path) -> None:
     assert schedule.initial_learning_rate == pytest.approx(expected)
 
 
-def test_what_it_cannot_do_is_refused() -> None:
+def test_unsupported_optimizers_are_rejected() -> None:
     with pytest.raises(TrainingError, match="tolerance"):
         SWATS(0.0)
-    with pytest.raises(TrainingError, match="chooses the rate"):
+    with pytest.raises(TrainingError, match="chooses the learning rate"):
         SwitchOptimizer("adam", SWATS())
     model = dense.model(keras.optimizers.RMSprop())
     with pytest.raises(TrainingError, match="from Adam to SGD"):

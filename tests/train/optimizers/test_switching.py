@@ -1,4 +1,4 @@
-"""The switch in a plain `model.fit`, and the moments by themselves."""
+"""The optimizer switch in `model.fit`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import pytest
 
 from kpipe.errors import TrainingError
 from kpipe.train import SWATS, AtEpoch, OnPlateau, SwitchOptimizer
-
-from . import dense, tiny
+from tests.train import dense, tiny
 
 
 def train(model: keras.Model, epochs: int, *callbacks, initial_epoch: int = 0) -> dict:
@@ -51,7 +50,7 @@ def test_the_history_marks_the_switch() -> None:
     assert callback.switched_at == 2
 
 
-def test_a_model_saved_after_the_switch_comes_back_with_the_new_optimizer(tmp_path) -> None:
+def test_a_model_saved_after_the_switch_loads_with_the_new_optimizer(tmp_path) -> None:
     model = compiled(keras.optimizers.Adam(0.01))
     train(model, 3, SwitchOptimizer(sgd(), AtEpoch(1)))
     model.save(tmp_path / "model.keras")
@@ -70,7 +69,7 @@ def test_a_model_saved_after_the_switch_comes_back_with_the_new_optimizer(tmp_pa
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_second_fit_does_not_switch_again_unless_told() -> None:
+def test_a_second_fit_does_not_switch_again_without_reset() -> None:
     callback = SwitchOptimizer(sgd(), AtEpoch(1))
     model = compiled(keras.optimizers.Adam(0.01))
     train(model, 2, callback)
@@ -101,7 +100,7 @@ def test_learning_rate_callbacks_act_on_the_new_optimizer() -> None:
     assert float(model.optimizer.learning_rate) == pytest.approx(0.05 / 4)
 
 
-def test_a_function_makes_the_optimizer_from_the_epoch() -> None:
+def test_a_function_creates_the_optimizer_from_the_epoch() -> None:
     model = compiled(keras.optimizers.Adam(0.01))
     make = lambda epoch: keras.optimizers.SGD(0.1 / epoch)  # noqa: E731
     train(model, 3, SwitchOptimizer(make, AtEpoch(2)))
@@ -114,10 +113,10 @@ def test_a_plateau_switches_at_the_next_epoch() -> None:
     assert history["switched"] == [0, 0, 1, 1]
 
 
-def test_an_unknown_monitor_is_answered_with_what_there_is() -> None:
+def test_the_error_of_an_unknown_monitor_lists_the_logs() -> None:
     callback = SwitchOptimizer("sgd", OnPlateau("los"))
     with (
-        pytest.warns(UserWarning, match="watches 'los'"),
+        pytest.warns(UserWarning, match="monitors 'los'"),
         pytest.raises(TrainingError) as caught,
     ):
         train(compiled(keras.optimizers.Adam(0.01)), 2, callback)
@@ -142,17 +141,7 @@ def test_epochs_without_validation_do_not_count() -> None:
     assert history["switched"] == [0, 0, 0, 0, 1, 1]
 
 
-@pytest.mark.parametrize(
-    "to", [5, None, {}, keras.optimizers.SGD, lambda: keras.optimizers.SGD(0.1)]
-)
-def test_what_makes_no_optimizer_is_refused_before_training(to) -> None:
-    with pytest.raises(TrainingError, match="a function of the epoch"):
-        SwitchOptimizer(to, AtEpoch(2))
-
-
-def test_a_function_for_swats_takes_what_swats_decides() -> None:
-    with pytest.raises(TrainingError, match="learning_rate, momentum, nesterov"):
-        SwitchOptimizer(lambda epoch: keras.optimizers.SGD(0.1), SWATS())
+def test_a_function_for_swats_receives_its_choices() -> None:
     SwitchOptimizer(lambda epoch, **chosen: keras.optimizers.SGD(**chosen), SWATS())
 
 
@@ -168,17 +157,17 @@ def test_a_second_fit_after_another_compile_starts_its_own_averages() -> None:
         np.testing.assert_allclose(one, other.numpy(), rtol=1e-5, atol=1e-6)
 
 
-def test_a_misspelt_optimizer_is_refused_before_training() -> None:
+def test_a_misspelt_optimizer_is_rejected_before_training() -> None:
     with pytest.raises(TrainingError, match="no optimizer"):
         SwitchOptimizer("sdg", AtEpoch(1))
 
 
-def test_the_same_optimizer_twice_from_a_function_is_refused() -> None:
+def test_a_function_that_returns_one_optimizer_twice_is_rejected() -> None:
     optimizer = sgd()
     callback = SwitchOptimizer(lambda epoch: optimizer, AtEpoch(1))
     train(compiled(keras.optimizers.Adam(0.01)), 2, callback)
     callback.reset()
-    with pytest.raises(TrainingError, match="has trained before"):
+    with pytest.raises(TrainingError, match="has already trained"):
         train(compiled(keras.optimizers.Adam(0.01)), 2, callback)
 
 
@@ -209,7 +198,7 @@ MOMENTS = {"epoch": AtEpoch(2), "plateau": OnPlateau("loss", patience=2, min_del
         pytest.param((4, 1), id="after"),
     ],
 )
-def test_backup_and_restore_comes_back_on_the_right_side(tmp_path, moment, broken) -> None:
+def test_backup_and_restore_resumes_with_the_right_optimizer(tmp_path, moment, broken) -> None:
     def run(*callbacks) -> keras.Model:
         options = {"use_ema": True, "ema_momentum": 0.9, "gradient_accumulation_steps": 3}
         model = dense.model(keras.optimizers.Adam(0.01, **options))
@@ -228,7 +217,7 @@ def test_backup_and_restore_comes_back_on_the_right_side(tmp_path, moment, broke
         np.testing.assert_array_equal(one.numpy(), two.numpy())
 
 
-def test_a_backup_that_comes_too_early_is_told(tmp_path) -> None:
+def test_a_backup_before_the_switch_callback_warns(tmp_path) -> None:
     def run(*callbacks) -> None:
         backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
         switch = SwitchOptimizer(sgd(), OnPlateau("loss"))
@@ -236,11 +225,11 @@ def test_a_backup_that_comes_too_early_is_told(tmp_path) -> None:
 
     with pytest.raises(dense.Broken):
         run(dense.Break(2))
-    with pytest.warns(UserWarning, match="let SwitchOptimizer stand before BackupAndRestore"):
+    with pytest.warns(UserWarning, match="list SwitchOptimizer before BackupAndRestore"):
         run()
 
 
-def test_a_model_saved_during_the_fit_is_an_ordinary_one(tmp_path) -> None:
+def test_a_model_saved_during_the_fit_loads_as_usual(tmp_path) -> None:
     model = dense.model(keras.optimizers.Adam(0.01))
     saving = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
     dense.train(model, 3, SwitchOptimizer(sgd(), AtEpoch(1)), saving)
@@ -255,7 +244,7 @@ def test_a_model_saved_during_the_fit_is_an_ordinary_one(tmp_path) -> None:
     assert tiny.same(model.get_weights(), loaded.get_weights())
 
 
-def test_older_weights_do_not_bring_the_older_optimizer_back(tmp_path) -> None:
+def test_loading_older_weights_keeps_the_new_optimizer(tmp_path) -> None:
     model = dense.model(keras.optimizers.Adam(0.01))
     switch = SwitchOptimizer(sgd(), AtEpoch(1))
     saving = keras.callbacks.ModelCheckpoint(
@@ -265,7 +254,7 @@ def test_older_weights_do_not_bring_the_older_optimizer_back(tmp_path) -> None:
     class Back(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None) -> None:
             if epoch == 2:
-                # Keras says itself that it leaves out the optimizer.
+                # Keras warns that it skips the optimizer.
                 with pytest.warns(UserWarning, match="Skipping variable loading for optimizer"):
                     self.model.load_weights(tmp_path / "1.weights.h5")
 
@@ -274,7 +263,7 @@ def test_older_weights_do_not_bring_the_older_optimizer_back(tmp_path) -> None:
     assert type(model.optimizer) is keras.optimizers.SGD
 
 
-def test_nothing_of_the_callback_stays_in_the_model(tmp_path) -> None:
+def test_the_callback_leaves_no_trace_in_the_model(tmp_path) -> None:
     switched, plain = (dense.model(keras.optimizers.Adam(0.01)) for _ in range(2))
     dense.train(switched, 2, SwitchOptimizer(sgd(), AtEpoch(1)))
     dense.train(plain, 2)

@@ -1,4 +1,4 @@
-"""Training on features of the frozen part is training the whole model with that part frozen."""
+"""Training on cached features equals training the model with its frozen part."""
 
 from __future__ import annotations
 
@@ -17,36 +17,29 @@ import tensorflow as tf
 
 from kpipe.errors import TrainingError
 from kpipe.train import TrainingConfig, fit, unfreeze
-from kpipe.train.transfer import feature_extraction as extraction
-from kpipe.train.transfer.feature_extraction import extract_features, forget_unused
-from kpipe.train.transfer.features import FeaturePlan, Features, split_frozen
+from kpipe.train.transfer import feature_writer
+from kpipe.train.transfer.feature_cache import CachedFeatures, FeatureConfig, split_frozen
+from kpipe.train.transfer.feature_extraction import extract_features, remove_unused_features
+from tests.train import tiny
 
-from . import tiny
-
-PLAN = TrainingConfig(epochs=3, learning_rate=0.02)
+CONFIG = TrainingConfig(epochs=3, learning_rate=0.02)
 
 
 def frozen(last: int | None = 0) -> keras.Model:
     model = tiny.model()
-    # Statistics that a frozen normalization must use as they are.
+    # A frozen normalization must use these statistics.
     model.get_layer("norm").moving_mean.assign([0.1, -0.2, 0.3, 0.0])
     unfreeze(model, last)
     return model
 
 
-def extract(stem: keras.Model, folder: Path, plan: FeaturePlan, data=tiny.data, **kwargs):
-    return extract_features(
-        stem,
-        data,
-        kwargs.pop("validation", tiny.validation()),
-        steps_per_epoch=tiny.STEPS,
-        plan=plan,
-        folder=folder,
-        **kwargs,
-    )
+def extract(stem: keras.Model, folder: Path, config: FeatureConfig, data=tiny.data, **kwargs):
+    validation = kwargs.pop("validation", tiny.validation())
+    photos = tiny.training_data(data, validation, kwargs.pop("batch_names", None))
+    return extract_features(stem, photos, config, folder, **kwargs)
 
 
-def epochs_of(features: Features, first: int, count: int) -> list[list[np.ndarray]]:
+def epochs_of(features: CachedFeatures, first: int, count: int) -> list[list[np.ndarray]]:
     """The features of each batch of some epochs."""
     taken = iter(features.training(first).take(count * tiny.STEPS))
     return [[next(taken)[0].numpy() for _ in range(tiny.STEPS)] for _ in range(count)]
@@ -56,7 +49,7 @@ def rows(epoch: list[np.ndarray]) -> set[tuple[float, ...]]:
     return {tuple(row) for batch in epoch for row in batch.reshape(len(batch), -1)}
 
 
-def test_the_two_halves_are_the_model_and_share_its_weights() -> None:
+def test_stem_and_tail_equal_the_model_and_share_its_weights() -> None:
     model = frozen()
     stem, tail = split_frozen(model)
     images = tiny.IMAGES[:8]
@@ -66,7 +59,7 @@ def test_the_two_halves_are_the_model_and_share_its_weights() -> None:
 
 
 def residual() -> keras.Model:
-    """Raw operations around a nested model: what is frozen ends after the addition."""
+    """Raw operations around a nested model; the frozen part ends after the addition."""
     pixels = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 1, name="first")(pixels)
     inner_in = keras.Input((8, 8, 4))
@@ -77,7 +70,7 @@ def residual() -> keras.Model:
     return keras.Model(pixels, x)
 
 
-def test_raw_operations_and_nested_models_are_cut_as_layers_are() -> None:
+def test_raw_operations_and_nested_models_are_split() -> None:
     model = residual()
     before = model.to_json()
     unfreeze(model, 0)
@@ -92,7 +85,7 @@ def test_raw_operations_and_nested_models_are_cut_as_layers_are() -> None:
 @pytest.mark.parametrize("last", [0, 1])
 def test_cached_and_live_training_of_a_frozen_phase_agree(last: int, tmp_path: Path) -> None:
     def run(trained: keras.Model, data, validation):
-        return fit(trained, data, steps_per_epoch=tiny.STEPS, plan=PLAN, validation=validation)
+        return fit(trained, tiny.training_data(data, validation), CONFIG)
 
     def built() -> keras.Model:
         keras.utils.set_random_seed(1)
@@ -110,7 +103,7 @@ def test_cached_and_live_training_of_a_frozen_phase_agree(last: int, tmp_path: P
     live, cached = built(), built()
     expected = run(live, tiny.data, tiny.validation())
     stem, tail = split_frozen(cached)
-    kept = extract(stem, tmp_path, FeaturePlan(views=3))
+    kept = extract(stem, tmp_path, FeatureConfig(views=3))
     result = run(tail, kept.training, kept.validation())
     assert result.best_epoch == expected.best_epoch
     for name, values in expected.history.items():
@@ -124,7 +117,7 @@ def test_the_first_epochs_are_those_of_the_data_and_later_ones_their_views_permu
     tmp_path: Path,
 ) -> None:
     stem, _ = split_frozen(frozen())
-    kept = extract(stem, tmp_path, FeaturePlan(views=2, seed=7), data=lambda first: shaded(first))
+    kept = extract(stem, tmp_path, FeatureConfig(views=2, seed=7), data=lambda first: shaded(first))
     live = iter(shaded(0).take(2 * tiny.STEPS))
     expected = [[stem(next(live)[0]).numpy() for _ in range(tiny.STEPS)] for _ in range(2)]
     got = epochs_of(kept, 0, 6)
@@ -145,16 +138,16 @@ def shaded(first_epoch: int) -> tf.data.Dataset:
     )
 
 
-def test_an_epoch_is_a_function_of_its_number_alone(tmp_path: Path) -> None:
+def test_an_epoch_depends_on_its_number_only(tmp_path: Path) -> None:
     stem, _ = split_frozen(frozen())
-    kept = extract(stem, tmp_path, FeaturePlan(views=2, seed=-7))
+    kept = extract(stem, tmp_path, FeatureConfig(views=2, seed=-7))
     np.testing.assert_array_equal(epochs_of(kept, 0, 5)[3:], epochs_of(kept, 3, 2))
-    other = Features(tmp_path, FeaturePlan(views=2, seed=8))
+    other = CachedFeatures(tmp_path, FeatureConfig(views=2, seed=8))
     assert not np.array_equal(epochs_of(kept, 3, 1), epochs_of(other, 3, 1))
 
 
 def names(epoch: int, batch: int) -> list[str]:
-    """Those of the photos that `tiny.data` shows, by their place in `tiny.IMAGES`."""
+    """Return the names of the photos in a batch of `tiny.data`, from their index."""
     order = np.random.default_rng(epoch).permutation(len(tiny.LABELS))
     return [f"{place}.jpg" for place in order.reshape(tiny.STEPS, tiny.BATCH)[batch]]
 
@@ -162,7 +155,7 @@ def names(epoch: int, batch: int) -> list[str]:
 @pytest.mark.parametrize("epoch", [0, 1, 2, 5])
 def test_the_photos_of_a_batch_of_features_are_known_by_name(epoch: int, tmp_path: Path) -> None:
     def numbered(first_epoch: int) -> tf.data.Dataset:
-        """Labels are places in `tiny.IMAGES`."""
+        """Labels are indices into `tiny.IMAGES`."""
         return tiny.data(first_epoch).map(
             lambda x, _: (
                 x,
@@ -171,13 +164,14 @@ def test_the_photos_of_a_batch_of_features_are_known_by_name(epoch: int, tmp_pat
         )
 
     stem, _ = split_frozen(frozen())
-    features = extract(stem, tmp_path, FeaturePlan(views=2, seed=4), numbered)
+    features = extract(stem, tmp_path, FeatureConfig(views=2, seed=4), numbered)
     for batch, (_, places) in enumerate(features.training(epoch).take(tiny.STEPS)):
         expected = [f"{place}.jpg" for place in places.numpy()]
-        assert features.named(names)(epoch, batch) == expected
+        named = features.training_data(tiny.training_data(numbered, None, names))
+        assert named.batch_names(epoch, batch) == expected
 
 
-def test_photos_without_finite_features_are_named(tmp_path: Path) -> None:
+def test_photos_with_non_finite_features_are_named(tmp_path: Path) -> None:
     def broken(first_epoch: int) -> tf.data.Dataset:
         bad = tf.constant(tiny.IMAGES[9])
         return tiny.data(first_epoch).map(
@@ -186,12 +180,12 @@ def test_photos_without_finite_features_are_named(tmp_path: Path) -> None:
 
     stem, _ = split_frozen(frozen())
     with pytest.raises(TrainingError, match=r"1 of 8 examples: 9\.jpg"):
-        extract(stem, tmp_path, FeaturePlan(), broken, batch_names=names)
+        extract(stem, tmp_path, FeatureConfig(), broken, batch_names=names)
 
 
 def test_labels_and_weights_stay_with_their_photos(tmp_path: Path) -> None:
     def told(images: tf.Tensor, labels: tf.Tensor):
-        # Labels and weights that can be told from the features again.
+        # Labels and weights that can be computed from the features.
         mean = tf.reduce_mean(images, (1, 2, 3))
         return images, tf.stack([mean, -mean], -1), mean * 3
 
@@ -202,7 +196,7 @@ def test_labels_and_weights_stay_with_their_photos(tmp_path: Path) -> None:
     kept = extract(
         stem,
         tmp_path,
-        FeaturePlan(),
+        FeatureConfig(),
         data=lambda first: tiny.data(first).map(told),
         validation=validation,
     )
@@ -219,7 +213,7 @@ def test_batches_of_uneven_size_are_kept(tmp_path: Path) -> None:
         return tiny.data(first_epoch).rebatch([10, 10, 10, 2])
 
     stem, _ = split_frozen(frozen())
-    kept = extract(stem, tmp_path, FeaturePlan(), data=data)
+    kept = extract(stem, tmp_path, FeatureConfig(), data=data)
     for first in (0, 1):
         sizes = [len(x) for x, _ in kept.training(first).take(8)]
         assert sizes == [10, 10, 10, 2] * 2
@@ -227,16 +221,16 @@ def test_batches_of_uneven_size_are_kept(tmp_path: Path) -> None:
 
 def test_the_file_is_an_array_that_numpy_maps(tmp_path: Path) -> None:
     stem, _ = split_frozen(frozen())
-    extract(stem, tmp_path, FeaturePlan(dtype="float16"))
+    extract(stem, tmp_path, FeatureConfig(dtype="float16"))
     stored = np.load(tmp_path / "view-000" / "features.npy", mmap_mode="r")
     images = np.concatenate([x for x, _ in tiny.data(0).take(tiny.STEPS)])
     assert stored.dtype == np.float16 and stored.shape == (len(images), 4)
     np.testing.assert_allclose(stored, stem(images), rtol=1e-3)
-    (batch, _), *_ = Features(tmp_path, FeaturePlan(dtype="float16")).training(0).take(1)
+    (batch, _), *_ = CachedFeatures(tmp_path, FeatureConfig(dtype="float16")).training(0).take(1)
     assert batch.dtype == tf.float32
 
 
-def test_only_views_that_are_missing_are_made(tmp_path: Path) -> None:
+def test_only_missing_views_are_computed(tmp_path: Path) -> None:
     asked: list[int] = []
 
     def data(first_epoch: int) -> tf.data.Dataset:
@@ -253,7 +247,7 @@ def test_only_views_that_are_missing_are_made(tmp_path: Path) -> None:
 
     stem, _ = split_frozen(frozen())
     told: list[tuple[int, int]] = []
-    extract(stem, tmp_path, FeaturePlan(views=3), data, progress=lambda *at: told.append(at))
+    extract(stem, tmp_path, FeatureConfig(views=3), data, progress=lambda *at: told.append(at))
     finished = ("view-000", "view-001", "view-002", "validation")
 
     def files() -> dict[Path, bytes]:
@@ -261,16 +255,16 @@ def test_only_views_that_are_missing_are_made(tmp_path: Path) -> None:
 
     whole = files()
     assert told == [(n, 14) for n in range(1, 15)]
-    # As a kill leaves it: one view is missing, one begun.
+    # As after a kill: one view is missing, one is incomplete.
     shutil.rmtree(tmp_path / "view-002")
     (tmp_path / "view-001").rename(tmp_path / "view-001.part")
     asked.clear()
     told.clear()
-    extract(stem, tmp_path, FeaturePlan(views=3), data, progress=lambda *at: told.append(at))
+    extract(stem, tmp_path, FeatureConfig(views=3), data, progress=lambda *at: told.append(at))
     assert set(asked) == {1, 2}
     assert told[0] == (4, 14) and told[-1] == (14, 14)
     assert files() == whole
-    # Another training may be at work on it; `forget_unused` has a test of its own.
+    # Another training run may be writing it; remove_unused_features is tested separately.
     assert [path.name for path in tmp_path.glob("*.part")] == ["view-001.part"]
 
 
@@ -278,46 +272,46 @@ def test_two_trainings_may_compute_the_same_features_at_once(tmp_path: Path) -> 
     stem, _ = split_frozen(frozen())
 
     def overtaken(first_epoch: int) -> tf.data.Dataset:
-        # By the time this one has read its data, the other one is done.
-        extract(stem, tmp_path, FeaturePlan(views=2))
+        # The other run finishes before this one has read its data.
+        extract(stem, tmp_path, FeatureConfig(views=2))
         return tiny.data(first_epoch)
 
-    kept = extract(stem, tmp_path, FeaturePlan(views=2), overtaken)
-    alone = extract(stem, tmp_path / "alone", FeaturePlan(views=2))
+    kept = extract(stem, tmp_path, FeatureConfig(views=2), overtaken)
+    alone = extract(stem, tmp_path / "alone", FeatureConfig(views=2))
     for one, other in zip(epochs_of(kept, 0, 3), epochs_of(alone, 0, 3), strict=True):
         np.testing.assert_array_equal(one, other)
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_what_was_not_used_for_long_is_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_only_features_unused_for_long_are_removed(tmp_path: Path) -> None:
     stem, _ = split_frozen(frozen())
     for name in ("used", "old", "cut off"):
-        extract(stem, tmp_path / name, FeaturePlan())
+        extract(stem, tmp_path / name, FeatureConfig())
     left, begun = tmp_path / "cut off" / "view-001-1.part", tmp_path / "used" / "view-001-2.part"
     left.mkdir()
     begun.mkdir()
     weeks_ago = time.time() - 15 * 24 * 3600
     for path in [left, tmp_path / "old", *(tmp_path / "old").iterdir()]:
         os.utime(path, (weeks_ago, weeks_ago))
-    forget_unused(tmp_path)
+    remove_unused_features(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut off", "used"]
     for name in ("used", "cut off"):
-        extract(stem, tmp_path / name, FeaturePlan())
+        extract(stem, tmp_path / name, FeatureConfig())
     assert not left.exists() and begun.exists()
-    forget_unused(tmp_path / "missing")
+    remove_unused_features(tmp_path / "missing")
 
 
 def test_without_validation_there_is_none(tmp_path: Path) -> None:
     stem, _ = split_frozen(frozen())
-    assert extract(stem, tmp_path, FeaturePlan(), validation=None).validation() is None
+    assert extract(stem, tmp_path, FeatureConfig(), validation=None).validation() is None
 
 
-def test_features_of_another_stem_are_refused(tmp_path: Path) -> None:
+def test_features_of_another_stem_are_rejected(tmp_path: Path) -> None:
     stem, _ = split_frozen(frozen())
-    extract(stem, tmp_path, FeaturePlan())
+    extract(stem, tmp_path, FeatureConfig())
     stem.get_layer("conv").kernel.assign(stem.get_layer("conv").kernel * 2)
     with pytest.raises(TrainingError, match="other features: weights of the frozen part"):
-        extract(stem, tmp_path, FeaturePlan())
+        extract(stem, tmp_path, FeatureConfig())
 
 
 def refuse(what: str, act: Callable[[], object]) -> None:
@@ -325,47 +319,47 @@ def refuse(what: str, act: Callable[[], object]) -> None:
         act()
 
 
-def test_what_cannot_be_kept_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
+def test_invalid_features_are_rejected_and_leave_no_files(tmp_path: Path, monkeypatch) -> None:
     stem, _ = split_frozen(frozen())
     few = lambda first: tiny.data(first).take(3)  # noqa: E731
-    refuse("ended early", lambda: extract(stem, tmp_path / "a", FeaturePlan(), few))
+    refuse("ended early", lambda: extract(stem, tmp_path / "a", FeatureConfig(), few))
     no_labels = lambda first: tiny.data(first).map(lambda x, y: x)  # noqa: E731
-    refuse("no labels", lambda: extract(stem, tmp_path / "b", FeaturePlan(), no_labels))
+    refuse("no labels", lambda: extract(stem, tmp_path / "b", FeatureConfig(), no_labels))
     bright = lambda first: tiny.data(first).map(lambda x, y: (x * 1e7, y))  # noqa: E731
-    half = FeaturePlan(dtype="float16")
+    half = FeatureConfig(dtype="float16")
     refuse("not finite", lambda: extract(stem, tmp_path / "c", half, bright))
     usage = shutil.disk_usage(tmp_path)._replace(free=600)
-    monkeypatch.setattr(extraction.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(feature_writer.shutil, "disk_usage", lambda path: usage)
     # 32 photos of 4 float32 numbers are 512 bytes; 16 of validation are 256.
-    refuse("no room", lambda: extract(stem, tmp_path / "d", FeaturePlan()))
-    extract(stem, tmp_path / "e", FeaturePlan(), validation=None)
+    refuse("not enough disk space", lambda: extract(stem, tmp_path / "d", FeatureConfig()))
+    extract(stem, tmp_path / "e", FeatureConfig(), validation=None)
     assert not list(tmp_path.glob("*/*.part"))
     assert not list(tmp_path.glob("[abcd]/view*"))
 
 
-def test_a_model_without_a_frozen_part_is_not_cut() -> None:
-    refuse("no place to cut", lambda: split_frozen(frozen(None)))
+def test_a_model_without_a_frozen_part_is_not_split() -> None:
+    refuse("cannot be split", lambda: split_frozen(frozen(None)))
     model = frozen()
     model.trainable = False
-    refuse("no place to cut", lambda: split_frozen(model))
+    refuse("cannot be split", lambda: split_frozen(model))
 
 
 @pytest.mark.parametrize("wrong", [{"views": 0}, {"dtype": "int8"}])
-def test_a_wrong_plan_is_refused(wrong: dict) -> None:
-    refuse("views of the photos|kept as floats", lambda: FeaturePlan(**wrong))
+def test_an_invalid_config_is_rejected(wrong: dict) -> None:
+    refuse("views is out of range|unknown dtype", lambda: FeatureConfig(**wrong))
 
 
 def test_an_interrupted_start_of_a_folder_does_not_block_it(tmp_path: Path) -> None:
     stem, _ = split_frozen(frozen())
     (tmp_path / ".0123-about.json").write_text("{")  # as a kill within its write leaves it
     (tmp_path / "stray.part").write_text("")
-    extract(stem, tmp_path, FeaturePlan())
+    extract(stem, tmp_path, FeatureConfig())
     (tmp_path / "about.json").write_text("{")
-    refuse("cannot be read", lambda: extract(stem, tmp_path, FeaturePlan()))
+    refuse("cannot be read", lambda: extract(stem, tmp_path, FeatureConfig()))
 
 
 @pytest.mark.slow
-def test_a_full_disk_leaves_nothing_that_blocks_the_next_training(tmp_path: Path) -> None:
+def test_a_full_disk_does_not_block_the_next_training(tmp_path: Path) -> None:
     code = (
         "import resource, signal, sys; from pathlib import Path; "
         "from kpipe.train.transfer.feature_extraction import _write_whole; "
@@ -379,7 +373,7 @@ def test_a_full_disk_leaves_nothing_that_blocks_the_next_training(tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
-def test_a_sequential_model_is_cut_too() -> None:
+def test_a_sequential_model_is_split_too() -> None:
     layers = keras.layers
     model = keras.Sequential(
         [

@@ -1,9 +1,9 @@
-"""Where the pretrained files of `keras.applications` come from.
+"""The source of the pretrained weights of `keras.applications`.
 
-    a file := <KPIPE_WEIGHTS>/name, where the variable names a folder, else Keras' own download
+    file := <KPIPE_WEIGHTS>/name if the environment variable is set, else downloaded by Keras
 
-Keras fetches its weights inside each constructor. In a closed network that ends in a bare
-exception, so the one function that fetches is replaced while a constructor runs.
+Keras downloads weights inside each constructor, and without a connection raises a bare Exception.
+So the function that downloads is replaced while a constructor runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FOLDER_VARIABLE = "KPIPE_WEIGHTS"
 
 @contextlib.contextmanager
 def fetching(fetch: Callable[..., str]) -> Iterator[None]:
-    """Within the context, Keras asks `fetch` for every file instead of downloading it."""
+    """Let Keras call `fetch` for every file within the context, instead of downloading it."""
     original = file_utils.get_file
     file_utils.get_file = fetch
     try:
@@ -35,7 +35,7 @@ def fetching(fetch: Callable[..., str]) -> Iterator[None]:
 
 
 def keras_files() -> Callable[..., str]:
-    """A stand-in for `keras.utils.get_file` that never ends in random weights or a bare error."""
+    """Return a replacement for `keras.utils.get_file` that raises a WeightsError on failure."""
     folder = os.environ.get(FOLDER_VARIABLE)
     download = file_utils.get_file
 
@@ -45,13 +45,13 @@ def keras_files() -> Callable[..., str]:
             return str(_mirrored(Path(folder), fname, origin, digest))
         try:
             return str(download(fname, origin, **options))
-        except Exception as error:  # Keras raises bare Exception where a download fails
+        except Exception as error:  # Keras raises a bare Exception when a download fails
             raise WeightsError(
                 f"the weights file {fname} could not be downloaded",
                 expected=f"a connection to {origin}",
                 received=str(error),
-                fix=f"put the file {fname} from that address into a folder, and let the "
-                f"environment variable {FOLDER_VARIABLE} name the folder",
+                fix=f"put the file {fname} from that address into a folder, and set the "
+                f"environment variable {FOLDER_VARIABLE} to the folder",
             ) from error
 
     return fetch
@@ -61,11 +61,11 @@ def _mirrored(folder: Path, name: str, origin: str, digest: str | None) -> Path:
     path = folder / name
     if not path.is_file():
         raise WeightsError(
-            f"the weights file {name} is not in the folder that {FOLDER_VARIABLE} names",
+            f"the folder in {FOLDER_VARIABLE} has no weights file {name}",
             expected=str(path),
-            fix=f"download {origin} elsewhere and put it there as {name}",
+            fix=f"download {origin} and save it in that folder as {name}",
         )
-    # Keras publishes MD5 digests, and none for some families; those files are taken as they are.
+    # Keras publishes MD5 digests, but none for some families: their files are not verified.
     kind = "sha256" if digest and len(digest) == 64 else "md5"
     if digest:
         with path.open("rb") as file:
@@ -75,6 +75,6 @@ def _mirrored(folder: Path, name: str, origin: str, digest: str | None) -> Path:
                 f"the weights file {path} is not the one that Keras published",
                 expected=f"{kind} {digest}",
                 received=f"{kind} {found.hexdigest()}",
-                fix=f"download {origin} again and put it there as {name}",
+                fix=f"download {origin} again and save it there as {name}",
             )
     return path

@@ -3,14 +3,13 @@
     backbone   := raw RGB pixels in [0, 255] -> preprocessing -> features (batch, h, w, channels)
     classifier := backbone -> mean over h and w -> dropout -> dense -> softmax
 
-What a family expects is measured, not listed: its `preprocess_input` is an affine map of the
-color channels, found by passing it black and three unit colors.
+The preprocessing of each family is measured rather than listed: `preprocess_input` is an affine map
+of the color channels, so its values for black, red, green and blue determine it.
 """
 
 from __future__ import annotations
 
 import inspect
-import operator
 import re
 import sys
 import warnings
@@ -24,7 +23,7 @@ import numpy as np
 
 from kpipe.errors import TrainingError, WeightsError, nearest
 from kpipe.train.backbones.efficientnet_lite0 import EfficientNetLite0
-from kpipe.train.backbones.weights_files import fetching, keras_files
+from kpipe.train.backbones.pretrained_weights import fetching, keras_files
 
 __all__ = ["backbone", "classifier"]
 
@@ -34,7 +33,7 @@ _FIXED = ("include_top", "input_shape", "input_tensor", "pooling", "classes")
 
 @cache
 def _constructors() -> Mapping[str, Constructor]:
-    """Every model constructor of keras.applications, and EfficientNetLite0."""
+    """Return every model constructor of keras.applications, and EfficientNetLite0."""
     found = {
         name: value
         for name, value in vars(keras.applications).items()
@@ -50,14 +49,14 @@ def backbone(
     weights: str | Path | None = "imagenet",
     **options: Any,
 ) -> keras.Model:
-    """A model without its top that takes raw pixels, its preprocessing inside the graph.
+    """Build a feature extractor that takes raw pixels and preprocesses them in its graph.
 
     Args:
         name: one of `backbone_names()`.
         image_size: height and width of the input in pixels, or one number for both.
-        weights: "imagenet"; a weights file for the same architecture without its top; or None for
-            random ones. With "imagenet", the environment variable KPIPE_WEIGHTS may name a folder
-            that holds the files under the names that Keras gives them.
+        weights: "imagenet", a weights file for the same architecture without its top, or None for
+            random weights. With "imagenet", the environment variable KPIPE_WEIGHTS may name a
+            folder that holds the files under the names that Keras gives them.
         **options: passed to the constructor, such as `alpha=0.35` for MobileNetV2.
 
     Returns:
@@ -65,13 +64,19 @@ def backbone(
         `(batch, height', width', channels)`.
 
     Raises:
-        WeightsError: an unknown name, weights that cannot be had or do not fit, or an image size
-            or option that the architecture does not take.
+        WeightsError: an unknown name, weights that are unavailable or do not fit, or an image size
+            or option that the architecture does not accept.
+
+    Example:
+        >>> from kpipe.train import backbone
+        >>> base = backbone("MobileNet", image_size=64, weights=None, alpha=0.25)
+        >>> base.input_shape, base.output_shape
+        ((None, 64, 64, 3), (None, 2, 2, 256))
     """
     constructors = _constructors()
     if name not in constructors:
         raise WeightsError(
-            f"no backbone is called {name!r}", received=name, fix=nearest(name, constructors)
+            f"there is no backbone {name!r}", received=name, fix=nearest(name, constructors)
         )
     source = str(weights) if weights is not None else None
     if source not in ("imagenet", None) and not Path(str(source)).is_file():
@@ -84,15 +89,15 @@ def backbone(
     fixed = [key for key in _FIXED if key in options]
     if fixed:
         raise WeightsError(
-            f"a backbone decides {', '.join(fixed)} itself",
+            f"a backbone sets {', '.join(fixed)} itself",
             expected="options of the architecture, such as alpha",
             received=", ".join(f"{key}={options[key]!r}" for key in fixed),
         )
     constructor = constructors[name]
     fetch = keras_files()
     if source not in ("imagenet", None) and constructor.__module__.endswith(".efficientnet"):
-        # EfficientNetB0 to B7 rescale once more where weights="imagenet", so a file that is
-        # handed over by its path would meet a different graph.
+        # EfficientNetB0 to B7 have one more rescaling with weights="imagenet". A file given by its
+        # path would be loaded into a graph without it.
         path, source = source, "imagenet"
         fetch = lambda *_, **__: path  # noqa: E731
     arguments: dict[str, Any] = {**options, "include_top": False, "weights": source}
@@ -102,11 +107,11 @@ def backbone(
         arguments["input_tensor"] = scaled
     try:
         with fetching(fetch), warnings.catch_warnings():
-            # Weights that are left random are an error; convolutions fit any image size.
+            # Weights that stay random are an error; convolutions accept any image size.
             warnings.filterwarnings("error", message="Skipping")
             warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
             built = constructor(**arguments)
-        # Built upon a tensor, Keras takes a list of one input, and warns when given just the input.
+        # A model built on `input_tensor` expects a list with one input, and warns otherwise.
         return keras.Model(built.inputs[0], built.output, name=built.name)
     except (TypeError, ValueError, OSError, UserWarning) as error:
         raise WeightsError(
@@ -114,34 +119,28 @@ def backbone(
             + "".join(f", {key}={value!r}" for key, value in options.items()),
             expected=_smallest(str(error)),
             received=str(error),
-            fix="mend what the message names, or use weights=None to see the architecture alone",
+            fix="correct what the message names, or use weights=None to check the architecture",
         ) from error
 
 
-def _sides(image_size: Any) -> tuple[int, int]:
-    """Height and width in pixels."""
-    try:
-        sides = (image_size, image_size) if np.ndim(image_size) == 0 else tuple(image_size)
-        height, width = map(operator.index, sides)
-    except (TypeError, ValueError):
-        height = width = 0
-    if min(height, width) < 1:
+def _sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return height and width in pixels."""
+    sides = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+    if min(sides) < 1:
         raise WeightsError(
-            "images need a size",
-            expected="whole numbers of pixels, (height, width), or one for both",
-            received=repr(image_size),
+            "the image size is out of range", expected="1 pixel or more", received=repr(image_size)
         )
-    return height, width
+    return sides
 
 
 def _smallest(message: str) -> str:
-    """What an architecture says of the smallest image that it takes."""
+    """Extract the smallest image size from the message of a Keras constructor."""
     found = re.search(r"at least (\d+)x(\d+)", message)
     return f"images of {found[1]} x {found[2]} pixels or more" if found else ""
 
 
 def _preprocessed(constructor: Constructor, pixels: keras.KerasTensor) -> keras.KerasTensor | None:
-    """What the family's `preprocess_input` makes of pixels, or None where it does nothing."""
+    """Apply the family's `preprocess_input` as layers; None if it changes nothing."""
     preprocess = getattr(sys.modules[constructor.__module__], "preprocess_input", None)
     if preprocess is None:
         return None
@@ -172,36 +171,47 @@ def _preprocessed(constructor: Constructor, pixels: keras.KerasTensor) -> keras.
 def classifier(
     base: keras.Model, classes: int, *, dropout: float = 0.2, seed: int = 0
 ) -> keras.Model:
-    """A classifier on a backbone: mean over the image, dropout, dense, softmax.
+    """Add a classification head to a backbone: average pooling, dropout, dense, softmax.
 
     Args:
-        base: a model that ends in features `(batch, height, width, channels)`; its layers are
-            shared with the result, so training one trains the other.
-        classes: how many, at least 2.
-        dropout: the share of features set to 0 in training, in [0, 1).
-        seed: decides the first weights of the dense layer and the dropout.
+        base: a model that ends in features `(batch, height, width, channels)`. The classifier
+            shares its layers, so training one trains the other.
+        classes: number of classes, at least 2.
+        dropout: fraction of the features set to 0 in training, in [0, 1).
+        seed: of the dense layer's initial weights and of the dropout.
 
     Returns:
         A flat functional model from the input of `base` to probabilities `(batch, classes)`.
 
     Raises:
-        TrainingError: fewer than 2 classes, a dropout out of range, or a base without features.
+        TrainingError: fewer than 2 classes, a dropout out of range, or a base that does not end in
+            features.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.train import classifier
+        >>> pixels = keras.Input((32, 32, 3))
+        >>> base = keras.Model(pixels, keras.layers.Conv2D(8, 3, strides=2)(pixels))
+        >>> classifier(base, classes=5).output_shape
+        (None, 5)
     """
     if classes < 2:
         raise TrainingError(
-            "a classifier needs classes to tell apart", expected="2 or more", received=str(classes)
+            "a classifier needs several classes", expected="2 or more", received=str(classes)
         )
     if not 0 <= dropout < 1:
         raise TrainingError(
-            "dropout is a share of the features", expected="[0, 1)", received=str(dropout)
+            "dropout, a fraction of the features, is out of range",
+            expected="[0, 1)",
+            received=str(dropout),
         )
     features = base.output
     if not isinstance(features, keras.KerasTensor) or len(features.shape) != 4:
         raise TrainingError(
-            f"the model {base.name!r} does not end in one map of features",
+            f"the model {base.name!r} does not end in one feature map",
             expected="(batch, height, width, channels)",
             received=str(getattr(features, "shape", features)),
-            fix="build it without its top and without pooling",
+            fix="build it with include_top=False and pooling=None",
         )
     x = keras.layers.GlobalAveragePooling2D(name="head_pool")(features)
     x = keras.layers.Dropout(dropout, seed=seed, name="head_dropout")(x)
