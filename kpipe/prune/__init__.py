@@ -1,11 +1,11 @@
-"""Real filter removal for Keras 3 models: rank filters, remove the lowest from the graph, retrain.
+"""Filter pruning for Keras 3 models: rank filters, remove the lowest from the graph, retrain.
 
-plan(model, remove)          what must go together, what it saves
+plan(model, remove)          which channels must be removed together, and what that saves
 remove_filters(model, plan)  a new, smaller model
-rank(model, criterion)       which filters matter least
+rank(model, criterion)       scores of all filters; the lowest matter least
 prune_filters(model, macs)   rank, remove, retrain, repeat
-scan_sensitivity(model, ...) what each group of filters can lose
-remove_blocks(model, blocks) whole residual blocks removed
+scan_sensitivity(model, ...) how many filters each group can lose
+remove_blocks(model, blocks) a new model without whole residual blocks
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""What every criterion of kpipe.prune keeps to, whoever wrote it."""
+"""The contract of every criterion of kpipe.prune."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IMAGES = np.random.default_rng(0).uniform(0, 255, (6, nets.SIZE, nets.SIZE, 3)).
 DATA = [(IMAGES[:4], np.arange(4)), (IMAGES[4:], np.arange(2))]
 
 # Some of these nets have filters that no normalization follows.
-pytestmark = pytest.mark.filterwarnings("ignore:.*'bn_scale' cannot judge:UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*'bn_scale' cannot score:UserWarning")
 
 
 @pytest.mark.parametrize("name", CRITERIA)

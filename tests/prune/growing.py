@@ -1,7 +1,7 @@
-"""Random graphs over every layer that has a rule, for Hypothesis to grow and to shrink.
+"""Random graphs of all layers that have a rule, for Hypothesis to grow and shrink.
 
-start: an image; step: one of the functions below on one or two tensors at hand; end: whatever
-nobody read is pooled or flattened, joined and classified.
+start: an image; step: one of the functions below on one or two earlier tensors; end: tensors that
+nothing reads are pooled or flattened, joined and classified.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _nested(draw: Draw, x: Tensor) -> Tensor:
 
 
 def _joined(draw: Draw, x: Tensor, y: Tensor) -> Tensor:
-    """Two tensors of one shape; of one size, side by side; of other sizes, one scales the other."""
+    """Merge tensors of one shape, concatenate those of one size; else scale one by the other."""
     if x.shape == y.shape:
         kinds: list[Any] = [
             layers.Add(), layers.Subtract(), layers.Multiply(), layers.Average(), layers.Maximum(),
@@ -176,8 +176,8 @@ def grow(draw: Draw, steps: int = 10) -> keras.Model:
     """A model of one image input and one output (batch, 3).
 
     Args:
-        draw: of Hypothesis' `st.data()`; a strategy may not make layers, which draw seeds.
-        steps: at most.
+        draw: of Hypothesis' `st.data()`; a strategy must not build layers, which draw seeds.
+        steps: the maximum number.
     """
     inputs = nets.image()
     at_hand, unread = [layers.Conv2D(6, 3, padding="same")(inputs)], [0]

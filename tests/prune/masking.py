@@ -1,4 +1,4 @@
-"""The meaning of exact: a masked run of the old model, written apart from the package.
+"""The definition of exact: a masked run of the old model, written independently of the package.
 
 old model, every operation's output zeroed outside `kept`  ==  new model, on the kept channels
 """
@@ -16,12 +16,12 @@ from tests.moving_statistics import set_moving_statistics
 
 
 def randomize(model: keras.Model, seed: int = 0) -> keras.Model:
-    """Gives every weight, batch statistics included, values that hide no leak; returns it."""
+    """Set every weight and moving statistic to values that hide no leak; return the model."""
     generator = np.random.default_rng(seed)
     for weight in model.weights:
         shape = tuple(weight.shape)
         fan_in = max(1, int(np.prod(shape[:-1])))
-        if weight.name == "count":  # of photos that a Normalization has seen
+        if weight.name == "count":  # images seen by a Normalization layer
             continue
         if weight.name in ("gamma", "moving_variance", "variance"):
             value = generator.uniform(0.5, 1.5, shape)
@@ -37,7 +37,7 @@ def randomize(model: keras.Model, seed: int = 0) -> keras.Model:
 
 
 def colored(count: int, size: int) -> np.ndarray:
-    """Noise over a color of its own for each image, which even a random network tells apart."""
+    """Images of noise over one color each, which even a random network can distinguish."""
     random = np.random.default_rng(0)
     color = random.uniform(0, 255, (count, 1, 1, 3))
     noise = random.normal(0, 40, (count, size, size, 3))
@@ -45,13 +45,13 @@ def colored(count: int, size: int) -> np.ndarray:
 
 
 def settle(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Gives a classifier statistics of its own and answers that tell images apart; returns these.
+    """Give a classifier matching statistics and predictions that differ; return the predictions.
 
-    A channel that hardly varies is not blown up by its normalization: its variance is raised to
-    the layer's mean.
+    The variance of a channel that hardly varies is raised to the layer's mean, so that its
+    normalization does not amplify it.
     """
     for weight in model.weights:
-        if weight.name in ("beta", "bias"):  # large ones hide what differs from image to image
+        if weight.name in ("beta", "bias"):  # large ones hide the differences between images
             weight.assign(0 * weight)
     set_moving_statistics(model, images)
     for layer in model._flatten_layers():
@@ -66,7 +66,7 @@ def settle(model: keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 def random_request(model: keras.Model, seed: int) -> dict[str, list[int]]:
-    """Some channels of every group, in some groups none, never all."""
+    """Random channels of every group; of some groups none, of no group all."""
     generator = np.random.default_rng(seed)
     request: dict[str, list[int]] = {}
     for ranking in rank(model, "random", seed=seed).values():
@@ -80,7 +80,7 @@ def random_request(model: keras.Model, seed: int) -> dict[str, list[int]]:
 def run(
     model: keras.Model, image: np.ndarray, kept: Mapping[str, np.ndarray]
 ) -> dict[str, list[np.ndarray]]:
-    """Output of each operation (one array per call), masked before its consumers see it."""
+    """The output of each operation (one array per call), masked before other operations read it."""
     seen: dict[str, list[np.ndarray]] = {}
 
     def masked(operation: keras.Operation) -> Callable[..., Any]:
@@ -111,7 +111,7 @@ def worst_difference(
         for expected, received in zip(outputs, after[name], strict=True):
             expected = expected[..., kept[name]] if name in kept else expected
             assert expected.shape == received.shape, name
-            assert np.isfinite(expected).all(), name  # max() would pass over what is no number
+            assert np.isfinite(expected).all(), name  # max() would skip NaN
             scale = max(float(np.abs(expected).max()), 1e-6)
             worst = max(worst, float(np.abs(expected - received).max()) / scale)
     return worst

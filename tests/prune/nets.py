@@ -1,4 +1,4 @@
-"""Small models, one per way in which channels can be joined, laid out or protected.
+"""Small models, one for each way in which channels can be joined, laid out or protected.
 
 name -> (a function that builds the model, layers whose filters must be removable)
 """
@@ -39,7 +39,7 @@ def conv(x: Tensor, filters: int, name: str, strides: int = 1, **kwargs: object)
 
 
 def _mobile_block(x: Tensor, filters: int, stride: int, name: str) -> Tensor:
-    """An inverted bottleneck with explicit symmetric padding, as EfficientNet-Lite0 needs it."""
+    """An inverted bottleneck with explicit symmetric padding, as in EfficientNet-Lite0."""
     y = layers.Conv2D(x.shape[-1] * 3, 1, use_bias=False, name=f"{name}_expand")(x)
     y = layers.BatchNormalization(name=f"{name}_expand_bn")(y)
     y = layers.ReLU(6.0, name=f"{name}_expand_relu")(y)
@@ -56,7 +56,7 @@ def _mobile_block(x: Tensor, filters: int, stride: int, name: str) -> Tensor:
 
 
 def lite() -> keras.Model:
-    """EfficientNet-Lite0 in small: its layers, its paddings, its classifier."""
+    """A small EfficientNet-Lite0: its layers, paddings and classifier."""
     inputs = image()
     x = layers.Rescaling(1 / 128, -127 / 128, name="rescale")(inputs)
     x = layers.ZeroPadding2D(1, name="stem_pad")(x)

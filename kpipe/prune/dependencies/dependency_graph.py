@@ -1,15 +1,18 @@
-"""Channels that must go together, found from what the rules state.
+"""Which channels must be removed together, derived from the rules of all layers.
 
-    Coupling
-    |-- units    tensor number -> the unit of each channel, (channels,)
-    |-- frozen   unit -> must it stay?
-    |-- groups   units that appear in the same operations: (layer, units, members)
-    `-- protected  name -> why filters must stay
+    DependencyGraph
+    |-- graph      the model as plain data
+    |-- units      tensor number -> the unit of each channel, (channels,)
+    |-- locked     unit -> whether it must stay
+    |-- groups     units that appear in the same operations: (layer, units, members)
+    `-- protected  layer name -> why its filters must stay
 
-A unit is the smallest thing that can be removed: every channel that is joined to every other.
-Removing a unit removes a channel from each operation it appears in, so a request is closed over its
-group by nothing more than looking units up. A group is what a criterion ranks: the units of a
-residual stage, for example, that are made by the same convolutions.
+A unit is the smallest part of a model that can be removed: a channel and all channels joined to it.
+Removing a unit removes a channel from each operation it appears in, so looking up the units of the
+channels asked for gives everything that goes with them. A criterion ranks the units of one group
+against each other, for example those of a residual stage, which the same convolutions make.
+
+Source: the groups are those of DepGraph (Fang et al. 2023, arXiv 2301.12900).
 """
 
 from __future__ import annotations
@@ -17,16 +20,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from kpipe.errors import PruneError, nearest
 from kpipe.prune.dependencies.registry import rule_of
-from kpipe.prune.dependencies.rules import Channels, Cut, Site, freeze
+from kpipe.prune.dependencies.rules import (
+    ChannelConstraints,
+    ChannelIds,
+    Kept,
+    LayerCall,
+    LayerChange,
+    protect_channels,
+)
 from kpipe.prune.graph.model_graph import Call, Graph, Operation
+from kpipe.prune.graph.tracing import read
 
-__all__ = ["DependencyGraph", "Group", "build_dependencies", "cut_of"]
+__all__ = ["DependencyGraph", "Group", "build_dependencies", "change_of"]
 
 
 @dataclass(frozen=True)
@@ -34,12 +46,24 @@ class Group:
     """Units that appear in the same operations, equally often.
 
     Args:
-        name: its first layer, with "#2" and so on where that layer makes several groups. It stays
-            the same when some of the units are removed.
-        layer: the first layer that makes them.
-        units: their numbers, in the order of that layer's channels, (units,).
-        members: layer name -> the output channels it makes for each unit, (units, channels per
+        name: its first layer, with "#2" and so on if that layer makes several groups. It does not
+            change when some of the units are removed.
+        layer: the first layer that makes the units.
+        units: unit numbers, in the order of that layer's channels, (units,).
+        members: layer name -> the output channels that it makes of each unit, (units, channels per
             unit), for every layer whose filters make these units.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.prune import rank
+        >>> inputs = keras.Input((8, 8, 3))
+        >>> x = keras.layers.Conv2D(4, 1, name="stem")(inputs)
+        >>> x = keras.layers.Add()([x, keras.layers.Conv2D(4, 3, padding="same", name="conv")(x)])
+        >>> x = keras.layers.GlobalAveragePooling2D()(x)
+        >>> model = keras.Model(inputs, keras.layers.Dense(2)(x))
+        >>> group = rank(model)["stem"].group
+        >>> list(group.members), group.channels
+        (['stem', 'conv'], array([0, 1, 2, 3]))
     """
 
     name: str
@@ -55,11 +79,12 @@ class Group:
 
 @dataclass(frozen=True)
 class DependencyGraph:
-    """A graph with the units of its channels; see the module's docstring."""
+    """A model and the units of its channels; see the module's docstring."""
 
+    model: keras.Model
     graph: Graph
     units: tuple[np.ndarray, ...]
-    frozen: np.ndarray
+    locked: np.ndarray
     groups: tuple[Group, ...]
     protected: dict[str, str]
 
@@ -67,122 +92,129 @@ class DependencyGraph:
         """The unit of each output channel of an operation, (channels,)."""
         return self.units[operation.calls[0].outputs[0]]
 
+    def nothing(self) -> np.ndarray:
+        """A mask over all units that removes none, (units,) bool."""
+        return np.zeros(len(self.locked), bool)
 
-def cut_of(operation: Operation, inputs: list[np.ndarray], output: np.ndarray) -> Cut:
-    """What changes in an operation; nothing where it has no rule and so loses no channel."""
+
+def change_of(operation: Operation, inputs: list[Kept], output: Kept) -> LayerChange:
+    """Return what changes in an operation; nothing if it has no rule and so loses no channel."""
     rule = rule_of(operation)
-    return Cut() if rule is None else rule.cut(operation, inputs, output)
+    return LayerChange() if rule is None else rule.prune(operation, inputs, output)
 
 
-def build_dependencies(graph: Graph, ignored_layers: Iterable[str] = ()) -> DependencyGraph:
-    """Applies every operation's rule and finds the units and groups.
+def build_dependencies(model: keras.Model, ignored_layers: Iterable[str] = ()) -> DependencyGraph:
+    """Read a model, apply the rule of every operation, and find the units and groups.
 
     Args:
-        graph: the model as read.
+        model: a built Functional or Sequential model.
         ignored_layers: names of layers whose output channels must stay.
 
     Raises:
-        PruneError: `ignored_layers` names layers that the model does not have.
+        PruneError: a model that cannot be read, or a name in `ignored_layers` that it lacks.
     """
-    channels = Channels()
-    ids = _link(graph, channels)
-    _protect(graph, ids, channels, ignored_layers)
-    units, frozen, because = _solve(channels)
-    by_tensor = tuple(units[i] for i in ids)
+    graph, constraints = read(model), ChannelConstraints()
+    ids = _link(graph, constraints)
+    _protect(graph, ids, constraints, ignored_layers)
+    units, causes = _solve(constraints)
+    by_tensor, locked = tuple(units[i] for i in ids), causes >= 0
     return DependencyGraph(
+        model,
         graph,
         by_tensor,
-        frozen,
-        _groups(graph, by_tensor, frozen),
-        _protected(graph, by_tensor, frozen, because, channels),
+        locked,
+        _groups(graph, by_tensor, locked),
+        _protected(graph, by_tensor, causes, constraints),
     )
 
 
-def _link(graph: Graph, channels: Channels) -> list[np.ndarray]:
+def _link(graph: Graph, constraints: ChannelConstraints) -> list[ChannelIds]:
     """An array of channel ids for every tensor."""
-    ids: list[np.ndarray] = [np.empty(0, np.int64)] * len(graph.shapes)
+    ids: list[ChannelIds] = [np.empty(0, np.int64)] * len(graph.shapes)
     for place, use in graph.order:
         operation = graph.operations[place]
         call = operation.calls[use]
-        made = _link_call(graph, operation, call, ids, channels)
-        for tensor, channel_ids in zip(call.outputs, made, strict=True):
+        outputs = _link_call(graph, operation, call, ids, constraints)
+        for tensor, channel_ids in zip(call.outputs, outputs, strict=True):
             ids[tensor] = channel_ids
         if use:
-            _join_calls(operation, call, ids, channels)
+            _join_calls(operation, call, ids, constraints)
     return ids
 
 
 def _link_call(
-    graph: Graph, operation: Operation, call: Call, ids: list[np.ndarray], channels: Channels
-) -> list[np.ndarray]:
-    inputs = [ids[tensor] for tensor in call.inputs]
-    sites = [
-        Site(
-            operation,
-            call,
-            inputs,
-            [graph.shapes[tensor] for tensor in call.inputs],
-            graph.shapes[output],
-            channels,
-        )
-        for output in call.outputs
+    graph: Graph,
+    operation: Operation,
+    node: Call,
+    ids: list[ChannelIds],
+    constraints: ChannelConstraints,
+) -> list[ChannelIds]:
+    inputs = [ids[tensor] for tensor in node.inputs]
+    shapes = [graph.shapes[tensor] for tensor in node.inputs]
+    calls = [
+        LayerCall(operation, node, inputs, shapes, graph.shapes[output], constraints)
+        for output in node.outputs
     ]
     rule = rule_of(operation)
     if rule is None:
         reason = f"no rule says what {operation.kind} does to channels (see kpipe.prune.register)"
-        return [freeze(reason)(site) for site in sites]
-    if len(sites) > 1:
-        return [freeze("it has several outputs")(site) for site in sites]
-    made = rule.link(sites[0])
-    if len(made) != sites[0].size:
+        return [protect_channels(reason)(call) for call in calls]
+    if len(calls) > 1:
+        return [protect_channels("it has several outputs")(call) for call in calls]
+    (call,) = calls
+    output = rule.link(call)
+    if len(output) != call.size:
         raise PruneError(
             f"the rule of {operation.kind} does not fit {operation.name!r}",
-            expected=f"{sites[0].size} channel ids",
-            received=f"{len(made)}",
-            fix="mend the link of the rule that was registered",
+            expected=f"{call.size} channel ids",
+            received=f"{len(output)}",
+            fix="correct the `link` of the rule that was registered",
         )
     whole = [np.arange(len(ids)) for ids in inputs]
-    known = rule.cut(operation, whole, np.arange(sites[0].size)).weights
+    known = rule.prune(operation, whole, np.arange(call.size)).weights
     unknown = sorted(set(operation.weights) - set(known))
     if unknown:
         reason = f"its rule does not know its weights {', '.join(unknown)}"
         if getattr(operation.source, "quantization_mode", None):
-            reason = "it is quantized, and filters are removed before that"
-        for held in (*inputs, made):
-            channels.freeze(held, operation.name, reason)
-    return [made]
+            reason = "it is quantized; remove filters before quantization"
+        for protected in (*inputs, output):
+            call.protect(protected, reason)
+    return [output]
 
 
 def _join_calls(
-    operation: Operation, call: Call, ids: list[np.ndarray], channels: Channels
+    operation: Operation, call: Call, ids: list[ChannelIds], constraints: ChannelConstraints
 ) -> None:
-    """A layer used twice has one set of weights and one list of kept channels."""
+    """Join the channels of a layer's first call and a later one: they share the weights."""
     first = operation.calls[0]
     counts = [(len(used.inputs), len(used.outputs)) for used in (first, call)]
     if counts[0] != counts[1]:
         for tensor in (*first.inputs, *first.outputs, *call.inputs, *call.outputs):
             reason = "it is used on different numbers of tensors"
-            channels.freeze(ids[tensor], operation.name, reason)
+            constraints.protect(ids[tensor], operation.name, reason)
         return
     pairs = list(zip(first.outputs, call.outputs, strict=True))
     if operation.weights:
         pairs += list(zip(first.inputs, call.inputs, strict=True))
     for ours, theirs in pairs:
         if len(ids[ours]) == len(ids[theirs]):
-            channels.join(ids[ours], ids[theirs])
+            constraints.join(ids[ours], ids[theirs])
             continue
         for tensor in (ours, theirs):
             reason = "it is used on tensors of different numbers of channels"
-            channels.freeze(ids[tensor], operation.name, reason)
+            constraints.protect(ids[tensor], operation.name, reason)
 
 
 def _protect(
-    graph: Graph, ids: list[np.ndarray], channels: Channels, ignored_layers: Iterable[str]
+    graph: Graph,
+    ids: list[ChannelIds],
+    constraints: ChannelConstraints,
+    ignored_layers: Iterable[str],
 ) -> None:
-    """Freezes the model's outputs and the layers named, as the first reasons to be given."""
+    """Protect the model's outputs and the layers named; their reasons take precedence."""
     makers = graph.makers()
-    facts = [(ids[tensor], makers[tensor].name, "a model output") for tensor in graph.outputs]
-    named = [ignored_layers] if isinstance(ignored_layers, str) else list(ignored_layers or ())
+    found = [(ids[tensor], makers[tensor].name, "a model output") for tensor in graph.outputs]
+    named = [ignored_layers] if isinstance(ignored_layers, str) else list(ignored_layers)
     known = {operation.name: operation for operation in graph.operations}
     unknown = [name for name in named if name not in known]
     if unknown:
@@ -191,41 +223,41 @@ def _protect(
             fix="; ".join(nearest(name, known) for name in unknown),
         )
     for name in named:
-        facts += [(ids[t], name, "protected by name") for t in known[name].calls[0].outputs]
-    channels.frozen[:0] = facts
+        found += [(ids[t], name, "listed in ignored_layers") for t in known[name].calls[0].outputs]
+    constraints.protected[:0] = found
 
 
-def _solve(channels: Channels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(id -> unit, unit -> frozen?, unit -> the number of the fact that froze it first)."""
-    pairs = channels.joined or [(np.empty(0, np.int64), np.empty(0, np.int64))]
+def _solve(constraints: ChannelConstraints) -> tuple[np.ndarray, np.ndarray]:
+    """(id -> unit, unit -> index of the first constraint that protects it, or -1)."""
+    pairs = constraints.joined or [(np.empty(0, np.int64), np.empty(0, np.int64))]
     first, second = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    size = channels.count
+    size = constraints.count
     joined = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(size, size))
     count, units = connected_components(joined, directed=False)
-    because = np.full(count, -1)
-    for number, (ids, _, _) in reversed(list(enumerate(channels.frozen))):
-        because[units[ids]] = number
-    return units, because >= 0, because
+    causes = np.full(count, -1)
+    for number, (ids, _, _) in reversed(list(enumerate(constraints.protected))):
+        causes[units[ids]] = number
+    return units, causes
 
 
-def _groups(graph: Graph, units: tuple[np.ndarray, ...], frozen: np.ndarray) -> tuple[Group, ...]:
-    # Units that no operation has told apart so far share a signature; each operation splits those
-    # it holds by how often it holds them.
-    signature, free_label = np.zeros(len(frozen), np.int64), 1
+def _groups(graph: Graph, units: tuple[np.ndarray, ...], locked: np.ndarray) -> tuple[Group, ...]:
+    # Units that appeared equally often in all operations so far share a signature. Each operation
+    # splits the units in it by how often they appear there.
+    signature, next_label = np.zeros(len(locked), np.int64), 1
     for operation in graph.operations:
         for tensor in operation.calls[0].outputs:
             held, counts = np.unique(units[tensor], return_counts=True)
             key = signature[held] * (counts.max(initial=0) + 1) + counts
             _, label = np.unique(key, return_inverse=True)
-            signature[held] = free_label + label
-            free_label += len(held)
+            signature[held] = next_label + label
+            next_label += len(held)
     groups: dict[int, Group] = {}
     for operation in graph.operations:
         rule = rule_of(operation)
-        if rule is None or not rule.filters:
+        if rule is None or not rule.filter_axes:
             continue
         made = units[operation.calls[0].outputs[0]]
-        free = np.flatnonzero(~frozen[made])
+        free = np.flatnonzero(~locked[made])
         first_here = 0
         for key in np.unique(signature[made[free]]):
             where = free[signature[made[free]] == key]
@@ -240,29 +272,28 @@ def _groups(graph: Graph, units: tuple[np.ndarray, ...], frozen: np.ndarray) -> 
 
 def _places(made: np.ndarray, where: np.ndarray, members: np.ndarray) -> np.ndarray:
     """Output channels of each member unit, (units, channels per unit)."""
-    rank = {unit: place for place, unit in enumerate(members)}
-    order = np.argsort([rank[unit] for unit in made[where]], kind="stable")
+    order_of = {unit: place for place, unit in enumerate(members)}
+    order = np.argsort([order_of[unit] for unit in made[where]], kind="stable")
     return where[order].reshape(len(members), -1)
 
 
 def _protected(
     graph: Graph,
     units: tuple[np.ndarray, ...],
-    frozen: np.ndarray,
-    because: np.ndarray,
-    channels: Channels,
+    causes: np.ndarray,
+    constraints: ChannelConstraints,
 ) -> dict[str, str]:
     reasons: dict[str, str] = {}
-    for _, name, reason in channels.frozen:
+    for _, name, reason in constraints.protected:
         reasons.setdefault(name, reason)
     for operation in graph.operations:
         rule = rule_of(operation)
         if rule is None or rule.macs is None or operation.name in reasons:
             continue
-        made = units[operation.calls[0].outputs[0]]
-        stuck = frozen[made]
-        if stuck.any():
-            _, cause, reason = channels.frozen[because[made[stuck]][0]]
-            share = "" if stuck.all() else f"{stuck.sum()} of {len(made)} channels: "
-            reasons[operation.name] = f"{share}its channels reach {cause!r}: {reason}"
+        made = causes[units[operation.calls[0].outputs[0]]]
+        stuck = made[made >= 0]
+        if len(stuck):
+            _, cause, reason = constraints.protected[stuck[0]]
+            some = "" if len(stuck) == len(made) else f"{len(stuck)} of {len(made)} channels: "
+            reasons[operation.name] = f"{some}its channels reach {cause!r}: {reason}"
     return reasons

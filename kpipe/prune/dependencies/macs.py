@@ -1,13 +1,14 @@
 """Multiply-accumulates and parameters.
 
-    kind                    multiply-accumulates for one image
-    convolution             output spots * kernel spots * input channels / groups * filters
-    depthwise convolution   output spots * kernel spots * output channels
-    separable convolution   output spots * input channels * multiplier * (kernel spots + filters)
-    transposed convolution  input spots * kernel spots * input channels * filters
-    dense                   output spots * inputs * units
+    layer                   multiply-accumulates for one image
+    convolution             output positions * kernel positions * input channels / groups * filters
+    depthwise convolution   output positions * kernel positions * output channels
+    separable convolution   output positions * input channels * multiplier
+                            * (kernel positions + filters)
+    transposed convolution  input positions * kernel positions * input channels * filters
+    dense                   output positions * inputs * units
 
-where spots is height * width. Biases, normalization, activations, pooling and additions are not
+where positions is height * width. Biases, normalization, activations, pooling and additions are not
 counted: they are a few percent, and a converter folds many of them away.
 """
 
@@ -27,78 +28,98 @@ from kpipe.prune.dependencies.rules import positions
 from kpipe.prune.graph.model_graph import Graph, Operation
 from kpipe.prune.graph.tracing import read
 
-__all__ = ["Terms", "count_macs", "count_params", "kept_width", "prunable_fraction", "terms"]
+__all__ = [
+    "MacTerm",
+    "count_macs",
+    "count_params",
+    "graph_macs",
+    "kept_width",
+    "mac_terms",
+    "prunable_fraction",
+]
 
 Width = Callable[[int], int]
 
 
 @dataclass(frozen=True)
-class Terms:
-    """One call that costs multiply-accumulates, as a function of its numbers of channels.
+class MacTerm:
+    """The multiply-accumulates of one call, as a function of its numbers of channels.
 
     Args:
-        operation: what is called.
-        read: number of the tensor read.
-        made: number of the tensor made.
-        spots: spatial positions of the two, in all rows of the batch that an image has there.
+        operation: the layer that is called.
+        read: number of the input tensor.
+        made: number of the output tensor.
+        positions: spatial positions of the two for one image, over all rows of the batch that
+            hold them.
     """
 
     operation: Operation
     read: int
     made: int
-    spots: tuple[int, int]
+    positions: tuple[int, int]
 
     def macs(self, width: Width) -> int:
-        """Multiply-accumulates when each tensor has `width(tensor)` channels."""
+        """Multiply-accumulates if each tensor has `width(tensor)` channels."""
         rule = rule_of(self.operation)
         assert rule is not None and rule.macs is not None
-        return rule.macs(self.operation, *self.spots, width(self.read), width(self.made))
+        return rule.macs(self.operation, *self.positions, width(self.read), width(self.made))
 
 
-def terms(graph: Graph) -> list[Terms]:
-    """Every call in a graph that costs multiply-accumulates.
+def mac_terms(graph: Graph) -> list[MacTerm]:
+    """Return one term for every call in a graph that costs multiply-accumulates.
 
     Raises:
         PruneError: the image size is not fixed.
     """
-    found, rows = [], _rows(graph)
+    terms, rows = [], _rows(graph)
     for operation in graph.operations:
         rule = rule_of(operation)
         for call in operation.calls if rule is not None and rule.macs is not None else ():
             read, made = call.inputs[0], call.outputs[0]
             before, after = (rows[t] * positions(graph.shapes[t]) for t in (read, made))
-            found.append(Terms(operation, read, made, (before, after)))
-    return found
+            terms.append(MacTerm(operation, read, made, (before, after)))
+    return terms
 
 
 def _rows(graph: Graph) -> dict[int, int]:
-    """Tensor number -> rows of the batch for each image: a raw reshape may lay positions there."""
+    """Tensor number -> batch rows per image: a raw reshape may move positions to the batch axis."""
     rows: dict[int, int] = {}
     for place, use in graph.order:
         operation = graph.operations[place]
         call = operation.calls[use]
-        given = max((rows[tensor] for tensor in call.inputs), default=1)
+        read = max((rows[tensor] for tensor in call.inputs), default=1)
         for tensor in call.outputs:
-            rows[tensor] = given
+            rows[tensor] = read
             if operation.kind == "ops.Reshape":
                 before, after = (
-                    math.prod(int(size or 0) for size in graph.shapes[t][1:])  # 0: an open one
+                    math.prod(int(size or 0) for size in graph.shapes[t][1:])  # 0: unknown
                     for t in (call.inputs[0], tensor)
                 )
-                rows[tensor] = given * before // after if before and after else given
+                rows[tensor] = read * before // after if before and after else read
     return rows
 
 
 def count_macs(model: keras.Model) -> int:
-    """Multiply-accumulates of the model for one image; see the module's table.
+    """Return the multiply-accumulates of a model for one image; see the module's table.
 
     Args:
         model: a built Functional or Sequential model of fixed image size.
 
     Warns:
-        UserWarning: layers that have no rule but matrices of weights; they count as 0.
+        UserWarning: layers without a rule that hold weight matrices; they count as 0.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.prune import count_macs
+        >>> conv = keras.layers.Conv2D(4, 3, padding="same")
+        >>> count_macs(keras.Sequential([keras.Input((8, 8, 3)), conv]))  # 8 * 8 * 9 * 3 * 4
+        6912
     """
-    graph = read(model)
+    return graph_macs(read(model))
+
+
+def graph_macs(graph: Graph) -> int:
+    """Return the multiply-accumulates of a model that is already read, see `count_macs`."""
     uncounted = [
         f"{operation.name!r} ({operation.kind})"
         for operation in graph.operations
@@ -107,30 +128,47 @@ def count_macs(model: keras.Model) -> int:
     if uncounted:
         warnings.warn(
             f"no rule counts the multiply-accumulates of {', '.join(uncounted)}: counted as 0",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return sum(term.macs(graph.channels) for term in terms(graph))
+    return sum(term.macs(graph.channels) for term in mac_terms(graph))
 
 
 def count_params(model: keras.Model) -> int:
-    """Parameters of the model, trainable or not."""
+    """Return the number of parameters of a model, trainable or not.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.prune import count_params
+        >>> count_params(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
+        8
+    """
     return int(sum(math.prod(weight.shape) for weight in model.weights))
 
 
 def prunable_fraction(model: keras.Model) -> float:
-    """The share of the model's multiply-accumulates that can be removed, in [0, 1].
+    """Return the fraction of a model's multiply-accumulates that can be removed, in [0, 1].
 
-    What goes when every removable filter goes: the work of making its output and the work of
-    reading it. What stays is between channels that are protected on both sides.
+    This is the work of making the removable channels and of reading them. The rest lies between
+    channels that are protected on both sides.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.prune import prunable_fraction
+        >>> norm = keras.layers.LayerNormalization()
+        >>> layers = [keras.layers.Dense(4), norm, keras.layers.Dense(2)]
+        >>> prunable_fraction(keras.Sequential([keras.Input((3,)), *layers]))
+        0.0
+        >>> layers.remove(norm)
+        >>> prunable_fraction(keras.Sequential([keras.Input((3,)), *layers]))
+        1.0
     """
-    graph = read(model)
-    dependencies = build_dependencies(graph)
-    costs = terms(graph)
-    total = sum(term.macs(graph.channels) for term in costs)
-    stays = sum(term.macs(kept_width(dependencies, ~dependencies.frozen)) for term in costs)
-    return 1 - stays / total if total else 0.0
+    dependencies = build_dependencies(model)
+    terms = mac_terms(dependencies.graph)
+    total = sum(term.macs(dependencies.graph.channels) for term in terms)
+    fixed = sum(term.macs(kept_width(dependencies, ~dependencies.locked)) for term in terms)
+    return 1 - fixed / total if total else 0.0
 
 
 def kept_width(dependencies: DependencyGraph, removed: np.ndarray) -> Width:
-    """Tensor number -> channels left when the units marked in `removed` (units,) are gone."""
+    """Return tensor number -> channels left without the units in the mask `removed`, (units,)."""
     return lambda tensor: int(np.count_nonzero(~removed[dependencies.units[tensor]]))

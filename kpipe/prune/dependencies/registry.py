@@ -1,8 +1,7 @@
-"""Kind of layer -> its rule: Keras' own, and those that users register."""
+"""Kind of layer -> its rule: Keras' own layers, and custom layers that users register."""
 
 from __future__ import annotations
 
-from kpipe.errors import PruneError
 from kpipe.prune.dependencies.channel_rules import CHANNEL_RULES
 from kpipe.prune.dependencies.filter_rules import FILTER_RULES
 from kpipe.prune.dependencies.rules import Rule
@@ -14,21 +13,23 @@ _RULES: dict[str, Rule] = {**FILTER_RULES, **CHANNEL_RULES}
 
 
 def register(kind: str | type, rule: Rule) -> None:
-    """States the rule of a kind of layer, in place of an earlier one.
+    """Set the rule of a kind of layer; an earlier rule is replaced.
 
     Args:
-        kind: a layer class of one's own, or the text that `kind_of` gives for it.
-        rule: what the layer does to channels.
+        kind: a layer class, or its name as `kind_of` gives it.
+        rule: how the layer treats channels.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.prune import Rule, register, same_channels
+        >>> class Clip(keras.layers.Layer):
+        ...     def call(self, x):
+        ...         return keras.ops.clip(x, 0, 1)
+        >>> register(Clip, Rule(same_channels))
     """
-    if not isinstance(rule, Rule):
-        raise PruneError(
-            f"what is registered for {kind!r} is not a rule",
-            expected="a kpipe.prune.Rule",
-            received=type(rule).__name__,
-        )
     _RULES[kind if isinstance(kind, str) else kind_of(kind)] = rule
 
 
 def rule_of(operation: Operation) -> Rule | None:
-    """The rule of an operation's kind; None where nobody stated one."""
+    """Return the rule of an operation, or None if its kind has none."""
     return _RULES.get(operation.kind)

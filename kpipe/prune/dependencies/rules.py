@@ -1,16 +1,16 @@
-"""The words in which each kind of layer states, in one place, what it does to channels.
+"""The rule of each kind of layer: how it relates its input channels to its output channels.
 
     Rule
-    |-- link     where the channels of a call's output come from -> an id per output channel
-    |-- cut      what changes when channels go: configuration, positions kept per axis of a weight
-    |-- macs     multiply-accumulates of a call
-    `-- filters  weight name -> the axis of its output channels, where the kind makes new channels
+    |-- link         a call of the layer -> the id of each output channel
+    |-- prune        indices of the channels kept -> new configuration, slices of the weights
+    |-- macs         multiply-accumulates of a call
+    `-- filter_axes  weight name -> axis of the filters, for layers that make new channels
 
-A channel id stands for one thing that is there or gone: `link` hands on the ids of its input where
-the channel is the same (batch normalization), makes new ones where filters make new channels
-(convolution), joins ids that must go together (addition), and freezes those that must stay. A kind
-without a rule is frozen whole, by name and reason. The rules of Keras' layers are in `filter_rules`
-and `channel_rules`; `registry` finds them and takes those of one's own layers.
+Channels with one id are the same channel. `link` passes on the ids of its input where the layer
+treats each channel alone (BatchNormalization), makes new ids where filters make new channels
+(Conv2D), joins ids that must be removed together (Add), and protects ids that must stay. A layer
+without a rule protects all its channels. The rules of Keras' layers are in `filter_rules` and
+`channel_rules`; `registry` looks them up and accepts those of custom layers.
 """
 
 from __future__ import annotations
@@ -27,88 +27,118 @@ from kpipe.prune.graph.model_graph import Call, Operation
 
 __all__ = [
     "CHANNELWISE_ACTIVATIONS",
-    "Channels",
-    "Cut",
-    "Ids",
+    "ChannelConstraints",
+    "ChannelIds",
+    "Kept",
+    "LayerCall",
+    "LayerChange",
     "Rule",
-    "Site",
-    "activated",
-    "follow",
-    "freeze",
-    "fresh",
-    "no_cut",
+    "new_channels",
     "positions",
+    "protect_channels",
+    "protect_if_mixed",
+    "same_channels",
+    "unchanged",
 ]
 
-Ids = np.ndarray
+ChannelIds = np.ndarray
+Kept = np.ndarray  # indices of the channels kept
 Shape = tuple[int | None, ...]
 
 
-class Channels:
-    """The facts that rules state about channel ids: made, joined, frozen."""
+class ChannelConstraints:
+    """Constraints on channel ids, collected from the rules of all layers.
+
+    Example:
+        >>> from kpipe.prune import ChannelConstraints
+        >>> constraints = ChannelConstraints()
+        >>> left, right = constraints.new_ids(2), constraints.new_ids(2)
+        >>> constraints.join(left, right)
+        >>> constraints.protect(right[1:], "softmax", "it mixes the channels")
+        >>> right
+        array([2, 3])
+    """
 
     def __init__(self) -> None:
         self.count = 0
-        self.joined: list[tuple[Ids, Ids]] = []
-        self.frozen: list[tuple[Ids, str, str]] = []
+        self.joined: list[tuple[ChannelIds, ChannelIds]] = []
+        self.protected: list[tuple[ChannelIds, str, str]] = []
 
-    def make(self, size: int) -> Ids:
-        """New ids, one per channel."""
+    def new_ids(self, size: int) -> ChannelIds:
+        """Return ids that no other channel has, (size,)."""
         self.count += size
         return np.arange(self.count - size, self.count)
 
-    def join(self, first: Ids, second: Ids) -> None:
-        """States that channels of the same position are kept or removed together."""
+    def join(self, first: ChannelIds, second: ChannelIds) -> None:
+        """Keep or remove `first[i]` and `second[i]` together, for every i."""
         self.joined.append((first, second))
 
-    def freeze(self, ids: Ids, name: str, reason: str) -> None:
-        """States that channels must stay, because of the operation `name`."""
-        self.frozen.append((ids, name, reason))
+    def protect(self, ids: ChannelIds, name: str, reason: str) -> None:
+        """Never remove these channels; the operation `name` is the cause."""
+        self.protected.append((ids, name, reason))
 
 
 @dataclass(frozen=True)
-class Site:
-    """One call of an operation, as `link` sees it.
+class LayerCall:
+    """One call of a layer or raw operation, the argument of a rule's `link`.
 
     Args:
-        operation: what is called.
-        call: this use of it.
-        inputs: one array of channel ids per tensor read.
+        operation: the layer or raw operation.
+        node: the call in the model's graph.
+        inputs: one array of channel ids per input tensor.
         input_shapes: their shapes, with the batch axis.
-        output_shape: the shape of the (first) tensor made, with the batch axis.
-        channels: where facts are stated.
+        output_shape: the shape of the (first) output tensor, with the batch axis.
+        constraints: where `link` joins and protects channels.
+
+    Example:
+        >>> from kpipe.prune import LayerCall, Rule
+        >>> def link_pairs(call: LayerCall):
+        ...     first, second = call.inputs
+        ...     call.constraints.join(first, second)
+        ...     return first
+        >>> rule = Rule(link_pairs)
     """
 
     operation: Operation
-    call: Call
-    inputs: Sequence[Ids]
+    node: Call
+    inputs: Sequence[ChannelIds]
     input_shapes: Sequence[Shape]
     output_shape: Shape
-    channels: Channels
+    constraints: ChannelConstraints
 
     @property
     def size(self) -> int:
-        """Channels of the output."""
+        """Number of output channels."""
         return self.output_shape[-1] or 0 if len(self.output_shape) > 1 else 1
+
+    def protect(self, ids: ChannelIds, reason: str) -> None:
+        """Protect channels because of this operation."""
+        self.constraints.protect(ids, self.operation.name, reason)
 
 
 @dataclass(frozen=True)
-class Cut:
-    """What changes in an operation when channels go.
+class LayerChange:
+    """What changes in a layer when channels are removed.
 
     Args:
         config: constructor arguments and their new values.
-        weights: weight name -> {axis: positions kept}; a weight that stays whole has an empty one.
-            A layer that holds a weight not named here is protected: its rule does not know it.
+        weights: weight name -> {axis: indices kept}; empty for a weight that stays whole. A layer
+            with a weight that is not listed is protected, because its rule does not know it.
+
+    Example:
+        >>> from kpipe.prune import LayerChange
+        >>> kept = [0, 2, 3]
+        >>> LayerChange({"filters": 3}, {"kernel": {-1: kept}, "bias": {0: kept}}).config
+        {'filters': 3}
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
-    weights: Mapping[str, Mapping[int, np.ndarray]] = field(default_factory=dict)
+    weights: Mapping[str, Mapping[int, Kept]] = field(default_factory=dict)
 
 
-def no_cut(operation: Operation, inputs: Sequence[np.ndarray], output: np.ndarray) -> Cut:
-    """Nothing in the operation depends on its number of channels."""
-    return Cut()
+def unchanged(operation: Operation, inputs: Sequence[Kept], output: Kept) -> LayerChange:
+    """Return an empty change, for layers that do not depend on the number of channels."""
+    return LayerChange()
 
 
 @dataclass(frozen=True)
@@ -116,40 +146,64 @@ class Rule:
     """How one kind of layer treats channels.
 
     Args:
-        link: (site) -> ids of the output's channels.
-        cut: (operation, positions kept of each input, positions kept of the output) -> `Cut`.
-        macs: (operation, input spots, output spots, input channels, output channels) -> multiply-
-            accumulates of one call on one example, where spots is height * width; None where the
-            kind is not counted.
-        filters: weight name -> axis of the output channels, for the criteria.
+        link: (call) -> ids of the output channels.
+        prune: (operation, indices kept of each input, indices kept of the output) ->
+            `LayerChange`.
+        macs: (operation, input positions, output positions, input channels, output channels) ->
+            multiply-accumulates of one call on one image, where positions is height * width; None
+            for a layer that is not counted.
+        filter_axes: weight name -> axis of the output channels, for the criteria.
+
+    Example:
+        >>> from kpipe.prune import LayerChange, Rule, same_channels
+        >>> def prune(operation, inputs, output):
+        ...     return LayerChange({}, {"gamma": {0: output}})
+        >>> rule = Rule(same_channels, prune)  # a layer with one `gamma` for each channel
     """
 
-    link: Callable[[Site], Ids]
-    cut: Callable[[Operation, Sequence[np.ndarray], np.ndarray], Cut] = no_cut
+    link: Callable[[LayerCall], ChannelIds]
+    prune: Callable[[Operation, Sequence[Kept], Kept], LayerChange] = unchanged
     macs: Callable[[Operation, int, int, int, int], int] | None = None
-    filters: Mapping[str, int] = field(default_factory=dict)
+    filter_axes: Mapping[str, int] = field(default_factory=dict)
 
 
-def follow(site: Site) -> Ids:
-    """The output has the channels of the input; what is read beside it, such as a mask, stays."""
-    for ids in site.inputs[1:]:
-        site.channels.freeze(ids, site.operation.name, "it is read beside the channels")
-    return site.inputs[0]
+def same_channels(call: LayerCall) -> ChannelIds:
+    """Link each output channel to the same input channel; protect other inputs, such as a mask.
+
+    Example:
+        >>> from kpipe.prune import Rule, same_channels
+        >>> rule = Rule(same_channels)  # a layer without weights that treats each channel alone
+    """
+    for ids in call.inputs[1:]:
+        call.protect(ids, "it is read beside the channels")
+    return call.inputs[0]
 
 
-def fresh(site: Site) -> Ids:
-    """Filters make new channels."""
-    return site.channels.make(site.size)
+def new_channels(call: LayerCall) -> ChannelIds:
+    """Link the output channels to new ids: filters make them.
+
+    Example:
+        >>> from kpipe.prune import LayerChange, Rule, new_channels
+        >>> def prune(operation, inputs, output):
+        ...     return LayerChange({"units": len(output)}, {"w": {0: inputs[0], 1: output}})
+        >>> rule = Rule(new_channels, prune, filter_axes={"w": 1})  # a custom dense layer
+    """
+    return call.constraints.new_ids(call.size)
 
 
-def freeze(reason: str) -> Callable[[Site], Ids]:
-    """A link by which every channel that goes in or comes out must stay."""
+def protect_channels(reason: str) -> Callable[[LayerCall], ChannelIds]:
+    """Return a `link` that protects all input and output channels.
 
-    def link(site: Site) -> Ids:
-        made = site.channels.make(site.size)
-        for ids in (*site.inputs, made):
-            site.channels.freeze(ids, site.operation.name, reason)
-        return made
+    Example:
+        >>> from kpipe.prune import Rule, protect_channels
+        >>> rule = Rule(protect_channels("it normalizes over the channels"))
+    """
+
+    def link(call: LayerCall) -> ChannelIds:
+        output = new_channels(call)
+        for ids in (*call.inputs, output):
+            call.protect(ids, reason)
+        return output
 
     return link
 
@@ -163,28 +217,31 @@ CHANNELWISE_ACTIVATIONS = frozenset(_CHANNELWISE.split())
 _ACTIVATION_LAYERS = frozenset({"ReLU", "LeakyReLU", "ELU"})
 
 
-def _mixing(activation: Any) -> str:
+def _mixing_activation(activation: Any) -> str:
     """The name of an activation that is not known to treat each channel alone, else ""."""
     if isinstance(activation, dict):
-        own = str(activation.get("module")).partition(".")[0] != "keras"
-        known = activation.get("class_name") in _ACTIVATION_LAYERS and not own
+        custom = str(activation.get("module")).partition(".")[0] != "keras"
+        known = activation.get("class_name") in _ACTIVATION_LAYERS and not custom
         named = activation.get("config"), activation.get("class_name")  # a function, a layer
         return "" if known else next(str(name) for name in named if not isinstance(name, dict))
     known = activation is None or activation in CHANNELWISE_ACTIVATIONS
     return "" if known else str(activation)
 
 
-def activated(site: Site, ids: Ids) -> Ids:
-    """The ids, frozen where the layer's own activation mixes channels (softmax)."""
-    mixing = _mixing(site.operation.config.get("activation"))
+def protect_if_mixed(call: LayerCall, ids: ChannelIds) -> ChannelIds:
+    """Return the ids, protected if the layer's own activation mixes channels (softmax)."""
+    mixing = _mixing_activation(call.operation.config.get("activation"))
     if mixing:
-        reason = f"the activation {mixing!r} is not known to treat each channel alone"
-        site.channels.freeze(ids, site.operation.name, reason)
+        call.protect(ids, f"the activation {mixing!r} is not known to treat each channel alone")
     return ids
 
 
 def positions(shape: Shape) -> int:
-    """Spatial positions of a shape (None, height, width, channels): height * width."""
+    """Return the spatial positions of a shape (None, height, width, channels): height * width.
+
+    Raises:
+        PruneError: the image size is not fixed.
+    """
     if None in shape[1:]:
         raise PruneError(
             "multiply-accumulates need a fixed image size",

@@ -1,92 +1,93 @@
-"""What must stay while a model is cut to milliseconds: of each group, and of the blocks.
+"""What must stay when a model is pruned to a latency: filters of each group, and blocks.
 
-Minimum fractions and maximum ratios are shares of the filters that the model had at first, and are
-counted in the groups that there are now: without a block, groups may be joined, or named by
-another layer.
+`min_filters_fraction` and `max_pruning_ratio` are fractions of the filters of the original model.
+Groups can change when a block is removed: they may be joined, or named after another layer.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import keras
 
 from kpipe.prune.dependencies.dependency_graph import DependencyGraph, build_dependencies
 from kpipe.prune.graph.model_graph import Graph, needed_calls
-from kpipe.prune.graph.tracing import read
-from kpipe.prune.loop.selection import Selection, at_floors, check_ceilings, floors
-from kpipe.prune.surgery.block_removal import remove_blocks
-from kpipe.prune.surgery.planning import plan_units, remove_filters
+from kpipe.prune.loop.selection import (
+    Selection,
+    check_max_pruning_ratio,
+    largest_removal,
+    min_units,
+)
+from kpipe.prune.surgery.block_removal import without_blocks
+from kpipe.prune.surgery.planning import apply_plan, plan_units
 from kpipe.prune.surgery.residual_blocks import find_residual_blocks
 
 __all__ = ["Limits"]
 
 
 class Limits:
-    """Limits of a model and of those that removals make of it.
+    """The limits for a model and for the models that removals make of it.
 
     Args:
-        model: as it was at first.
-        selection: `min_filters_fraction`, `round_to`, `max_pruning_ratio`, `ignored_layers` and
-            `blocks` of it.
+        original: the dependency graph of the original model.
+        selection: its `min_filters_fraction`, `round_to`, `max_pruning_ratio`, `ignored_layers` and
+            `blocks` apply.
     """
 
-    def __init__(self, model: keras.Model, selection: Selection) -> None:
-        self._model, self._selection = model, selection
-        self._blocks = [block.name for block in find_residual_blocks(read(model))]
-        groups = build_dependencies(read(model), selection.ignored_layers).groups
-        check_ceilings(groups, selection.max_pruning_ratio)
-        self._ceilings = [
+    def __init__(self, original: DependencyGraph, selection: Selection) -> None:
+        self._original, self._selection = original, selection
+        self._blocks = [block.name for block in find_residual_blocks(original.graph)]
+        check_max_pruning_ratio(original.groups, selection.max_pruning_ratio)
+        self._max_ratios = [
             (set(group.members), selection.max_pruning_ratio[group.name])
-            for group in groups
+            for group in original.groups
             if group.name in selection.max_pruning_ratio
         ]
 
     def blocks(self, graph: Graph) -> dict[str, set[str]]:
-        """Name of each residual block that may go -> the operations that go with it.
+        """Return name of each residual block that may be removed -> the operations removed with it.
 
-        Those stay that hold layers of `ignored_layers`, all layers of a group of
-        `max_pruning_ratio` below 1, or one of several calls of a layer.
+        A block stays if it holds layers of `ignored_layers`, all layers of a group whose
+        `max_pruning_ratio` is below 1, or only some of the calls of a layer.
         """
         if not self._selection.blocks:
             return {}
-        full = [layers for layers, ceiling in self._ceilings if ceiling < 1]
+        limited = [layers for layers, ratio in self._max_ratios if ratio < 1]
         found = {}
         for block in find_residual_blocks(graph):
             left = Counter(place for place, _ in needed_calls(graph, {block.sum: block.shortcut}))
             gone = {op.name for place, op in enumerate(graph.operations) if not left[place]}
             whole = all(left[n] in (0, len(op.calls)) for n, op in enumerate(graph.operations))
             held = gone & set(self._selection.ignored_layers) or any(
-                layers <= gone for layers in full
+                layers <= gone for layers in limited
             )
             if whole and not held and block.name in self._blocks:
                 found[block.name] = gone
         return found
 
-    def least(self, graph: Graph) -> dict[str, int]:
-        """Name of a group -> units that it keeps at least, for a graph that removals left."""
+    def min_units(self, graph: Graph) -> dict[str, int]:
+        """Return group name -> minimum number of units to keep, for a model after removals."""
         names = {operation.name for operation in graph.operations}
-        return self._floors([name for name in self._blocks if name not in names])[2]
+        return self._min_units(self._without([name for name in self._blocks if name not in names]))
 
     def smallest(self) -> keras.Model:
-        """All blocks gone that may go, and every group at its floor."""
-        model, dependencies, least = self._floors(list(self.blocks(read(self._model))))
-        return remove_filters(model, plan_units(dependencies, at_floors(dependencies, least)))
+        """Return the model without all blocks that may be removed, every group at its minimum."""
+        dependencies = self._without(list(self.blocks(self._original.graph)))
+        removed = largest_removal(dependencies, self._min_units(dependencies))
+        return apply_plan(dependencies, plan_units(dependencies, removed))
 
-    def _floors(self, gone: list[str]) -> tuple[keras.Model, DependencyGraph, dict[str, int]]:
-        """The first model without some blocks, its coupling and its floors."""
-        chosen = self._selection
-        model = remove_blocks(self._model, gone) if gone else self._model
-        dependencies = build_dependencies(read(model), chosen.ignored_layers)
-        max_pruning_ratio = {
-            group.name: min(shares)
+    def _without(self, blocks: list[str]) -> DependencyGraph:
+        """The original model without some blocks."""
+        if not blocks:
+            return self._original
+        model = without_blocks(self._original.model, self._original.graph, blocks)
+        return build_dependencies(model, self._selection.ignored_layers)
+
+    def _min_units(self, dependencies: DependencyGraph) -> dict[str, int]:
+        joined = {
+            group.name: min(ratios)
             for group in dependencies.groups
-            if (shares := [c for layers, c in self._ceilings if layers & set(group.members)])
+            if (ratios := [r for layers, r in self._max_ratios if layers & set(group.members)])
         }
-        return (
-            model,
-            dependencies,
-            floors(
-                dependencies.groups, chosen.min_filters_fraction, chosen.round_to, max_pruning_ratio
-            ),
-        )
+        return min_units(dependencies.groups, replace(self._selection, max_pruning_ratio=joined))

@@ -1,115 +1,68 @@
-"""Rank, remove the lowest, retrain, again, until the model costs what was asked.
+"""Prune a model in rounds: rank, remove, retrain, repeat, until it costs what was asked.
 
-    round 0   the model as it is: one evaluation
-    round n   cost at most  share ** (n / rounds)  of the model's own; remove, evaluate, finetune,
-              evaluate, store; stop where the score fell by more than the tolerance
+    round 0   the original model: one evaluation
+    round n   remove filters until the cost is at most  target ** (n / rounds)  of the original;
+              evaluate, finetune, evaluate, store; stop if the score fell by more than the tolerance
 
-What is removed to meet the cost of a round is chosen by `kpipe.prune.loop.removals`.
+`kpipe.prune.loop.strategies` chooses what to remove in a round.
 
-Every round starts from the stored file of the one before, so a loop that was killed and called
-again goes through the same files as one that never was, and ends with the same weights.
+Every round starts from the stored file of the round before. So a loop that is killed and called
+again reads the same files as one that was never killed, and ends with the same weights.
 """
 
 from __future__ import annotations
 
-import hashlib
-import numbers
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from kpipe.errors import PruneError
-from kpipe.prune.dependencies.dependency_graph import build_dependencies
-from kpipe.prune.dependencies.macs import count_macs, count_params
+from kpipe.prune.dependencies.dependency_graph import DependencyGraph, build_dependencies
+from kpipe.prune.dependencies.macs import count_params, graph_macs
+from kpipe.prune.evaluation import Evaluate, Loss, finite
 from kpipe.prune.graph.tracing import read
-from kpipe.prune.loop.removals import RankedRemoval, Removal, TriedRemoval
+from kpipe.prune.loop.config import LoopConfig
 from kpipe.prune.loop.rounds import Round, RoundStore
 from kpipe.prune.loop.selection import Selection
+from kpipe.prune.loop.strategies import LatencyStrategy, RankingStrategy, Strategy
 from kpipe.prune.loop.targets import Latency, Target, find_target
-from kpipe.prune.ranking.ranking import Criterion, find_criterion
-from kpipe.prune.scores import loss_of, score_of
-from kpipe.prune.surgery.block_removal import Loss
-from kpipe.prune.surgery.planning import copied
+from kpipe.prune.ranking.candidate import Criterion
+from kpipe.prune.surgery.planning import copy_model
 
 __all__ = ["PruneResult", "prune_filters"]
 
 Finetune = Callable[[keras.Model, int], keras.Model | None]
-Evaluate = Callable[[keras.Model], float]
 
 
 @dataclass(frozen=True)
 class PruneResult:
-    """The smallest model and how it came about.
+    """The pruned model and the history of its rounds.
 
     Args:
-        model: the model of the last round that is within the tolerance, not compiled.
-        history: one row per round, the model as it was first.
-        stopped: why the loop ended before its target; empty where it did not.
+        model: the model of the last round within the tolerance, not compiled.
+        history: one row per round; the first is the original model.
+        stopped: why the loop ended before its target; empty if it did not.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.prune import Selection, prune_filters
+        >>> layers = [keras.layers.Dense(8, name="hidden"), keras.layers.Dense(2)]
+        >>> model = keras.Sequential([keras.Input((3,)), *layers])
+        >>> result = prune_filters(
+        ...     model, params=0.6, rounds=1, finetune=lambda small, number: None,
+        ...     evaluate=lambda small: 0.9, selection=Selection(round_to=1))
+        >>> [(row.round, row.params) for row in result.history], result.stopped
+        ([(0, 50), (1, 26)], '')
     """
 
     model: keras.Model
     history: tuple[Round, ...]
     stopped: str = ""
-
-
-@dataclass(frozen=True)
-class _Request:
-    target: Target
-    rounds: int
-    criterion: str | Criterion
-    tolerance: float | None
-    selection: Selection
-
-    def __post_init__(self) -> None:
-        find_criterion(self.criterion)
-        counted = isinstance(self.rounds, numbers.Integral) and self.rounds >= 1
-        tolerance = 0 if self.tolerance is None else self.tolerance
-        if not counted or not isinstance(tolerance, numbers.Real) or not tolerance >= 0:
-            raise PruneError(
-                "the loop has no target it could reach",
-                expected="a whole number of rounds, at least one, and a tolerance of 0 or more",
-                received=f"rounds={self.rounds!r}, tolerance={self.tolerance!r}",
-            )
-
-    def identity(self, model: keras.Model) -> dict[str, Any]:
-        """What a stored loop must have been asked for, and of which model, to be continued."""
-        chosen = self.selection
-        name = getattr(self.criterion, "__qualname__", str(self.criterion))
-        digest = hashlib.sha256()
-        for operation in read(model).operations:
-            digest.update(f"{operation.name} {operation.kind}".encode())
-        for weight in model.weights:
-            digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
-        return {
-            "target": [self.target.argument, float(self.target.value)],
-            "rounds": int(self.rounds),
-            "criterion": name,
-            "tolerance": self.tolerance,
-            "round_to": chosen.round_to,
-            "min_filters_fraction": chosen.min_filters_fraction,
-            "normalize": chosen.normalize,
-            "max_pruning_ratio": dict(chosen.max_pruning_ratio),
-            "ignored_layers": sorted(chosen.ignored_layers),
-            "seed": chosen.seed,
-            "blocks": chosen.blocks if self.target.latency is not None else None,
-            "model": digest.hexdigest(),
-        }
-
-    def fallen(self, history: Sequence[Round]) -> str:
-        """How far the last round fell below the tolerance; empty where it did not."""
-        first, last = history[0].after, history[-1].after
-        if self.tolerance is None or last >= first - self.tolerance:
-            return ""
-        return (
-            f"round {history[-1].round} scores {last:.4g}, more than {self.tolerance:g} below the "
-            f"{first:.4g} of the model as it was"
-        )
 
 
 def prune_filters(
@@ -131,148 +84,157 @@ def prune_filters(
     progress: Callable[[int, int], None] | None = None,
     folder: str | os.PathLike[str] | None = None,
 ) -> PruneResult:
-    """Removes the filters that matter least and retrains, in rounds, down to what is asked.
+    """Remove the least important filters and retrain, in rounds, until a target is met.
 
-    One of `macs`, `params` and `latency_ms` is the target. The cost falls geometrically over the
-    rounds. Each round ranks all groups globally, removes the lowest, and goes through a stored
-    file, without compile state. Keras' random state is set from the seed and the round before each
-    retraining, so with `macs` or `params` the result is a function of the arguments.
+    The target is one of `macs`, `params` and `latency_ms`. The cost falls geometrically over the
+    rounds. Each round ranks all groups globally and removes the lowest. Its model goes through a
+    stored file, without compile state. Keras' random state is set from the seed and the round
+    before each retraining, so with `macs` or `params` the result depends only on the arguments.
 
-    For `latency_ms`, each round tries removals alone, each group of filters at its next width and
-    each residual block, and measures the loss they add and the milliseconds they save; then those
-    go that add least for each millisecond (see `kpipe.prune.loop.latency_search`). The criterion
-    says which filters of a group go. That takes a conversion and a measurement for each, some
-    minutes a round. Times differ from one measurement to the next, and with them the choice.
+    For `latency_ms`, each round tries each group of filters at its next width and each residual
+    block alone, and measures the loss they add and the milliseconds they save. It removes those
+    that add the least loss for each millisecond (see `kpipe.prune.loop.latency_search`); the
+    criterion chooses the filters within a group. Each trial takes a conversion and a measurement,
+    so a round takes minutes. Measured times vary, and the choice varies with them.
 
     Args:
-        model: a built Functional or Sequential model of fixed image size; left as it is.
-        macs: share of its multiply-accumulates to reach, in (0, 1).
-        params: share of its parameters to reach, in (0, 1).
+        model: a built Functional or Sequential model of fixed image size; not changed.
+        macs: fraction of its multiply-accumulates to reach, in (0, 1).
+        params: fraction of its parameters to reach, in (0, 1).
         latency_ms: milliseconds to reach, as `latency` measures them.
-        latency: (uncompiled model) -> milliseconds, such as `kpipe.lite.latency`. Beside another
-            target it is asked once a round, for the history.
+        latency: (uncompiled model) -> milliseconds, such as `kpipe.lite.latency`. With another
+            target it is measured once a round, for the history.
         finetune: (uncompiled model, round from 1) -> the trained model, or None if trained in
             place.
         evaluate: (uncompiled model) -> a score on validation data, higher is better.
-        loss: (uncompiled model) -> a loss on validation data, by which removals are tried for
-            `latency_ms`; None for what `evaluate` loses, which tells less where it is an accuracy.
+        loss: (uncompiled model) -> a loss on validation data, for the trials of `latency_ms`; None
+            for the fall of `evaluate`, which is coarser if it is an accuracy.
         criterion: see `rank`.
-        rounds: removals, each followed by a retraining.
-        tolerance: how far the score may fall below that of the model as it was; the loop stops at
-            the first round that falls further, and gives the one before. None for any.
+        rounds: number of removals, each followed by a retraining.
+        tolerance: how far the score may fall below that of the original model. The loop stops at
+            the first round that falls further, and returns the model before it. None for any.
         selection: how filters are chosen; `Selection()` if None.
-        calibration: batches of images as the model takes them, alone or first in tuples; on them
-            the statistics of BatchNormalization are shifted by what each removal changed, see
-            `shift_statistics`. A few hundred are enough. None leaves the statistics as they were.
-        on_round: called with each row of the history once it is stored, and with those that were
-            stored before the loop was taken up again.
-        progress: called as `progress(done, total)` after each removal that is tried for
-            `latency_ms`; anew in each pass, of which a round has one or more.
-        folder: where finished rounds are kept. Called again with the same arguments, the loop goes
-            on after the last of them. A criterion of one's own is known by its name only, data,
-            `latency`, `loss`, `evaluate` and `finetune` not at all: after a change of these, give
-            another folder.
+        calibration: batches of images as the model takes them, alone or first in tuples; a few
+            hundred images are enough. On them, the statistics of BatchNormalization are shifted by
+            what each removal changes, see `shift_statistics`. None leaves the statistics.
+        on_round: called with each row of the history once it is stored, and with the stored rows
+            when the loop resumes.
+        progress: called as `progress(done, total)` after each trial for `latency_ms`; it restarts
+            with each search, of which a round has one or more.
+        folder: where finished rounds are stored. Called again with the same arguments, the loop
+            resumes after the last of them. Of a custom criterion, only the name is compared; of
+            data, `latency`, `loss`, `evaluate` and `finetune`, nothing: pass another folder if they
+            change.
 
     Raises:
-        PruneError: before anything is trained, a target that cannot be reached (naming the nearest
-            that can), or a folder that holds another loop; later, an `evaluate` that gives no
-            finite number, or a `finetune` that gives no model.
+        PruneError: before any training, a target that cannot be reached (naming the nearest that
+            can), or a folder that holds another loop; later, an `evaluate` that returns no finite
+            number, or a `finetune` that returns no model.
+
+    Example:
+        >>> import keras
+        >>> import numpy as np
+        >>> from kpipe.prune import Selection, prune_filters
+        >>> images, labels = np.random.default_rng(0).random((8, 8, 8, 3)), np.arange(8) % 2
+        >>> conv, dense = keras.layers.Conv2D(8, 3), keras.layers.Dense(2)
+        >>> layers = [conv, keras.layers.GlobalAveragePooling2D(), dense]
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+        >>> def finetune(small, number):
+        ...     small.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        ...     small.fit(images, labels, verbose=0)
+        >>> def evaluate(small):
+        ...     return float((small(images).numpy().argmax(1) == labels).mean())
+        >>> result = prune_filters(
+        ...     model, macs=0.5, rounds=1, finetune=finetune, evaluate=evaluate,
+        ...     selection=Selection(round_to=2))
+        >>> result.history[-1].share
+        0.5
     """
-    if not isinstance(selection, Selection | None):
-        raise PruneError(
-            "how filters are chosen is said by a Selection",
-            expected="kpipe.prune.Selection(min_filters_fraction=0.1)",
-            received=repr(selection),
-        )
-    asked = find_target(macs, params, latency_ms, latency)
-    request = _Request(asked, rounds, criterion, tolerance, selection or Selection())
+    target = find_target(macs, params, latency_ms, latency)
     if isinstance(calibration, Iterator):  # every round reads it from the start
         calibration = list(calibration)
+    selection = selection or Selection()
+    config = LoopConfig(target, criterion, selection, calibration, rounds, tolerance)
 
-    def lost(smaller: keras.Model) -> float:
-        if loss is None:
-            return -_scored(smaller, evaluate)
-        return loss_of(loss(smaller))
+    def added_loss(smaller: keras.Model) -> float:
+        return -_score(evaluate, smaller) if loss is None else finite(loss(smaller), "loss")
 
-    identity = request.identity(model)
-    # `evaluate` and `latency` may compile what they are given.
-    model = copied(model)
-    chosen = (model, asked, request.selection, criterion, calibration)
-    removal: Removal
-    if asked.latency is None:
-        removal = RankedRemoval(*chosen)
+    graph = read(model)
+    identity = config.identity(model, graph)
+    # A copy, because `evaluate` and `latency` may compile what they are given.
+    original = build_dependencies(copy_model(model, graph), selection.ignored_layers)
+    strategy: Strategy
+    if target.latency is None:
+        strategy = RankingStrategy(original, config)
     else:
-        removal = TriedRemoval(*chosen, loss=lost, progress=progress)
-    original, cost = count_macs(model), asked.cost(model)
-    _check(request, cost, removal)
-    with tempfile.TemporaryDirectory() as passing:
-        store = RoundStore(Path(passing if folder is None else folder), identity, model)
-        tell = on_round or (lambda row: None)
+        strategy = LatencyStrategy(original, config, loss=added_loss, progress=progress)
+    original_macs, cost = graph_macs(original.graph), target.cost(original)
+    _check_reachable(target, selection, cost, strategy, len(original.protected))
+
+    def row(number: int, dependencies: DependencyGraph, before: float, after: float) -> Round:
+        filters = {group.name: len(group.units) for group in dependencies.groups}
+        macs, small = graph_macs(dependencies.graph), dependencies.model
+        time = None if latency is None else float(latency(small))
+        share = macs / original_macs
+        return Round(number, macs, share, count_params(small), before, after, filters, time)
+
+    with tempfile.TemporaryDirectory() as temporary:
+        store = RoundStore(Path(temporary if folder is None else folder), identity, original)
+        report = on_round or (lambda row: None)
         history = store.history()
         if not history:
-            value = _scored(model, evaluate)
-            row = _row(0, model, original, (value, value), request, latency)
-            history = store.keep([row], None)
-        for row in history:
-            tell(row)
-        while len(history) <= rounds and not request.fallen(history):
+            score = _score(evaluate, original.model)
+            history = store.save([row(0, original, score, score)], None)
+        for stored in history:
+            report(stored)
+        while len(history) <= rounds and not config.stop_reason(history):
             number = len(history)
-            # Before the surgery: dropout layers draw their seeds when they are made.
-            keras.utils.set_random_seed(request.selection.seed + number)
-            whole = store.model(number - 1)
-            limit = asked.limit(cost, number / rounds)
-            small = removal.down(whole, limit, request.selection.seed + number)
-            before = _scored(small, evaluate)
-            answer = finetune(small, number)
-            trained = small if answer is None else answer
-            scores = (before, _scored(trained, evaluate))
-            row = _row(number, trained, original, scores, request, latency)
-            history = store.keep([*history, row], trained)
-            tell(row)
-        stopped = request.fallen(history)
-        last = len(history) - (2 if stopped else 1)
-        return PruneResult(store.model(last), tuple(history), stopped)
+            seed = selection.seed + number
+            # Before the surgery: dropout layers draw their seeds when they are built.
+            keras.utils.set_random_seed(seed)
+            whole = build_dependencies(store.load_model(number - 1), selection.ignored_layers)
+            small = strategy.reduce(whole, target.limit(cost, number / rounds), seed)
+            before = _score(evaluate, small)
+            returned = finetune(small, number)
+            trained = small if returned is None else returned
+            after = _score(evaluate, trained)
+            dependencies = build_dependencies(trained, selection.ignored_layers)
+            last = row(number, dependencies, before, after)
+            history = store.save([*history, last], dependencies)
+            report(last)
+        stopped = config.stop_reason(history)
+        chosen = len(history) - (2 if stopped else 1)
+        return PruneResult(store.load_model(chosen), tuple(history), stopped)
 
 
-def _scored(model: keras.Model, evaluate: Evaluate) -> float:
+def _score(evaluate: Evaluate, model: keras.Model) -> float:
     if not isinstance(model, keras.Model):
         raise PruneError(
-            "finetune gave no model", expected="a keras.Model, or None", received=repr(model)
+            "finetune did not return a model",
+            expected="a keras.Model, or None",
+            received=repr(model),
         )
-    return score_of(evaluate(model))
+    return finite(evaluate(model), "evaluate")
 
 
-def _check(request: _Request, cost: float, removal: Removal) -> None:
-    """Refuses a target that the model meets as it is, or that no removal reaches."""
-    target, chosen = request.target, request.selection
+def _check_reachable(
+    target: Target, selection: Selection, cost: float, strategy: Strategy, protected: int
+) -> None:
+    """Refuse a target that the original model meets, or that no removal reaches."""
     if target.limit(cost) >= cost:
         raise PruneError(
-            "the model costs no more than that as it is",
+            "the original model already meets the target",
             expected=f"{target.argument} below {cost:.4g}",
             received=f"{target.argument}={target.value}",
         )
-    lowest, protected = removal.lowest(), len(removal.protected)
+    lowest = strategy.lowest_cost()
     if lowest > target.limit(cost):
         raise PruneError(
-            f"the model cannot be cut to {target.argument}={target.value:.4g}",
-            expected=f"{target.told(lowest, cost)}, the nearest that can be reached with "
-            f"round_to={chosen.round_to} and min_filters_fraction={chosen.min_filters_fraction}",
+            f"the model cannot be pruned to {target.argument}={target.value:.4g}",
+            expected=f"{target.format_cost(lowest, cost)}, the nearest that can be reached with "
+            f"round_to={selection.round_to} and "
+            f"min_filters_fraction={selection.min_filters_fraction}",
             received=f"{target.argument}={target.value}",
-            fix="ask for more, or lower min_filters_fraction or round_to"
+            fix="choose a higher target, or lower min_filters_fraction or round_to"
             + (f"; {protected} layers are protected" if protected else ""),
         )
-
-
-def _row(
-    number: int,
-    model: keras.Model,
-    original: int,
-    scores: tuple[float, float],
-    request: _Request,
-    latency: Latency | None,
-) -> Round:
-    dependencies = build_dependencies(read(model), request.selection.ignored_layers)
-    filters = {group.name: len(group.units) for group in dependencies.groups}
-    cost = count_macs(model)
-    took = None if latency is None else float(latency(model))
-    return Round(number, cost, cost / original, count_params(model), *scores, filters, took)

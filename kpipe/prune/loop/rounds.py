@@ -1,12 +1,12 @@
-"""The finished rounds of a pruning loop, in a folder.
+"""Store the finished rounds of a pruning loop in a folder.
 
     folder/round-01.keras    the model after round 1, not compiled
-    folder/history.json      request   what the loop was asked for, and of which model
+    folder/history.json      request   the loop's arguments, and a digest of the model
                              sha256    one per round, of its file
                              rounds    one row per round, `Round`
 
-Each file is written aside and renamed, the model before the row that names it, so that a loop
-killed anywhere leaves rounds that are whole.
+Each file is written under another name and renamed, the model before the row that refers to it, so
+a loop that is killed leaves only complete rounds.
 """
 
 from __future__ import annotations
@@ -23,25 +23,31 @@ import keras
 from kpipe.atomic import replacing, write_text
 from kpipe.errors import PruneError
 from kpipe.ownership import refuse_other
-from kpipe.prune.graph.tracing import read
-from kpipe.prune.surgery.planning import copied
+from kpipe.prune.dependencies.dependency_graph import DependencyGraph
+from kpipe.prune.surgery.planning import copy_model
 
 __all__ = ["Round", "RoundStore"]
 
 
 @dataclass(frozen=True)
 class Round:
-    """A row of the history.
+    """One row of the history of a pruning loop.
 
     Args:
-        round: 0 for the model as it was.
+        round: 0 for the original model.
         macs: multiply-accumulates after the removal.
-        share: `macs` as a share of the model's own.
+        share: `macs` as a fraction of those of the original model.
         params: parameters after the removal.
-        before: what `evaluate` said after the removal, before retraining.
-        after: what `evaluate` said after retraining.
+        before: score after the removal, before retraining.
+        after: score after retraining.
         filters: name of a group of filters -> how many are left.
-        latency_ms: what `latency` said after retraining; None where it is not asked for.
+        latency_ms: latency after retraining; None if it is not measured.
+
+    Example:
+        >>> from kpipe.prune import Round
+        >>> row = Round(1, macs=150_000, share=0.5, params=900, before=0.71, after=0.88)
+        >>> f"{row.share:.0%} of the MACs: {row.before} after removal, {row.after} after retraining"
+        '50% of the MACs: 0.71 after removal, 0.88 after retraining'
     """
 
     round: int
@@ -55,16 +61,22 @@ class Round:
 
 
 class RoundStore:
-    """The finished rounds of one loop in a folder."""
+    """The finished rounds of one loop in a folder.
 
-    def __init__(self, folder: Path, request: dict[str, Any], original: keras.Model) -> None:
+    Args:
+        folder: created if it is missing.
+        request: the loop's arguments, see `LoopConfig.identity`.
+        original: the dependency graph of the model before the first round.
+    """
+
+    def __init__(self, folder: Path, request: dict[str, Any], original: DependencyGraph) -> None:
         self.folder = folder
         self.request = request
         self.original = original
         folder.mkdir(parents=True, exist_ok=True)
 
     def history(self) -> list[Round]:
-        """The finished rounds whose model can still be read."""
+        """Return the finished rounds whose model can be read."""
         path = self.folder / "history.json"
         if not path.exists():
             return []
@@ -73,24 +85,23 @@ class RoundStore:
             rows = [Round(**row) for row in stored["rounds"]]
             request, digests = dict(stored["request"]), stored["sha256"]
         except (ValueError, TypeError, KeyError):
-            warnings.warn(f"{path} cannot be read: the loop starts again", stacklevel=3)
+            warnings.warn(f"{path} cannot be read: the loop restarts from round 0", stacklevel=3)
             return []
         refuse_other(self.folder, request, self.request, "another loop", error=PruneError)
         while len(rows) > 1 and self._digest(len(rows) - 1) != digests[len(rows) - 1]:
             warnings.warn(
-                f"{self._path(len(rows) - 1)} is missing or not as it was stored: "
-                "the round is made again",
+                f"{self._path(len(rows) - 1)} is missing or was changed: the round is repeated",
                 stacklevel=3,
             )
             rows.pop()
         return rows
 
-    def keep(self, rows: list[Round], model: keras.Model | None) -> list[Round]:
-        """Stores the rounds so far, the last of them with its model; returns them."""
-        if model is not None:
-            # A copy, because an optimizer and its losses do not belong in the file.
+    def save(self, rows: list[Round], trained: DependencyGraph | None) -> list[Round]:
+        """Store the rounds so far, the last one with its model; return them."""
+        if trained is not None:
+            # A copy, so that the file holds no optimizer or losses.
             with replacing(self._path(len(rows) - 1)) as temporary:
-                copied(model).save(temporary)
+                copy_model(trained.model, trained.graph).save(temporary)
         digests = [self._digest(number) if number else "" for number in range(len(rows))]
         content = {
             "request": self.request,
@@ -100,12 +111,13 @@ class RoundStore:
         write_text(self.folder / "history.json", json.dumps(content, indent=1))
         return rows
 
-    def model(self, number: int) -> keras.Model:
-        """The model after a round, not compiled; of round 0, a copy of that at first."""
+    def load_model(self, number: int) -> keras.Model:
+        """Return the model after a round, not compiled; for round 0, a copy of the original."""
+        graph = self.original.graph
         if number == 0:
-            return copied(self.original)
-        own = {type(op.source).__name__: type(op.source) for op in read(self.original).operations}
-        return keras.models.load_model(self._path(number), custom_objects=own, compile=False)
+            return copy_model(self.original.model, graph)
+        classes = {type(op.source).__name__: type(op.source) for op in graph.operations}
+        return keras.models.load_model(self._path(number), custom_objects=classes, compile=False)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"round-{number:02d}.keras"

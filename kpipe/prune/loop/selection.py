@@ -1,19 +1,18 @@
-"""Which units go, so that the model costs no more than asked.
+"""Choose the units to remove so that the model meets a target.
 
-    block     units of one group that go at once: the next lowest, down to a multiple of 8
-    order     blocks of all groups by mean score
-    answer    the shortest beginning of that order that meets the target, without those of its
-              blocks that fit into what the last one saved too much
+    chunk     units of one group that are removed together: the next lowest, down to a multiple of 8
+    order     chunks of all groups by mean score
+    removed   the shortest prefix of that order that meets the target, without chunks that can be
+              restored because the last one saved more than needed
 
-This is integer arithmetic on the graph, for multiply-accumulates and parameters. What goes for a
-target in milliseconds is chosen by `kpipe.prune.loop.latency_search`.
+This is integer arithmetic on the graph, for multiply-accumulates and parameters. For a target in
+milliseconds, see `kpipe.prune.loop.latency_search`.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,31 +21,44 @@ import numpy as np
 
 from kpipe.errors import PruneError, nearest
 from kpipe.prune.dependencies.dependency_graph import DependencyGraph, Group
-from kpipe.prune.loop.targets import Price
+from kpipe.prune.loop.targets import RemovalCost
 from kpipe.prune.ranking.ranking import Ranking
 
-__all__ = ["Selection", "at_floors", "check_ceilings", "floors", "select"]
+__all__ = [
+    "Selection",
+    "check_max_pruning_ratio",
+    "largest_removal",
+    "min_units",
+    "select",
+]
 
-_RETURNS = 16  # blocks that are tried for whether they can stay after all
+_MAX_RESTORED = 16  # chunks that may be restored after the target is met
 
 
 @dataclass(frozen=True)
 class Selection:
-    """How the filters that go are chosen.
+    """How filters are chosen for removal.
 
     Args:
-        round_to: filters left in each group are a multiple of it, because odd counts can run
-            slower than the unpruned model; a group of no more filters than that stays whole.
-        min_filters_fraction: share of each group's filters that stay in any case, in [0, 1].
+        round_to: the number of filters kept in each group is a multiple of it, because odd numbers
+            can run slower than the unpruned model; a group of no more filters stays whole.
+        min_filters_fraction: minimum fraction of filters to keep in each group, in [0, 1].
         normalize: how scores are compared across layers: "mean", "max", "l2" or "none"; None for
-            what suits the criterion, see `rank`.
-        max_pruning_ratio: name of a group of filters (see `rank`) -> the largest share of them that
-            may go, in [0, 1]; a sensitivity scan gives them.
+            the default of the criterion, see `rank`.
+        max_pruning_ratio: name of a group of filters (see `rank`) -> the largest fraction of them
+            that may be removed, in [0, 1]; `Sensitivity.max_pruning_ratio` computes it.
         ignored_layers: layers whose filters must stay.
-        blocks: whether residual blocks may go as a whole for a target in milliseconds. Those that
-            hold a layer of `ignored_layers`, or a whole group of `max_pruning_ratio` below 1, stay.
-        data: handed to the criterion; None for the images of the calibration.
-        seed: of the criterion and of Keras' random state at the start of each round.
+        blocks: whether whole residual blocks may be removed for a target in milliseconds. A block
+            stays if it holds a layer of `ignored_layers`, or a whole group whose
+            `max_pruning_ratio` is below 1.
+        data: passed to the criterion; None for the calibration images.
+        seed: seed of the criterion, and of Keras' random state at the start of each round.
+
+    Example:
+        >>> from kpipe.prune import Selection
+        >>> selection = Selection(round_to=4, max_pruning_ratio={"head": 0.5})
+        >>> selection.min_filters_fraction
+        0.1
     """
 
     round_to: int = 8
@@ -59,39 +71,38 @@ class Selection:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        counted = isinstance(self.round_to, numbers.Integral) and self.round_to >= 1
-        shared = (
-            isinstance(self.min_filters_fraction, numbers.Real)
-            and 0 <= self.min_filters_fraction <= 1
-        )
-        if not counted or not shared:
+        if self.round_to < 1:
             raise PruneError(
-                "the selection cannot be made",
-                expected="round_to, a whole number of at least 1, "
-                "and min_filters_fraction in [0, 1]",
-                received=f"round_to={self.round_to!r}, "
-                f"min_filters_fraction={self.min_filters_fraction!r}",
+                "round_to of the selection is out of range",
+                expected="a whole number of at least 1",
+                received=f"round_to={self.round_to}",
+            )
+        if not 0 <= self.min_filters_fraction <= 1:
+            raise PruneError(
+                "min_filters_fraction of the selection is out of range",
+                expected="a fraction in [0, 1]",
+                received=f"min_filters_fraction={self.min_filters_fraction}",
             )
         wrong = {
-            name: share for name, share in self.max_pruning_ratio.items() if not 0 <= share <= 1
+            name: ratio for name, ratio in self.max_pruning_ratio.items() if not 0 <= ratio <= 1
         }
         if wrong:
             raise PruneError(
-                "max_pruning_ratio holds shares of the filters of a group",
-                expected="in [0, 1]",
+                "max_pruning_ratio of the selection is out of range",
+                expected="name of a group -> fraction of its filters, in [0, 1]",
                 received=str(wrong),
             )
 
 
 @dataclass(frozen=True)
-class _Block:
+class _Chunk:
     group: str
     score: float
     units: np.ndarray
 
 
-def check_ceilings(groups: Iterable[Group], max_pruning_ratio: Iterable[str]) -> None:
-    """Refuses ceilings of groups that there are not."""
+def check_max_pruning_ratio(groups: Iterable[Group], max_pruning_ratio: Iterable[str]) -> None:
+    """Refuse names of groups that the model does not have."""
     names = [group.name for group in groups]
     unknown = [name for name in max_pruning_ratio if name not in names]
     if unknown:
@@ -101,112 +112,101 @@ def check_ceilings(groups: Iterable[Group], max_pruning_ratio: Iterable[str]) ->
         )
 
 
-def floors(
-    groups: tuple[Group, ...],
-    min_filters_fraction: float,
-    round_to: int,
-    max_pruning_ratio: Mapping[str, float] | None = None,
-) -> dict[str, int]:
-    """Units that each group keeps at least, rounded up to the multiple.
-
-    Args:
-        groups: the groups of the model before the first removal.
-        min_filters_fraction: share of a group's units, in [0, 1].
-        round_to: kept counts are multiples of it; a group of no more units than that stays whole.
-        max_pruning_ratio: name of a group -> the largest share of its units that may go, in [0, 1].
+def min_units(groups: tuple[Group, ...], selection: Selection) -> dict[str, int]:
+    """Return group name -> minimum number of units to keep, rounded up to a multiple.
 
     Raises:
-        PruneError: ceilings of groups that the model does not have.
+        PruneError: a name in `max_pruning_ratio` that is not a group of the model.
     """
-    limits = dict(max_pruning_ratio or {})
-    check_ceilings(groups, limits)
-    least = {}
+    ratios, round_to = selection.max_pruning_ratio, selection.round_to
+    check_max_pruning_ratio(groups, ratios)
+    minimum = {}
     for group in groups:
         size = len(group.units)
-        share = max(min_filters_fraction, 1 - limits.get(group.name, 1.0))
-        # Before rounding up: 0.7 * 10 must not become 8.
-        wanted = max(1, math.ceil(round(share * size, 6)))
-        least[group.name] = min(size, math.ceil(wanted / round_to) * round_to)
-    return least
+        fraction = max(selection.min_filters_fraction, 1 - ratios.get(group.name, 1.0))
+        # Round first: 0.7 * 10 must not become 8.
+        wanted = max(1, math.ceil(round(fraction * size, 6)))
+        minimum[group.name] = min(size, math.ceil(wanted / round_to) * round_to)
+    return minimum
 
 
-def at_floors(dependencies: DependencyGraph, least: Mapping[str, int]) -> np.ndarray:
-    """The units that go when every group is down to its floor."""
-    removed = np.zeros(len(dependencies.frozen), bool)
+def largest_removal(dependencies: DependencyGraph, minimum: Mapping[str, int]) -> np.ndarray:
+    """Return the mask that reduces every group to its minimum, (units,) bool."""
+    removed = dependencies.nothing()
     for group in dependencies.groups:
-        removed[group.units[least[group.name] :]] = True
+        removed[group.units[minimum[group.name] :]] = True
     return removed
 
 
 def select(
     dependencies: DependencyGraph,
     rankings: Mapping[str, Ranking],
-    price: Price,
+    cost: RemovalCost,
     limit: float,
-    least: Mapping[str, int],
+    minimum: Mapping[str, int],
     round_to: int,
 ) -> np.ndarray:
-    """The units to remove.
+    """Choose the units to remove.
 
     Args:
-        dependencies: the model's graph.
-        rankings: name of a group -> its scores; a group that is not among them stays whole.
-        price: units to remove, a mark for each -> what the model then costs.
-        limit: what it may cost.
-        least: name of a group -> units it keeps at least, see `floors`.
-        round_to: kept counts are multiples of it where the floor allows.
+        dependencies: of the model.
+        rankings: group name -> scores; groups that are missing stay whole.
+        cost: mask of the units removed -> cost of the model.
+        limit: what the model may cost.
+        minimum: group name -> minimum number of units to keep, see `min_units`.
+        round_to: kept counts are multiples of it where the minimum allows.
 
     Returns:
-        Marks over all units, (units of the coupling,) bool.
+        Mask of the units to remove, (units,) bool.
 
     Raises:
-        PruneError: the limit is below what all ranked groups at their floors cost.
+        PruneError: the model exceeds the limit even with all ranked groups at their minimum.
     """
-    blocks = sorted(
-        (b for r in rankings.values() for b in _blocks(r, least[r.group.name], round_to)),
-        key=lambda block: block.score,
+    chunks = sorted(
+        (c for r in rankings.values() for c in _chunks(r, minimum[r.group.name], round_to)),
+        key=lambda chunk: chunk.score,
     )
 
     def removed(count: int) -> np.ndarray:
-        marks = np.zeros(len(dependencies.frozen), bool)
-        for block in blocks[:count]:
-            marks[block.units] = True
-        return marks
+        mask = dependencies.nothing()
+        for chunk in chunks[:count]:
+            mask[chunk.units] = True
+        return mask
 
-    low, high = 0, len(blocks)
-    lowest = price(removed(high))
+    low, high = 0, len(chunks)
+    lowest = cost(removed(high))
     if lowest > limit:
         raise PruneError(
-            f"the model cannot be cut to a cost of {limit:,.6g}",
+            f"the model cannot be pruned to a cost of {limit:,.6g}",
             expected=f"at least {lowest:,.6g}",
             received=f"{limit:,.6g}",
         )
     while low < high:
         middle = (low + high) // 2
-        if price(removed(middle)) <= limit:
+        if cost(removed(middle)) <= limit:
             high = middle
         else:
             low = middle + 1
-    marks, settled = removed(low), set[str]()
-    for block in reversed(blocks[max(0, low - _RETURNS) : low]):
-        without = marks.copy()
-        without[block.units] = False
-        if block.group not in settled and price(without) <= limit:
-            marks = without
-        else:  # what is lower in the same group goes as well
-            settled.add(block.group)
-    return marks
+    mask, settled = removed(low), set[str]()
+    for chunk in reversed(chunks[max(0, low - _MAX_RESTORED) : low]):
+        restored = mask.copy()
+        restored[chunk.units] = False
+        if chunk.group not in settled and cost(restored) <= limit:
+            mask = restored
+        else:  # the lower chunks of this group stay removed too
+            settled.add(chunk.group)
+    return mask
 
 
-def _blocks(ranking: Ranking, least: int, round_to: int) -> list[_Block]:
-    """A group's units, lowest first, in blocks that each leave a multiple; scores ascend."""
+def _chunks(ranking: Ranking, minimum: int, round_to: int) -> list[_Chunk]:
+    """A group's units, lowest first, in chunks that each leave a multiple; scores ascend."""
     order = np.argsort(ranking.scores, kind="stable")
     size = len(order)
     first = (size - 1) // round_to * round_to
-    kept = [size, *(count for count in range(first, 0, -round_to) if count >= least)]
-    blocks = []
+    kept = [size, *(count for count in range(first, 0, -round_to) if count >= minimum)]
+    chunks = []
     for before, after in itertools.pairwise(kept):
         chosen = order[size - before : size - after]
         score = float(ranking.scores[chosen].mean())
-        blocks.append(_Block(ranking.group.name, score, ranking.group.units[chosen]))
-    return blocks
+        chunks.append(_Chunk(ranking.group.name, score, ranking.group.units[chosen]))
+    return chunks

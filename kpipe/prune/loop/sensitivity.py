@@ -1,15 +1,14 @@
-r"""How much each group of filters can lose: removed alone, without retraining.
+r"""How many filters each group can lose: removed from one group at a time, without retraining.
 
-    group \\ share removed   0.25    0.5     0.75
-    conv1                   0.881   0.874   0.802   what `evaluate` then says
-    conv2                   0.880   0.612   0.110
+    group \\ fraction removed   0.25    0.5     0.75
+    conv1                      0.881   0.874   0.802   what `evaluate` then returns
+    conv2                      0.880   0.612   0.110
 
-Read as ceilings for `prune_filters`: the largest share that costs no more than a tolerance.
+`Sensitivity.max_pruning_ratio` turns the table into limits for `prune_filters`.
 """
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,101 +18,118 @@ import numpy as np
 
 from kpipe.errors import PruneError
 from kpipe.prune.dependencies.dependency_graph import build_dependencies
-from kpipe.prune.graph.tracing import read
-from kpipe.prune.ranking.ranking import Criterion, score
-from kpipe.prune.scores import score_of
-from kpipe.prune.surgery.batch_norm_statistics import Reference
-from kpipe.prune.surgery.planning import plan_units, remove_filters
+from kpipe.prune.evaluation import Evaluate, finite
+from kpipe.prune.ranking.candidate import Criterion
+from kpipe.prune.ranking.ranking import rank_groups
+from kpipe.prune.surgery.batch_norm_statistics import ReferenceStatistics
+from kpipe.prune.surgery.planning import apply_plan, plan_units
 
 __all__ = ["Sensitivity", "scan_sensitivity"]
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What the removal of a share of one group of filters does.
+    """Scores of a model after removing fractions of one group of filters at a time.
 
     Args:
-        whole: the score of the model as it was.
-        scores: name of a group (see `rank`) -> {share removed: score}, shares ascending.
+        whole: the score of the original model.
+        scores: group name (see `rank`) -> {fraction removed: score}, fractions ascending.
+
+    Example:
+        >>> from kpipe.prune import Sensitivity
+        >>> scores = {"conv1": {0.25: 0.9, 0.5: 0.89}, "conv2": {0.25: 0.7, 0.5: 0.3}}
+        >>> scan = Sensitivity(0.9, scores)
+        >>> scan.max_pruning_ratio(tolerance=0.02)
+        {'conv1': 0.5, 'conv2': 0.0}
     """
 
     whole: float
     scores: Mapping[str, Mapping[float, float]]
 
     def max_pruning_ratio(self, tolerance: float) -> dict[str, float]:
-        """Name of a group -> the largest share before the score first falls by more than that.
+        """Return group name -> the largest fraction before the score first falls too far.
 
         Args:
-            tolerance: 0 or more, in the unit of the score.
+            tolerance: how far the score may fall, 0 or more.
         """
         found = {}
         for name, row in self.scores.items():
             found[name] = 0.0
-            for share, value in row.items():
+            for fraction, value in row.items():
                 if value < self.whole - tolerance:
                     break
-                found[name] = share
+                found[name] = fraction
         return found
 
 
 def scan_sensitivity(
     model: keras.Model,
-    evaluate: Callable[[keras.Model], float],
+    evaluate: Evaluate,
     *,
-    shares: Sequence[float] = (0.25, 0.5, 0.75),
+    fractions: Sequence[float] = (0.25, 0.5, 0.75),
     criterion: str | Criterion = "l1",
     data: Any = None,
     ignored_layers: Iterable[str] = (),
     calibration: Iterable[Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Sensitivity:
-    """Removes shares of each group alone, the lowest by a criterion, and looks at the score.
+    """Evaluate a model after removing fractions of one group of filters at a time.
 
     Args:
-        model: a built Functional or Sequential model; left as it is.
+        model: a built Functional or Sequential model; not changed.
         evaluate: (uncompiled model) -> a score on validation data, higher is better.
-        shares: of a group's filters, ascending, in (0, 1); one filter of each group stays.
-        criterion: see `rank`; groups that it cannot judge are not scanned.
-        data: handed to the criterion; None for the images of the calibration.
+        fractions: of a group's filters to remove, the lowest by the criterion; ascending, in
+            (0, 1). One filter of each group stays.
+        criterion: see `rank`; groups that it cannot score are not scanned.
+        data: passed to the criterion; None for the calibration images.
         ignored_layers: layers whose filters must stay.
         calibration: batches of images, on which the statistics of BatchNormalization are shifted
             by what each removal changes, see `shift_statistics`; None leaves them.
         progress: called as `progress(done, total)`.
 
     Raises:
-        PruneError: shares out of range or order.
+        PruneError: fractions out of range or order.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.prune import count_params, scan_sensitivity
+        >>> layers = [keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2)]
+        >>> model = keras.Sequential([keras.Input((3,)), *layers])
+        >>> scan_sensitivity(model, lambda small: -count_params(small), fractions=(0.5,)).scores
+        {'hidden': {0.5: -14.0}}
     """
-    listed = list(shares) if isinstance(shares, Iterable) else []
-    numbered = bool(listed) and all(isinstance(share, numbers.Real) for share in listed)
-    if not numbered or listed != sorted(set(listed)) or not 0 < listed[0] <= listed[-1] < 1:
+    listed = list(fractions)
+    if not listed or listed != sorted(set(listed)) or not 0 < listed[0] <= listed[-1] < 1:
         raise PruneError(
-            "shares cannot be scanned like this",
+            "fractions cannot be scanned",
             expected="ascending numbers in (0, 1)",
-            received=repr(shares),
+            received=f"fractions={fractions}",
         )
-
-    def scored(removal: np.ndarray) -> float:
-        chosen = plan_units(dependencies, removal)
-        small = remove_filters(model, chosen)  # where nothing goes a copy, which may be compiled
-        if reference is not None and removal.any():
-            reference.shift(small, chosen)
-        return score_of(evaluate(small))
-
-    dependencies = build_dependencies(read(model), ignored_layers)
+    dependencies = build_dependencies(model, ignored_layers)
     if isinstance(calibration, Iterator):  # it is read more than once
         calibration = list(calibration)
-    rankings = score(dependencies, model, criterion, calibration if data is None else data)
-    reference = None if calibration is None else Reference(model, calibration)
-    total, done = len(rankings) * len(shares), 0
+    rankings = rank_groups(dependencies, criterion, calibration if data is None else data)
+    reference = (
+        None if calibration is None else ReferenceStatistics(model, dependencies.graph, calibration)
+    )
+
+    def score(removed: np.ndarray) -> float:
+        plan = plan_units(dependencies, removed)
+        small = apply_plan(dependencies, plan)  # a copy if nothing is removed; it may be compiled
+        if reference is not None and removed.any():
+            reference.shift(small, plan)
+        return finite(evaluate(small), "evaluate")
+
+    total, done = len(rankings) * len(listed), 0
     scores: dict[str, dict[float, float]] = {}
     for name, ranking in rankings.items():
         order = ranking.group.units[np.argsort(ranking.scores, kind="stable")]
         scores[name] = {}
-        for share in shares:
-            removed = np.zeros(len(dependencies.frozen), bool)
-            removed[order[: min(round(share * len(order)), len(order) - 1)]] = True
-            scores[name][float(share)] = scored(removed)
+        for fraction in listed:
+            removed = dependencies.nothing()
+            removed[order[: min(round(fraction * len(order)), len(order) - 1)]] = True
+            scores[name][float(fraction)] = score(removed)
             done += 1
             if progress is not None:
                 progress(done, total)
-    return Sensitivity(scored(np.zeros(len(dependencies.frozen), bool)), scores)
+    return Sensitivity(score(dependencies.nothing()), scores)

@@ -1,14 +1,13 @@
 """What a model may cost: multiply-accumulates, parameters or milliseconds.
 
-asked          limit               price of removing units
-macs=0.5       half of its own     arithmetic on the graph
-params=0.5     half of its own     arithmetic on the graph
-latency_ms=3   3 milliseconds      measured: see `kpipe.prune.loop.latency_search`
+argument       limit                   cost after a removal
+macs=0.5       half of the original    computed from the graph
+params=0.5     half of the original    computed from the graph
+latency_ms=3   3 milliseconds          measured, see `kpipe.prune.loop.latency_search`
 """
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,102 +16,108 @@ import numpy as np
 
 from kpipe.errors import PruneError
 from kpipe.prune.dependencies.dependency_graph import DependencyGraph
-from kpipe.prune.dependencies.macs import count_macs, count_params, kept_width, terms
+from kpipe.prune.dependencies.macs import count_params, graph_macs, kept_width, mac_terms
 from kpipe.prune.surgery.planning import count_kept_params
 
-__all__ = ["Latency", "Price", "Target", "find_target"]
+__all__ = ["Latency", "RemovalCost", "Target", "find_target"]
 
 Latency = Callable[[keras.Model], float]
-Price = Callable[[np.ndarray], float]
+RemovalCost = Callable[[np.ndarray], float]
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked of a model.
+    """The cost that a model must not exceed.
 
     Args:
-        argument: what it was asked by: "macs", "params" or "latency_ms".
-        value: the number that was given.
-        latency: (uncompiled model) -> milliseconds; None where time is not asked for.
+        argument: "macs", "params" or "latency_ms".
+        value: the value of the argument.
+        latency: (uncompiled model) -> milliseconds; None for other targets.
     """
 
     argument: str
     value: float
     latency: Latency | None
 
-    def cost(self, model: keras.Model) -> float:
-        """What a model costs, in the unit of the target."""
+    def cost(self, dependencies: DependencyGraph) -> float:
+        """Return what a model costs, in the unit of the target."""
         if self.argument == "macs":
-            return count_macs(model)
-        return count_params(model) if self.latency is None else float(self.latency(model))
+            return graph_macs(dependencies.graph)
+        if self.argument == "params":
+            return count_params(dependencies.model)
+        return self.milliseconds(dependencies.model)
 
-    def limit(self, whole: float, done: float = 1.0) -> float:
-        """What a model may cost, where the model as it was costs `whole`.
+    def milliseconds(self, model: keras.Model) -> float:
+        """Return the latency of a model, for a target of latency."""
+        assert self.latency is not None
+        return float(self.latency(model))
+
+    def limit(self, original: float, progress: float = 1.0) -> float:
+        """Return what a model may cost.
 
         Args:
-            whole: in the unit of the target.
-            done: the share of the rounds that is over, in (0, 1]; the cost falls geometrically.
+            original: the cost of the original model.
+            progress: fraction of the rounds done, in (0, 1]; the limit falls geometrically.
         """
-        limit = self.value if self.latency is not None else self.value * whole
-        # The last one is met to the last bit.
-        return limit if done == 1 else whole * (limit / whole) ** done
+        limit = self.value if self.latency is not None else self.value * original
+        # The last limit is exact.
+        return limit if progress == 1 else original * (limit / original) ** progress
 
-    def price(self, dependencies: DependencyGraph) -> Price:
-        """(units to remove, a mark for each) -> what the model then costs; not for a latency."""
+    def removal_cost(self, dependencies: DependencyGraph) -> RemovalCost:
+        """Return (mask of the units removed) -> cost of the model; not for a target of latency."""
         if self.argument == "params":
             return lambda removed: count_kept_params(dependencies, removed)
-        costs = terms(dependencies.graph)
+        terms = mac_terms(dependencies.graph)
 
         def macs(removed: np.ndarray) -> float:
             width = kept_width(dependencies, removed)
-            return sum(term.macs(width) for term in costs)
+            return sum(term.macs(width) for term in terms)
 
         return macs
 
-    def told(self, cost: float, whole: float) -> str:
-        """A cost as one would ask for it, rounded up."""
+    def format_cost(self, cost: float, original: float) -> str:
+        """Return a cost as a value of the argument, rounded up."""
         if self.latency is not None:
             return f"latency_ms={np.ceil(cost * 1e3) / 1e3:.3f}"
-        return f"{self.argument} of at least {np.ceil(cost / whole * 1e4) / 1e4:.4f}"
+        return f"{self.argument} of at least {np.ceil(cost / original * 1e4) / 1e4:.4f}"
 
 
 def find_target(
     macs: float | None, params: float | None, latency_ms: float | None, latency: Latency | None
 ) -> Target:
-    """The one target among the arguments of `prune_filters`.
+    """Return the one target among the arguments of `prune_filters`.
 
     Raises:
-        PruneError: none or several, a share that is none, or a time without a way to measure it.
+        PruneError: no target or several, a value out of range, or latency_ms without latency.
     """
-    given = {
-        name: value
-        for name, value in (("macs", macs), ("params", params), ("latency_ms", latency_ms))
-        if value is not None
-    }
-    received = ", ".join(f"{name}={value!r}" for name, value in given.items()) or "none of them"
-    if len(given) != 1:
+    options = {"macs": macs, "params": params, "latency_ms": latency_ms}
+    targets = {name: value for name, value in options.items() if value is not None}
+    received = ", ".join(f"{name}={value}" for name, value in targets.items())
+    if len(targets) != 1:
         raise PruneError(
             "pruning needs one target",
             expected="one of macs, params, latency_ms",
-            received=received,
+            received=received or "none of them",
         )
-    ((argument, value),) = given.items()
-    if not isinstance(value, numbers.Real):
-        raise PruneError("a target is a number", expected=f"{argument}=0.5", received=received)
+    ((argument, value),) = targets.items()
     value = float(value)
-    if argument == "latency_ms":
-        if not value > 0 or latency is None:
+    if argument != "latency_ms":
+        if not 0 < value < 1:
             raise PruneError(
-                "the loop has no target it could reach",
-                expected="latency_ms above 0, and latency, a function from a model to milliseconds",
-                received=f"{received}, latency={latency}",
-                fix="latency=kpipe.lite.latency measures the converted model by LiteRT",
+                f"{argument} is out of range",
+                expected=f"the fraction of {argument} to keep, in (0, 1)",
+                received=received,
             )
-        return Target(argument, value, latency)
-    if not 0 < value < 1:
+        return Target(argument, value, None)
+    if not value > 0:
         raise PruneError(
-            "the loop has no target it could reach",
-            expected=f"{argument}, a share of the model's own, in (0, 1)",
-            received=received,
+            "latency_ms is out of range", expected="milliseconds, above 0", received=received
         )
-    return Target(argument, value, None)
+    if latency is None:
+        raise PruneError(
+            "latency_ms needs latency, to measure models by",
+            expected="latency, a function from a model to milliseconds",
+            received=f"{received}, latency=None",
+            fix="latency=kpipe.lite.latency measures the converted model in LiteRT",
+        )
+    return Target(argument, value, latency)

@@ -1,4 +1,4 @@
-"""What one ranking measures, once for all groups."""
+"""Measurements on data that the criteria share: made once for all groups, on first use."""
 
 from __future__ import annotations
 
@@ -6,50 +6,51 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
-import keras
 import numpy as np
 
 from kpipe.prune.dependencies.dependency_graph import DependencyGraph
 from kpipe.prune.graph.outlets import Outlet, find_outlet, readers
-from kpipe.prune.ranking.activity import Activity, watch
-from kpipe.prune.ranking.readers import READERS, channel_errors, second_moments
+from kpipe.prune.ranking.activations import ActivationStatistics, probe_activations
+from kpipe.prune.ranking.reconstruction_errors import (
+    CONSUMER_KINDS,
+    channel_errors,
+    second_moments,
+)
 
-__all__ = ["Measured"]
+__all__ = ["Measurements"]
 
 
-class Measured:
-    """A model on data, looked at where the answers of its filters are read.
+class Measurements:
+    """Activations, reconstruction errors and scales of a model.
 
     Args:
-        dependencies: the model's groups.
-        model: of one input and one output.
-        data: batches; run through once for each kind of measurement.
+        dependencies: of a model of one input and one output.
+        data: batches; read once for each kind of measurement.
     """
 
-    def __init__(self, dependencies: DependencyGraph, model: keras.Model, data: Any) -> None:
+    def __init__(self, dependencies: DependencyGraph, data: Any) -> None:
         self.dependencies = dependencies
-        self.model = model
-        # Every pass reads it from the start, which an iterator allows once.
+        # An iterator can be read only once.
         self.data = list(data) if isinstance(data, Iterator) else data
-        self._activity: dict[bool, dict[str, Activity]] = {}
+        self._activity: dict[bool, dict[str, ActivationStatistics]] = {}
 
     @cached_property
     def outlets(self) -> dict[str, Outlet]:
-        """Layer name -> its outlet, for every layer that makes units of a group."""
+        """Layer name -> where its filters are read, for every layer that makes units of a group."""
         graph = self.dependencies.graph
         read = readers(graph)
         names = dict.fromkeys(name for group in self.dependencies.groups for name in group.members)
         return {layer.name: find_outlet(graph, layer, read) for layer in graph.find(names)}
 
-    def activity(self, *, labels: bool) -> dict[str, Activity]:
-        """Layer name -> what its channels do at its outlet.
+    def activity(self, *, labels: bool) -> dict[str, ActivationStatistics]:
+        """Return layer name -> statistics of its channels, after normalization and activation.
 
         Args:
-            labels: whether the effect on the loss is asked for.
+            labels: whether to measure the effect on the loss.
         """
         if labels not in self._activity:
-            wanted = dict.fromkeys(outlet.operation for outlet in self.outlets.values())
-            found = watch(self.model, wanted).measure(self.data, labels=labels)
+            probed = dict.fromkeys(outlet.operation for outlet in self.outlets.values())
+            found = probe_activations(self.dependencies, probed).measure(self.data, labels=labels)
             self._activity[labels] = {
                 name: found[outlet.operation] for name, outlet in self.outlets.items()
             }
@@ -57,14 +58,14 @@ class Measured:
 
     @cached_property
     def errors(self) -> list[tuple[int, np.ndarray]]:
-        """(tensor, error of its reader's output without each of its channels), for each reader."""
-        graph, frozen = self.dependencies.graph, self.dependencies.frozen
+        """(tensor, error without each of its channels) for each layer that reads a tensor."""
+        graph, locked = self.dependencies.graph, self.dependencies.locked
         found = [
             (operation, call.inputs[0])
             for operation in graph.operations
             for call in operation.calls
-            if operation.kind in READERS
-            and not frozen[self.dependencies.units[call.inputs[0]]].all()
+            if operation.kind in CONSUMER_KINDS
+            and not locked[self.dependencies.units[call.inputs[0]]].all()
         ]
         places = {
             tensor: (operation.name, number)
@@ -73,10 +74,12 @@ class Measured:
             for tensor in call.outputs
         }
         makers = {tensor: places[tensor] for _, tensor in found}
-        watched = watch(self.model, dict.fromkeys(name for name, _ in makers.values()))
-        sources = [watched.places[makers[t][0]][makers[t][1]] for _, t in found]
+        probe = probe_activations(
+            self.dependencies, dict.fromkeys(name for name, _ in makers.values())
+        )
+        sources = [probe.places[makers[t][0]][makers[t][1]] for _, t in found]
         operations = [operation for operation, _ in found]
-        moments = watched.average(
+        moments = probe.average(
             self.data,
             lambda outputs: [
                 second_moments(operation, outputs[place])
@@ -89,7 +92,7 @@ class Measured:
         ]
 
     def scale(self, layer: str) -> np.ndarray | None:
-        """The gamma of the BatchNormalization after a layer, (channels,), where there is one."""
+        """Return gamma of the BatchNormalization after a layer, (channels,), or None."""
         name = self.outlets[layer].normalization
         if name is None:
             return None

@@ -1,39 +1,36 @@
-"""How much worse whoever reads a filter computes without it; no gradient is needed.
+"""Score filters by the error that removing them causes in the layers that read them.
 
-    y  = sum over channels c of W_c * x_c            what a reader computes
-    error(c) = E |W_c * x_c|^2                       what is missing of y without channel c
+    y  = sum over channels c of W_c * x_c            the output of a layer that reads the filters
+    error(c) = E |W_c * x_c|^2                       what y lacks without channel c
              = sum over k, j of <W_kc, W_jc> E[x_(p+k)c x_(p+j)c]
 
-for the places k, j of the kernel and all positions p. The choice of channels by the error of what
-is computed from them is that of ThiNet (Luo et al. 2017, arXiv 1707.06342, equation 6).
+for kernel positions k, j and all positions p. No gradient is needed. ThiNet chooses channels by the
+same error (Luo et al. 2017, arXiv 1707.06342, equation 6).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from kpipe.prune.ranking.ranking import Candidate
+from kpipe.prune.ranking.candidate import Candidate
 
 __all__ = ["reconstruction"]
 
 
 def reconstruction(candidate: Candidate) -> np.ndarray | None:
-    """Share of its readers' output that is lost with each unit, summed over the readers.
+    """Score by the fraction of the next layers' output that is lost, summed over these layers.
 
-    Of a unit of several channels the errors are added, as if these were not correlated. For
-    transposed and three-dimensional convolutions the places of the kernel are taken so as well. A
-    group that no convolution or dense layer reads is not judged.
+    The errors of the channels of one unit are added, as if they were uncorrelated. So are those of
+    the kernel positions of transposed and three-dimensional convolutions. A group that no
+    convolution or dense layer reads gets no scores.
     """
     scores = np.zeros(len(candidate.group.units))
     place = {unit: number for number, unit in enumerate(candidate.group.units)}
-    judged = False
-    for tensor, errors in candidate.measured.errors:
+    scored = False
+    for tensor, errors in candidate.measurements.errors:
         units = candidate.dependencies.units[tensor]
-        ours = np.array([place.get(unit, -1) for unit in units])
-        if (ours >= 0).any() and errors.sum() > 0:
-            judged = True
-            np.add.at(scores, ours[ours >= 0], errors[ours >= 0] / errors.sum())
-    return scores if judged else None
+        indices = np.array([place.get(unit, -1) for unit in units])
+        if (indices >= 0).any() and errors.sum() > 0:
+            scored = True
+            np.add.at(scores, indices[indices >= 0], errors[indices >= 0] / errors.sum())
+    return scores if scored else None

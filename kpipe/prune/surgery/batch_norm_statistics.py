@@ -1,12 +1,12 @@
-"""BatchNormalization statistics after a removal: shifted by what it changed, not replaced.
+"""Shift BatchNormalization statistics by what a removal changed, instead of replacing them.
 
-    mean'      = mean + E_new[x] - E_old[x]                        on the channels that are kept
+    mean'      = mean + E_new[x] - E_old[x]                        on the channels kept
     variance'  = variance * Var_new[x] / Var_old[x]
 
-E and Var are of the input of a layer, over the images and positions of a batch, in the old and in
-the new model, each in inference. In the new model the layers before have their shifted statistics
-already. What the statistics knew of photos that are not at hand, as frozen layers of a pretrained
-network do, so stays in them. A layer whose input loses nothing keeps its statistics to the bit.
+E and Var are the moments of a layer's input over the images and positions of a batch, in the old
+and the new model, both in inference mode. In the new model, the layers before already have their
+shifted statistics. So the statistics keep what they learned from other photos, as in the frozen
+layers of a pretrained network. A layer whose input loses nothing keeps its statistics to the bit.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from kpipe.errors import PruneError
 from kpipe.keras_internals import context_arguments
 from kpipe.prune.graph.model_graph import Graph, Operation, Tensor
 from kpipe.prune.graph.tracing import read
-from kpipe.prune.ranking.activity import image_batches, refuse_several_inputs
+from kpipe.prune.images import image_batches, require_one_input
 from kpipe.prune.surgery.planning import Plan
 
-__all__ = ["Reference", "shift_statistics"]
+__all__ = ["ReferenceStatistics", "shift_statistics"]
 
 _KIND = "layers.BatchNormalization"
 _Moments = list[tuple[tf.Tensor, tf.Tensor]]  # mean and variance, each (channels,), one per call
@@ -35,58 +35,73 @@ _Moments = list[tuple[tf.Tensor, tf.Tensor]]  # mean and variance, each (channel
 def shift_statistics(
     model: keras.Model, smaller: keras.Model, plan: Plan, images: Iterable[Any]
 ) -> None:
-    """Shifts the statistics of every BatchNormalization in `smaller`, trainable or not.
+    """Shift the moving mean and variance of every BatchNormalization layer in `smaller`.
 
     Args:
-        model: before the removal; left as it is.
-        smaller: what `remove_filters(model, plan)` gave; changed in place.
+        model: the model before the removal; not changed.
+        smaller: the result of `remove_filters(model, plan)`; changed in place, frozen layers too.
         plan: what was removed.
         images: batches `(batch, height, width, channels)`, as the model takes them, or tuples
             that begin with one; a few hundred images are enough.
 
     Raises:
         PruneError: no images, or a model of several inputs.
+
+    Example:
+        >>> import keras
+        >>> import numpy as np
+        >>> from kpipe.prune import plan, remove_filters, shift_statistics
+        >>> layers = [keras.layers.Dense(4, name="first"), keras.layers.Dense(2)]
+        >>> batch_norm = keras.layers.BatchNormalization(name="bn")
+        >>> model = keras.Sequential([keras.Input((3,)), *layers, batch_norm])
+        >>> removal = plan(model, {"first": [0]})
+        >>> smaller = remove_filters(model, removal)
+        >>> shift_statistics(model, smaller, removal, [np.ones((8, 3), "float32")])
+        >>> bool(np.any(smaller.get_layer("bn").moving_mean))
+        True
     """
-    Reference(model, images).shift(smaller, plan)
+    ReferenceStatistics(model, read(model), images).shift(smaller, plan)
 
 
-class Reference:
-    """What the normalizations of a model read, measured once for several removals.
+class ReferenceStatistics:
+    """The input moments of a model's normalizations, measured once for several removals.
 
     Args:
-        model: before any removal.
+        model: the model before any removal.
+        graph: the same, as plain data.
         images: see `shift_statistics`; kept in memory.
     """
 
-    def __init__(self, model: keras.Model, images: Iterable[Any]) -> None:
-        graph = read(model)
-        refuse_several_inputs(
+    def __init__(self, model: keras.Model, graph: Graph, images: Iterable[Any]) -> None:
+        require_one_input(
             model,
             f"the statistics of {model.name!r} cannot be shifted",
-            "leave calibration out: in training, statistics follow the batches",
+            "omit calibration: training updates the statistics",
         )
-        self._batches = [(batch, _moments(graph, batch)) for batch in image_batches(images, model)]
+        self._batches = [
+            (batch, _moments(graph, batch)) for batch, _ in image_batches(images, model)
+        ]
         if not self._batches:
             raise PruneError(
                 "there are no images to shift the statistics by",
                 expected="batches of images, (batch, height, width, channels)",
-                fix="give a list of batches, or a finite tf.data.Dataset",
+                fix="pass a list of batches, or a finite tf.data.Dataset",
             )
 
     def shift(self, smaller: keras.Model, plan: Plan, images: int | None = None) -> None:
-        """Shifts the statistics of what `remove_filters(model, plan)` gave.
+        """Shift the statistics of the result of `remove_filters(model, plan)`.
 
         Args:
             smaller: changed in place; residual blocks may be missing.
-            plan: of the model, or of the model without these blocks.
-            images: how many are enough, the first batches; None for all.
+            plan: the plan for the model, or for the model without these blocks.
+            images: use the first batches with this many images; None uses all.
         """
         graph = read(smaller)
         sizes = [len(batch) for batch, _ in self._batches]
         if images is not None:
             sizes = sizes[: int(np.searchsorted(np.cumsum(sizes), images)) + 1]
-        looked_at = self._batches[: len(sizes)]
-        found = [_shifted(graph, batch, moments, plan) for batch, moments in looked_at]
+        used = self._batches[: len(sizes)]
+        found = [_shifted(graph, batch, moments, plan) for batch, moments in used]
         for operation in graph.operations:
             if operation.name in found[0]:
                 mean, variance = np.average([f[operation.name] for f in found], 0, sizes)
@@ -95,12 +110,12 @@ class Reference:
 
 
 def _moments(graph: Graph, batch: tf.Tensor) -> dict[str, _Moments]:
-    """Name of a BatchNormalization -> moments of what it reads, for each call."""
+    """Name of a BatchNormalization -> moments of its input, for each call."""
     found: dict[str, _Moments] = defaultdict(list)
 
     def call(operation: Operation, *args: Any, **kwargs: Any) -> Any:
-        if _normalizes(operation, args):
-            found[operation.name].append(_of_channels(args[0]))
+        if _is_batch_norm(operation, args):
+            found[operation.name].append(_channel_moments(args[0]))
         return operation.source(*args, **kwargs)
 
     _run(graph, batch, call)
@@ -110,19 +125,19 @@ def _moments(graph: Graph, batch: tf.Tensor) -> dict[str, _Moments]:
 def _shifted(
     graph: Graph, batch: tf.Tensor, reference: dict[str, _Moments], plan: Plan
 ) -> dict[str, np.ndarray]:
-    """Name of a BatchNormalization -> mean and variance, shifted by one batch, (2, channels)."""
+    """Name of a BatchNormalization -> shifted mean and variance of one batch, (2, channels)."""
     found: dict[str, _Moments] = defaultdict(list)
 
     def call(operation: Operation, *args: Any, **kwargs: Any) -> Any:
-        if not _normalizes(operation, args):
+        if not _is_batch_norm(operation, args):
             return operation.source(*args, **kwargs)
         layer, x = operation.source, args[0]
         old = reference[operation.name][len(found[operation.name])]
         if operation.name in plan.kept:
             old = tuple(tf.gather(values, plan.kept[operation.name]) for values in old)
-        new = _of_channels(x)
+        new = _channel_moments(x)
         mean = layer.moving_mean + (new[0] - old[0])
-        # With epsilon, as the layer divides: a channel that was dead has no ratio.
+        # Epsilon, as in the layer's own division: a dead channel has no ratio without it.
         ratio = (new[1] + layer.epsilon) / (old[1] + layer.epsilon)
         variance = (layer.moving_variance + layer.epsilon) * ratio - layer.epsilon
         found[operation.name].append((mean, variance))
@@ -132,18 +147,18 @@ def _shifted(
     return {name: np.mean(calls, axis=0) for name, calls in found.items()}
 
 
-def _normalizes(operation: Operation, args: tuple[Any, ...]) -> bool:
-    """Whether it has statistics per channel; one along another axis loses none and keeps them."""
+def _is_batch_norm(operation: Operation, args: tuple[Any, ...]) -> bool:
+    """Whether it has statistics per channel; along another axis nothing changes."""
     return operation.kind == _KIND and operation.config["axis"] in (-1, args[0].shape.rank - 1)
 
 
-def _of_channels(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _channel_moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     wide = x if x.dtype == tf.float64 else tf.cast(x, "float32")
     return tf.nn.moments(wide, list(range(x.shape.rank - 1)))
 
 
 def _run(graph: Graph, batch: tf.Tensor, call: Callable[..., Any]) -> None:
-    """Runs a graph in inference, operation by operation; a tensor goes after its last reader."""
+    """Run a graph in inference mode, one operation at a time; free tensors after their last use."""
     tensors: dict[int, Any] = {graph.inputs[0]: batch}
     steps = [graph.operations[place].calls[use] for place, use in graph.order]
     last = {tensor: number for number, step in enumerate(steps) for tensor in step.inputs}
@@ -155,7 +170,7 @@ def _run(graph: Graph, batch: tf.Tensor, call: Callable[..., Any]) -> None:
         if not step.inputs:
             continue
         args, kwargs = keras.tree.map_structure(fill, step.arguments)
-        # Layers that augment note training=True when they are called in a graph.
+        # In a graph, Keras records training=True for augmentation layers.
         if "training" in context_arguments(graph.operations[place].source):
             kwargs["training"] = False
         made = keras.tree.flatten(call(graph.operations[place], *args, **kwargs))

@@ -1,48 +1,68 @@
-"""Whole residual blocks removed: fewer layers instead of narrower ones.
+"""Remove whole residual blocks: fewer layers instead of narrower ones.
 
-    block without its branch  ==  block whose branch gives zeros, exactly
+    block without its branch  ==  block whose branch outputs zeros, exactly
 
-Residual networks lose little with any one of their blocks, unlike those without shortcuts (Veit,
-Wilber and Belongie 2016, arXiv 1605.06431).
+Residual networks lose little when any one of their blocks is removed, unlike networks without
+shortcuts (Veit, Wilber and Belongie 2016, arXiv 1605.06431).
 """
 
 from __future__ import annotations
 
-import numbers
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import keras
 
 from kpipe.errors import PruneError, nearest
+from kpipe.prune.evaluation import Loss, finite
+from kpipe.prune.graph.model_graph import Graph
 from kpipe.prune.graph.tracing import read
-from kpipe.prune.scores import loss_of
 from kpipe.prune.surgery.rebuilding import rebuild
 from kpipe.prune.surgery.residual_blocks import ResidualBlock, find_residual_blocks
 
-__all__ = ["rank_blocks", "remove_blocks", "residual_blocks"]
-
-Loss = Callable[[keras.Model], float]
+__all__ = ["rank_blocks", "remove_blocks", "residual_blocks", "without_blocks"]
 
 
 def residual_blocks(model: keras.Model) -> tuple[ResidualBlock, ...]:
-    """The residual blocks of a model, each named by the operation that adds its two sides.
+    """Return the residual blocks of a model, in the order of its graph.
 
     Raises:
         PruneError: as for `kpipe.prune.plan`.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.prune import residual_blocks
+        >>> inputs = keras.Input((8, 8, 3))
+        >>> branch = keras.layers.Conv2D(3, 3, padding="same")(inputs)
+        >>> model = keras.Model(inputs, keras.layers.Add(name="sum")([inputs, branch]))
+        >>> [block.name for block in residual_blocks(model)]
+        ['sum']
     """
     return find_residual_blocks(read(model))
 
 
 def rank_blocks(model: keras.Model, loss: Loss) -> dict[str, float]:
-    """Name of a block -> the loss without it, lowest first.
+    """Return block name -> loss without the block, lowest first.
 
     Args:
-        model: a built Functional or Sequential model; left as it is.
+        model: a built Functional or Sequential model; not changed.
         loss: (uncompiled model) -> a loss on validation data.
+
+    Example:
+        >>> import keras
+        >>> import numpy as np
+        >>> from kpipe.prune import rank_blocks
+        >>> x = inputs = keras.Input((8, 8, 4))
+        >>> for name, scale in (("strong", "ones"), ("weak", "zeros")):
+        ...     conv = keras.layers.Conv2D(4, 1, kernel_initializer=scale)
+        ...     x = keras.layers.Add(name=name)([x, conv(x)])
+        >>> model, images = keras.Model(inputs, x), np.ones((1, 8, 8, 4), "float32")
+        >>> rank_blocks(model, lambda small: abs(model(images) - small(images)).numpy().mean())
+        {'weak': 0.0, 'strong': 4.0}
     """
+    graph = read(model)
     losses = {
-        block.name: loss_of(loss(remove_blocks(model, [block.name])))
-        for block in residual_blocks(model)
+        block.name: finite(loss(without_blocks(model, graph, [block.name])), "loss")
+        for block in find_residual_blocks(graph)
     }
     return dict(sorted(losses.items(), key=lambda item: item[1]))
 
@@ -50,41 +70,57 @@ def rank_blocks(model: keras.Model, loss: Loss) -> dict[str, float]:
 def remove_blocks(
     model: keras.Model, blocks: Iterable[str] | int, *, loss: Loss | None = None
 ) -> keras.Model:
-    """A new model without the branches of some residual blocks.
+    """Return a new model without the branches of some residual blocks.
 
     The new model is an ordinary flat Functional model, see `remove_filters`: the layers that stay
     keep names and weights. It is not compiled.
 
     Args:
-        model: a built Functional or Sequential model; left as it is.
-        blocks: names, as `residual_blocks` gives them; or how many, and then those go whose removal
-            raises the loss least, one after the other, the others ranked anew each time.
+        model: a built Functional or Sequential model; not changed.
+        blocks: block names, as `residual_blocks` gives them; or a number of blocks, removed one by
+            one, each time the block whose removal raises the loss least.
         loss: (uncompiled model) -> a loss on validation data; needed for a number of blocks.
 
     Raises:
-        PruneError: names of no block, or more blocks than there are.
+        PruneError: an unknown name, more blocks than there are, or a number without a loss.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.prune import remove_blocks
+        >>> inputs = keras.Input((8, 8, 3), name="image")
+        >>> branch = keras.layers.Conv2D(3, 3, padding="same", name="conv")(inputs)
+        >>> model = keras.Model(inputs, keras.layers.Add(name="sum")([inputs, branch]))
+        >>> [layer.name for layer in remove_blocks(model, ["sum"]).layers]
+        ['image']
     """
-    if not isinstance(blocks, Iterable):
-        known = len(residual_blocks(model))
-        whole = isinstance(blocks, numbers.Integral)
-        if not whole or not 0 <= blocks <= known or loss is None:
-            raise PruneError(
-                "blocks cannot be removed by number like this",
-                expected=f"0 to {known} blocks, and a loss to rank them by",
-                received=f"{blocks} blocks, loss={loss}",
-            )
-        for _ in range(int(blocks)):
-            model = remove_blocks(model, [next(iter(rank_blocks(model, loss)))])
-        return model
-    graph = read(model)
-    found = {block.name: block for block in find_residual_blocks(graph)}
-    named = [blocks] if isinstance(blocks, str) else list(blocks)
-    unknown = [name for name in named if name not in found]
+    if isinstance(blocks, Iterable):
+        return without_blocks(model, read(model), [blocks] if isinstance(blocks, str) else blocks)
+    known = len(residual_blocks(model))
+    if not 0 <= blocks <= known:
+        raise PruneError(
+            "blocks is out of range",
+            expected=f"0 to {known}, the residual blocks of the model",
+            received=f"blocks={blocks}",
+        )
+    if loss is None:
+        raise PruneError(
+            "a number of blocks needs loss, to rank them by",
+            expected="a function from a model to a loss on validation data",
+            received=f"blocks={blocks}, loss=None",
+        )
+    for _ in range(blocks):
+        model = remove_blocks(model, [next(iter(rank_blocks(model, loss)))])
+    return model
+
+
+def without_blocks(model: keras.Model, graph: Graph, names: Iterable[str]) -> keras.Model:
+    """Remove blocks by name from a model that is already read, see `remove_blocks`."""
+    found, names = {block.name: block for block in find_residual_blocks(graph)}, list(names)
+    unknown = [name for name in names if name not in found]
     if unknown:
         raise PruneError(
             f"no residual block is named {', '.join(map(repr, unknown))}",
-            expected="the name of the operation that adds a block's two sides",
+            expected="the name of the operation that adds the shortcut and the branch",
             fix="; ".join(nearest(name, found) for name in unknown),
         )
-    instead = {found[name].sum: found[name].shortcut for name in named}
-    return rebuild(graph, model.name, {}, instead)
+    return rebuild(graph, model.name, {}, {found[name].sum: found[name].shortcut for name in names})

@@ -1,11 +1,11 @@
-"""Filters removed from a model, exactly.
+"""Plan and carry out the exact removal of filters.
 
-    remove      {layer: output channels}            what is asked
-    Plan.kept   {layer: output channels that stay}  what that means for every operation it touches
-    new model   weights[..., kept of the input, kept of the output]
+    remove      {layer: output channels}            the request
+    Plan.kept   {layer: output channels that stay}  the same for every operation that it affects
+    new model   weights[..., kept inputs, kept outputs]
 
-Exact means: each operation of the new model gives what the old one gives on the kept channels when
-every operation of the old one is masked outside `Plan.kept`.
+Exact means: each operation of the new model outputs what the old one outputs on the kept channels
+if every operation of the old model is masked outside `Plan.kept`.
 """
 
 from __future__ import annotations
@@ -18,31 +18,55 @@ import keras
 import numpy as np
 
 from kpipe.errors import PruneError, nearest
-from kpipe.prune.dependencies.dependency_graph import DependencyGraph, build_dependencies, cut_of
-from kpipe.prune.dependencies.macs import kept_width, terms
-from kpipe.prune.dependencies.rules import Cut
+from kpipe.prune.dependencies.dependency_graph import (
+    DependencyGraph,
+    build_dependencies,
+    change_of,
+)
+from kpipe.prune.dependencies.macs import kept_width, mac_terms
+from kpipe.prune.dependencies.rules import LayerChange
 from kpipe.prune.graph.model_graph import Graph
 from kpipe.prune.graph.tracing import read
 from kpipe.prune.surgery.rebuilding import rebuild
 
-__all__ = ["Plan", "copied", "count_kept_params", "plan", "plan_units", "remove_filters"]
+__all__ = [
+    "Plan",
+    "apply_plan",
+    "copy_model",
+    "count_kept_params",
+    "plan",
+    "plan_units",
+    "remove_filters",
+    "units_of",
+]
 
-Channels = Sequence[int] | np.ndarray
+ChannelIndices = Sequence[int] | np.ndarray
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is kept, and what it costs.
+    """What a removal keeps, and what the model costs before and after.
 
     Args:
         kept: name of a layer or raw operation -> sorted output channels that stay, (kept,) int64,
-            for every operation whose output loses channels. Channels of a flattened output are
-            its positions.
-        protected: name -> why its filters must stay.
-        macs_before: multiply-accumulates of the model as it is; None where the image size is open.
-        macs_after: the same with the channels removed.
-        params_before: parameters of the model as it is, trainable or not.
-        params_after: the same with the channels removed.
+            for every operation that loses output channels. Channels of a flattened output are its
+            positions.
+        protected: layer name -> why its filters must stay.
+        macs_before: multiply-accumulates of the model; None if the image size is not fixed.
+        macs_after: multiply-accumulates after the removal.
+        params_before: parameters of the model, trainable or not.
+        params_after: parameters after the removal.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.prune import plan
+        >>> layers = [keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2, name="logits")]
+        >>> model = keras.Sequential([keras.Input((3,)), *layers])
+        >>> removal = plan(model, {"hidden": [1]})
+        >>> removal.params_before, removal.params_after
+        (26, 20)
+        >>> removal.protected["logits"]
+        'a model output'
     """
 
     kept: dict[str, np.ndarray]
@@ -54,9 +78,9 @@ class Plan:
 
 
 def plan(
-    model: keras.Model, remove: Mapping[str, Channels], *, ignored_layers: Iterable[str] = ()
+    model: keras.Model, remove: Mapping[str, ChannelIndices], *, ignored_layers: Iterable[str] = ()
 ) -> Plan:
-    """Closes a request over everything that must go with it.
+    """Extend a request to all channels that must be removed with it.
 
     Args:
         model: a built Functional or Sequential model; nested models are opened.
@@ -64,122 +88,130 @@ def plan(
         ignored_layers: layers whose output channels must stay.
 
     Raises:
-        PruneError: unknown layers or channels, protected channels, or layers that would be left
-            without a channel; all of them are named.
+        PruneError: unknown layers or channels, protected channels, or layers that would lose all
+            channels; the message names all of them.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.prune import plan
+        >>> conv = keras.layers.Conv2D(4, 3, name="conv")
+        >>> bn = keras.layers.BatchNormalization(name="bn")
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), conv, bn, keras.layers.Conv2D(2, 1)])
+        >>> plan(model, {"conv": [0, 2]}).kept
+        {'conv': array([1, 3]), 'bn': array([1, 3])}
     """
-    dependencies = build_dependencies(read(model), ignored_layers)
-    return plan_units(dependencies, _requested(dependencies, remove))
+    dependencies = build_dependencies(model, ignored_layers)
+    return plan_units(dependencies, units_of(dependencies, remove))
 
 
 def plan_units(dependencies: DependencyGraph, removed: np.ndarray) -> Plan:
-    """The plan of removing the units marked in `removed`, (units of the coupling,) bool."""
+    """Plan the removal of the units in the mask `removed`, (units,) bool.
+
+    Raises:
+        PruneError: a layer would lose all channels.
+    """
     graph = dependencies.graph
     kept = _kept(dependencies, removed)
     empty = [repr(name) for name, channels in kept.items() if not len(channels)]
     if empty:
         raise PruneError(
-            f"nothing would be left of {', '.join(empty)}",
+            f"no channel would be left of {', '.join(empty)}",
             expected="at least one channel kept in every layer",
-            fix="leave a channel of each, and of the layers that are joined with them",
+            fix="keep a channel of each of them, and of the layers joined with them",
         )
     fixed = all(None not in shape[1:] for shape in graph.shapes)
-    costs = terms(graph) if fixed else []
+    terms = mac_terms(graph) if fixed else []
     width = kept_width(dependencies, removed)
     return Plan(
         kept,
         dependencies.protected,
-        sum(term.macs(graph.channels) for term in costs) if fixed else None,
-        sum(term.macs(width) for term in costs) if fixed else None,
-        _params(graph, {}),
-        _params(graph, kept),
+        sum(term.macs(graph.channels) for term in terms) if fixed else None,
+        sum(term.macs(width) for term in terms) if fixed else None,
+        _count_params(graph, {}),
+        _count_params(graph, kept),
     )
 
 
-def _requested(dependencies: DependencyGraph, remove: Mapping[str, Channels]) -> np.ndarray:
+def units_of(dependencies: DependencyGraph, remove: Mapping[str, ChannelIndices]) -> np.ndarray:
+    """Return the mask of the units that hold the channels of a request, (units,) bool.
+
+    Raises:
+        PruneError: unknown layers or channels, or protected channels.
+    """
     known = {operation.name: operation for operation in dependencies.graph.operations}
-    if not isinstance(remove, Mapping):
-        raise PruneError(
-            "a request names layers, and the channels of each",
-            expected='a dictionary such as {"conv_1": [0, 3]}',
-            received=repr(remove)[:200],
-        )
-    removed = np.zeros(len(dependencies.frozen), bool)
+    removed = dependencies.nothing()
     faults: list[str] = []
     for name, channels in remove.items():
         if name not in known:
             faults.append(f"there is no layer {name!r} ({nearest(name, known)})")
             continue
-        units = dependencies.output_units(known[name])
-        try:
-            asked = np.asarray(channels)
-        except ValueError:  # lists of several lengths
-            asked = np.asarray(None)
-        if asked.size and (asked.ndim != 1 or asked.dtype.kind not in "iu"):
+        units, indices = dependencies.output_units(known[name]), np.asarray(channels)
+        if indices.size and (indices.ndim != 1 or indices.dtype.kind not in "iu"):
             faults.append(f"the channels of {name!r} are not a list of integers")
             continue
-        asked = asked.astype(np.int64)
-        outside = asked[(asked < 0) | (asked >= len(units))]
+        indices = indices.astype(np.int64)
+        outside = indices[(indices < 0) | (indices >= len(units))]
         if len(outside):
             faults.append(f"{name!r} has {len(units)} channels, not {outside.tolist()}")
             continue
-        stuck = asked[dependencies.frozen[units[asked]]]
+        stuck = indices[dependencies.locked[units[indices]]]
         if len(stuck):
             reason = dependencies.protected.get(
                 name, "they are joined with channels that must stay"
             )
             faults.append(f"channels {stuck.tolist()} of {name!r} are protected: {reason}")
             continue
-        removed[units[asked]] = True
+        removed[units[indices]] = True
     if faults:
         raise PruneError(
             "channels cannot be removed: " + "; ".join(faults),
             expected="{name of a layer: [output channel, ...]} of filters that can be removed",
-            fix="kpipe.prune.rank(model) names the layers and their channels",
+            fix="kpipe.prune.rank(model) lists the layers and their channels",
         )
     return removed
 
 
-def _positions(
-    graph: Graph, kept: Mapping[str, np.ndarray]
-) -> tuple[dict[int, np.ndarray], dict[str, Cut]]:
-    """Tensor number -> channels kept, and operation name -> what changes in it."""
+def _changes(graph: Graph, kept: Mapping[str, np.ndarray]) -> dict[str, LayerChange]:
+    """Name of each operation -> what changes in it."""
     stays: dict[int, np.ndarray] = {}
     for operation in graph.operations:
         for call in operation.calls:
             for tensor in call.outputs:
                 everything = np.arange(graph.channels(tensor))
                 stays[tensor] = kept.get(operation.name, everything)
-    cuts = {}
+    changes = {}
     for operation in graph.operations:
         call = operation.calls[0]
-        reads = [stays[tensor] for tensor in call.inputs]
-        touched = [operation.name in kept]
-        touched += [len(r) < graph.channels(t) for r, t in zip(reads, call.inputs, strict=True)]
-        cuts[operation.name] = (
-            cut_of(operation, reads, stays[call.outputs[0]]) if any(touched) else Cut()
+        inputs = [stays[tensor] for tensor in call.inputs]
+        affected = operation.name in kept or any(
+            len(kept_input) < graph.channels(tensor)
+            for kept_input, tensor in zip(inputs, call.inputs, strict=True)
         )
-    return stays, cuts
+        changes[operation.name] = (
+            change_of(operation, inputs, stays[call.outputs[0]]) if affected else LayerChange()
+        )
+    return changes
 
 
-def _params(graph: Graph, kept: Mapping[str, np.ndarray]) -> int:
+def _count_params(graph: Graph, kept: Mapping[str, np.ndarray]) -> int:
     total = 0
-    _, cuts = _positions(graph, kept)
+    changes = _changes(graph, kept)
     for operation in graph.operations:
         for name, shape in operation.weights.items():
             sizes = list(shape)
-            for axis, positions in cuts[operation.name].weights.get(name, {}).items():
-                sizes[axis] = len(positions)
+            for axis, indices in changes[operation.name].weights.get(name, {}).items():
+                sizes[axis] = len(indices)
             total += math.prod(sizes)
     return total
 
 
 def count_kept_params(dependencies: DependencyGraph, removed: np.ndarray) -> int:
-    """Parameters that are left without the units marked in `removed` (units,)."""
-    return _params(dependencies.graph, _kept(dependencies, removed))
+    """Return the number of parameters left without the units in the mask `removed`, (units,)."""
+    return _count_params(dependencies.graph, _kept(dependencies, removed))
 
 
 def _kept(dependencies: DependencyGraph, removed: np.ndarray) -> dict[str, np.ndarray]:
-    """Name of each operation that loses channels -> those that stay."""
+    """Name of each operation that loses channels -> the channels that stay."""
     kept = {}
     for operation in dependencies.graph.operations:
         stays = ~removed[dependencies.output_units(operation)]
@@ -189,34 +221,42 @@ def _kept(dependencies: DependencyGraph, removed: np.ndarray) -> dict[str, np.nd
 
 
 def remove_filters(model: keras.Model, plan: Plan) -> keras.Model:
-    """A new model without the filters that the plan removes.
+    """Return a new model without the filters that a plan removes.
 
     The new model is an ordinary flat Functional model: layers keep their names, weights, dtype
-    policies and trainable flags, and nested models are opened. It shares nothing with the old one,
-    which still predicts. It is not compiled: an optimizer's state belongs to the old weights.
+    policies and trainable flags, and nested models are opened. It shares nothing with the old
+    model, which still predicts. It is not compiled, because an optimizer's state belongs to the old
+    weights.
 
     Args:
         model: the model that the plan was made for.
         plan: what to keep; a plan that removes nothing gives a copy.
 
     Raises:
-        PruneError: the plan is of another model, or a layer cannot be built again.
+        PruneError: the plan was made for another model, or a layer cannot be rebuilt.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.prune import plan, remove_filters
+        >>> layers = [keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2)]
+        >>> model = keras.Sequential([keras.Input((3,)), *layers])
+        >>> remove_filters(model, plan(model, {"hidden": [1]})).get_layer("hidden").units
+        3
     """
-    if not isinstance(plan, Plan):
-        raise PruneError(
-            "filters are removed by a plan",
-            expected="what kpipe.prune.plan(model, {layer: channels}) gives",
-            received=repr(plan)[:200],
-        )
     graph = read(model)
     _check_fits(graph, plan)
-    _, cuts = _positions(graph, plan.kept)
-    return rebuild(graph, model.name, cuts, {})
+    return rebuild(graph, model.name, _changes(graph, plan.kept), {})
 
 
-def copied(model: keras.Model) -> keras.Model:
-    """A copy of a model: flat, not compiled, with nothing removed."""
-    return remove_filters(model, plan(model, {}))
+def apply_plan(dependencies: DependencyGraph, plan: Plan) -> keras.Model:
+    """Return what `remove_filters` returns, for a model that is already read."""
+    graph = dependencies.graph
+    return rebuild(graph, dependencies.model.name, _changes(graph, plan.kept), {})
+
+
+def copy_model(model: keras.Model, graph: Graph) -> keras.Model:
+    """Return a flat copy of a model that is already read, not compiled."""
+    return rebuild(graph, model.name, {}, {})
 
 
 def _check_fits(graph: Graph, plan: Plan) -> None:
@@ -226,11 +266,12 @@ def _check_fits(graph: Graph, plan: Plan) -> None:
         for name, kept in plan.kept.items()
         if name not in widths or not len(kept) or kept[-1] >= widths[name]
     ]
-    if wrong or _params(graph, {}) != plan.params_before:
+    params = _count_params(graph, {})
+    if wrong or params != plan.params_before:
         raise PruneError(
             "the plan was made for another model",
             expected=f"a model of {plan.params_before:,} parameters with the layers of the plan",
-            received=f"a model of {_params(graph, {}):,} parameters"
-            + (f"; not as planned: {', '.join(wrong)}" if wrong else ""),
-            fix="call kpipe.prune.plan on the model that is to be cut",
+            received=f"a model of {params:,} parameters"
+            + (f"; layers that do not fit: {', '.join(wrong)}" if wrong else ""),
+            fix="call kpipe.prune.plan on this model",
         )

@@ -1,9 +1,9 @@
-"""Residual blocks of a graph: what can go as a whole, because a shortcut leads past it.
+"""Find the residual blocks of a graph, whose branches can be removed as a whole.
 
-    sum = shortcut + branch        branch := what computes nothing but that summand
+    sum = shortcut + branch        branch := operations that compute nothing but that summand
 
-A block without its branch gives the shortcut alone. Where the shortcut is a projection, as at the
-first block of a stage, the projection stays.
+Without its branch, a block outputs its shortcut. If the shortcut is a projection, as in the first
+block of a stage, the projection stays.
 """
 
 from __future__ import annotations
@@ -17,19 +17,29 @@ from kpipe.prune.graph.outlets import readers
 __all__ = ["ResidualBlock", "find_residual_blocks"]
 
 _SUMS = ("layers.Add", "ops.Add")
-# x + scale * branch, of InceptionResNetV2: the shortcut stands first.
+# x + scale * branch, as in InceptionResNetV2: the shortcut comes first.
 _SCALED_SUMS = ("applications.CustomScaleLayer",)
 
 
 @dataclass(frozen=True)
 class ResidualBlock:
-    """A sum and its branch.
+    """A sum of a shortcut and a branch.
 
     Args:
-        name: of the operation that adds the two.
+        name: the operation that adds the two.
         shortcut: number of the tensor that stays.
-        sum: number of the tensor that the addition makes.
-        branch: names of the operations that go.
+        sum: number of the output tensor of the addition.
+        branch: names of the operations that can be removed.
+
+    Example:
+        >>> import keras
+        >>> from kpipe.prune import residual_blocks
+        >>> inputs = keras.Input((8, 8, 3))
+        >>> branch = keras.layers.Conv2D(3, 3, padding="same", name="conv")(inputs)
+        >>> model = keras.Model(inputs, keras.layers.Add(name="sum")([inputs, branch]))
+        >>> (block,) = residual_blocks(model)
+        >>> block.name, block.branch
+        ('sum', ('conv',))
     """
 
     name: str
@@ -39,17 +49,12 @@ class ResidualBlock:
 
 
 def find_residual_blocks(graph: Graph) -> tuple[ResidualBlock, ...]:
-    """The residual blocks of a graph, in its order.
+    """Return the residual blocks of a graph, in its order.
 
-    A sum of two different tensors of equal shape is one where a layer with weights stands on one
-    side alone. Of two such sides, the branch is the one of more operations.
+    A block is a sum of two different tensors of equal shape, one of which comes through a layer
+    with weights that serves it alone. If both do, the branch is the longer side.
     """
-    makers = {
-        tensor: operation
-        for operation in graph.operations
-        for call in operation.calls
-        for tensor in call.outputs
-    }
+    makers = graph.makers()
     read = readers(graph)
     found = []
     for place, use in graph.order:
@@ -90,7 +95,7 @@ def _exclusive(
     makers: Mapping[int, Operation],
     read: Mapping[int, list[Operation]],
 ) -> list[Operation]:
-    """The operations that serve a summand alone, nearest to the sum first."""
+    """The operations that serve one summand alone, nearest to the sum first."""
     gone = {addition.name}
     found: list[Operation] = []
     waiting = [summand]

@@ -49,7 +49,7 @@ def test_a_layer_used_twice_costs_twice() -> None:
     assert count_macs(keras.Model(inputs, layer(layer(inputs)))) == 2 * 8 * 8 * 9
 
 
-def test_layers_that_cannot_be_counted_are_said() -> None:
+def test_layers_that_cannot_be_counted_are_reported() -> None:
     inputs = keras.Input((4, 6))
     outputs = layers.MultiHeadAttention(1, 2, name="attention")(inputs, inputs)
     with pytest.warns(UserWarning, match="'attention'"):
@@ -65,7 +65,7 @@ def test_an_open_image_size_is_refused_but_can_be_planned() -> None:
     assert made.macs_after is None and made.params_after < made.params_before
 
 
-def test_reach_is_what_is_not_between_protected_channels() -> None:
+def test_the_prunable_fraction_excludes_work_between_protected_channels() -> None:
     inputs = nets.image()
     x = layers.Conv2D(4, 1, name="free")(inputs)
     x = layers.Conv2D(5, 1, name="read")(x)

@@ -1,4 +1,4 @@
-"""The table of rules speaks of layers that exist, and its activations are truly channelwise."""
+"""The table of rules names layers that exist, and its activations are channelwise."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from kpipe.errors import PruneError
-from kpipe.prune import kind_of, plan, register, remove_filters
+from kpipe.prune import kind_of, plan, remove_filters
 from kpipe.prune.dependencies.channel_rules import CHANNEL_RULES
 from kpipe.prune.dependencies.filter_rules import FILTER_RULES
 from kpipe.prune.dependencies.rules import CHANNELWISE_ACTIVATIONS
@@ -73,13 +72,8 @@ def test_a_channelwise_activation_treats_each_channel_alone(name: str) -> None:
     np.testing.assert_array_equal(whole[..., 0], apart[..., 0])
 
 
-def test_what_is_registered_must_be_a_rule() -> None:
-    with pytest.raises(PruneError, match="not a rule"):
-        register("layers.Conv2D", lambda site: site)  # type: ignore[arg-type]
-
-
 def _alone(layer: layers.Layer) -> keras.Model:
-    """A convolution of 8 filters, the layer, and what reads it."""
+    """A convolution of 8 filters, the layer, and a classifier."""
     x = layers.Conv2D(8, 3, name="first")(nets.image())
     return nets.classifier(x._keras_history.operation.input, layer(x))
 
@@ -204,13 +198,13 @@ def test_a_mask_that_is_computed_keeps_its_channels() -> None:
 
 @keras.saving.register_keras_serializable("kpipe_tests")
 class ReLU(layers.Layer):
-    """Of a name of Keras, and another meaning."""
+    """A custom layer with the name of a Keras layer."""
 
     def call(self, x: Any) -> Any:
         return keras.ops.relu(x) * keras.ops.mean(x, -1, keepdims=True)
 
 
-def test_ones_own_activation_layer_of_a_name_of_keras_keeps_the_channels() -> None:
+def test_a_custom_activation_layer_named_like_one_of_keras_protects_the_channels() -> None:
     image = nets.image()
     x = layers.Conv2D(6, 1, activation=ReLU(), name="own")(image)
     x = layers.Conv2D(6, 1, activation=layers.ReLU(), name="keras")(x)

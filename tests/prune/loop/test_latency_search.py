@@ -1,4 +1,4 @@
-"""For milliseconds goes what adds least loss for each; latencies and losses here are arithmetic."""
+"""The removals that add the least loss per millisecond are made; costs here are arithmetic."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from keras import layers
 
 from kpipe.errors import PruneError
 from kpipe.prune import PruneResult, Selection, prune_filters, rank, residual_blocks
-from kpipe.prune.loop.latency_search import _before, _Edge, _Step
-from kpipe.prune.surgery.batch_norm_statistics import Reference
+from kpipe.prune.graph.tracing import read
+from kpipe.prune.loop.latency_search import _chain, _Proposal, _Trial
+from kpipe.prune.surgery.batch_norm_statistics import ReferenceStatistics
 from kpipe.prune.surgery.planning import plan, remove_filters
 from tests.prune import nets
 from tests.prune.masking import randomize
@@ -25,7 +26,7 @@ Cost = Callable[[keras.Model], float]
 
 
 def by_width(**costs: float) -> Cost:
-    """So much for every filter of the layers that are named; none for one that is gone."""
+    """A cost for every filter of the named layers; a missing layer costs nothing."""
 
     def cost(model: keras.Model) -> float:
         return sum(
@@ -109,7 +110,7 @@ def test_a_block_goes_where_that_is_what_saves() -> None:
     ],
 )
 def test_blocks_stay_where_they_are_held(held: dict[str, Any]) -> None:
-    with pytest.raises(PruneError, match="cannot be cut to latency_ms"):
+    with pytest.raises(PruneError, match="cannot be pruned to latency_ms"):
         traded(blockwise, lambda model: 0.0, 0.7, selection=Selection(**held))
 
 
@@ -187,7 +188,7 @@ def test_a_name_that_goes_with_its_block_keeps_the_floor_of_its_group() -> None:
         traded(latency, lambda model: 0.0, 0.1, model, selection=chosen)
 
 
-def test_times_that_no_removal_changes_are_said() -> None:
+def test_times_that_no_removal_changes_are_reported() -> None:
     """All at their floors would be quicker, and no step on the way there is."""
     whole = nets.lite().count_params()
 
@@ -199,8 +200,8 @@ def test_times_that_no_removal_changes_are_said() -> None:
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), None, "low"])
-def test_a_loss_that_is_no_number_is_refused(wrong: Any) -> None:
-    with pytest.raises(PruneError, match="loss gave no"):
+def test_a_loss_that_is_not_a_finite_number_is_refused(wrong: Any) -> None:
+    with pytest.raises(PruneError, match="loss did not return a"):
         traded(by_width(head=1.0), lambda model: wrong, 0.7)
 
 
@@ -213,7 +214,7 @@ def test_statistics_are_shifted_where_blocks_are_gone() -> None:
     result = traded(blockwise, loss, 0.7, whole, calibration=batches)
     plain = traded(blockwise, loss, 0.7, whole).model
     unshifted = remove_filters(plain, plan(plain, {}))
-    Reference(whole, batches).shift(unshifted, plan(unshifted, {}))
+    ReferenceStatistics(whole, read(whole), batches).shift(unshifted, plan(unshifted, {}))
     for name in ("c_expand_bn", "head_bn"):
         found, expected, before = (
             model.get_layer(name).moving_mean.numpy() for model in (result.model, unshifted, plain)
@@ -227,8 +228,8 @@ def test_a_few_images_are_whole_batches() -> None:
     model, few = (remove_filters(whole, plan(whole, {"head": [0]})) for _ in range(2))
     batches = [IMAGES[:4], IMAGES[4:6], IMAGES[6:]]
     made = plan(whole, {"head": [0]})
-    Reference(whole, batches).shift(model, made, images=5)
-    Reference(whole, batches[:2]).shift(few, made)
+    ReferenceStatistics(whole, read(whole), batches).shift(model, made, images=5)
+    ReferenceStatistics(whole, read(whole), batches[:2]).shift(few, made)
     for ours, theirs in zip(model.weights, few.weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -286,7 +287,7 @@ def test_limits_hold_where_groups_are_joined(limits: dict[str, Any], left: int) 
     assert {"stem", "stem#2"} <= rank(model).keys()
     result = traded(latency, free, (left + 0.5) / latency(model), model, rounds=2, selection=chosen)
     assert result.model.get_layer("stem").filters == left
-    with pytest.raises(PruneError, match="cannot be cut to latency_ms"):
+    with pytest.raises(PruneError, match="cannot be pruned to latency_ms"):
         traded(latency, free, (left - 0.5) / latency(model), model, selection=chosen)
 
 
@@ -304,7 +305,7 @@ def test_layers_of_several_calls_hold_a_block() -> None:
     model = with_branch(lambda x: layers.Conv2D(16, 1, name="last")(twice(twice(x))))
     gone = traded(layer_count, free, 0.8, model).model
     assert "twice" not in {layer.name for layer in gone.layers}
-    with pytest.raises(PruneError, match="cannot be cut to latency_ms"):
+    with pytest.raises(PruneError, match="cannot be pruned to latency_ms"):
         traded(layer_count, free, 0.8, model, selection=Selection(ignored_layers=("twice",)))
 
 
@@ -316,7 +317,7 @@ def test_a_block_stays_that_shares_a_layer_with_what_stays() -> None:
     x = layers.Add(name="sum")([x, layers.Conv2D(16, 1, name="last")(norm(x))])
     model = randomize(nets.classifier(inputs, nets.conv(norm(x), 32, "head")))
     assert residual_blocks(model)
-    with pytest.raises(PruneError, match="cannot be cut to latency_ms"):
+    with pytest.raises(PruneError, match="cannot be pruned to latency_ms"):
         traded(layer_count, free, 0.9, model, calibration=[IMAGES])
 
 
@@ -380,15 +381,15 @@ def test_what_goes_of_a_block_is_best_at_every_price_of_a_millisecond(
 ) -> None:
     """Loss minus price times saved, against all that can go: the cheapest steps, or the block."""
     saved = sum(edge[0] for edge in inside) + more
-    steps = [_Edge(ms, ms * slope, _Step(str(n), 8)) for n, (ms, slope) in enumerate(inside)]
-    chain = _before(steps, _Edge(saved, added, _Step("block", 0)))
+    steps = [_Trial(ms, ms * slope, _Proposal(str(n), 8)) for n, (ms, slope) in enumerate(inside)]
+    chain = _chain(steps, _Trial(saved, added, _Proposal("block", 0)))
     slopes = [edge.added / edge.saved for edge in chain]
     assert slopes == sorted(slopes)
     inside = sorted(inside, key=lambda edge: edge[1])
     sums = [np.array([m, m * slope]) for m, slope in inside]
     able = [sum(sums[:n], np.zeros(2)) for n in range(len(sums) + 1)] + [np.array([saved, added])]
     for price in (0.0, 0.2, 0.7, 1.5, 5.0, 1000.0):
-        gone = [edge.step for edge in chain if edge.added / edge.saved <= price]
-        found = able[-1] if any(not step.kept for step in gone) else able[len(gone)]
+        gone = [edge.proposal for edge in chain if edge.added / edge.saved <= price]
+        found = able[-1] if any(not proposal.kept for proposal in gone) else able[len(gone)]
         best = min(loss - price * ms for ms, loss in able)
         assert found[1] - price * found[0] <= best + 1e-6 * (1 + abs(best))

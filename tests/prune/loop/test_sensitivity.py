@@ -1,4 +1,4 @@
-"""A scan removes what it says, from one group at a time, and leaves the model as it was."""
+"""A scan removes the stated fractions from one group at a time, and does not change the model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_each_score_is_that_of_the_model_with_the_lowest_of_one_group_removed() 
     found = scan_sensitivity(
         model,
         lambda net: -float(count_params(net)),
-        shares=(0.25, 0.99),
+        fractions=(0.25, 0.99),
         ignored_layers=["stem"],
         progress=lambda done, total: told.append((done, total)),
     )
@@ -50,7 +50,7 @@ def test_statistics_are_shifted_before_the_score() -> None:
     def mean(net: keras.Model) -> float:
         return float(np.sum(net.get_layer("post").moving_mean))
 
-    found = scan_sensitivity(model, mean, shares=(0.5,), calibration=[batch])
+    found = scan_sensitivity(model, mean, fractions=(0.5,), calibration=[batch])
     assert found.whole == mean(model)
     name, row = next(iter(found.scores.items()))
     ranking = rank(model)[name]
@@ -77,10 +77,10 @@ def test_a_ceiling_is_the_last_share_before_the_first_fall() -> None:
     assert found.max_pruning_ratio(0.05)["bears much"] == 0.75
 
 
-@pytest.mark.parametrize("shares", [(), (0.5, 0.25), (0.0, 0.5), (0.5, 1.0), (0.5, 0.5)])
-def test_shares_that_cannot_be_scanned_are_refused(shares) -> None:
+@pytest.mark.parametrize("fractions", [(), (0.5, 0.25), (0.0, 0.5), (0.5, 1.0), (0.5, 0.5)])
+def test_shares_that_cannot_be_scanned_are_refused(fractions) -> None:
     with pytest.raises(PruneError, match="cannot be scanned"):
-        scan_sensitivity(nets.lite(), lambda net: 0.0, shares=shares)
+        scan_sensitivity(nets.lite(), lambda net: 0.0, fractions=fractions)
 
 
 def test_an_open_plan_still_removes_nothing() -> None:

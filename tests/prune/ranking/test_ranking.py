@@ -1,4 +1,4 @@
-"""Scores against NumPy, and how they are compared across layers."""
+"""Scores compared with NumPy, and their normalization across layers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_random_is_a_function_of_seed_and_group() -> None:
     assert not np.array_equal(first["b_expand"].scores, first["c_expand"].scores)
 
 
-def test_ones_own_criterion_is_given_the_data() -> None:
+def test_a_custom_criterion_gets_the_data() -> None:
     def by_index(candidate: Candidate) -> np.ndarray:
         return candidate.data * candidate.group.channels.astype(float)
 

@@ -1,4 +1,4 @@
-"""Statistics move by what a removal changed, and by nothing else."""
+"""Statistics shift by what a removal changed, and by nothing else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def normalizations(model: keras.Model) -> dict[str, keras.layers.BatchNormalizat
 
 
 def measured(model: keras.Model, batch: np.ndarray) -> keras.Model:
-    """Gives every normalization the statistics of the batch, by Keras' own training mode."""
+    """Set the statistics of every normalization to those of the batch, by Keras' training mode."""
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = 0.0
@@ -128,7 +128,7 @@ def test_bad_input_is_named() -> None:
 
 
 def test_layers_that_augment_do_nothing_while_statistics_are_shifted() -> None:
-    """In a graph, Keras notes training=True at each call of them."""
+    """In a graph, Keras records training=True for each call of them."""
     pixels = nets.image()
     x = keras.Sequential([layers.RandomRotation(0.4)])(pixels)
     x = layers.BatchNormalization(name="before")(layers.Conv2D(6, 3, name="first")(x))

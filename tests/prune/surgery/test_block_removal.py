@@ -1,4 +1,4 @@
-"""A block without its branch is a block whose branch gives zeros."""
+"""A block without its branch equals a block whose branch outputs zeros."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REAL = [
 
 
 def without_branch(model: keras.Model, image: np.ndarray, names: set[str]) -> np.ndarray:
-    """The answer where each of the named sums gives its shortcut, whatever its branch says."""
+    """The output if each of the named sums outputs its shortcut."""
     blocks = {block.name: block for block in residual_blocks(model) if block.name in names}
     graph = read(model)
     sums = {op.name: op.calls[0].inputs for op in graph.operations if op.name in blocks}
@@ -106,7 +106,7 @@ def test_the_block_without_which_the_loss_is_least_goes_first() -> None:
     assert {block.name for block in residual_blocks(one)} == {"a_add", "b_add"}
 
 
-def test_sums_that_are_no_blocks_are_left_alone() -> None:
+def test_other_sums_are_not_blocks() -> None:
     pixels = nets.image()
     x = nets.conv(pixels, 4, "first")
     double = layers.Add(name="double")([x, x])
@@ -120,10 +120,8 @@ def test_what_cannot_be_removed_is_refused_by_name() -> None:
     model = nets.residual()
     with pytest.raises(PruneError, match="did you mean 'a_add'"):
         remove_blocks(model, ["a_ad"])
-    with pytest.raises(PruneError, match="0 to 3 blocks"):
+    with pytest.raises(PruneError, match="0 to 3, the residual blocks"):
         remove_blocks(model, 4, loss=lambda net: 0.0)
-    with pytest.raises(PruneError, match="a loss to rank them by"):
+    with pytest.raises(PruneError, match="needs loss"):
         remove_blocks(model, 1)
-    with pytest.raises(PruneError, match=r"2\.5 blocks"):
-        remove_blocks(model, 2.5, loss=lambda net: 0.0)  # type: ignore[arg-type]
     assert len(residual_blocks(remove_blocks(model, np.int64(1), loss=lambda net: 0.0))) == 2

@@ -1,6 +1,6 @@
-"""One of each family of keras.applications, cut: exact, and an ordinary model afterwards.
+"""One member of each family of keras.applications, pruned: exact, and an ordinary model afterwards.
 
-The other members are checked the same way by `benchmarks/coverage.py`.
+`benchmarks/coverage.py` checks the other members the same way.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kpipe.prune import Plan, count_macs, plan, prunable_fraction, remove_filter
 from kpipe.train import backbone, classifier
 from tests.prune.masking import colored, random_request, randomize, settle, worst_difference
 
-# Name -> (options, pixels of a side, share of the work that can be removed at least).
+# Name -> (options, pixels of a side, minimum prunable fraction).
 FAMILIES: dict[str, tuple[dict[str, Any], int, float]] = {
     "ConvNeXtTiny": ({}, 32, 0.90),
     "DenseNet121": ({}, 32, 0.95),
@@ -44,7 +44,7 @@ MEMBERS = [
 
 
 def cut(name: str) -> tuple[keras.Model, keras.Model, Plan]:
-    """The network opened, random everywhere; what a random plan leaves of it; the plan."""
+    """The flat network with random weights, what a random plan leaves of it, and the plan."""
     options, size, share = FAMILIES[name]
     base = backbone(name, image_size=size, weights=None, **options)
     model = classifier(base, 3, dropout=0.0)

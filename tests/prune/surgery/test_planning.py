@@ -1,6 +1,8 @@
-"""A request is closed over everything joined with it, or refused with every offender named."""
+"""A plan adds everything joined with a request, or refuses it and names every offender."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from keras import layers
 
 from kpipe.errors import PruneError
-from kpipe.prune import Cut, Rule, follow, plan, rank, register, remove_filters
+from kpipe.prune import LayerChange, Rule, plan, rank, register, remove_filters, same_channels
 from tests.prune import nets
 from tests.prune.masking import randomize, worst_difference
 
@@ -50,7 +52,8 @@ def test_what_must_stay_is_named_with_its_reason() -> None:
     assert "'norm'" in protected["first"]
     assert protected["predictions"] == "a model output"
     assert "'predictions'" in protected["logits"]
-    assert plan(nets.lite(), {}, ignored_layers=["stem"]).protected["stem"] == "protected by name"
+    protected = plan(nets.lite(), {}, ignored_layers=["stem"]).protected
+    assert protected["stem"] == "listed in ignored_layers"
 
 
 def test_every_offender_is_named() -> None:
@@ -93,12 +96,12 @@ class Scale(layers.Layer):
 
 @keras.saving.register_keras_serializable("kpipe_tests")
 class Stranger(Scale):
-    """A layer that no rule speaks of."""
+    """A layer without a rule."""
 
 
 @keras.saving.register_keras_serializable("kpipe_tests")
 class WiderConv(layers.Conv2D):
-    """A known layer with a weight that its rule cannot know: another kind, so protected too."""
+    """A subclass of a known layer: another kind, so it is protected too."""
 
 
 def _with(layer: layers.Layer) -> keras.Model:
@@ -119,8 +122,11 @@ def test_an_unknown_layer_is_protected_on_both_sides_and_carried_over() -> None:
         assert worst_difference(model, remove_filters(model, made), made.kept, image) < 1e-4
 
 
-def test_a_registered_rule_makes_ones_own_layer_removable() -> None:
-    register(Scale, Rule(follow, lambda layer, inputs, output: Cut({}, {"gamma": {0: output}})))
+def test_a_registered_rule_makes_a_custom_layer_removable() -> None:
+    def prune(layer: Any, inputs: Any, output: Any) -> LayerChange:
+        return LayerChange({}, {"gamma": {0: output}})
+
+    register(Scale, Rule(same_channels, prune))
     model = randomize(_with(Scale(name="own")))
     made = plan(model, {"first": [0, 3]})
     assert made.kept["own"].tolist() == [1, 2, 4, 5]

@@ -1,4 +1,4 @@
-"""Removal is exact on graphs that nobody drew."""
+"""Removal is exact on random graphs."""
 
 from __future__ import annotations
 

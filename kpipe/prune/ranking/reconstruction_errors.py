@@ -1,6 +1,6 @@
-"""What a layer that reads channels loses without each of them.
+"""The error in a layer's output without each of its input channels.
 
-W_kc    weights of place k of the kernel and input channel c, for all outputs that read it
+W_kc    weights at kernel position k for input channel c, of all outputs that read it
 R_kjc   E[x_(p+k)c x_(p+j)c], the mean over images and positions p of the layer's input
 error   sum over k, j of <W_kc, W_jc> R_kjc  =  E |W_c * x_c|^2
 """
@@ -15,18 +15,19 @@ import tensorflow as tf
 
 from kpipe.prune.graph.model_graph import Operation
 
-__all__ = ["READERS", "channel_errors", "second_moments"]
+__all__ = ["CONSUMER_KINDS", "channel_errors", "second_moments"]
 
 _PATCHED = ("layers.Conv2D", "layers.SeparableConv2D")
 _TRANSPOSED = ("layers.Conv1DTranspose", "layers.Conv2DTranspose", "layers.Conv3DTranspose")
 _OTHERS = ("layers.Conv1D", "layers.Conv3D", "layers.SeparableConv1D", "layers.Dense")
-READERS = frozenset((*_PATCHED, *_TRANSPOSED, *_OTHERS))
+CONSUMER_KINDS = frozenset((*_PATCHED, *_TRANSPOSED, *_OTHERS))
 
 
 def second_moments(operation: Operation, x: Any) -> tf.Tensor:
-    """The mean of R over a batch, (places, places, channels).
+    """Return the mean of R over a batch, (kernel positions, kernel positions, channels).
 
-    Where places of the kernel are taken as uncorrelated, (1, 1, channels): the mean square.
+    For layers whose kernel positions are assumed to be uncorrelated, return the mean square,
+    (1, 1, channels).
     """
     channels = x.shape[-1]
     x = tf.cast(x, "float32")  # sums of half precision overflow
@@ -46,15 +47,15 @@ def second_moments(operation: Operation, x: Any) -> tf.Tensor:
 
 
 def channel_errors(operation: Operation, moments: np.ndarray) -> np.ndarray:
-    """What is missing of the output without each input channel, (channels,)."""
-    weights = _by_place(operation).astype(np.float64)
-    if len(moments) == 1:  # one place, or several that are taken as uncorrelated
+    """Return the squared error in the output without each input channel, (channels,)."""
+    weights = _consuming_weights(operation).astype(np.float64)
+    if len(moments) == 1:  # one kernel position, or several that are assumed to be uncorrelated
         return np.square(weights).sum(axis=(0, 2)) * moments[0, 0]
     return np.einsum("kco,jco,kjc->c", weights, weights, moments, optimize=True)
 
 
-def _by_place(operation: Operation) -> np.ndarray:
-    """The weights that read each channel, (places, input channels, outputs)."""
+def _consuming_weights(operation: Operation) -> np.ndarray:
+    """The weights that read each channel, (kernel positions, input channels, outputs)."""
     weights = dict(zip(operation.weights, operation.source.weights, strict=True))
     if "pointwise_kernel" in weights:
         depthwise, pointwise = weights["depthwise_kernel"].numpy(), weights["pointwise_kernel"]
@@ -67,6 +68,6 @@ def _by_place(operation: Operation) -> np.ndarray:
     if operation.kind in _TRANSPOSED:
         return rows.swapaxes(1, 2)
     groups = operation.config.get("groups") or 1
-    # Outputs of one group stand together; each reads only the channels of its own.
+    # The outputs of one group are adjacent; each reads only the channels of its group.
     parts = rows.reshape(len(rows), read, groups, made // groups).swapaxes(1, 2)
     return parts.reshape(len(rows), groups * read, made // groups)

@@ -1,0 +1,66 @@
+"""Batches of images from the data that users pass: arrays, lists of batches, datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kpipe.errors import PruneError
+
+__all__ = ["image_batches", "require_one_input"]
+
+
+def require_one_input(model: keras.Model, what: str, fix: str) -> None:
+    """Refuse models of several inputs, which batches of images cannot feed.
+
+    Raises:
+        PruneError: the model has several inputs; `what` fails, `fix` says what to do instead.
+    """
+    if len(model.inputs) > 1:
+        raise PruneError(
+            what,
+            expected="a model of one input",
+            received=f"{len(model.inputs)} inputs",
+            fix=fix,
+        )
+
+
+def image_batches(
+    data: Iterable[Any] | None, model: keras.Model, *, labels: bool = False
+) -> Iterable[tuple[tf.Tensor, tf.Tensor]]:
+    """Yield (images, labels) of each batch; images are float32.
+
+    Args:
+        data: one array of images, or batches of images or (images, ...); None yields nothing.
+        model: a model of one input that takes the images.
+        labels: whether labels are needed; otherwise they are ignored, and a 0 takes their place.
+
+    Raises:
+        PruneError: images of another size or number of channels, or missing labels.
+    """
+    expected = tf.TensorShape(model.inputs[0].shape)
+    data = [data] if isinstance(data, np.ndarray | tf.Tensor) else data
+    for item in data or ():
+        images, *rest = item if isinstance(item, tuple | list) else (item,)
+        if isinstance(images, dict) and len(images) == 1:  # {name of the input: images}
+            (images,) = images.values()
+        shape = np.shape(images)
+        if len(shape) == expected.rank and not expected.is_compatible_with(shape):
+            raise PruneError(
+                "the images do not fit the model",
+                expected=str(tuple(expected)),
+                received=str(shape),
+                fix="pass batches in the shape of the model's input",
+            )
+        if labels and not rest:
+            raise PruneError(
+                "this criterion needs labels, and the data has none",
+                expected="batches (images, labels)",
+                received="images alone",
+            )
+        truth = tf.convert_to_tensor(rest[0]) if labels else tf.constant(0)
+        yield tf.cast(images, "float32"), truth
