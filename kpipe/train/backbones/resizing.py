@@ -15,7 +15,7 @@ import keras
 
 from kpipe.errors import TrainingError
 from kpipe.keras_internals import context_arguments, input_name, set_context_arguments
-from kpipe.train.transfer.blocks import read_steps
+from kpipe.train.transfer.blocks import read_calls
 
 __all__ = ["resize"]
 
@@ -60,7 +60,7 @@ def resize(model: keras.Model, image_size: int | tuple[int, int]) -> keras.Model
             expected="1 pixel or more",
             received=f"{height} x {width}",
         )
-    steps = read_steps(model)
+    steps = read_calls(model)
     shape = (height, width, shapes[0][3])
     given = model.inputs[0]
     pixels = keras.Input(shape, dtype=given.dtype, name=input_name(given))
@@ -74,7 +74,7 @@ def resize(model: keras.Model, image_size: int | tuple[int, int]) -> keras.Model
         raise _bound_to_size(model, height, width, str(error)) from error
     pairs = [
         (old.operation, now.operation)
-        for old, now in zip(steps, read_steps(new), strict=True)
+        for old, now in zip(steps, read_calls(new), strict=True)
         if isinstance(old.operation, keras.layers.Layer)
     ]
     changed = [

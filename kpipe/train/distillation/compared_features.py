@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from kpipe.errors import TrainingError
-from kpipe.train.transfer.blocks import LayerCall, read_steps
+from kpipe.train.transfer.blocks import OperationCall, read_calls
 
 __all__ = ["averaged", "last_outputs", "with_features"]
 
@@ -28,10 +28,10 @@ def with_features(model: keras.Model, features: float, layer: str | None, role: 
 
 def _features(model: keras.Model, name: str | None, role: str) -> keras.KerasTensor:
     """Return the tensor (batch, ..., features) in the graph of the model."""
-    steps = read_steps(model)
+    steps = read_calls(model)
     fix = "name another layer, or set feature_weight=0"
 
-    def matches(step: LayerCall) -> bool:
+    def matches(step: OperationCall) -> bool:
         if name is None:
             return isinstance(step.operation, keras.layers.Dense)
         return step.operation.name == name

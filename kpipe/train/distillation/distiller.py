@@ -28,7 +28,7 @@ from sklearn.linear_model import Ridge
 from kpipe.errors import TrainingError
 from kpipe.train.argument_checks import refuse_out_of_range
 from kpipe.train.distillation.compared_features import averaged, last_outputs, with_features
-from kpipe.train.transfer.blocks import read_steps
+from kpipe.train.transfer.blocks import read_calls
 from kpipe.weights import refuse_non_finite_weights
 
 __all__ = ["Distiller"]
@@ -168,7 +168,7 @@ def _check(student: keras.Model, teacher: keras.Model) -> None:
     """Raise a TrainingError for models that cannot be student and teacher."""
     shapes = {}
     for role, model in (("student", student), ("teacher", teacher)):
-        read_steps(model)  # raises an error without a graph
+        read_calls(model)  # raises an error without a graph
         refuse_non_finite_weights(model, TrainingError)
         if len(model.inputs) != 1 or len(model.outputs) != 1:
             raise TrainingError(

@@ -1,6 +1,6 @@
 """The blocks of a model, which training freezes and unfreezes as a whole.
 
-    calls   model -> one `LayerCall` per use of an operation, in order, nested models opened
+    calls   model -> one `OperationCall` per use of an operation, in order, nested models opened
     place   a point between two calls; a tensor made before and read after it crosses the place
     chain   places that one tensor crosses (inside a net of cells: two or more, all concatenations)
     block   consecutive pieces of the chain that belong together; the last block is the head
@@ -28,7 +28,7 @@ import keras
 from kpipe.errors import TrainingError
 from kpipe.keras_graph import read_graph
 
-__all__ = ["Block", "LayerCall", "find_blocks", "places", "read_steps"]
+__all__ = ["Block", "OperationCall", "find_blocks", "places", "read_calls"]
 
 _NORMALIZATIONS = (
     keras.layers.BatchNormalization,
@@ -44,7 +44,7 @@ _POOLS = (
 
 
 @dataclass(frozen=True)
-class LayerCall:
+class OperationCall:
     """One use of a layer or raw operation.
 
     Args:
@@ -119,7 +119,7 @@ def find_blocks(model: keras.Model) -> tuple[Block, ...]:
         2 ['branch']
         0 ['logits']
     """
-    steps = read_steps(model)
+    steps = read_calls(model)
     head = _head_start(steps)
     runs = [*_joined(_pieces(steps, head)), steps[head:]]
     blocks: list[Block] = []
@@ -137,7 +137,7 @@ def find_blocks(model: keras.Model) -> tuple[Block, ...]:
     return (*reversed(counted), blocks[-1])
 
 
-def read_steps(model: keras.Model) -> list[LayerCall]:
+def read_calls(model: keras.Model) -> list[OperationCall]:
     """Return every use of an operation, in the order of the graph, nested models opened.
 
     Raises:
@@ -145,7 +145,7 @@ def read_steps(model: keras.Model) -> list[LayerCall]:
     """
     graph = read_graph(model, TrainingError)
     return [
-        LayerCall(
+        OperationCall(
             call.operation,
             call.inputs,
             call.outputs,
@@ -156,7 +156,7 @@ def read_steps(model: keras.Model) -> list[LayerCall]:
     ]
 
 
-def places(steps: list[LayerCall]) -> list[tuple[int, ...]]:
+def places(steps: list[OperationCall]) -> list[tuple[int, ...]]:
     """Return the numbers of the tensors that cross each place, starting before the first call.
 
     A place between two uses of one operation cannot be split, and gets an empty tuple.
@@ -178,7 +178,7 @@ def places(steps: list[LayerCall]) -> list[tuple[int, ...]]:
     return crossing
 
 
-def _head_start(steps: list[LayerCall]) -> int:
+def _head_start(steps: list[OperationCall]) -> int:
     crossing = places(steps)
     readers = [number for step in steps for number in step.reads]
     pooled = [
@@ -193,7 +193,7 @@ def _head_start(steps: list[LayerCall]) -> int:
     return pooled[-1] if pooled else maps[-1] if maps else 0
 
 
-def _pieces(steps: list[LayerCall], end: int) -> Iterator[list[LayerCall]]:
+def _pieces(steps: list[OperationCall], end: int) -> Iterator[list[OperationCall]]:
     """Yield the calls before `end`, split wherever the graph is a chain."""
     crossing = places(steps)
     kinds = {number: type(step.operation).__name__ for step in steps for number in step.makes}
@@ -210,9 +210,9 @@ def _pieces(steps: list[LayerCall], end: int) -> Iterator[list[LayerCall]]:
             yield steps[start:stop]
 
 
-def _joined(pieces: Iterator[list[LayerCall]]) -> list[list[LayerCall]]:
+def _joined(pieces: Iterator[list[OperationCall]]) -> list[list[OperationCall]]:
     """Join pieces of the chain to blocks by the table in the module's docstring."""
-    blocks: list[list[list[LayerCall]]] = [[]]
+    blocks: list[list[list[OperationCall]]] = [[]]
     for piece in pieces:
         cores = _cores(blocks[-1])
         if (
@@ -236,7 +236,7 @@ def _joined(pieces: Iterator[list[LayerCall]]) -> list[list[LayerCall]]:
     return [[step for piece in block for step in piece] for block in blocks if block]
 
 
-def _cores(block: list[list[LayerCall]]) -> list[list[LayerCall]]:
+def _cores(block: list[list[OperationCall]]) -> list[list[OperationCall]]:
     """Return the pieces with weights that are neither normalization nor gate."""
     return [
         piece
@@ -247,15 +247,15 @@ def _cores(block: list[list[LayerCall]]) -> list[list[LayerCall]]:
     ]
 
 
-def _is_normalization(piece: list[LayerCall]) -> bool:
+def _is_normalization(piece: list[OperationCall]) -> bool:
     return len(piece) == 1 and isinstance(piece[0].operation, _NORMALIZATIONS)
 
 
-def _is_gate(piece: list[LayerCall]) -> bool:
+def _is_gate(piece: list[OperationCall]) -> bool:
     return len(piece) > 1 and type(piece[-1].operation).__name__ == "Multiply"
 
 
-def _is_depthwise(piece: list[LayerCall]) -> bool:
+def _is_depthwise(piece: list[OperationCall]) -> bool:
     operation = piece[0].operation
     return len(piece) == 1 and (
         isinstance(operation, keras.layers.DepthwiseConv2D)
@@ -263,7 +263,7 @@ def _is_depthwise(piece: list[LayerCall]) -> bool:
     )
 
 
-def _change(piece: list[LayerCall]) -> int:
+def _change(piece: list[OperationCall]) -> int:
     """Return by how many channels a single convolution widens its input; else 0."""
     if len(piece) > 1 or not piece[0].weighted or _is_depthwise(piece):
         return 0

@@ -21,7 +21,7 @@ import keras
 
 from kpipe.errors import TrainingError
 from kpipe.keras_internals import context_arguments, set_context_arguments
-from kpipe.train.transfer.blocks import Block, find_blocks, places, read_steps
+from kpipe.train.transfer.blocks import Block, find_blocks, places, read_calls
 
 __all__ = ["TrainableLayers", "frozen_output", "plan_unfreezing", "unfreeze"]
 
@@ -185,7 +185,7 @@ def frozen_output(model: keras.Model) -> keras.KerasTensor:
         >>> frozen_output(model).shape  # after global pooling
         (None, 256)
     """
-    steps = read_steps(model)
+    steps = read_calls(model)
     end = model.inputs[0]
     for step, crossing in zip(steps, places(steps)[1:], strict=True):
         if getattr(step.operation, "trainable_weights", ()) or _draws(step.operation):
