@@ -54,7 +54,7 @@ from results import add_row, read_rows
 
 from kpipe.keras_internals import layers_within
 from kpipe.lite import LiteModel, compare, convert, evaluate, quantize_selectively
-from kpipe.lite.export.calibration import prepare_calibration_images
+from kpipe.lite.export.calibration_images import prepare_calibration_images
 from kpipe.lite.export.checks import check_classifier
 from kpipe.lite.export.conversion import calibrate
 from kpipe.lite.int8.quantizing import quantize_to_int8

@@ -21,8 +21,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageColor, UnidentifiedImageError
 
+from kpipe.crop_window import window
 from kpipe.errors import DataError, nearest
-from kpipe.windows import window
 
 __all__ = [
     "SUFFIXES",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import inspect
 import pkgutil
 import subprocess
 import sys
@@ -102,3 +103,18 @@ def test_dir_lists_the_public_names(name: str) -> None:
 
 def test_the_installed_version_is_that_of_the_source() -> None:
     assert importlib.metadata.version("kpipe") == kpipe.__version__
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in PACKAGES if name not in ("kpipe.cli", "kpipe.core")]
+)
+def test_every_public_class_and_function_has_an_example(name: str) -> None:
+    package = importlib.import_module(name)
+    public = {public: getattr(package, public) for public in package.__all__}
+    without = [
+        public
+        for public, thing in public.items()
+        if inspect.isclass(thing) or inspect.isfunction(thing)
+        if ">>>" not in (inspect.getdoc(thing) or "")
+    ]
+    assert without == []

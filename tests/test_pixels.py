@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from kpipe.crop_window import SHRINKS, window
 from kpipe.errors import DataError
 from kpipe.pixels import (
     Unreadable,
@@ -19,7 +20,6 @@ from kpipe.pixels import (
     fit_photo,
     read_photo,
 )
-from kpipe.windows import SHRINKS, window
 
 
 def _random(*shape: int, seed: int = 0) -> np.ndarray:

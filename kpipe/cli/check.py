@@ -137,7 +137,7 @@ def _refuse_existing(file: Path | None) -> None:
 
 
 def _audit(declared: Data, root: Path, console: Console) -> tuple[Manifest, Audit]:
-    from kpipe.data import audit, converted, problem_table
+    from kpipe.data import audit, conversion_notes, problem_table
     from kpipe.stages.data import IMAGE_CACHE
 
     cache = root / ".cache" / "shared" / IMAGE_CACHE
@@ -149,7 +149,7 @@ def _audit(declared: Data, root: Path, console: Console) -> tuple[Manifest, Audi
         manifest = declared.manifest(max_unreadable=None, cache=cache, progress=show)
         result = audit(manifest, cache=cache, progress=show)
     rows = result.problems.itertuples(index=False, name=None)
-    problems = problem_table([*rows, *converted(manifest, declared.background)])
+    problems = problem_table([*rows, *conversion_notes(manifest, declared.background)])
     return manifest, dataclasses.replace(result, problems=problems)
 
 

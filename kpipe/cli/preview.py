@@ -14,7 +14,7 @@ from kpipe.core.pipeline import Pipeline
 from kpipe.core.runner import run as run_pipeline
 from kpipe.core.store import translate_disk_errors
 from kpipe.errors import PipelineError
-from kpipe.report.collection import collect
+from kpipe.report.collection import collect_run
 from kpipe.report.terminal import Progress, print_line
 
 __all__ = ["preview"]
@@ -42,7 +42,7 @@ def preview(file: Path, settings: tuple[str, ...], root: Path) -> None:
     console = Console()
     with translate_disk_errors(root), log_native_stderr(root), Progress(console) as progress:
         result = run_pipeline(start, root, listeners=(progress.show,))
-        sheet = shutil.copy2(collect(result.folder)["contact_sheet"], result.folder)
+        sheet = shutil.copy2(collect_run(result.folder)["contact_sheet"], result.folder)
     print_line(console, f"contact sheet: {sheet}")
 
 

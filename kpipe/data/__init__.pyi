@@ -1,6 +1,6 @@
 from .auditing.audit import Audit as Audit
 from .auditing.audit import audit as audit
-from .auditing.conversion import converted as converted
+from .auditing.conversion import conversion_notes as conversion_notes
 from .augmentation.augmenter import Augmenter as Augmenter
 from .augmentation.mixing import Mixer as Mixer
 from .balancing.class_weights import class_shares as class_shares
@@ -22,5 +22,5 @@ from .reading.merging import merge as merge
 from .reading.sources import from_csv as from_csv
 from .reading.sources import from_dataframe as from_dataframe
 from .reading.sources import from_folder as from_folder
-from .reading.sources import photos_of_csv as photos_of_csv
+from .reading.sources import list_csv_files as list_csv_files
 from .splits.splitting import split as split

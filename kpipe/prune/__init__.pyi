@@ -2,7 +2,7 @@ from .dependencies.dependency_graph import Group as Group
 from .dependencies.macs import count_macs as count_macs
 from .dependencies.macs import count_params as count_params
 from .dependencies.macs import prunable_fraction as prunable_fraction
-from .dependencies.registry import register as register
+from .dependencies.registry import register_rule as register_rule
 from .dependencies.rules import ChannelConstraints as ChannelConstraints
 from .dependencies.rules import LayerCall as LayerCall
 from .dependencies.rules import LayerChange as LayerChange

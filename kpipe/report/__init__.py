@@ -1,6 +1,6 @@
 """Reports of a run and of an audit, as HTML pages and on the terminal.
 
-journal and artifacts -> `collect` -> dict -> `write_report` -> report.html
+journal and artifacts -> `collect_run` -> dict -> `write_report` -> report.html
 """
 
 import lazy_loader

@@ -20,10 +20,10 @@ from typing import Any
 from kpipe.core.journal import Event, read_journal
 from kpipe.errors import StoreError
 
-__all__ = ["collect"]
+__all__ = ["collect_run"]
 
 
-def collect(folder: Path) -> dict[str, Any]:
+def collect_run(folder: Path) -> dict[str, Any]:
     """Return everything that the report of a run shows.
 
     Args:
@@ -35,11 +35,11 @@ def collect(folder: Path) -> dict[str, Any]:
     Example:
         >>> from pathlib import Path
         >>> from kpipe.core.journal import Journal
-        >>> from kpipe.report import collect
+        >>> from kpipe.report import collect_run
         >>> journal = Journal(Path("journal.jsonl")).for_stage("Data")
         >>> journal.record("stage_started", continues=False)
         >>> journal.record("note", text="60 photos")
-        >>> [(stage["name"], stage["notes"]) for stage in collect(Path("."))["stages"]]
+        >>> [(stage["name"], stage["notes"]) for stage in collect_run(Path("."))["stages"]]
         [('Data', ['60 photos'])]
     """
     journal = folder / "journal.jsonl"

@@ -6,7 +6,7 @@ import base64
 from pathlib import Path
 
 from kpipe.report.charts import confusion_matrix, learning_curves
-from kpipe.report.collection import collect
+from kpipe.report.collection import collect_run
 from kpipe.report.pruning_charts import filters_left, pruning_rounds, sensitivity_map
 from kpipe.report.templates import write_page
 
@@ -35,7 +35,7 @@ def write_report(folder: str | Path) -> Path:
         'run/report.html'
     """
     folder = Path(folder)
-    facts = collect(folder)
+    facts = collect_run(folder)
     for training in facts["trainings"]:
         one_epoch = len(next(iter(training["history"].values()))) == 1
         training["svg"] = "" if one_epoch else learning_curves(training)

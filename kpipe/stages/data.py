@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["IMAGE_CACHE", "Data"]
 
-# No split may be empty: training needs the second, the check of the exported files the third.
+# No split may be empty: training needs validation photos, and Export needs test photos.
 Fraction = Annotated[float, Between(0, 1, strict=True)]
-# Cache of what photos hold, in the folder that all runs share.
+# SQLite cache of sizes, hashes and thumbnails of photos, in the folder that all runs share.
 IMAGE_CACHE = "photos.sqlite"
 _SHOWN = 3
 
@@ -122,10 +122,10 @@ class Data(Stage):
             named += (earlier / "manifest.csv" if earlier.is_dir() else earlier,)
         if not self.is_table or not all(Path(path).is_file() for path in self.paths):
             return named
-        from kpipe.data import photos_of_csv
+        from kpipe.data import list_csv_files
 
         options = {"image": self.image, "root": self.root or None, **self.csv}
-        return (*named, *(path for path in photos_of_csv(self.paths, **options) if path.is_file()))
+        return (*named, *(path for path in list_csv_files(self.paths, **options) if path.is_file()))
 
     def manifest(
         self,
@@ -166,7 +166,7 @@ class Data(Stage):
     def run(self, context: Context) -> None:
         import pandas as pd
 
-        from kpipe.data import audit, converted, decode, problem_table, split
+        from kpipe.data import audit, conversion_notes, decode, problem_table, split
 
         def progress(what: str) -> Callable[[int, int], None]:
             def report(done: int, total: int) -> None:
@@ -182,9 +182,9 @@ class Data(Stage):
             known_digests=context.known_digests,
         )
         found = audit(manifest, cache=cache, progress=progress("looking at photos")).problems
-        # `split` reports photos in several splits when it sets them aside.
+        # Left out here: `split` reports these photos when it sets them aside.
         found = found[found["kind"] != "duplicates cross splits"]
-        problems = [found, problem_table(converted(manifest, self.background))]
+        problems = [found, problem_table(conversion_notes(manifest, self.background))]
         manifest = split(
             dataclasses.replace(manifest, problems=pd.concat(problems, ignore_index=True)),
             self.split,

@@ -35,7 +35,7 @@ _BATCH = 64
 
 @stage
 class Export(Stage):
-    """Write the `.tflite` files, and evaluate each on the test split, which no stage uses before.
+    """Write the `.tflite` files, and evaluate each on the test split, unused until then.
 
     Args:
         quantize: form of the last model's file: "int8" (uint8 pixels in), "mixed" (int8 weights,
@@ -125,7 +125,7 @@ class Export(Stage):
     def _with_metadata(self, content: bytes, title: str, photos: PhotoDataset) -> bytes:
         from kpipe.lite import add_metadata
 
-        # Another text would change the bytes of every exported file.
+        # Do not reword: the text is part of every exported file.
         description = f"Tells {len(photos.classes)} classes of photos apart. {self.note}"
         return add_metadata(
             content,

@@ -59,7 +59,7 @@ class FineTune(Recipe):
     Example:
         >>> from kpipe.stages import FineTune
         >>> stage = FineTune("MobileNetV2", alpha=0.35, retrain_last=60, epochs=20)
-        >>> stage.title, stage.epochs_of_head
+        >>> stage.title, stage.effective_head_epochs
         ('MobileNetV2 0.35', 10)
         >>> FineTune("MobileNetV5").validation_errors()
         ["backbone='MobileNetV5': did you mean 'MobileNetV2'?"]

@@ -87,8 +87,8 @@ class MagnitudePrune(TfmotStage):
             self._retrain(sparse, model, photos, context)
         least = 0.25 if by_pattern else float(self.sparsity) / 2
         zeros = [fraction for fraction in measure_sparsity(sparse).values() if fraction >= least]
-        # The fraction of a few weights may round to none.
-        note = "no kernel has so many zeros: nothing is gained"
+        # In a tiny kernel the fraction can round to zero weights.
+        note = "no kernel reached the sparsity: nothing is gained"
         if zeros:
             span = f"{min(zeros):.0%} to {max(zeros):.0%}"
             note = f"{len(zeros)} kernels with {span} zeros: {SIZE_NOT_SPEED}"

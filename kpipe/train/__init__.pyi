@@ -16,10 +16,10 @@ from .optimizers.layer_decay import LayerDecay as LayerDecay
 from .optimizers.optimizer_factory import optimizer as optimizer
 from .optimizers.optimizer_factory import optimizer_names as optimizer_names
 from .optimizers.schedules import Constant as Constant
-from .optimizers.schedules import Cosine as Cosine
-from .optimizers.schedules import Exponential as Exponential
+from .optimizers.schedules import CosineDecay as CosineDecay
+from .optimizers.schedules import ExponentialDecay as ExponentialDecay
 from .optimizers.schedules import OneCycle as OneCycle
-from .optimizers.schedules import Plateau as Plateau
+from .optimizers.schedules import ReduceOnPlateau as ReduceOnPlateau
 from .optimizers.schedules import Schedule as Schedule
 from .optimizers.schedules import StepDecay as StepDecay
 from .optimizers.schedules import schedule_names as schedule_names

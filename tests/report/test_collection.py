@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kpipe.errors import StoreError
-from kpipe.report import collect
+from kpipe.report import collect_run
 from tests.report.conftest import HISTORY, finished, row, started
 
 RUN = {"pipeline": "pipes", "seed": 3, "fresh": False}
@@ -20,7 +20,7 @@ def stage_of(facts: dict, name: str) -> dict:
 
 def test_a_folder_without_a_journal_holds_no_run(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="holds no run") as caught:
-        collect(tmp_path)
+        collect_run(tmp_path)
     assert "kpipe run FILE" in str(caught.value)
 
 
@@ -38,7 +38,7 @@ def test_a_run_is_collected_with_its_artifacts(journal, artifact) -> None:
     )
     (folder / "metrics.json").write_text(json.dumps({"models": [row("model.tflite", "m")]}))
     (folder / "pipeline.py").write_text("pipeline = ...")
-    facts = collect(folder)
+    facts = collect_run(folder)
     assert (facts["pipeline"], facts["run"]) == ("pipes", "0123456789ab")
     assert facts["declaration"] == "pipeline = ..."
     assert facts["problems"] == [{"path": "/a.jpg", "kind": "truncated", "detail": "ends early"}]
@@ -60,12 +60,12 @@ def test_the_contact_sheet_of_the_augmentation_is_found(journal, artifact, tmp_p
         (1, "stage_started", started("Augment")),
         (2, "stage_finished", finished("Augment", augmentation)),
     )
-    assert collect(folder)["contact_sheet"].read_bytes() == b"pixels"
+    assert collect_run(folder)["contact_sheet"].read_bytes() == b"pixels"
 
 
 def test_a_run_without_an_export_has_no_metrics(journal) -> None:
     folder = journal((0, "run_started", RUN))
-    facts = collect(folder)
+    facts = collect_run(folder)
     assert facts["metrics"] is None and facts["stages"] == [] and facts["declaration"] == ""
     assert facts["contact_sheet"] is None
 
@@ -76,14 +76,14 @@ def test_a_failed_stage_keeps_its_error(journal) -> None:
         (1, "stage_started", started("Data")),
         (2, "stage_failed", {"stage": "Data", "error": "DataError", "detail": "no images in x"}),
     )
-    stage = stage_of(collect(folder), "Data")
+    stage = stage_of(collect_run(folder), "Data")
     assert stage["status"] == "failed"
     assert stage["notes"] == ["no images in x"]
 
 
 def test_a_killed_stage_is_interrupted(journal) -> None:
     folder = journal((0, "run_started", RUN), (1, "stage_started", started("FineTune")))
-    assert stage_of(collect(folder), "FineTune")["status"] == "interrupted"
+    assert stage_of(collect_run(folder), "FineTune")["status"] == "interrupted"
 
 
 def test_a_resumed_stage_keeps_each_note_once(journal, artifact) -> None:
@@ -97,7 +97,7 @@ def test_a_resumed_stage_keeps_each_note_once(journal, artifact) -> None:
         (13, "note", {"stage": "FineTune", "text": "kept epoch 2"}),
         (21, "stage_finished", finished("FineTune", artifact("model"))),
     )
-    stage = stage_of(collect(folder), "FineTune")
+    stage = stage_of(collect_run(folder), "FineTune")
     assert (stage["status"], stage["notes"]) == ("finished", ["built", "kept epoch 2"])
     # One second before it was cut off, ten after; the nine in between nobody worked.
     assert stage["seconds"] == pytest.approx(11)
@@ -114,7 +114,7 @@ def test_a_restarted_stage_drops_its_earlier_notes(journal, artifact) -> None:
         (6, "note", {"stage": "Data", "text": "60 photos"}),
         (7, "stage_finished", finished("Data", artifact("new"))),
     )
-    stage = stage_of(collect(folder), "Data")
+    stage = stage_of(collect_run(folder), "Data")
     assert stage["notes"] == ["60 photos"] and stage["folder"].endswith("new")
 
 
@@ -128,7 +128,7 @@ def test_a_cached_stage_keeps_its_notes(journal, artifact) -> None:
         (4, "run_started", RUN),
         (5, "stage_skipped", finished("Data", data)),
     )
-    stage = stage_of(collect(folder), "Data")
+    stage = stage_of(collect_run(folder), "Data")
     assert (stage["status"], stage["notes"]) == ("cached", ["60 photos"])
 
 
@@ -142,7 +142,7 @@ def test_a_stage_that_the_newest_run_did_not_reach_is_marked(journal, artifact) 
         (4, "run_started", RUN),
         (5, "stage_skipped", finished("Data", data)),
     )
-    facts = collect(folder)
+    facts = collect_run(folder)
     assert stage_of(facts, "Data")["status"] == "cached"
     assert stage_of(facts, "FineTune")["status"] == "not reached"
 
@@ -156,7 +156,7 @@ def test_a_removed_artifact_is_listed_as_missing(journal, artifact, tmp_path) ->
         (4, "stage_finished", finished("Export", artifact("here"))),
     )
     shutil.rmtree(tmp_path / "cache" / "gone")
-    facts = collect(folder)
+    facts = collect_run(folder)
     assert facts["trainings"] == []
     (line,) = facts["missing"]
     assert line.startswith("FineTune: ") and line.endswith("gone was removed")
@@ -166,4 +166,4 @@ def test_a_truncated_journal_line_is_skipped(journal) -> None:
     folder = journal((0, "run_started", RUN), (1, "stage_started", started("Data")))
     with (folder / "journal.jsonl").open("a") as stream:
         stream.write('{"time": "2026-01-31T12:00')
-    assert stage_of(collect(folder), "Data")["status"] == "interrupted"
+    assert stage_of(collect_run(folder), "Data")["status"] == "interrupted"

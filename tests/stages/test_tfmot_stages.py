@@ -73,7 +73,7 @@ def test_a_share_of_zeros_that_rounds_to_none_is_told(
 ) -> None:
     stage = MagnitudePrune(**{**QUICK, "sparsity": 0.001}, last_epochs=0)
     _, events = perform(stage, data=data_folder, model=toy_folder(tmp_path / "toy", 1))
-    assert events[-1]["text"] == "no kernel has so many zeros: nothing is gained"
+    assert events[-1]["text"] == "no kernel reached the sparsity: nothing is gained"
 
 
 def test_features_without_the_epochs_that_they_weigh_in_are_a_contradiction() -> None:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from kpipe.train import SWATS, AtEpoch, FeatureConfig, OnPlateau, Phase, Plateau, TrainingConfig
+from kpipe.train import (
+    SWATS,
+    AtEpoch,
+    FeatureConfig,
+    OnPlateau,
+    Phase,
+    ReduceOnPlateau,
+    TrainingConfig,
+)
 
 SWITCHING = TrainingConfig(
     epochs=6,
@@ -26,7 +34,7 @@ WAITING = TrainingConfig(
 PROJECTING = TrainingConfig(
     epochs=6,
     learning_rate=0.01,
-    schedule=Plateau(factor=0.3, patience=1, min_delta=0.05),
+    schedule=ReduceOnPlateau(factor=0.3, patience=1, min_delta=0.05),
     switch_to="sgd",
     switch_when=SWATS(tolerance=0.05),
     ema_momentum=0.8,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from kpipe.data.manifest import INFO_COLUMNS, Manifest, Problem
 
-__all__ = ["CONVERSIONS", "converted"]
+__all__ = ["CONVERSIONS", "conversion_notes"]
 
 CONVERSIONS = frozenset({"turned upright", "converted", "first frame"})
 _PLAIN = frozenset({"RGB", "L", "1"})
@@ -25,7 +25,7 @@ _WORDS = {
 _NAMED = 100
 
 
-def converted(manifest: Manifest, background: str = "white") -> list[Problem]:
+def conversion_notes(manifest: Manifest, background: str = "white") -> list[Problem]:
     """Return how photos are converted when they are decoded, summarized if they are many.
 
     Args:
@@ -38,12 +38,12 @@ def converted(manifest: Manifest, background: str = "white") -> list[Problem]:
     Example:
         >>> from pathlib import Path
         >>> from PIL import Image
-        >>> from kpipe.data import converted, from_folder
+        >>> from kpipe.data import conversion_notes, from_folder
         >>> for color in ("red", "blue"):
         ...     for path in sorted(Path("photos", color).iterdir())[:2]:
         ...         Path("more", color).mkdir(parents=True, exist_ok=True)
         ...         Image.open(path).convert("RGBA").save(Path("more", color, path.name))
-        >>> converted(from_folder("more"))[0][1:]
+        >>> conversion_notes(from_folder("more"))[0][1:]
         ('converted', 'alpha, over white')
     """
     table = manifest.table

@@ -2,8 +2,9 @@
 
 augmenter   Augmenter: all of the following, in this order
 geometry        flip, rotate, translate, zoom, crop
-color           brightness, contrast, saturation, hue; color (the last two in one number)
-filters         channel_shuffle, blur, noise, jpeg
+color           brightness, contrast, saturation, hue; color (the last two in one number);
+                channel_shuffle
+filters         blur, noise, jpeg
 policies        rand_augment, aug_mix
 occlusion       erase, grid_mask
 mixing      Mixer: mix_up, cut_mix, fourier_mix

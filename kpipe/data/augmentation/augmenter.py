@@ -1,15 +1,15 @@
 """Random changes of photos that preserve their labels.
 
     Augmenter := geometry   flip -> rotate -> translate -> zoom -> crop
-              -> color      brightness -> contrast -> saturation -> hue
-              -> filters    channel_shuffle -> blur -> noise -> jpeg
+              -> color      brightness -> contrast -> saturation -> hue -> channel_shuffle
+              -> filters    blur -> noise -> jpeg
               -> policies   rand_augment -> aug_mix
               -> occlusion  erase -> grid_mask
     draw of an operation := function of (seed of the photo, the operation)
 
 There is no state, so a parallel map gives the same photos whatever its threads do, and the strength
-of one operation does not affect the draws of another. Geometry and color are applied to the whole
-batch, the others to one photo at a time.
+of one operation does not affect the draws of another. Geometry and color, but not channel_shuffle,
+are applied to the whole batch, the others to one photo at a time.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from functools import cached_property
 
 import tensorflow as tf
 
-from kpipe.data.augmentation.color import Color
-from kpipe.data.augmentation.filters import Operation, blur, channel_shuffle, jpeg, noise
+from kpipe.data.augmentation.color import Color, channel_shuffle
+from kpipe.data.augmentation.filters import Operation, blur, jpeg, noise
 from kpipe.data.augmentation.geometry import Geometry
 from kpipe.data.augmentation.occlusion import erase, grid_mask
 from kpipe.data.augmentation.policies import aug_mix, rand_augment

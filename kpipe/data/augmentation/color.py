@@ -1,4 +1,4 @@
-"""Color augmentations, applied to a whole batch: brightness, contrast, saturation, hue.
+"""Color augmentations: brightness, contrast, saturation, hue, color, channel_shuffle.
 
     color := brightness -> contrast -> saturation -> hue
     pixel -> K (c pixel + (1 - c) mean + d), clipped to [0, 255]
@@ -7,7 +7,8 @@
 
 All four are linear (Haeberli, "Matrix Operations for Image Processing", 1993), so each photo is
 multiplied by one matrix. The layers of Keras and the functions of `tf.image` work in HSV, which is
-two to ten times slower, most of all on photos full of detail.
+two to ten times slower, most of all on photos full of detail. The field `color` of `Augmenter` adds to
+saturation, and a tenth of it to hue. Channel shuffle is applied to one photo at a time.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
+from kpipe.data.augmentation.filters import Operation, sometimes
 from kpipe.data.augmentation.stateless_random import between
 
-__all__ = ["Color"]
+__all__ = ["Color", "channel_shuffle"]
 
 # The rows are luma (ITU-R BT.601), in-phase and quadrature (NTSC). The last two sum to 0, so that
 # grey has no color; those of `tf.image.rgb_to_yiq` only nearly do.
@@ -81,3 +83,17 @@ class Color:
         to_yiq = tf.constant(_YIQ.T, tf.float32)
         to_rgb = tf.constant(np.linalg.inv(_YIQ).T, tf.float32)
         return to_yiq @ tf.reshape(rotation, (-1, 3, 3)) @ to_rgb
+
+
+def channel_shuffle(probability: float) -> Operation:
+    """Reorder red, green and blue with KerasCV's layer, with a probability."""
+    import keras_cv
+
+    layer = keras_cv.layers.ChannelShuffle(groups=3, seed=1)
+
+    def change(photo: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        # The layer would draw for a batch; it accepts indices instead.
+        order = tf.argsort(tf.random.stateless_uniform((1, 3), seed))
+        return layer.augment_images(photo[None], order)[0]
+
+    return sometimes(probability, change)

@@ -1,4 +1,4 @@
-"""Filters, applied to one photo at a time: channel_shuffle, blur, noise, jpeg.
+"""Filters, applied to one photo at a time: blur, noise, jpeg.
 
     operation := (photo (height, width, 3) float32 in [0, 255], seed (2,) int64) -> photo
 
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from kpipe.data.augmentation.stateless_random import Draws, between, seed_of
 
-__all__ = ["Operation", "blur", "channel_shuffle", "from_layer", "jpeg", "noise", "sometimes"]
+__all__ = ["Operation", "blur", "from_layer", "jpeg", "noise", "sometimes"]
 
 Operation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -87,17 +87,3 @@ def jpeg(lowest: float) -> Operation:
         return tf.cast(pixels, tf.float32)
 
     return change
-
-
-def channel_shuffle(probability: float) -> Operation:
-    """Reorder red, green and blue with KerasCV's layer, with a probability."""
-    import keras_cv
-
-    layer = keras_cv.layers.ChannelShuffle(groups=3, seed=1)
-
-    def change(photo: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        # The layer would draw for a batch; it accepts indices instead.
-        order = tf.argsort(tf.random.stateless_uniform((1, 3), seed))
-        return layer.augment_images(photo[None], order)[0]
-
-    return sometimes(probability, change)

@@ -103,7 +103,7 @@ class Sampling:
                 # NumPy's generator refuses negative seeds.
                 generator = np.random.default_rng((seed % 2**64, index, cycle))
                 order = generator.permutation(places)
-                # The last turn of a cycle is filled up from its first.
+                # If the last turn has too few photos, it continues with the first of the cycle.
                 chosen = np.arange(turn * further, (turn + 1) * further)
                 times[order.take(chosen, mode="wrap")] += 1
         return repeat_positions(times)

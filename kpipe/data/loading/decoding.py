@@ -68,7 +68,8 @@ def load_unchanged(
     Args:
         path: path of the file.
         sha256: expected sha256 of the file; "" accepts any.
-        status: status of the file for which `sha256` holds; a file with another is hashed.
+        status: status of the file for which `sha256` holds; a file with another status is
+            hashed again.
         size: (height, width) in pixels.
         background: a CSS color, shown under transparent pixels.
     """
@@ -76,7 +77,7 @@ def load_unchanged(
     try:
         with path.open("rb") as file:
             image = fit_photo(file, path.suffix, size, background=background)
-            # Looked at after the decoding, so that a change during it is noticed.
+            # Checked after decoding, so that a change while decoding is noticed.
             suspect = sha256 and current_status(file) != status
             changed = suspect and sha256_of(file) != sha256
     except (OSError, Unreadable) as error:

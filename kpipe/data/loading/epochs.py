@@ -114,7 +114,7 @@ def _drawn(
 
 
 def _streams(seed: tf.Tensor, copies: tf.Tensor) -> tf.Tensor:
-    """First half of the seeds from folding a number into each copy's seed: (copies,) int64."""
+    """Fold 0 into the seed of each copy number, and return the first half: (copies,) int64."""
 
     def stream(copy: tf.Tensor) -> tf.Tensor:
         return _fold(tf.where(copy == 0, seed, _fold(seed, copy)), 0)[0]

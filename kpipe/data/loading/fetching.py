@@ -26,11 +26,11 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from kpipe.crop_window import window
 from kpipe.data.loading.decoding import load_unchanged
 from kpipe.data.manifest import Manifest
 from kpipe.errors import DataError
 from kpipe.pixels import background_color
-from kpipe.windows import window
 
 __all__ = ["Fetch", "fetch_decoded", "fetch_files"]
 
@@ -79,8 +79,8 @@ def fetch_files(
 ) -> Fetch:
     """Return a function that decodes one photo at a time.
 
-    A loop over a batch inside the graph would pass from thread to thread, which is slow while
-    training keeps the processors busy.
+    A loop over a batch inside the graph would be rescheduled between threads at each step, which is
+    slow while training keeps the processors busy.
 
     Args:
         manifest: the photos; without columns `format`, `mode` and `orientation`, Pillow decodes

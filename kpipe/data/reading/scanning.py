@@ -123,7 +123,7 @@ def similar(photos: Sequence[ImageInfo], cache: str | Path | None = None) -> lis
 def with_thumbnails(photos: Sequence[ImageInfo], images: ImageCache) -> list[ImageInfo]:
     """Return the same photos with the cached thumbnails."""
     cached = images.thumbnails({photo.sha256 for photo in photos if not photo.thumbnail})
-    # A thumbnail that is lost with a cache damaged this moment becomes one that resembles no other.
+    # If the cache has just lost a thumbnail, use a flat one, which resembles no other.
     flat = bytes(THUMBNAIL**2)
     return [
         photo if photo.thumbnail else replace(photo, thumbnail=cached.get(photo.sha256, flat))

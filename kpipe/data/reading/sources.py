@@ -27,7 +27,7 @@ from kpipe.data.reading.tables import (
 from kpipe.data.threads import ProgressCallback
 from kpipe.errors import DataError
 
-__all__ = ["from_csv", "from_dataframe", "from_folder", "photos_of_csv"]
+__all__ = ["from_csv", "from_dataframe", "from_folder", "list_csv_files"]
 
 _Paths = str | Path | Sequence[str | Path]
 
@@ -40,7 +40,7 @@ def from_folder(
     progress: ProgressCallback | None = None,
     known_digests: KnownDigests | None = None,
 ) -> Manifest:
-    """List the photos in class folders.
+    """Read the photos in class folders into a manifest.
 
     Args:
         root: holds a folder per class; or folders named train, val or validation, test, which hold
@@ -201,7 +201,7 @@ def from_dataframe(
     )
 
 
-def photos_of_csv(
+def list_csv_files(
     path: _Paths, *, image: str, root: str | Path | None = None, **options: Any
 ) -> list[Path]:
     r"""Return the files that CSV or TSV files list, without opening them; some may not exist.
@@ -220,9 +220,9 @@ def photos_of_csv(
 
     Example:
         >>> from pathlib import Path
-        >>> from kpipe.data import photos_of_csv
+        >>> from kpipe.data import list_csv_files
         >>> _ = Path("photos.csv").write_text("file,label\na.jpg,cat\nb.jpg,dog")
-        >>> [path.name for path in photos_of_csv("photos.csv", image="file")]
+        >>> [path.name for path in list_csv_files("photos.csv", image="file")]
         ['a.jpg', 'b.jpg']
     """
     found: list[str] = []

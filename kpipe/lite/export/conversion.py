@@ -5,7 +5,7 @@
     "float16"   float16   float32            float32 [0, 255]   float32 probabilities
     "dynamic"   int8      int8, mostly       float32 [0, 255]   float32 probabilities
     "mixed"     int8      int8, some float   float32 [0, 255]   float32 probabilities
-    "int8"      int8      int8               uint8 raw pixels   uint8 probabilities * 256
+    "int8"      int8      int8               uint8 raw pixels   uint8 q = probability * 256
 
 For "int8", some activations are rewritten (see `activations`), ranges have the least error (see
 `ranges`), and biases are corrected for rounding (see `biases`). Outputs that are not probabilities
@@ -34,7 +34,8 @@ import numpy as np
 import tensorflow as tf
 
 from kpipe.errors import ExportError, nearest
-from kpipe.lite.export.calibration import prepare_calibration_images
+from kpipe.finite_weights import refuse_non_finite_weights
+from kpipe.lite.export.calibration_images import prepare_calibration_images
 from kpipe.lite.export.checks import check_classifier, check_raw_pixels, converter_errors
 from kpipe.lite.export.mixed import quantize_mixed
 from kpipe.lite.export.tracing import trace
@@ -44,7 +45,6 @@ from kpipe.lite.int8.ranges import fill_empty_ranges
 from kpipe.lite.runtime.interpreter import LiteModel
 from kpipe.lite.stderr import quiet_stderr
 from kpipe.lite.tflite_file import parse
-from kpipe.weights import refuse_non_finite_weights
 
 __all__ = ["calibrate", "convert"]
 
@@ -128,7 +128,7 @@ def _convert(model: keras.Model, quantize: str | None, images: Sequence[np.ndarr
     shape = check_classifier(model)
     refuse_non_finite_weights(model, ExportError)
     with quiet_stderr(), converter_errors(model), warnings.catch_warnings():
-        # The converter warns about int8 although the statistics follow later.
+        # The converter warns that ranges are missing; calibration adds them later.
         warnings.filterwarnings("ignore", message="Statistics for quantized inputs")
         converter = trace(model, shape, int8=quantize == "int8")
         if quantize is not None:

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from kpipe.errors import ExportError
-from kpipe.lite.export.calibration import prepare_calibration_images
+from kpipe.lite.export.calibration_images import prepare_calibration_images
 from kpipe.lite.export.checks import check_classifier, check_raw_pixels, converter_errors
 from kpipe.lite.export.conversion import calibrate, convert
 from kpipe.lite.export.layer_names import find_layer

@@ -62,7 +62,7 @@ def quantize_to_int8(
 
 
 def _unify_probability_scale(parsed: Any) -> None:
-    """Make a uint8 file return 256 times the probability, whatever its calibrated range, in place.
+    """Set the output scale of a uint8 file to 1/256, in place.
 
     Softmax and sigmoid always do; an average of several does not. Its last operation, which
     converts int8 to uint8, then changes the scale too. Outputs below 0 or above 1 are not

@@ -35,8 +35,8 @@ from kpipe.prune.dependencies.rules import (
     LayerChange,
     protect_channels,
 )
+from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.graph.model_graph import Call, Graph, Operation
-from kpipe.prune.graph.tracing import read
 
 __all__ = ["DependencyGraph", "Group", "build_dependencies", "change_of"]
 

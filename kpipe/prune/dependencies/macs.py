@@ -25,8 +25,8 @@ import numpy as np
 from kpipe.prune.dependencies.dependency_graph import DependencyGraph, build_dependencies
 from kpipe.prune.dependencies.registry import rule_of
 from kpipe.prune.dependencies.rules import positions
+from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.graph.model_graph import Graph, Operation
-from kpipe.prune.graph.tracing import read
 
 __all__ = [
     "MacTerm",

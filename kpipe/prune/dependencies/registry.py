@@ -7,12 +7,12 @@ from kpipe.prune.dependencies.filter_rules import FILTER_RULES
 from kpipe.prune.dependencies.rules import Rule
 from kpipe.prune.graph.model_graph import Operation, kind_of
 
-__all__ = ["register", "rule_of"]
+__all__ = ["register_rule", "rule_of"]
 
 _RULES: dict[str, Rule] = {**FILTER_RULES, **CHANNEL_RULES}
 
 
-def register(kind: str | type, rule: Rule) -> None:
+def register_rule(kind: str | type, rule: Rule) -> None:
     """Set the rule of a kind of layer; an earlier rule is replaced.
 
     Args:
@@ -25,7 +25,7 @@ def register(kind: str | type, rule: Rule) -> None:
         >>> class Clip(keras.layers.Layer):
         ...     def call(self, x):
         ...         return keras.ops.clip(x, 0, 1)
-        >>> register(Clip, Rule(same_channels))
+        >>> register_rule(Clip, Rule(same_channels))
     """
     _RULES[kind if isinstance(kind, str) else kind_of(kind)] = rule
 

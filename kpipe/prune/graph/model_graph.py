@@ -9,7 +9,7 @@
     |-- structure    how both are nested in lists and dictionaries
     `-- order        (index of the operation, index of its call), inputs first
 
-`kpipe.prune.graph.tracing` builds it from a Keras model.
+`kpipe.prune.graph.graph_reading` builds it from a Keras model.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from kpipe.errors import PruneError
 from kpipe.prune.dependencies.dependency_graph import DependencyGraph, build_dependencies
 from kpipe.prune.dependencies.macs import count_params, graph_macs
 from kpipe.prune.evaluation import Evaluate, Loss, finite
-from kpipe.prune.graph.tracing import read
+from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.loop.config import LoopConfig
 from kpipe.prune.loop.rounds import Round, RoundStore
 from kpipe.prune.loop.selection import Selection
@@ -87,8 +87,8 @@ def prune_filters(
     """Remove the least important filters and retrain, in rounds, until a target is met.
 
     The target is one of `macs`, `params` and `latency_ms`. The cost falls geometrically over the
-    rounds. Each round ranks all groups globally and removes the lowest. Its model goes through a
-    stored file, without compile state. Keras' random state is set from the seed and the round
+    rounds. Each round ranks all groups globally and removes the lowest. Each round's model is saved
+    without compile state and loaded again. Keras' random state is set from the seed and the round
     before each retraining, so with `macs` or `params` the result depends only on the arguments.
 
     For `latency_ms`, each round tries each group of filters at its next width and each residual
@@ -108,11 +108,11 @@ def prune_filters(
             place.
         evaluate: (uncompiled model) -> a score on validation data, higher is better.
         loss: (uncompiled model) -> a loss on validation data, for the trials of `latency_ms`; None
-            for the fall of `evaluate`, which is coarser if it is an accuracy.
+            uses the drop in `evaluate`, which is coarser if it is an accuracy.
         criterion: see `rank`.
         rounds: number of removals, each followed by a retraining.
         tolerance: how far the score may fall below that of the original model. The loop stops at
-            the first round that falls further, and returns the model before it. None for any.
+            the first round that falls further, and returns the model before it. None: no limit.
         selection: how filters are chosen; `Selection()` if None.
         calibration: batches of images as the model takes them, alone or first in tuples; a few
             hundred images are enough. On them, the statistics of BatchNormalization are shifted by

@@ -22,9 +22,9 @@ import keras
 
 from kpipe.atomic import replacing, write_text
 from kpipe.errors import PruneError
-from kpipe.ownership import refuse_other
 from kpipe.prune.dependencies.dependency_graph import DependencyGraph
 from kpipe.prune.surgery.planning import copy_model
+from kpipe.resume_identity import refuse_other
 
 __all__ = ["Round", "RoundStore"]
 

@@ -1,6 +1,7 @@
 """Choose the units to remove so that the model meets a target.
 
-    chunk     units of one group that are removed together: the next lowest, down to a multiple of 8
+    chunk     units of one group that are removed together: the next lowest, down to a
+              multiple of `round_to`
     order     chunks of all groups by mean score
     removed   the shortest prefix of that order that meets the target, without chunks that can be
               restored because the last one saved more than needed

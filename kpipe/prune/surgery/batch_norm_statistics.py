@@ -21,8 +21,8 @@ import tensorflow as tf
 
 from kpipe.errors import PruneError
 from kpipe.keras_internals import context_arguments
+from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.graph.model_graph import Graph, Operation, Tensor
-from kpipe.prune.graph.tracing import read
 from kpipe.prune.images import image_batches, require_one_input
 from kpipe.prune.surgery.planning import Plan
 

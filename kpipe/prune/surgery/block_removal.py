@@ -14,8 +14,8 @@ import keras
 
 from kpipe.errors import PruneError, nearest
 from kpipe.prune.evaluation import Loss, finite
+from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.graph.model_graph import Graph
-from kpipe.prune.graph.tracing import read
 from kpipe.prune.surgery.rebuilding import rebuild
 from kpipe.prune.surgery.residual_blocks import ResidualBlock, find_residual_blocks
 

@@ -25,8 +25,8 @@ from kpipe.prune.dependencies.dependency_graph import (
 )
 from kpipe.prune.dependencies.macs import kept_width, mac_terms
 from kpipe.prune.dependencies.rules import LayerChange
+from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.graph.model_graph import Graph
-from kpipe.prune.graph.tracing import read
 from kpipe.prune.surgery.rebuilding import rebuild
 
 __all__ = [

@@ -16,14 +16,14 @@ import keras
 import tensorflow as tf
 import tf_keras
 
+from kpipe.class_indices import complete_class_weights, translate_label_errors
 from kpipe.errors import SparsityError
-from kpipe.labels import complete_class_weights, translate_label_errors
-from kpipe.ownership import claim
+from kpipe.finite_weights import refuse_non_finite_weights
+from kpipe.resume_identity import claim
 from kpipe.sparsity.bridge.twins import fuse_normalizations
 from kpipe.sparsity.tfmot.batches import Batches, batches_from, loss_name
 from kpipe.sparsity.tfmot.checkpoints import Saver, training_identity
 from kpipe.sparsity.tfmot.training_settings import TrainingJob
-from kpipe.weights import refuse_non_finite_weights
 
 __all__ = ["RestoreZeros", "train"]
 

@@ -29,9 +29,9 @@ def plan_phases(
 
     features = _plan_features(recipe, photos, model) if recipe.cached_views else None
     phases = []
-    if recipe.epochs_of_head:
+    if recipe.effective_head_epochs:
         learning_rate = recipe.head_learning_rate or 3 * recipe.learning_rate
-        config = _training_config(recipe, photos, recipe.epochs_of_head, learning_rate)
+        config = _training_config(recipe, photos, recipe.effective_head_epochs, learning_rate)
         phases.append((Phase(config, 0, features), 1.0))
         # Later phases see later epochs of the data, whose features differ from the cached ones.
         features = dataclasses.replace(features, folder=None) if features else None

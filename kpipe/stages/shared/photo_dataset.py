@@ -89,7 +89,7 @@ class PhotoDataset:
         return dataclasses.replace(self, seed=seed, augmenter=augmenter)
 
     def resized(self, size: int) -> PhotoDataset:
-        """Return the same photos, shrunk to so many pixels a side after the augmentation."""
+        """Return the same photos, resized to `size` x `size` pixels after the augmentation."""
         return dataclasses.replace(self, resized_to=size)
 
     @property
@@ -155,7 +155,7 @@ class PhotoDataset:
         )
 
     def sample(self) -> tf.data.Dataset:
-        """Return the first training batches, up to 20, which hold photos of every class."""
+        """Return the first training batches, up to 20."""
         return self.training_dataset(0).take(min(self.steps_per_epoch, _SAMPLE_STEPS))
 
     def batch_names(self, epoch: int, batch: int) -> list[str]:

@@ -52,7 +52,7 @@ class Recipe(Stage):
     batch_size: PositiveInt = 32
 
     @property
-    def epochs_of_head(self) -> int:
+    def effective_head_epochs(self) -> int:
         """Epochs in which the head trains alone before other layers do."""
         if self.head_epochs is not None:
             return self.head_epochs

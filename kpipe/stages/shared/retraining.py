@@ -23,7 +23,7 @@ __all__ = ["Teacher", "retrain", "unfreeze_but_normalization"]
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """The network before the removal, and what its outputs and features weigh in the loss."""
+    """The network before the removal, and the loss weights of its outputs and features."""
 
     model: keras.Model
     soft_target_weight: float

@@ -23,7 +23,7 @@ import numpy as np
 
 from kpipe.errors import TrainingError, WeightsError, nearest
 from kpipe.train.backbones.efficientnet_lite0 import EfficientNetLite0
-from kpipe.train.backbones.pretrained_weights import fetching, keras_files
+from kpipe.train.backbones.keras_weights import fetching, keras_files
 
 __all__ = ["backbone", "classifier"]
 

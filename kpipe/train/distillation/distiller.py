@@ -26,10 +26,10 @@ import numpy as np
 from sklearn.linear_model import Ridge
 
 from kpipe.errors import TrainingError
+from kpipe.finite_weights import refuse_non_finite_weights
 from kpipe.train.argument_checks import refuse_out_of_range
 from kpipe.train.distillation.compared_features import averaged, last_outputs, with_features
 from kpipe.train.transfer.blocks import read_calls
-from kpipe.weights import refuse_non_finite_weights
 
 __all__ = ["Distiller"]
 

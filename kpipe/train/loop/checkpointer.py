@@ -18,7 +18,7 @@ import numpy as np
 
 from kpipe.errors import TrainingError
 from kpipe.keras_internals import moving_averages
-from kpipe.ownership import refuse_other
+from kpipe.resume_identity import refuse_other
 from kpipe.train.loop import checkpoint
 from kpipe.train.loop.checkpoint import Checkpoint
 from kpipe.train.optimizers.optimizer_state import inner_optimizer

@@ -13,14 +13,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kpipe.class_indices import complete_class_weights, translate_label_errors
 from kpipe.errors import TrainingError
-from kpipe.labels import complete_class_weights, translate_label_errors
 from kpipe.train.loop import checkpoint
 from kpipe.train.loop.checkpointer import Checkpointer
+from kpipe.train.loop.ema_validation import EMAValidation
 from kpipe.train.loop.fused_batch_norm import fused_normalization
 from kpipe.train.loop.non_finite import FailedBatch, TerminateOnNonFinite
 from kpipe.train.loop.training_config import TrainingConfig
-from kpipe.train.loop.weight_averaging import EMAValidation
 from kpipe.train.optimizers.switching import SwitchOptimizer
 from kpipe.train.training_data import TrainingData
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import keras
 
+from kpipe.class_indices import refuse_class_weights
 from kpipe.errors import TrainingError
 from kpipe.keras_internals import has_decay_exclusions
-from kpipe.labels import refuse_class_weights
 from kpipe.train.argument_checks import refuse_out_of_range
 from kpipe.train.optimizers.optimizer_factory import OptimizerLike, optimizer
-from kpipe.train.optimizers.schedules import Plateau, Schedule, as_schedule
+from kpipe.train.optimizers.schedules import ReduceOnPlateau, Schedule, as_schedule
 from kpipe.train.optimizers.switch_triggers import AtEpoch, PerStepTrigger, SwitchTrigger
 
 __all__ = ["TrainingConfig"]
@@ -31,8 +31,8 @@ class TrainingConfig:
         epochs: number of epochs, at least 1.
         optimizer: a name that `kpipe.train.optimizer` accepts, or a Keras optimizer, whose
             configuration is stored.
-        learning_rate: the learning rate, or the peak of its schedule, above 0. None for 1e-3 or,
-            with a Keras optimizer, its own.
+        learning_rate: the learning rate, or the peak of its schedule, above 0. None: 1e-3, or
+            the Keras optimizer's own rate.
         schedule: a `kpipe.train.Schedule`, or the name of one with its defaults, over the epochs of
             each optimizer.
         switch_to: the second optimizer, given like the first, or None.
@@ -144,7 +144,7 @@ class TrainingConfig:
     def schedule_callbacks(self, monitor: str) -> list[keras.callbacks.Callback]:
         """Return new callbacks for one fit; a plateau schedule monitors the loss `monitor`."""
         schedule = as_schedule(self.schedule)
-        return [schedule.callback(monitor)] if isinstance(schedule, Plateau) else []
+        return [schedule.callback(monitor)] if isinstance(schedule, ReduceOnPlateau) else []
 
     def _averaging(self) -> dict[str, Any]:
         if self.ema_momentum is None:

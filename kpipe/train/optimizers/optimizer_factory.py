@@ -12,7 +12,7 @@ import keras
 
 from kpipe.errors import TrainingError, nearest
 from kpipe.keras_internals import copy_decay_exclusions, given_learning_rate
-from kpipe.train.optimizers.schedules import Constant, Plateau, Schedule, as_schedule
+from kpipe.train.optimizers.schedules import Constant, ReduceOnPlateau, Schedule, as_schedule
 
 __all__ = ["OptimizerLike", "optimizer", "optimizer_names"]
 
@@ -78,7 +78,7 @@ def optimizer(
         raise TrainingError(
             "the learning rate is out of range", expected="> 0", received=str(learning_rate)
         )
-    is_constant = isinstance(rule, Constant | Plateau)
+    is_constant = isinstance(rule, Constant | ReduceOnPlateau)
     if learning_rate is None and is_constant:
         return _create(kind, {**own, **options})
     if not is_constant and (steps is None or steps < 1):

@@ -27,10 +27,10 @@ from kpipe.train.optimizers.piecewise_linear import PiecewiseLinear
 
 __all__ = [
     "Constant",
-    "Cosine",
-    "Exponential",
+    "CosineDecay",
+    "ExponentialDecay",
     "OneCycle",
-    "Plateau",
+    "ReduceOnPlateau",
     "Schedule",
     "StepDecay",
     "as_schedule",
@@ -78,7 +78,7 @@ class Constant(Schedule):
 
 
 @dataclass(frozen=True)
-class Cosine(Schedule):
+class CosineDecay(Schedule):
     """Half a cosine from the peak to `final` (Loshchilov and Hutter 2017, arXiv 1608.03983).
 
     Args:
@@ -87,8 +87,8 @@ class Cosine(Schedule):
         final: the last learning rate as a fraction of the peak, in [0, 1].
 
     Example:
-        >>> from kpipe.train import Cosine
-        >>> schedule = Cosine(warmup=0.1).learning_rate(0.1, steps=100)
+        >>> from kpipe.train import CosineDecay
+        >>> schedule = CosineDecay(warmup=0.1).learning_rate(0.1, steps=100)
         >>> [round(float(schedule(step)), 3) for step in (0, 10, 55, 100)]
         [0.01, 0.1, 0.05, 0.0]
     """
@@ -115,15 +115,15 @@ class Cosine(Schedule):
 
 
 @dataclass(frozen=True)
-class Exponential(Schedule):
+class ExponentialDecay(Schedule):
     """The same factor at each step, down to `final`.
 
     Args:
         final: the last learning rate as a fraction of the peak, in (0, 1].
 
     Example:
-        >>> from kpipe.train import Exponential
-        >>> schedule = Exponential(final=0.01).learning_rate(0.1, steps=100)
+        >>> from kpipe.train import ExponentialDecay
+        >>> schedule = ExponentialDecay(final=0.01).learning_rate(0.1, steps=100)
         >>> [round(float(schedule(step)), 3) for step in (0, 50, 100)]
         [0.1, 0.01, 0.001]
     """
@@ -208,7 +208,7 @@ class OneCycle(Schedule):
 
 
 @dataclass(frozen=True)
-class Plateau(Schedule):
+class ReduceOnPlateau(Schedule):
     """A learning rate that drops when the loss stops improving, by Keras' ReduceLROnPlateau.
 
     Args:
@@ -218,8 +218,8 @@ class Plateau(Schedule):
         min_lr: the lowest learning rate, 0 or more.
 
     Example:
-        >>> from kpipe.train import Plateau
-        >>> callback = Plateau(factor=0.5, patience=2).callback("val_loss")
+        >>> from kpipe.train import ReduceOnPlateau
+        >>> callback = ReduceOnPlateau(factor=0.5, patience=2).callback("val_loss")
         >>> callback.monitor, callback.factor, callback.patience
         ('val_loss', 0.5, 2)
     """
@@ -253,10 +253,10 @@ class Plateau(Schedule):
 
 _SCHEDULES: Mapping[str, type[Schedule]] = {
     "constant": Constant,
-    "cosine": Cosine,
-    "exponential": Exponential,
+    "cosine": CosineDecay,
+    "exponential": ExponentialDecay,
     "one-cycle": OneCycle,
-    "plateau": Plateau,
+    "plateau": ReduceOnPlateau,
     "step": StepDecay,
 }
 

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 from kpipe.errors import TrainingError
-from kpipe.ownership import claim
+from kpipe.resume_identity import claim
 from kpipe.train.training_data import TrainingData
 from kpipe.train.transfer.feature_cache import CachedFeatures, FeatureConfig, view_name
 from kpipe.train.transfer.feature_writer import TEMPORARY, FeatureWriter, Progress

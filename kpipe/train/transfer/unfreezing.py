@@ -93,7 +93,7 @@ def unfreeze(model: keras.Model, last: int | None = None) -> TrainableLayers:
     Args:
         model: a model from `classifier`, or any other functional or Sequential one, also with
             nested models.
-        last: the least number of trainable layers at the end of the backbone, counting layers
+        last: the minimum number of trainable layers at the end of the backbone, counting layers
             without weights; None for all, 0 for the head only.
 
     Returns:

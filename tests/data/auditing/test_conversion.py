@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kpipe.data import Manifest, converted, from_folder
+from kpipe.data import Manifest, conversion_notes, from_folder
 from kpipe.data.manifest import problem_table
 
 
@@ -32,7 +32,9 @@ def manifest(photo: Callable[..., Path]) -> Manifest:
 
 
 def test_each_conversion_is_told_by_path(manifest: Manifest) -> None:
-    told = [(Path(path).name, kind, detail) for path, kind, detail in converted(manifest, "red")]
+    told = [
+        (Path(path).name, kind, detail) for path, kind, detail in conversion_notes(manifest, "red")
+    ]
     assert sorted(told) == [
         ("cmyk.jpg", "converted", "CMYK to RGB"),
         ("deep.png", "converted", "16 bits to 8"),
@@ -49,11 +51,11 @@ def test_of_many_alike_the_number_is_told(manifest: Manifest) -> None:
     turned = manifest.table[manifest.table["orientation"] == 8]
     path = turned["path"].item()
     table = turned.loc[turned.index.repeat(250)].reset_index(drop=True)
-    assert converted(Manifest(table, manifest.classes, problem_table())) == [
+    assert conversion_notes(Manifest(table, manifest.classes, problem_table())) == [
         ("", "turned upright", f"EXIF orientation 8: 250 photos, such as {path}")
     ]
 
 
 def test_of_a_table_without_formats_nothing_is_told(manifest: Manifest) -> None:
     table = manifest.table.drop(columns=["format", "mode", "orientation", "similar"])
-    assert converted(Manifest(table, manifest.classes, manifest.problems)) == []
+    assert conversion_notes(Manifest(table, manifest.classes, manifest.problems)) == []

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from kpipe.crop_window import window
 from kpipe.data import Manifest, decode, load_image
 from kpipe.data.loading import fetching as fetching_module
 from kpipe.data.loading.decoding import load_unchanged
@@ -20,7 +21,6 @@ from kpipe.data.loading.fetching import Fetch, fetch_decoded, fetch_files
 from kpipe.data.manifest import problem_table
 from kpipe.errors import DataError
 from kpipe.pixels import read_photo
-from kpipe.windows import window
 
 Write = Callable[..., Path]
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from kpipe.data import Manifest, from_csv, from_dataframe, from_folder, photos_of_csv
+from kpipe.data import Manifest, from_csv, from_dataframe, from_folder, list_csv_files
 from kpipe.errors import DataError
 
 UNLISTED = "file without a row"
@@ -326,10 +326,10 @@ def test_declared_labels_that_no_row_has_are_named(folder: Path) -> None:
 def test_the_files_of_a_table_are_listed_unopened(folder: Path) -> None:
     other = folder.parent / "other.png"
     path = _write_table(folder, f"file,kind\ncat/gone.png,a\n,b\ncat/gone.png,b\n{other},c\n")
-    assert photos_of_csv(path, image="file") == [folder / "cat" / "gone.png", other]
-    assert photos_of_csv(path, image="file", root=folder / "x")[0].parent == folder / "x" / "cat"
+    assert list_csv_files(path, image="file") == [folder / "cat" / "gone.png", other]
+    assert list_csv_files(path, image="file", root=folder / "x")[0].parent == folder / "x" / "cat"
     with pytest.raises(DataError, match="did you mean 'file'"):
-        photos_of_csv(path, image="files")
+        list_csv_files(path, image="files")
 
 
 def test_every_missing_column_is_named(folder: Path) -> None:
@@ -393,7 +393,7 @@ def test_several_tables_are_one(folder: Path, tmp_path: Path) -> None:
     ]
     assert table["label"].tolist() == ["a", "a", "b", "b"]
     assert table["more"].tolist() == ["", "", "", "x"]
-    assert len(photos_of_csv(paths, image="file")) == 4
+    assert len(list_csv_files(paths, image="file")) == 4
 
 
 def test_a_missing_table_is_refused(tmp_path: Path) -> None:
@@ -488,7 +488,7 @@ def test_a_name_spelled_otherwise_finds_its_file(folder: Path, name: str, there:
         {} if plain else {Path(there).name: "other spelling in the table"}
     )
     listed = _write_table(folder, f"file\n{name}\n")
-    assert photos_of_csv(listed, image="file", sep="\t") == [folder / there]
+    assert list_csv_files(listed, image="file", sep="\t") == [folder / there]
 
 
 def test_a_name_is_that_of_the_file_so_spelled_where_there_is_one(folder: Path) -> None:

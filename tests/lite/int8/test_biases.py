@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from kpipe.lite.export.calibration import prepare_calibration_images
+from kpipe.lite.export.calibration_images import prepare_calibration_images
 from kpipe.lite.export.conversion import calibrate
 from kpipe.lite.int8.biases import _significant_mean, correct_biases, measure_mean_errors
 from kpipe.lite.int8.calibrated_model import CalibratedModel

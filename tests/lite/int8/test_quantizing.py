@@ -7,7 +7,7 @@ import pytest
 from ai_edge_litert.tools import flatbuffer_utils
 
 from kpipe.lite import convert
-from kpipe.lite.export.calibration import prepare_calibration_images
+from kpipe.lite.export.calibration_images import prepare_calibration_images
 from kpipe.lite.export.conversion import calibrate
 from kpipe.lite.int8.biases import measure_mean_errors
 from kpipe.lite.int8.calibrated_model import CalibratedModel

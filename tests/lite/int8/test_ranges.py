@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kpipe.lite import LiteModel, convert
-from kpipe.lite.export.calibration import prepare_calibration_images
+from kpipe.lite.export.calibration_images import prepare_calibration_images
 from kpipe.lite.export.conversion import calibrate
 from kpipe.lite.int8.calibrated_model import CalibratedModel
 from kpipe.lite.int8.ranges import fit_ranges, least_error_range

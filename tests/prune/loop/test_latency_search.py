@@ -14,7 +14,7 @@ from keras import layers
 
 from kpipe.errors import PruneError
 from kpipe.prune import PruneResult, Selection, prune_filters, rank, residual_blocks
-from kpipe.prune.graph.tracing import read
+from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.loop.latency_search import _chain, _Proposal, _Trial
 from kpipe.prune.surgery.batch_norm_statistics import ReferenceStatistics
 from kpipe.prune.surgery.planning import plan, remove_filters

@@ -18,8 +18,8 @@ from kpipe.prune import (
     prune_filters,
     scan_sensitivity,
 )
+from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.graph.model_graph import Graph
-from kpipe.prune.graph.tracing import read
 from tests.prune import nets
 from tests.prune.masking import randomize
 

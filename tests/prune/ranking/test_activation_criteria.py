@@ -103,7 +103,7 @@ def test_reconstruction_knows_how_each_layer_reads_its_channels(name: str) -> No
         alone = zero.copy()
         alone[..., channel] = x[..., channel]
         missing.append(np.square(layer(alone) - layer(zero)).sum(-1).mean())
-    from kpipe.prune.graph.tracing import read
+    from kpipe.prune.graph.graph_reading import read
     from kpipe.prune.ranking.reconstruction_errors import channel_errors, second_moments
 
     (operation,) = read(model).find([reader])

@@ -9,7 +9,7 @@ from keras import layers
 
 from kpipe.errors import PruneError
 from kpipe.prune import plan, rank_blocks, remove_blocks, remove_filters, residual_blocks
-from kpipe.prune.graph.tracing import read
+from kpipe.prune.graph.graph_reading import read
 from tests.prune import nets
 from tests.prune.masking import randomize
 

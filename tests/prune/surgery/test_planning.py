@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 from kpipe.errors import PruneError
-from kpipe.prune import LayerChange, Rule, plan, rank, register, remove_filters, same_channels
+from kpipe.prune import LayerChange, Rule, plan, rank, register_rule, remove_filters, same_channels
 from tests.prune import nets
 from tests.prune.masking import randomize, worst_difference
 
@@ -126,7 +126,7 @@ def test_a_registered_rule_makes_a_custom_layer_removable() -> None:
     def prune(layer: Any, inputs: Any, output: Any) -> LayerChange:
         return LayerChange({}, {"gamma": {0: output}})
 
-    register(Scale, Rule(same_channels, prune))
+    register_rule(Scale, Rule(same_channels, prune))
     model = randomize(_with(Scale(name="own")))
     made = plan(model, {"first": [0, 3]})
     assert made.kept["own"].tolist() == [1, 2, 4, 5]

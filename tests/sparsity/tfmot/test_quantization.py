@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kpipe.errors import SparsityError
 from kpipe.lite import LiteModel
-from kpipe.lite.export.calibration import prepare_calibration_images
+from kpipe.lite.export.calibration_images import prepare_calibration_images
 from kpipe.lite.export.conversion import calibrate
 from kpipe.lite.int8.quantizing import quantize_to_int8
 from kpipe.sparsity import TrainingSettings, train_quantized

@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from kpipe.errors import TrainingError
-from kpipe.train import AtEpoch, OneCycle, OnPlateau, Plateau, TrainingConfig
+from kpipe.train import AtEpoch, OneCycle, OnPlateau, ReduceOnPlateau, TrainingConfig
 
 
 def test_the_default_is_adam_at_a_thousandth() -> None:
@@ -73,7 +73,8 @@ def test_both_optimizers_average_the_weights() -> None:
 
 def test_only_a_plateau_needs_a_callback() -> None:
     assert TrainingConfig(epochs=1, schedule="cosine").schedule_callbacks("loss") == []
-    (callback,) = TrainingConfig(epochs=1, schedule=Plateau(patience=2)).schedule_callbacks("loss")
+    config = TrainingConfig(epochs=1, schedule=ReduceOnPlateau(patience=2))
+    (callback,) = config.schedule_callbacks("loss")
     assert (callback.monitor, callback.patience) == ("loss", 2)
 
 

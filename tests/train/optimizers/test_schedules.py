@@ -13,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kpipe.errors import TrainingError
-from kpipe.train import Constant, Cosine, Exponential, OneCycle, Plateau, StepDecay, optimizer
+from kpipe.train import (
+    Constant,
+    CosineDecay,
+    ExponentialDecay,
+    OneCycle,
+    ReduceOnPlateau,
+    StepDecay,
+    optimizer,
+)
 from kpipe.train.optimizers.piecewise_linear import PiecewiseLinear
 from kpipe.train.optimizers.schedules import as_schedule, schedule_names
 
@@ -29,18 +37,18 @@ def rates(schedule, peak: float = 2.0) -> np.ndarray:
 
 def test_the_rates_follow_their_formulas() -> None:
     half = (1 + np.cos(np.pi * SHARE)) / 2
-    np.testing.assert_allclose(rates(Cosine(final=0.1)), 2 * (0.1 + 0.9 * half), atol=1e-6)
+    np.testing.assert_allclose(rates(CosineDecay(final=0.1)), 2 * (0.1 + 0.9 * half), atol=1e-6)
     np.testing.assert_allclose(
-        rates(Exponential(final=0.01))[: N + 1], 2 * 0.01 ** (T[: N + 1] / N), rtol=1e-5
+        rates(ExponentialDecay(final=0.01))[: N + 1], 2 * 0.01 ** (T[: N + 1] / N), rtol=1e-5
     )
     factor = np.where(T < 50, 1, np.where(T < 75, 0.1, 0.01))
     np.testing.assert_allclose(rates(StepDecay()), 2 * factor, rtol=1e-6)
-    for constant in (Constant(), Plateau()):
+    for constant in (Constant(), ReduceOnPlateau()):
         assert set(rates(constant)) == {2.0}
 
 
 def test_the_warmup_of_a_cosine_is_linear_from_the_first_step() -> None:
-    got = rates(Cosine(warmup=0.2))
+    got = rates(CosineDecay(warmup=0.2))
     np.testing.assert_allclose(got[:21], np.linspace(2 / 20, 2, 21), rtol=1e-5)
     half = (1 + np.cos(np.pi * np.arange(81) / 80)) / 2
     np.testing.assert_allclose(got[20:101], 2 * half, atol=1e-6)
@@ -115,7 +123,8 @@ def test_only_one_cycle_needs_kpipe_to_be_loaded(tmp_path) -> None:
 
 
 def test_a_plateau_is_keras_own_callback() -> None:
-    callback = Plateau(factor=0.5, patience=2, min_delta=0.1, min_lr=1e-4).callback("val_loss")
+    schedule = ReduceOnPlateau(factor=0.5, patience=2, min_delta=0.1, min_lr=1e-4)
+    callback = schedule.callback("val_loss")
     assert type(callback) is keras.callbacks.ReduceLROnPlateau
     assert (callback.monitor, callback.factor, callback.patience) == ("val_loss", 0.5, 2)
     assert (callback.min_delta, callback.min_lr, callback.mode) == (0.1, 1e-4, "min")
@@ -124,16 +133,16 @@ def test_a_plateau_is_keras_own_callback() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Cosine(warmup=1.0),
-        lambda: Cosine(final=-0.1),
-        lambda: Exponential(final=0.0),
+        lambda: CosineDecay(warmup=1.0),
+        lambda: CosineDecay(final=-0.1),
+        lambda: ExponentialDecay(final=0.0),
         lambda: StepDecay(at=()),
         lambda: StepDecay(at=(0.5, 0.2)),
         lambda: StepDecay(factor=0.0),
         lambda: OneCycle(rise=0.6),
         lambda: OneCycle(initial=0.1, final=0.2),
-        lambda: Plateau(factor=1.0),
-        lambda: Plateau(patience=0),
+        lambda: ReduceOnPlateau(factor=1.0),
+        lambda: ReduceOnPlateau(patience=0),
     ],
 )
 def test_an_invalid_schedule_is_rejected(make) -> None:

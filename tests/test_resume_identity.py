@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kpipe.errors import PruneError, TrainingError
-from kpipe.ownership import claim, refuse_other
+from kpipe.resume_identity import claim, refuse_other
 
 
 def test_a_folder_is_claimed_once_and_again_by_its_owner(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kpipe.class_indices import complete_class_weights, translate_label_errors
 from kpipe.errors import SparsityError, TrainingError
-from kpipe.labels import complete_class_weights, translate_label_errors
 
 
 def test_unnamed_classes_have_weight_one() -> None:

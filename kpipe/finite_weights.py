@@ -20,7 +20,7 @@ def refuse_non_finite_weights(model: keras.Model, error: type[KpipeError]) -> No
     Example:
         >>> import keras
         >>> from kpipe.errors import ExportError
-        >>> from kpipe.weights import refuse_non_finite_weights
+        >>> from kpipe.finite_weights import refuse_non_finite_weights
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
         >>> refuse_non_finite_weights(model, ExportError)
     """

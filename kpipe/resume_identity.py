@@ -31,7 +31,7 @@ def claim(path: Path, identity: Mapping[str, Any], other: str, *, error: type[Kp
     Example:
         >>> from pathlib import Path
         >>> from kpipe.errors import TrainingError
-        >>> from kpipe.ownership import claim
+        >>> from kpipe.resume_identity import claim
         >>> claim(Path("out/training.json"), {"epochs": 3}, "another training", error=TrainingError)
         >>> claim(Path("out/training.json"), {"epochs": 5}, "another training", error=TrainingError)
         Traceback (most recent call last):

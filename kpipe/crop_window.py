@@ -42,7 +42,7 @@ def window(stored: tuple[int, int], wanted: tuple[int, int]) -> Window:
         wanted: (width, height) to resize to, before the photo is turned upright.
 
     Example:
-        >>> from kpipe.pixels import window
+        >>> from kpipe.crop_window import window
         >>> window((640, 480), (100, 100))
         Window(shrink=4, left=20, top=0, width=120, height=120, smooth=False)
     """

@@ -43,7 +43,7 @@ def complete_class_weights(
 
     Example:
         >>> from kpipe.errors import TrainingError
-        >>> from kpipe.labels import complete_class_weights
+        >>> from kpipe.class_indices import complete_class_weights
         >>> complete_class_weights({2: 0.5}, 4, TrainingError)
         {0: 1.0, 1: 1.0, 2: 0.5, 3: 1.0}
     """
