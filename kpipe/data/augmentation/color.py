@@ -7,8 +7,10 @@
 
 All four are linear (Haeberli, "Matrix Operations for Image Processing", 1993), so each photo is
 multiplied by one matrix. The layers of Keras and the functions of `tf.image` work in HSV, which is
-two to ten times slower, most of all on photos full of detail. The field `color` of `Augmenter` adds to
-saturation, and a tenth of it to hue. Channel shuffle is applied to one photo at a time.
+two to ten times slower, most of all on photos full of detail.
+
+The field `color` of `Augmenter` adds to saturation, and a tenth of it to hue. Channel shuffle is
+applied to one photo at a time.
 """
 
 from __future__ import annotations
