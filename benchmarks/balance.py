@@ -48,7 +48,7 @@ from kpipe.data import (
     split,
     steps,
 )
-from kpipe.data.balancing.sampling import Weighting
+from kpipe.data.balancing.class_weights import Weighting
 from kpipe.stages import Augment
 from kpipe.train import (
     TrainingConfig,
