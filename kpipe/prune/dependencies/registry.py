@@ -21,7 +21,7 @@ def register_rule(kind: str | type, rule: Rule) -> None:
 
     Example:
         >>> import keras
-        >>> from kpipe.prune import Rule, register, same_channels
+        >>> from kpipe.prune import Rule, register_rule, same_channels
         >>> class Clip(keras.layers.Layer):
         ...     def call(self, x):
         ...         return keras.ops.clip(x, 0, 1)
