@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from kpipe.cli.pipeline_file import ROOT, SET, load_pipeline
-from kpipe.core.store import translate_disk_errors
+from kpipe.core.disk_errors import translate_disk_errors
 from kpipe.errors import DataError, PipelineError
 from kpipe.report.terminal import Progress, print_line
 

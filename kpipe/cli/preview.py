@@ -10,9 +10,9 @@ from rich.console import Console
 
 from kpipe.cli.pipeline_file import FILE, ROOT, SET, load_pipeline
 from kpipe.cli.stderr_log import log_native_stderr
+from kpipe.core.disk_errors import translate_disk_errors
 from kpipe.core.pipeline import Pipeline
 from kpipe.core.runner import run as run_pipeline
-from kpipe.core.store import translate_disk_errors
 from kpipe.errors import PipelineError
 from kpipe.report.collection import collect_run
 from kpipe.report.terminal import Progress, print_line

@@ -8,8 +8,8 @@ import click
 from rich.console import Console
 
 from kpipe.cli.pipeline_file import ROOT, SET, load_pipeline
+from kpipe.core.disk_errors import translate_disk_errors
 from kpipe.core.runner import run_folder
-from kpipe.core.store import translate_disk_errors
 from kpipe.report.terminal import print_line
 
 __all__ = ["report"]

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from kpipe.cli.pipeline_file import FILE, ROOT, SET, load_pipeline
 from kpipe.cli.stderr_log import log_native_stderr
+from kpipe.core.disk_errors import translate_disk_errors
 from kpipe.core.runner import run as run_pipeline
-from kpipe.core.store import translate_disk_errors
 from kpipe.report.terminal import Progress, models_table, print_line
 
 __all__ = ["run"]

@@ -6,11 +6,14 @@
 A cached digest is valid while the file's size, inode, mtime and ctime are unchanged. Every write
 updates the ctime, which no program can reset, so this is as reliable as reading the file again.
 Files changed within the last two seconds are not cached: a second write could share the timestamp.
+
+A cache that cannot be read or written, such as one on a read-only disk, only costs time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import sqlite3
@@ -53,6 +56,9 @@ class Digests:
     Args:
         path: the cache; created if missing. Several processes may share it.
 
+    Raises:
+        sqlite3.OperationalError: the disk is full.
+
     Example:
         >>> from pathlib import Path
         >>> from kpipe.core.digests import Digests
@@ -64,15 +70,8 @@ class Digests:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._database = _connect(path)
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError as error:
-            warnings.warn(f"{path} is damaged and is rebuilt: {error}", stacklevel=2)
-            path.unlink()
-            self._database = _connect(path)
+        self._new: dict[str, tuple[str, str]] = {}
+        self._database = _open(path)
 
     def known(self, path: Path) -> str:
         """Return the sha256 of a file if it is cached and the file has not changed, else ""."""
@@ -93,7 +92,7 @@ class Digests:
         except PermissionError:
             return "unreadable"
         if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _UNSETTLED_NS:
-            self._database.execute("REPLACE INTO digests VALUES (?, ?, ?)", (name, state, digest))
+            self._new[name] = (state, digest)
         return digest
 
     def path(self, path: Path) -> str:
@@ -104,19 +103,31 @@ class Digests:
             )
         else:
             digest = self.file(path)
-        self._database.commit()
+        self.save()
         return digest
+
+    def save(self) -> None:
+        """Write new digests to the file, in one transaction: other processes wait for it."""
+        if not (self._database and self._new):
+            return
+        rows = [(name, *row) for name, row in self._new.items()]
+        with _optional(), self._database:
+            self._database.executemany("REPLACE INTO digests VALUES (?, ?, ?)", rows)
+            self._new.clear()
 
     def close(self) -> None:
         """Save the cache and close it."""
-        with contextlib.closing(self._database):
-            self._database.commit()
+        if self._database:
+            with contextlib.closing(self._database):
+                self.save()
 
     def _cached(self, name: str, state: str) -> str:
-        row = self._database.execute(
-            "SELECT sha256 FROM digests WHERE path = ? AND status = ?", (name, state)
-        ).fetchone()
-        return str(row[0]) if row else ""
+        row = self._new.get(name)
+        if row is None and self._database:
+            query = "SELECT status, sha256 FROM digests WHERE path = ?"
+            with _optional():
+                row = self._database.execute(query, (name,)).fetchone()
+        return str(row[1]) if row and row[0] == state else ""
 
 
 def _name(path: Path) -> str:
@@ -132,13 +143,40 @@ def _as_text(path: Path) -> str:
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
+def _open(path: Path) -> sqlite3.Connection | None:
+    with _optional():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return _connect(path)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            warnings.warn(f"{path} is damaged and is rebuilt: {error}", stacklevel=4)
+            path.unlink()
+            return _connect(path)
+    return None
+
+
+@contextlib.contextmanager
+def _optional() -> Iterator[None]:
+    """Go on without the cache if it cannot be used, unless the disk is full."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        if "full" in str(error) or getattr(error, "errno", None) == errno.ENOSPC:
+            raise
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=60)
     try:
         database.execute(
             "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, status TEXT, sha256 TEXT)"
         )
-    except sqlite3.Error:
+        database.execute("SELECT path, status, sha256 FROM digests LIMIT 1")
+    except sqlite3.Error as error:
         database.close()
+        if "no such column" in str(error):
+            raise sqlite3.DatabaseError("its table has other columns") from error
         raise
     return database

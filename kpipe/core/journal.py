@@ -2,8 +2,9 @@
 
     {"time": "2026-01-31T12:00:00.000+00:00", "event": "epoch", "stage": "FineTune", ...}
 
-`record` stores an event and notifies the listeners; `progress` only notifies them. Reading skips a
-line truncated by a kill: the resumed run records the event again.
+`record` stores an event and notifies the listeners; `progress` only notifies them. Reading skips
+and counts lines that are no events, such as one truncated by a kill: the resumed run records the
+event again.
 """
 
 from __future__ import annotations
@@ -15,10 +16,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Event", "Journal", "Listener", "read_journal"]
+__all__ = ["Event", "Journal", "Listener", "parse_journal", "read_journal"]
 
 Event = dict[str, Any]
 Listener = Callable[[Event], None]
+
+# The facts that readers of a journal rely on.
+_FACTS: dict[str, dict[str, type]] = {
+    "stage_started": {"stage": str, "continues": bool},
+    "stage_skipped": {"stage": str, "key": str, "folder": str},
+    "stage_finished": {"stage": str, "key": str, "folder": str},
+    "stage_failed": {"stage": str, "error": str, "detail": str},
+    "note": {"text": str},
+}
 
 
 class Journal:
@@ -81,11 +91,26 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[Event]:
-    """Return the events of a journal, oldest first, without truncated lines."""
-    events = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return events
+    """Return the events of a journal, oldest first, without lines that are no events."""
+    return parse_journal(path)[0]
+
+
+def parse_journal(path: Path) -> tuple[list[Event], int]:
+    """Return the events of a journal, oldest first, and the number of lines that are no events."""
+    # Not `splitlines`: strings in JSON may hold other line separators of Unicode.
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    events = [_parse(line) for line in lines if line.strip()]
+    found = [event for event in events if event is not None]
+    return found, len(events) - len(found)
+
+
+def _parse(line: str) -> Event | None:
+    try:
+        event = json.loads(line)
+        kind, zone = event["event"], datetime.fromisoformat(event["time"]).tzinfo
+        facts = {"event": str, **_FACTS.get(kind, {})}
+        sound = zone is not None and all(type(event[name]) is of for name, of in facts.items())
+        sound = sound and isinstance(event.get("stage", ""), str)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    return event if sound else None

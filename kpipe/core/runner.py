@@ -15,20 +15,22 @@ import filecmp
 import importlib.metadata
 import os
 import shutil
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from kpipe.atomic import replacing
+from kpipe.core.differences import difference
+from kpipe.core.disk_errors import translate_disk_errors
 from kpipe.core.executor import Executor, LocalExecutor
 from kpipe.core.fingerprint import canonical, fingerprint
 from kpipe.core.journal import Journal, Listener
 from kpipe.core.lock import file_lock
+from kpipe.core.making import Maker, wait_reporter
 from kpipe.core.pipeline import Pipeline
-from kpipe.core.stage import Context, Stage
-from kpipe.core.store import Entry, Store, translate_disk_errors
-from kpipe.errors import DataError, KpipeError
+from kpipe.core.stage import Stage
+from kpipe.core.store import Entry, Store
+from kpipe.errors import DataError
 
 __all__ = ["PlannedStage", "RunResult", "plan", "run", "run_folder"]
 
@@ -138,7 +140,7 @@ def plan(pipeline: Pipeline, root: Path) -> list[PlannedStage]:
         Export waits for Data, FineTune
     """
     planned = []
-    with _open_store(root) as store:
+    with _open_store(root, create=False) as store:
         resolver = _KeyResolver(pipeline, store)
         for stage in pipeline.stages:
             entry = None
@@ -153,8 +155,10 @@ def plan(pipeline: Pipeline, root: Path) -> list[PlannedStage]:
                     status, why = "cached", f"has the same inputs: {key[:12]}"
                 elif store.has_partial(key):
                     status, why = "continues", "was interrupted before it finished"
+                elif damage := store.damage(key):
+                    status, why = "runs", f"its result is damaged: {damage}"
                 else:
-                    status, why = "runs", _difference(store, about)
+                    status, why = "runs", difference(store, about)
             resolver.entries.append(entry)
             planned.append(PlannedStage(stage.name, status, why))
     return planned
@@ -162,7 +166,7 @@ def plan(pipeline: Pipeline, root: Path) -> list[PlannedStage]:
 
 def run_folder(pipeline: Pipeline, root: Path) -> Path:
     """Return the folder that `run` would use for this declaration and the current data."""
-    with _open_store(root) as store:
+    with _open_store(root, create=False) as store:
         return root / pipeline.name / _KeyResolver(pipeline, store).run_name()
 
 
@@ -176,6 +180,9 @@ def run(
 ) -> RunResult:
     """Run a pipeline.
 
+    If another run is making a result that this one needs, this one waits for it and uses it, also
+    with `fresh`.
+
     Args:
         pipeline: the declaration.
         root: the folder of all results, `saved_models`; created if missing.
@@ -187,55 +194,29 @@ def run(
         KpipeError: raised by a stage.
         StoreError: the disk is full, or another run of this pipeline is in progress.
     """
-    executor = executor or LocalExecutor()
     made: list[str] = []
     skipped: list[str] = []
     with _open_store(root) as store:
         resolver = _KeyResolver(pipeline, store)
         folder = root / pipeline.name / resolver.run_name()
         folder.mkdir(parents=True, exist_ok=True)
-        with file_lock(folder / ".lock"):
+        journal = Journal(folder / "journal.jsonl", listeners)
+        maker = Maker(store, executor or LocalExecutor(), pipeline.seed, fresh)
+        with file_lock(folder / ".lock"), store.in_use(wait_reporter(journal, "removing results")):
             (folder / "pipeline.py").write_text(pipeline.render(), encoding="utf-8")
-            journal = Journal(folder / "journal.jsonl", listeners)
             journal.record("run_started", pipeline=pipeline.name, seed=pipeline.seed, fresh=fresh)
             for stage in pipeline.stages:
-                about = resolver.about()
-                key = fingerprint(about)
-                entry = None if fresh else store.find(key)
-                event = "stage_skipped" if entry else "stage_finished"
-                (skipped if entry else made).append(stage.name)
                 stage_journal = journal.for_stage(stage.name)
-                if not entry:
-                    context = Context(
-                        folder=store.begin(key, fresh=fresh),
-                        inputs={
-                            kind: tuple(entry.folder for entry in entries)
-                            for kind, entries in resolver.inputs().items()
-                        },
-                        seed=pipeline.seed,
-                        journal=stage_journal,
-                        shared=store.shared,
-                        digests=store.digests_file,
-                    )
-                    _execute(executor, stage, context)
-                    entry = store.commit(key, about)
-                stage_journal.record(event, key=key, folder=os.path.relpath(entry.folder, folder))
+                about, inputs = resolver.about(), resolver.inputs()
+                entry, runs = maker.result(stage, about, inputs, stage_journal)
+                (made if runs else skipped).append(stage.name)
+                event = "stage_finished" if runs else "stage_skipped"
+                path = os.path.relpath(entry.folder, folder)
+                stage_journal.record(event, key=entry.key, folder=path)
                 resolver.entries.append(entry)
             _publish(resolver, folder)
             journal.record("run_finished", made=made, skipped=skipped)
     return RunResult(folder, tuple(made), tuple(skipped))
-
-
-def _execute(executor: Executor, stage: Stage, context: Context) -> None:
-    context.journal.record("stage_started", continues=any(context.folder.iterdir()))
-    try:
-        executor.execute(stage, context)
-    except BaseException as error:
-        detail = str(error) if isinstance(error, KpipeError) else traceback.format_exc()
-        # On a full disk the journal cannot be written either; raise the first error.
-        with contextlib.suppress(OSError):
-            context.journal.record("stage_failed", error=type(error).__name__, detail=detail)
-        raise
 
 
 def _publish(resolver: _KeyResolver, folder: Path) -> None:
@@ -264,35 +245,10 @@ def _source_digest(stage: Stage, path: Path, store: Store) -> str:
     return store.digests.path(path)
 
 
-def _difference(store: Store, about: dict[str, Any]) -> str:
-    """Describe the difference from the newest result of the same stage."""
-    earlier = [entry.about for entry in store.entries() if entry.about["stage"] == about["stage"]]
-    if not earlier:
-        return "has no earlier result"
-    last = earlier[-1]
-    changes = [
-        f"{name} {last['configuration'].get(name)!r} -> {value!r}"
-        for name, value in about["configuration"].items()
-        if last["configuration"].get(name) != value
-    ]
-    changes += [
-        f"{name} {last['distributions'].get(name)} -> {version}"
-        for name, version in about["distributions"].items()
-        if last["distributions"].get(name) != version
-    ]
-    if last["seed"] != about["seed"]:
-        changes.append(f"seed {last['seed']} -> {about['seed']}")
-    if last["version"] != about["version"]:
-        changes.append("this version of kpipe runs the stage differently")
-    words = {"sources": "the data changed", "inputs": "its inputs changed"}
-    changes += [text for part, text in words.items() if last[part] != about[part]]
-    return "differs from the last result: " + ", ".join(changes)
-
-
 @contextlib.contextmanager
-def _open_store(root: Path) -> Iterator[Store]:
+def _open_store(root: Path, *, create: bool = True) -> Iterator[Store]:
     with translate_disk_errors(root):
-        store = Store(root / ".cache")
+        store = Store(root / ".cache", create=create)
         try:
             yield store
         finally:

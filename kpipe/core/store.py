@@ -1,39 +1,46 @@
 """The content-addressed store of stage results.
 
-    <root>/<key>/           a finished result: its files and `entry.json`
+    <root>/<key>/           a finished result: its files and `entry.json`; key = fingerprint(about)
     <root>/<key>.partial/   an unfinished result
+    <root>/<key>.damaged/   a result that was set aside; may be deleted at any time
+    <root>/locks/<key>      locked by the run that makes the result
+    <root>/locks/store      shared by runs; locked by what removes results
     <root>/digests.sqlite   the cache of `Digests`
     <root>/shared           caches of stages, keyed by content; may be deleted at any time
 
-    entry.json := {"about": {...}, "files": {relative path: sha256}, "digest": fingerprint(files)}
+    entry.json := {"about": {...}, "files": {relative path: sha256},
+                   "digest": fingerprint(files without measured.json)}
 
 A result is renamed to its key when it is complete, so an existing key is a usable result. Every
-read verifies its digests; a corrupt result is removed with a warning and rebuilt.
+read verifies its digests; a damaged result is set aside with a warning and made again.
+
+What a stage measures on the machine, such as times, differs in each run. A stage writes it to
+`measured.json`, on which the keys of later stages do not depend.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import json
+import os
 import shutil
-import sqlite3
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from kpipe.atomic import flush
 from kpipe.core.digests import Digests, files_below
 from kpipe.core.fingerprint import fingerprint
-from kpipe.errors import StoreError
+from kpipe.core.lock import file_lock
+from kpipe.errors import KpipeError
 
-__all__ = ["Entry", "Store", "translate_disk_errors"]
+__all__ = ["ENTRY", "MEASURED", "Entry", "Store", "remove"]
 
-_ENTRY = "entry.json"
-# SQLite, and libraries that write through C, report a full disk in words, without an errno.
-_FULL = ("No space left", "disk is full")
+ENTRY = "entry.json"
+MEASURED = "measured.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +50,8 @@ class Entry:
     Attributes:
         key: its address.
         folder: the folder of its files.
-        digest: the digest of its files; the keys of the stages that read it depend on this.
+        digest: the digest of its files without `measured.json`; the keys of the stages that read
+            it depend on this.
         about: what it was made from, as passed to `Store.commit`.
     """
 
@@ -57,52 +65,78 @@ class Store:
     """Results by key, below one folder.
 
     Args:
-        root: the folder; created if missing.
+        root: the folder.
+        create: create the folder. Otherwise it may be missing or read-only; the methods that
+            write fail then.
 
     Example:
         >>> from pathlib import Path
+        >>> from kpipe.core.fingerprint import fingerprint
         >>> from kpipe.core.store import Store
-        >>> store = Store(Path("cache"))
-        >>> _ = (store.begin("key") / "a.txt").write_text("ab")
-        >>> _ = store.commit("key", about={"stage": "Count"})
-        >>> store.find("key").about
+        >>> store, about = Store(Path("cache")), {"stage": "Count"}
+        >>> key = fingerprint(about)
+        >>> with store.lock(key, wait=print):
+        ...     _ = (store.begin(key) / "a.txt").write_text("ab")
+        ...     _ = store.commit(key, about)
+        >>> store.find(key).about
         {'stage': 'Count'}
         >>> store.close()
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, create: bool = True) -> None:
         self.root = root
         self.shared = root / "shared"
-        self.shared.mkdir(parents=True, exist_ok=True)
+        if create:
+            self.shared.mkdir(parents=True, exist_ok=True)
+            (root / "locks").mkdir(exist_ok=True)
         self.digests_file = root / "digests.sqlite"
         self.digests = Digests(self.digests_file)
 
     def find(self, key: str) -> Entry | None:
-        """Return the result of a key, or None; remove a corrupt one with a warning."""
-        folder = self.root / key
-        if not folder.exists():
-            return None
-        corruption = self._corruption(folder)
-        if corruption:
-            warnings.warn(f"{folder}: {corruption}; the stage runs again", stacklevel=2)
-            shutil.rmtree(folder)
-            return None
-        return self._read(folder)
+        """Return the result of a key, or None if there is none or it is damaged."""
+        found = self._verify(key)
+        return found if isinstance(found, Entry) else None
+
+    def damage(self, key: str) -> str:
+        """Return what is wrong with the result of a key; empty if it is sound or missing."""
+        found = self._verify(key)
+        return found if isinstance(found, str) else ""
 
     def has_partial(self, key: str) -> bool:
         """Whether an unfinished result of this key exists."""
-        return self._partial(key).exists()
+        return self._partial(key).is_dir()
+
+    def lock(self, key: str, wait: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Keep other runs from making the same result while the block runs.
+
+        Args:
+            key: the address of the result.
+            wait: called with the process that is making the result, if there is one.
+        """
+        return file_lock(self.root / "locks" / key, wait=wait)
+
+    def in_use(self, wait: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Keep results from being removed while the block runs; `wait` is that of `lock`."""
+        return file_lock(self.root / "locks" / "store", shared=True, wait=wait)
 
     def begin(self, key: str, *, fresh: bool = False) -> Path:
         """Return the folder to write a result to, with what an interrupted attempt wrote.
+
+        A damaged result of the key is set aside, with a warning. Hold the lock of the key.
 
         Args:
             key: the address of the result.
             fresh: start with an empty folder.
         """
+        if damage := self.damage(key):
+            aside = _move_aside(self.root / key, ".damaged")
+            warnings.warn(
+                f"{self.root / key}: {damage}; it is now {aside.name}, and the stage runs again",
+                stacklevel=2,
+            )
         folder = self._partial(key)
-        if fresh and folder.exists():
-            shutil.rmtree(folder)
+        if os.path.lexists(folder) and (fresh or not folder.is_dir()):
+            remove(folder)
         folder.mkdir(exist_ok=True)
         return folder
 
@@ -110,29 +144,32 @@ class Store:
         """Publish the folder of `begin(key)` as the result of the key.
 
         Args:
-            key: the address of the result.
+            key: the address of the result: the fingerprint of `about`.
             about: what it was made from, as JSON values.
         """
         partial, folder = self._partial(key), self.root / key
-        files = {
-            path.relative_to(partial).as_posix(): self.digests.file(path)
-            for path in files_below(partial)
-            if path.name != _ENTRY
-        }
-        entry = {"about": about, "files": files, "digest": fingerprint(files)}
+        files = self._files(partial)
+        digest = _digest(files)
+        entry = {"about": about, "files": files, "digest": digest}
         text = json.dumps(entry, ensure_ascii=False, indent=1)
-        (partial / _ENTRY).write_text(text, encoding="utf-8")
-        flush(partial / _ENTRY)
-        if folder.exists():
-            # Only `--fresh` replaces a result; the old one stays until the new one is complete.
-            shutil.rmtree(folder)
-        partial.rename(folder)
-        return self._read(folder)
+        (partial / ENTRY).write_text(text, encoding="utf-8")
+        flush(partial / ENTRY)
+        if os.path.lexists(folder):
+            # Only `--fresh` replaces a result; another run may have files of the old one open.
+            old = _move_aside(folder, ".replaced")
+            partial.rename(folder)
+            remove(old)
+        else:
+            partial.rename(folder)
+        return Entry(key, folder, digest, about)
 
     def entries(self) -> list[Entry]:
-        """Return every finished result, oldest first, without verifying its digests."""
-        folders = [path.parent for path in self.root.glob(f"*/{_ENTRY}") if not path.parent.suffix]
-        return [self._read(folder) for folder in sorted(folders, key=lambda f: f.stat().st_mtime)]
+        """Return every finished result, oldest first, without verifying its files."""
+        found = []
+        for file in self.root.glob(f"*/{ENTRY}"):
+            with contextlib.suppress(_DamagedError, OSError):
+                found.append((file.stat().st_mtime_ns, _read(file.parent)[0]))
+        return [entry for _, entry in sorted(found, key=lambda row: row[0])]
 
     def close(self) -> None:
         """Save the cached digests."""
@@ -141,55 +178,66 @@ class Store:
     def _partial(self, key: str) -> Path:
         return self.root / f"{key}.partial"
 
-    def _read(self, folder: Path) -> Entry:
-        entry = json.loads((folder / _ENTRY).read_text(encoding="utf-8"))
-        return Entry(folder.name, folder, entry["digest"], entry["about"])
-
-    def _corruption(self, folder: Path) -> str:
+    def _verify(self, key: str) -> Entry | str | None:
+        """Return a sound result, what is wrong with it, or None if there is none."""
+        folder = self.root / key
+        if not os.path.lexists(folder):
+            return None
         try:
-            entry = json.loads((folder / _ENTRY).read_text(encoding="utf-8"))
-            expected = entry["files"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            return f"{_ENTRY} cannot be read ({error})"
-        found = {
+            entry, expected = _read(folder)
+            found = self._files(folder)
+        except (_DamagedError, OSError) as error:
+            return str(error)
+        names = sorted(expected.keys() | found.keys())
+        changed = [name for name in names if expected.get(name) != found.get(name)]
+        return f"changed after it was stored: {', '.join(changed[:5])}" if changed else entry
+
+    def _files(self, folder: Path) -> dict[str, str]:
+        """Return relative path -> sha256 of the files of a result."""
+        files = {
             path.relative_to(folder).as_posix(): self.digests.file(path)
             for path in files_below(folder)
-            if path.name != _ENTRY
+            if path.name != ENTRY
         }
-        changed = sorted(
-            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
-        )
-        return f"changed after it was stored: {', '.join(changed[:5])}" if changed else ""
+        self.digests.save()
+        return files
 
 
-@contextlib.contextmanager
-def translate_disk_errors(root: Path) -> Iterator[None]:
-    """Raise a `StoreError` for any error of the block that means a full or read-only disk.
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with everything below it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
-    Args:
-        root: the folder that the block writes to; it need not exist.
 
-    Raises:
-        StoreError: no space is left, or a file below the folder is not writable.
-    """
+class _DamagedError(Exception):
+    """A result that cannot be read, and why."""
+
+
+def _read(folder: Path) -> tuple[Entry, dict[str, str]]:
+    """Return a result and the digests of its files, as they were stored."""
+    if not (folder / ENTRY).is_file():
+        missing = f"{ENTRY} is missing" if folder.is_dir() else "it is not a folder"
+        raise _DamagedError(missing)
     try:
-        yield
-    except (OSError, sqlite3.OperationalError) as error:
-        number, name = getattr(error, "errno", None), getattr(error, "filename", None)
-        if number == errno.ENOSPC or any(words in str(error) for words in _FULL):
-            existing = next(path for path in (root, *root.absolute().parents) if path.exists())
-            raise StoreError(
-                f"the disk that holds {root.absolute()} is full",
-                expected="space for the results of a stage",
-                received=f"{shutil.disk_usage(existing).free / 1e6:.1f} MB free ({error})",
-                fix="free some space and run again; finished stages and epochs are kept",
-            ) from error
-        below = isinstance(name, str) and Path(name).absolute().is_relative_to(root.absolute())
-        if number in (errno.EACCES, errno.EPERM, errno.EROFS) and below:
-            raise StoreError(
-                f"results cannot be written to {root.absolute()}",
-                expected="a writable folder",
-                received=str(error),
-                fix="change its permissions, or pass another folder with --root",
-            ) from error
-        raise
+        content = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
+        about, files, digest = dict(content["about"]), dict(content["files"]), content["digest"]
+        matches = (fingerprint(about), _digest(files)) == (folder.name, digest)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, KpipeError) as error:
+        raise _DamagedError(f"{ENTRY} cannot be read ({type(error).__name__}: {error})") from error
+    if not matches:
+        raise _DamagedError(f"{ENTRY} was changed after it was stored")
+    return Entry(folder.name, folder, digest, about), files
+
+
+def _digest(files: dict[str, str]) -> str:
+    return fingerprint({name: sha256 for name, sha256 in files.items() if name != MEASURED})
+
+
+def _move_aside(path: Path, suffix: str) -> Path:
+    """Rename a result, in place of one that was moved aside before."""
+    aside = path.with_name(path.name + suffix)
+    if os.path.lexists(aside):
+        remove(aside)
+    return path.rename(aside)

@@ -6,19 +6,20 @@
      "problems": [{"path", "kind", "detail"}], "contact_sheet": a path or None,
      "metrics": {...} or None, "missing": [...]}
 
-Removed artifacts are listed under "missing", so an old run still has a report.
+Removed artifacts, and the number of lines of the journal that are no events, are listed under
+"missing", so an old run still has a report.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kpipe.core.journal import Event, read_journal
+from kpipe.core.journal import Event, parse_journal
 from kpipe.errors import StoreError
+from kpipe.report.results import read_json, read_metrics, read_pruning
 
 __all__ = ["collect_run"]
 
@@ -49,12 +50,14 @@ def collect_run(folder: Path) -> dict[str, Any]:
             expected=f"a journal at {journal}",
             fix="run the pipeline first: kpipe run FILE",
         )
-    events = read_journal(journal)
+    events, skipped = parse_journal(journal)
     stages = _stages(events)
     trainings: list[dict[str, Any]] = []
     prunings: list[dict[str, Any]] = []
     problems: list[dict[str, str]] = []
     missing: list[str] = []
+    if skipped:
+        missing.append(f"{journal.name}: {skipped} lines are no events and are left out")
     contact_sheet: Path | None = None
     for stage in stages:
         if not stage["folder"]:
@@ -65,10 +68,10 @@ def collect_run(folder: Path) -> dict[str, Any]:
             continue
         trainings += [
             {"stage": stage["name"], **training}
-            for training in _json(artifact / "history.json", [])
+            for training in read_json(artifact / "history.json", [])
         ]
-        if (artifact / "pruning.json").exists():
-            prunings.append({"stage": stage["name"], **_json(artifact / "pruning.json", {})})
+        if pruning := read_pruning(artifact):
+            prunings.append({"stage": stage["name"], **pruning})
         if (artifact / "problems.csv").exists():
             with (artifact / "problems.csv").open(encoding="utf-8", newline="") as stream:
                 problems += list(csv.DictReader(stream))
@@ -78,13 +81,13 @@ def collect_run(folder: Path) -> dict[str, Any]:
     return {
         "pipeline": folder.parent.name,
         "run": folder.name,
-        "declaration": declaration.read_text(encoding="utf-8") if declaration.exists() else "",
+        "declaration": declaration.read_text("utf-8", "replace") if declaration.exists() else "",
         "stages": stages,
         "trainings": trainings,
         "prunings": prunings,
         "problems": problems,
         "contact_sheet": contact_sheet,
-        "metrics": _json(folder / "metrics.json", None),
+        "metrics": read_metrics(folder),
         "missing": missing,
     }
 
@@ -121,7 +124,3 @@ def _stages(events: list[Event]) -> list[dict[str, Any]]:
             row["folder"] = event["folder"]
             row["status"] = "cached" if kind == "stage_skipped" else "finished"
     return list(rows.values())
-
-
-def _json(path: Path, default: Any) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich import progress as bars
@@ -12,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kpipe.core.journal import Event
+from kpipe.report.results import read_metrics
 
 __all__ = ["Progress", "models_table", "print_line"]
 
@@ -77,6 +76,10 @@ class Progress:
     def _note(self, event: Event) -> None:
         print_line(self._console, f"  {event['text']}")
 
+    def _wait(self, event: Event) -> None:
+        stage = event.get("stage", "the run")
+        print_line(self._console, f"{stage} {event['text']}", "yellow")
+
     def _epoch(self, event: Event) -> None:
         self._end_bar()
         metrics = "  ".join(f"{name} {value:.4g}" for name, value in event["metrics"].items())
@@ -106,7 +109,7 @@ def models_table(folder: Path) -> Table | None:
     """Return the table of a run's exported models, or None if it exported none.
 
     Args:
-        folder: the run's folder, with its `metrics.json`.
+        folder: the run's folder, with its `metrics.json` and `measured.json`.
 
     Example:
         >>> from pathlib import Path
@@ -114,10 +117,9 @@ def models_table(folder: Path) -> Table | None:
         >>> models_table(Path(".")) is None
         True
     """
-    path = folder / "metrics.json"
-    if not path.exists():
+    metrics = read_metrics(folder)
+    if metrics is None:
         return None
-    metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     table = Table(
         title=f"{folder.parent.name}: {metrics['test_images']} test photos, by LiteRT, 1 thread",
         box=box.SIMPLE_HEAD,

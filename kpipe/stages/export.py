@@ -3,6 +3,7 @@
 export folder := model.tflite          the last model, quantized as declared
                  <title>.tflite        every model in float32
                  model.keras, labels.txt, metrics.json, model_card.md
+                 measured.json         {"models": {file: the latency and memory of a `Benchmark`}}
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
+from kpipe.core.store import MEASURED
 from kpipe.errors import ExportError
 from kpipe.stages.shared.model_card import model_card
 from kpipe.stages.shared.model_folder import load_model, read_metadata, reset_keras
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Export"]
 
 _BATCH = 64
+# Fields of `kpipe.lite.Benchmark` that differ from one measurement to the next.
+_MEASURED = ("median_ms", "p5_ms", "p95_ms", "ratio", "initialization_ms", "peak_memory")
 
 
 @stage
@@ -64,6 +68,7 @@ class Export(Stage):
         "*.tflite",
         "labels.txt",
         "metrics.json",
+        MEASURED,
         "model_card.md",
     )
     packages: ClassVar = ("keras", "tensorflow", "ai-edge-litert", "flatbuffers")
@@ -109,7 +114,10 @@ class Export(Stage):
     def _write_metrics(
         self, context: Context, photos: PhotoDataset, rows: list[dict[str, Any]]
     ) -> None:
-        """Write `metrics.json` and the model card."""
+        """Write `metrics.json`, `measured.json` and the model card."""
+        measured = {row["file"]: {name: row.pop(name) for name in _MEASURED} for row in rows}
+        text = json.dumps({"models": measured}, indent=1)
+        (context.folder / MEASURED).write_text(text, "utf-8")
         metrics = {
             "seed": context.seed,
             "image_size": photos.image_size,

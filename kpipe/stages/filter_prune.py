@@ -1,9 +1,10 @@
 """FilterPrune: remove filters and blocks, for a smaller and faster network.
 
 model folder := that of `kpipe.stages.shared.model_folder`, and
-                pruning.json  {"target", "latency_of", "stopped",
-                               "rounds": [the fields of a `kpipe.prune.Round`, ...],
-                               "sensitivity": {"whole", "scores", "max_pruning_ratio"} or None}
+                pruning.json   {"target", "latency_of", "stopped",
+                                "rounds": [the fields of a `kpipe.prune.Round`, ...],
+                                "sensitivity": {"whole", "scores", "max_pruning_ratio"} or None}
+                measured.json  {"latency_ms": [of each round]}
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from kpipe.atomic import write_text
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
+from kpipe.core.store import MEASURED
 from kpipe.stages.shared.field_types import (
     LearningRate,
     LossWeight,
@@ -153,15 +155,19 @@ class FilterPrune(Stage):
         result = pruning.prune(max_pruning_ratio)
         if result.stopped:
             context.journal.record("note", text=f"stopped: {result.stopped}; kept the round before")
+        rounds = [dataclasses.asdict(row) for row in result.history]
+        latencies = [row.pop("latency_ms") for row in rounds]
         report = {
             "target": self.target,
             "latency_of": self.latency_of or "float32",
             "stopped": result.stopped,
-            "rounds": [dataclasses.asdict(row) for row in result.history],
+            "rounds": rounds,
             "sensitivity": scan
             and {**dataclasses.asdict(scan), "max_pruning_ratio": max_pruning_ratio},
         }
         (context.folder / "pruning.json").write_text(json.dumps(report), encoding="utf-8")
+        measured = json.dumps({"latency_ms": latencies})
+        (context.folder / MEASURED).write_text(measured, encoding="utf-8")
         retrained = range(1, len(result.history))
         join_histories(context.folder, map(pruning.folder_of_round, retrained))
         metadata = read_metadata(source)

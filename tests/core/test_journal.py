@@ -33,3 +33,10 @@ def test_a_journal_travels_to_another_process_without_its_listeners(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl", (print,), "FineTune")
     copy = pickle.loads(pickle.dumps(journal))
     assert (copy.path, copy.stage, copy.listeners) == (journal.path, "FineTune", ())
+
+
+def test_separators_of_unicode_within_a_text_do_not_divide_a_line(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    text = "one\u2028two\u2029three\x85four\x1cfive"
+    journal.record("note", text=text)
+    assert [event["text"] for event in read_journal(journal.path)] == [text]

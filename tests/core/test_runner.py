@@ -1,6 +1,10 @@
 import contextlib
 import errno
 import json
+import os
+import shutil
+import time
+from pathlib import Path
 
 import pytest
 
@@ -105,22 +109,108 @@ def test_an_interrupted_stage_resumes_in_its_folder(tmp_path):
     assert (result.folder / "count.txt").read_text() == "3"
 
 
-@pytest.mark.parametrize("damage", ["change", "remove", "add", "entry"])
-def test_a_corrupt_entry_warns_and_its_stage_runs_again(tmp_path, source, damage):
+def result_of(root, stage):
+    (entry,) = [entry for entry in entries_of(root) if entry.about["stage"] == stage]
+    return entry.folder
+
+
+def rewrite(folder, **changes):
+    """Change fields of an entry; None removes one."""
+    entry = {**json.loads((folder / "entry.json").read_text()), **changes}
+    kept = {name: value for name, value in entry.items() if value is not None}
+    (folder / "entry.json").write_text(json.dumps(kept))
+
+
+def in_place_of(folder, make):
+    shutil.rmtree(folder)
+    make(folder)
+
+
+DAMAGES = {
+    "a changed file": lambda folder: (folder / "text.txt").write_text("abaB"),
+    "a missing file": lambda folder: (folder / "text.txt").unlink(),
+    "an added file": lambda folder: (folder / "more.txt").write_text(""),
+    "no entry": lambda folder: (folder / "entry.json").unlink(),
+    "torn JSON": lambda folder: (folder / "entry.json").write_text("{"),
+    "deep JSON": lambda folder: (folder / "entry.json").write_text("[" * 10**6),
+    "no text": lambda folder: (folder / "entry.json").write_bytes(b"\xff\xfe\x00"),
+    "null": lambda folder: (folder / "entry.json").write_text("null"),
+    "a number": lambda folder: (folder / "entry.json").write_text("5"),
+    "a list": lambda folder: (folder / "entry.json").write_text("[]"),
+    "an empty object": lambda folder: (folder / "entry.json").write_text("{}"),
+    "no digest": lambda folder: rewrite(folder, digest=None),
+    "no about": lambda folder: rewrite(folder, about=None),
+    "no files": lambda folder: rewrite(folder, files=None),
+    "a list of files": lambda folder: rewrite(folder, files=[]),
+    "files of numbers": lambda folder: rewrite(folder, files={"text.txt": 5}),
+    "NaN": lambda folder: rewrite(folder, about={"seed": float("nan")}),
+    "another digest": lambda folder: rewrite(folder, digest="x"),
+    "a digest of another type": lambda folder: rewrite(folder, digest={}),
+    "another about": lambda folder: rewrite(folder, about={"stage": "Repeat"}),
+    "about of another type": lambda folder: rewrite(folder, about="Repeat"),
+    "entry.json as a folder": lambda folder: in_place_of(
+        folder, lambda path: (path / "entry.json").mkdir(parents=True)
+    ),
+    "a file in its place": lambda folder: in_place_of(folder, lambda path: path.write_text("hi")),
+    "a dangling link": lambda folder: in_place_of(folder, lambda path: path.symlink_to("absent")),
+    "a link to itself": lambda folder: in_place_of(folder, lambda path: path.symlink_to(path.name)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_result_is_set_aside_by_name_and_made_again(tmp_path, source, damage):
+    out = tmp_path / "out"
+    run(pipeline_on(source), out)
+    folder = result_of(out, "Repeat")
+    for _ in range(2):  # once more, beside what was set aside before
+        DAMAGES[damage](folder)
+        steps = plan(pipeline_on(source), out)
+        assert [step.status for step in steps] == ["cached", "cached", "runs", "waits"]
+        assert "is damaged" in steps[2].why
+        with pytest.warns(UserWarning, match=f"{folder.name}.damaged, and the stage runs again"):
+            result = run(pipeline_on(source), out)
+        assert result.made == ("Repeat",)
+        assert os.path.lexists(folder.with_name(f"{folder.name}.damaged"))
+    assert statuses(pipeline_on(source), out) == ["cached"] * 4
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_an_unrelated_damaged_result_disturbs_nobody(tmp_path, source, damage):
+    out = tmp_path / "out"
+    run(pipeline_on(source), out)
+    DAMAGES[damage](result_of(out, "Repeat"))
+    assert statuses(pipeline_on(source, suffix="?"), out)[:2] == ["cached", "runs"]
+    assert run(Pipeline("other", [Count()]), out).made == ("Count",)
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("absent")])
+def test_a_file_in_place_of_an_unfinished_result_is_replaced(tmp_path, source, make):
+    out = tmp_path / "out"
+    run(pipeline_on(source), out)
+    folder = result_of(out, "Repeat")
+    shutil.rmtree(folder)
+    make(folder.with_name(f"{folder.name}.partial"))
+    assert statuses(pipeline_on(source), out)[2] == "runs"
+    assert run(pipeline_on(source), out).made == ("Repeat",)
+
+
+def test_measured_figures_do_not_change_the_keys_of_later_stages(tmp_path, source, monkeypatch):
+    real = Read.run
+
+    def measuring(self, context):
+        real(self, context)
+        (context.folder / "measured.json").write_text(str(time.perf_counter_ns()))
+
+    monkeypatch.setattr(Read, "run", measuring)
     run(pipeline_on(source), tmp_path / "out")
-    for entry in (tmp_path / "out/.cache").glob("*/entry.json"):
-        if json.loads(entry.read_text())["about"]["stage"] == "Repeat":
-            folder = entry.parent
-    damages = {
-        "change": lambda: (folder / "text.txt").write_text("abaB"),
-        "remove": lambda: (folder / "text.txt").unlink(),
-        "add": lambda: (folder / "more.txt").write_text(""),
-        "entry": lambda: (folder / "entry.json").write_text("{"),
-    }
-    damages[damage]()
-    with pytest.warns(UserWarning, match="the stage runs again"):
-        result = run(pipeline_on(source), tmp_path / "out")
-    assert result.made == ("Repeat",)
+    folder = result_of(tmp_path / "out", "Read")
+    first = (folder / "measured.json").read_text()
+    shutil.rmtree(folder)
+    assert run(pipeline_on(source), tmp_path / "out").made == ("Read",)
+    assert (folder / "measured.json").read_text() != first
+    # Its content is verified all the same.
+    (folder / "measured.json").write_text("changed")
+    assert "measured.json" in plan(pipeline_on(source), tmp_path / "out")[0].why
 
 
 def test_a_source_that_does_not_exist_is_an_error_and_leaves_no_run(tmp_path):

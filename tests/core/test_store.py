@@ -3,7 +3,7 @@ import sqlite3
 
 import pytest
 
-from kpipe.core.store import translate_disk_errors
+from kpipe.core.disk_errors import translate_disk_errors
 from kpipe.errors import StoreError
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+import time
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -83,3 +87,35 @@ class Count(Stage):
                 Path(self.stumble).unlink()
                 raise TrainingError("stumbled", fix="run again")
         (context.folder / "count.txt").write_text(str(self.upto))
+
+
+@stage
+class Gate(Stage):
+    """Marks that it runs, waits for the file `path`, and writes the id of its process."""
+
+    gives: ClassVar = ("text",)
+    publishes: ClassVar = ("text.txt",)
+
+    path: str
+
+    def run(self, context: Context) -> None:
+        context.journal.progress("waiting")
+        deadline = time.monotonic() + 60
+        while not Path(self.path).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        (context.folder / "text.txt").write_text(str(os.getpid()))
+
+
+if __name__ == "__main__":
+    # `python -m tests.core.toys NAME GATE ROOT [fresh]`: a run that prints its events.
+    from kpipe.core.pipeline import Pipeline
+    from kpipe.core.runner import run
+    from tests.core.toys import Gate as ImportedGate
+
+    name, gate, root, *words = sys.argv[1:]
+    run(
+        Pipeline(name, [ImportedGate(gate), Repeat(), Join()]),
+        Path(root),
+        fresh="fresh" in words,
+        listeners=(lambda event: print(json.dumps(event), flush=True),),
+    )

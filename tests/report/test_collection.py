@@ -167,3 +167,25 @@ def test_a_truncated_journal_line_is_skipped(journal) -> None:
     with (folder / "journal.jsonl").open("a") as stream:
         stream.write('{"time": "2026-01-31T12:00')
     assert stage_of(collect_run(folder), "Data")["status"] == "interrupted"
+
+
+LINES = ["5", "[]", "{}", "null", "NaN", '"note"', "{", "[" * 100_000, '{"event": "note"}',
+         '{"time": "2026-01-31T12:00:00", "event": "run_started"}',  # no time zone
+         '{"time": 5, "event": "run_started"}',
+         '{"time": "2026-01-31T12:00:00+00:00", "event": 5}',
+         '{"time": "2026-01-31T12:00:00+00:00", "event": "run_started", "stage": []}',
+         '{"time": "2026-01-31T12:00:00+00:00", "event": "note", "stage": "Data"}',
+         '{"time": "2026-01-31T12:00:00+00:00", "event": "stage_started", "stage": "Data"}',
+         '{"time": "2026-01-31T12:00:00+00:00", "event": "stage_finished", "stage": "Data"}',
+         '{"time": "2026-01-31T12:00:00+00:00", "event": "stage_failed", "stage": "Data"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_line_that_is_no_event_is_skipped_and_counted(journal, line: str) -> None:
+    folder = journal((0, "run_started", RUN), (1, "stage_started", started("Data")))
+    with (folder / "journal.jsonl").open("a") as stream:
+        stream.write(f"{line}\n\n{line}\n")
+    facts = collect_run(folder)
+    assert facts["missing"] == ["journal.jsonl: 2 lines are no events and are left out"]
+    assert stage_of(facts, "Data")["status"] == "interrupted"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import json
@@ -19,6 +20,7 @@ import kpipe.lite
 from kpipe.core.pipeline import Pipeline
 from kpipe.core.runner import run, run_folder
 from kpipe.core.stage import Context, Stage, stage
+from kpipe.core.store import Store
 from kpipe.data import Manifest
 from kpipe.errors import ExportError
 from kpipe.lite import Classifier
@@ -98,7 +100,9 @@ def test_sizes_and_latencies_are_those_of_the_file(walk, file: str) -> None:
     row, path = row_of(walk, file), walk.folder / file
     assert row["size"] == os.path.getsize(path)
     assert row["gzip_size"] == len(gzip.compress(path.read_bytes(), mtime=0))
-    assert 0 < row["p5_ms"] <= row["median_ms"] <= row["p95_ms"]
+    timed = json.loads((walk.folder / "measured.json").read_text())["models"][file]
+    assert 0 < timed["p5_ms"] <= timed["median_ms"] <= timed["p95_ms"]
+    assert not timed.keys() & row.keys()
     assert row["threads"] == 1
 
 
@@ -216,6 +220,19 @@ def test_a_file_that_loses_too_much_fails_the_run_and_publishes_nothing(
     result = run(pipeline, out)
     assert result.made == ("Export",)
     assert (result.folder / "model.tflite").exists() and (result.folder / "metrics.json").exists()
+
+
+def test_measured_figures_do_not_change_the_digest_of_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests, times = [], []
+    for root in (tmp_path / "one", tmp_path / "two"):
+        result = run(exporting(tmp_path, quantize=None, tolerance=1.0), root)
+        times.append((result.folder / "measured.json").read_text())
+        with contextlib.closing(Store(root / ".cache")) as store:
+            digests.append({e.about["stage"]: e.digest for e in store.entries()}["Export"])
+    assert times[0] != times[1]
+    assert digests[0] == digests[1]
 
 
 def test_layers_kept_in_float_are_logged_and_in_the_metrics(

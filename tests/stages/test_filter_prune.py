@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +130,25 @@ def test_a_latency_is_reached_by_trying_removals(
     stage = FilterPrune(latency_ms=0.06 * whole, **QUICK)
     folder, _ = perform(stage, data=data_folder, model=source)
     left = load_model(folder).get_layer("conv2d").filters
-    assert [row["latency_ms"] for row in rounds_of(folder)] == [whole / 10, left / 10]
+    measured = json.loads((folder / "measured.json").read_text())
+    assert measured == {"latency_ms": [whole / 10, left / 10]}
+    assert not any("latency_ms" in row for row in rounds_of(folder))
     assert left == whole // 2
+
+
+def test_only_measured_figures_differ_from_one_run_to_the_next(
+    perform, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kpipe.lite.latency", lambda net, quantize: time.perf_counter())
+    source = toy_folder(tmp_path / "toy", 1)
+    one, two = (
+        perform(FilterPrune(**ALONE, **QUICK), data=data_folder, model=source, into=tmp_path / name)
+        for name in ("one", "two")
+    )
+    names = sorted(path.name for path in one[0].iterdir())
+    assert names == sorted(path.name for path in two[0].iterdir())
+    differ = [n for n in names if (one[0] / n).read_bytes() != (two[0] / n).read_bytes()]
+    assert differ == ["measured.json"]
 
 
 def test_a_scan_sets_ceilings_which_the_rounds_keep(

@@ -1,0 +1,85 @@
+"""Errors of the disk as messages: full, read-only, a folder that cannot be made."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from kpipe.errors import StoreError
+
+__all__ = ["translate_disk_errors"]
+
+# SQLite, and libraries that write through C, report a full disk in words, without an errno.
+_FULL = ("No space left", "disk is full")
+_UNUSABLE = (
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
+
+
+@contextlib.contextmanager
+def translate_disk_errors(root: Path, option: str = "--root") -> Iterator[None]:
+    """Raise a `StoreError` for any error of the block that means a full or unusable disk.
+
+    Args:
+        root: the folder that the block writes to; it need not exist.
+        option: the option of the command that names another folder.
+
+    Raises:
+        StoreError: no space is left, or the folder or a file below it cannot be made or written.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from kpipe.core.disk_errors import translate_disk_errors
+        >>> with translate_disk_errors(Path("photos/red/00.png/out")):
+        ...     Path("photos/red/00.png/out").mkdir()
+        Traceback (most recent call last):
+        kpipe.errors.StoreError: results cannot be written to ...
+          expected: a folder that can be made and written
+          ...
+    """
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        number, name = getattr(error, "errno", None), getattr(error, "filename", None)
+        folder = Path(os.path.abspath(root))
+        if number == errno.ENOSPC or any(words in str(error) for words in _FULL):
+            raise StoreError(
+                f"the disk that holds {folder} is full",
+                expected="space for the results of a stage",
+                received=f"{_free(root) / 1e6:.1f} MB free ({error})",
+                fix="free some space and run again; finished stages and epochs are kept",
+            ) from error
+        concerns = isinstance(name, str | os.PathLike) and _touches(folder, name)
+        # Below a folder that does not exist and cannot be made, such as one in /proc.
+        unmade = number == errno.ENOENT and not os.path.isdir(root)
+        if concerns and (number in _UNUSABLE or unmade):
+            raise StoreError(
+                f"results cannot be written to {folder}",
+                expected="a folder that can be made and written",
+                received=str(error),
+                fix=f"change its permissions, or pass another path with {option}",
+            ) from error
+        raise
+
+
+def _free(root: Path) -> int:
+    existing = next(path for path in (root, *root.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
+def _touches(folder: Path, name: str | os.PathLike[str]) -> bool:
+    """Whether a path is below the folder, or is the folder or one that holds it."""
+    path = Path(os.path.abspath(name))
+    return path.is_relative_to(folder) or folder.is_relative_to(path)

@@ -1,0 +1,110 @@
+"""Make the result of one stage, or use the one that exists or that another run is making."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kpipe.core.executor import Executor
+from kpipe.core.fingerprint import fingerprint
+from kpipe.core.journal import Journal
+from kpipe.core.stage import Context, Stage
+from kpipe.core.store import Entry, Store, remove
+from kpipe.errors import KpipeError, StoreError
+
+__all__ = ["Maker", "wait_reporter"]
+
+Inputs = Mapping[str, tuple[Entry, ...]]
+
+
+def wait_reporter(journal: Journal, what: str) -> Callable[[str], None]:
+    """Return a function that reports that this run waits for a process, and for what."""
+    return lambda holder: journal.progress("wait", text=f"waits for {holder}, which is {what}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Maker:
+    """Makes results.
+
+    Attributes:
+        store: where results are.
+        executor: where stages run.
+        seed: the pipeline's seed.
+        fresh: make results that exist again.
+    """
+
+    store: Store
+    executor: Executor
+    seed: int
+    fresh: bool
+
+    def result(
+        self, stage: Stage, about: dict[str, Any], inputs: Inputs, journal: Journal
+    ) -> tuple[Entry, bool]:
+        """Return the result of a stage, and whether this run made it.
+
+        A result that another run finishes while this one waits for it counts as fresh.
+
+        Args:
+            stage: the stage.
+            about: what the key is computed from.
+            inputs: kind -> results that the stage reads.
+            journal: the journal of the stage.
+
+        Raises:
+            StoreError: an input changed while the stage ran; the result is discarded.
+        """
+        key = fingerprint(about)
+        if not self.fresh and (entry := self.store.find(key)):
+            return entry, False
+        waited = False
+
+        def wait(holder: str) -> None:
+            nonlocal waited
+            waited = True
+            wait_reporter(journal, f"making the same result, {key[:12]}")(holder)
+
+        with self.store.lock(key, wait):
+            if (waited or not self.fresh) and (entry := self.store.find(key)):
+                return entry, False
+            context = Context(
+                folder=self.store.begin(key, fresh=self.fresh),
+                inputs={
+                    kind: tuple(entry.folder for entry in entries)
+                    for kind, entries in inputs.items()
+                },
+                seed=self.seed,
+                journal=journal,
+                shared=self.store.shared,
+                digests=self.store.digests_file,
+            )
+            self._execute(stage, context, key)
+            self._refuse_changed(inputs, stage, context)
+            return self.store.commit(key, about), True
+
+    def _execute(self, stage: Stage, context: Context, key: str) -> None:
+        continues = any(context.folder.iterdir())
+        context.journal.record("stage_started", continues=continues, key=key)
+        try:
+            self.executor.execute(stage, context)
+        except BaseException as error:
+            detail = str(error) if isinstance(error, KpipeError) else traceback.format_exc()
+            # On a full disk the journal cannot be written either; raise the first error.
+            with contextlib.suppress(OSError):
+                context.journal.record("stage_failed", error=type(error).__name__, detail=detail)
+            raise
+
+    def _refuse_changed(self, inputs: Inputs, stage: Stage, context: Context) -> None:
+        for entry in (entry for entries in inputs.values() for entry in entries):
+            now = self.store.find(entry.key)
+            if now is None or now.digest != entry.digest:
+                remove(context.folder)
+                raise StoreError(
+                    f"an input of {stage.name} changed while it ran; its result is discarded",
+                    expected=f"{entry.folder}, as it was when the stage started",
+                    received=self.store.damage(entry.key) or "another result, of a --fresh run",
+                    fix="run again",
+                )
