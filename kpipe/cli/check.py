@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from kpipe.cli.pipeline_file import ROOT, SET, load_pipeline
-from kpipe.core.disk_errors import translate_disk_errors
+from kpipe.core.disk_errors import translate_disk_errors, translate_file_errors
 from kpipe.errors import DataError, PipelineError
 from kpipe.report.terminal import Progress, print_line
 
@@ -55,12 +55,17 @@ def check(
     name, declared = _declaration(data, settings, **table)
     _refuse_existing(fix)
     console = Console()
+    page = html or root / "check" / name / "check.html"
     with translate_disk_errors(root):
-        manifest, audit = _audit(declared, root, console)
-        page = html or root / "check" / name / "check.html"
+        # Before the photos are read, so that no work is lost.
+        shared = root / ".cache" / "shared"
+        shared.mkdir(parents=True, exist_ok=True)
+        manifest, audit = _audit(declared, shared, console)
+    with translate_file_errors(page, "--html"):
         serious = _show(manifest, audit, page, name, console)
     if fix:
-        _fix(audit, fix, console)
+        with translate_file_errors(fix, "--fix"):
+            _fix(audit, fix, console)
     if serious:
         raise SystemExit(1)
 
@@ -136,11 +141,11 @@ def _refuse_existing(file: Path | None) -> None:
         )
 
 
-def _audit(declared: Data, root: Path, console: Console) -> tuple[Manifest, Audit]:
+def _audit(declared: Data, shared: Path, console: Console) -> tuple[Manifest, Audit]:
     from kpipe.data import audit, conversion_notes, problem_table
     from kpipe.stages.data import IMAGE_CACHE
 
-    cache = root / ".cache" / "shared" / IMAGE_CACHE
+    cache = shared / IMAGE_CACHE
     with Progress(console) as progress:
 
         def show(done: int, total: int) -> None:

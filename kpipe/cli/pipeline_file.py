@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from kpipe.cli.mistaken_paths import refuse_other_kinds
 from kpipe.core.pipeline import Pipeline
 from kpipe.errors import KpipeError, PipelineError
 
@@ -36,13 +37,7 @@ def load_pipeline(file: Path) -> Pipeline:
     Raises:
         PipelineError: the file is missing, raises an exception, or defines no `pipeline`.
     """
-    if not file.is_file():
-        raise PipelineError(
-            f"there is no pipeline file {file}",
-            expected="a Python file that defines `pipeline`",
-            received="a folder" if file.is_dir() else "nothing at that path",
-            fix="check the path; for an example, see pipelines/quickstart.py",
-        )
+    refuse_other_kinds(file)
     try:
         names = runpy.run_path(str(file))
     except KpipeError:

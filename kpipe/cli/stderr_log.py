@@ -19,7 +19,9 @@ def log_native_stderr(root: Path) -> Iterator[None]:
     python_stderr = sys.stderr
     with (root / ".cache" / "native.log").open("ab") as log:
         os.dup2(log.fileno(), 2)
-        sys.stderr = os.fdopen(os.dup(terminal), "w", buffering=1)
+        encoding = python_stderr.encoding or "utf-8"
+        copy = os.dup(terminal)
+        sys.stderr = os.fdopen(copy, "w", 1, encoding=encoding, errors="backslashreplace")
         try:
             yield
         finally:

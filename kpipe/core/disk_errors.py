@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kpipe.errors import StoreError
 
-__all__ = ["translate_disk_errors"]
+__all__ = ["translate_disk_errors", "translate_file_errors"]
 
 # SQLite, and libraries that write through C, report a full disk in words, without an errno.
 _FULL = ("No space left", "disk is full")
@@ -72,6 +72,30 @@ def translate_disk_errors(root: Path, option: str = "--root") -> Iterator[None]:
                 fix=f"change its permissions, or pass another path with {option}",
             ) from error
         raise
+
+
+@contextlib.contextmanager
+def translate_file_errors(file: Path, option: str) -> Iterator[None]:
+    """Raise a `StoreError` if the one file that the block writes cannot be written.
+
+    Args:
+        file: the file; missing folders are made by the block.
+        option: the option of the command that names another file.
+    """
+    with translate_disk_errors(file.parent, option):
+        try:
+            yield
+        except FileNotFoundError as error:
+            # A file in a folder that exists but takes no files, such as /proc.
+            name = os.path.abspath(error.filename or "")
+            if os.path.dirname(name) != os.path.dirname(os.path.abspath(file)):
+                raise
+            raise StoreError(
+                f"{file} cannot be written",
+                expected="a file in a folder that can be written",
+                received=str(error),
+                fix=f"pass another path with {option}",
+            ) from error
 
 
 def _free(root: Path) -> int:

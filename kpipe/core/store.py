@@ -35,12 +35,14 @@ from kpipe.atomic import flush
 from kpipe.core.digests import Digests, files_below
 from kpipe.core.fingerprint import fingerprint
 from kpipe.core.lock import file_lock
-from kpipe.errors import KpipeError
+from kpipe.errors import KpipeError, StoreError
 
 __all__ = ["ENTRY", "MEASURED", "Entry", "Store", "remove"]
 
 ENTRY = "entry.json"
 MEASURED = "measured.json"
+# SQLite opens no file whose path has more than 511 bytes; stages keep caches in `shared`.
+_LONGEST_PATH = 450
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +71,9 @@ class Store:
         create: create the folder. Otherwise it may be missing or read-only; the methods that
             write fail then.
 
+    Raises:
+        StoreError: the path of the folder is too long.
+
     Example:
         >>> from pathlib import Path
         >>> from kpipe.core.fingerprint import fingerprint
@@ -87,6 +92,7 @@ class Store:
         self.root = root
         self.shared = root / "shared"
         if create:
+            _refuse_long_path(root)
             self.shared.mkdir(parents=True, exist_ok=True)
             (root / "locks").mkdir(exist_ok=True)
         self.digests_file = root / "digests.sqlite"
@@ -104,7 +110,7 @@ class Store:
 
     def has_partial(self, key: str) -> bool:
         """Whether an unfinished result of this key exists."""
-        return self._partial(key).is_dir()
+        return os.path.isdir(self._partial(key))  # `Path.is_dir` fails for a path that is too long
 
     def lock(self, key: str, wait: Callable[[str], None]) -> AbstractContextManager[None]:
         """Keep other runs from making the same result while the block runs.
@@ -201,6 +207,17 @@ class Store:
         }
         self.digests.save()
         return files
+
+
+def _refuse_long_path(root: Path) -> None:
+    length = len(os.fsencode(os.path.abspath(root)))
+    if length > _LONGEST_PATH:
+        raise StoreError(
+            f"the path of the results is too long: {str(root.absolute())[:60]}...",
+            expected=f"at most {_LONGEST_PATH} bytes",
+            received=f"{length} bytes",
+            fix="pass a shorter path with --root",
+        )
 
 
 def remove(path: Path) -> None:

@@ -13,11 +13,12 @@ from kpipe.report.templates import write_page
 __all__ = ["write_report"]
 
 
-def write_report(folder: str | Path) -> Path:
-    """Write `report.html` into the folder of a run.
+def write_report(folder: str | Path, page: str | Path | None = None) -> Path:
+    """Write the HTML report of a run.
 
     Args:
         folder: the run's folder, `saved_models/<pipeline>/<run>`.
+        page: the file to write; `report.html` in that folder by default.
 
     Returns:
         The path of the page.
@@ -52,6 +53,6 @@ def write_report(folder: str | Path) -> Path:
     if metrics:
         final = next(row for row in metrics["models"] if row["file"] == metrics["final"])
         final["svg"] = confusion_matrix(final["confusion"], metrics["classes"])
-    page = folder / "report.html"
+    page = Path(page or folder / "report.html")
     write_page(page, "run.html", **facts, final=final)
     return page
