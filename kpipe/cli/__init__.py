@@ -1,4 +1,4 @@
-"""The command line: `kpipe run | plan | check | preview | report | predict | benchmark`."""
+"""The command line: `kpipe run | plan | check | preview | report | predict | benchmark | cache`."""
 
 from kpipe.cli.entry import main
 from kpipe.cli.pipeline_file import load_pipeline

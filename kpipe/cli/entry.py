@@ -17,6 +17,7 @@ from rich.console import Console
 
 from kpipe import __version__
 from kpipe.cli.benchmark import benchmark
+from kpipe.cli.cache import cache
 from kpipe.cli.check import check
 from kpipe.cli.plan import plan
 from kpipe.cli.predict import predict
@@ -89,5 +90,5 @@ def commands() -> None:
     """Turn a folder of labelled photos into a small, fast, verified TFLite model."""
 
 
-for command in (run, plan, check, preview, report, predict, benchmark):
+for command in (run, plan, check, preview, report, predict, benchmark, cache):
     commands.add_command(command)

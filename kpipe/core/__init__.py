@@ -13,6 +13,7 @@ executor     where a stage runs
 making       the result of one stage: found, awaited or made
 differences  why a stage runs again
 runner       plan and run
+inventory    what the store holds, and which runs need it
 """
 
 __all__: list[str] = []

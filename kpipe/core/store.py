@@ -37,7 +37,7 @@ from kpipe.core.fingerprint import fingerprint
 from kpipe.core.lock import file_lock
 from kpipe.errors import KpipeError, StoreError
 
-__all__ = ["ENTRY", "MEASURED", "Entry", "Store", "remove"]
+__all__ = ["ENTRY", "MEASURED", "Entry", "Store", "discard", "remove"]
 
 ENTRY = "entry.json"
 MEASURED = "measured.json"
@@ -218,6 +218,11 @@ def _refuse_long_path(root: Path) -> None:
             received=f"{length} bytes",
             fix="pass a shorter path with --root",
         )
+
+
+def discard(path: Path) -> None:
+    """Remove a result or a run; after an interruption, no half of it is left under its name."""
+    remove(path if path.suffix else _move_aside(path, ".removed"))
 
 
 def remove(path: Path) -> None:
