@@ -1,6 +1,7 @@
 import contextlib
 import hashlib
 import os
+import sqlite3
 
 import pytest
 
@@ -83,3 +84,62 @@ def test_a_known_digest_is_that_of_a_file_hashed_before_and_unchanged(
     assert memory.known(path) == ""
     path.unlink()
     assert memory.known(path) == ""
+
+
+def other_columns(path):
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE digests (name TEXT)")
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda path: path.write_bytes(b"no database" * 99), other_columns]
+)
+def test_a_damaged_cache_is_rebuilt(tmp_path, damage):
+    (tmp_path / "a.txt").write_text("ab")
+    os.utime(tmp_path / "a.txt", (0, 0))
+    damage(tmp_path / "digests.sqlite")
+    with pytest.warns(UserWarning, match="is damaged and is rebuilt"):
+        digests = Digests(tmp_path / "digests.sqlite")
+    assert digests.file(tmp_path / "a.txt") == hashlib.sha256(b"ab").hexdigest()
+    digests.close()
+
+
+@pytest.mark.parametrize("place", ["folder", "file/digests.sqlite", "n" * 300])
+def test_a_cache_that_cannot_be_opened_only_costs_time(tmp_path, place):
+    (tmp_path / "a.txt").write_text("ab")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    digests = Digests(tmp_path / place)
+    assert digests.file(tmp_path / "a.txt") == hashlib.sha256(b"ab").hexdigest()
+    assert digests.path(tmp_path / "a.txt") == hashlib.sha256(b"ab").hexdigest()
+    digests.close()
+
+
+def test_a_cache_that_is_read_only_is_read(tmp_path, monkeypatch):
+    file, cache = tmp_path / "a.txt", tmp_path / "digests.sqlite"
+    file.write_text("ab")
+    os.utime(file, (0, 0))
+    monkeypatch.setattr("kpipe.core.digests._UNSETTLED_NS", 0)
+    with contextlib.closing(Digests(cache)) as digests:
+        digests.path(file)
+    real = sqlite3.connect
+    read_only = f"file:{cache}?mode=ro"
+    monkeypatch.setattr(sqlite3, "connect", lambda *_, **__: real(read_only, uri=True))
+    (tmp_path / "b.txt").write_text("cd")
+    with contextlib.closing(Digests(cache)) as digests:
+        assert digests.known(file) == hashlib.sha256(b"ab").hexdigest()
+        assert digests.path(tmp_path / "b.txt") == hashlib.sha256(b"cd").hexdigest()
+
+
+def test_hashing_does_not_lock_the_cache_for_other_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("kpipe.core.digests._UNSETTLED_NS", 0)
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(name)
+    one, other = Digests(tmp_path / "digests.sqlite"), Digests(tmp_path / "digests.sqlite")
+    one.file(tmp_path / "a.txt")  # not saved yet
+    with contextlib.closing(sqlite3.connect(tmp_path / "digests.sqlite", timeout=0)) as database:
+        database.execute("BEGIN IMMEDIATE")
+    other.path(tmp_path / "b.txt")
+    one.close()
+    assert other.known(tmp_path / "a.txt") and other.known(tmp_path / "b.txt")
+    other.close()

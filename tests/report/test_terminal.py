@@ -30,6 +30,7 @@ def test_each_stored_event_is_a_line(console: Console) -> None:
             {"event": "stage_started", "stage": "Export", "continues": False},
             {"event": "step", "what": "m", "done": 1, "total": 4},
             {"event": "epoch", **epoch},
+            {"event": "wait", "stage": "Data", "text": "waits for process 7"},
             {"event": "note", "text": "a path [/x] with [bold] brackets"},
             {"event": "stage_finished", "stage": "Export"},
         ):
@@ -39,6 +40,7 @@ def test_each_stored_event_is_a_line(console: Console) -> None:
         "FineTune resumes",
         "Export runs",
         "  m, epoch 2/9:  loss 0.5123  accuracy 0.75",
+        "Data waits for process 7",
         "  a path [/x] with [bold] brackets",
     ]
 
