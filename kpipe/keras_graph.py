@@ -38,6 +38,7 @@ __all__ = [
     "find_graph",
     "read_graph",
     "replay",
+    "require_graph",
 ]
 
 
@@ -91,6 +92,20 @@ def find_graph(model: Any) -> keras.Function | None:
     return function_of(model) if type(model).call.__module__.startswith("keras.") else None
 
 
+def require_graph(model: Any, error: type[KpipeError]) -> keras.Function:
+    """Return the graph that a model computes, or raise `error` if it has none."""
+    function = find_graph(model)
+    if function is None:
+        raise error(
+            f"{getattr(model, 'name', model)!r} has no graph of layers to read",
+            expected="a built Functional or Sequential keras.Model",
+            received=type(model).__name__,
+            fix="give a Sequential an Input, or rebuild a subclassed model as "
+            "keras.Model(inputs, outputs)",
+        )
+    return function
+
+
 def read_graph(model: keras.Model, error: type[KpipeError]) -> KerasGraph:
     """Read a Functional or Sequential model, opening nested models.
 
@@ -114,15 +129,7 @@ def read_graph(model: keras.Model, error: type[KpipeError]) -> KerasGraph:
         inside (0,) (1,)
         softmax (1,) (2,)
     """
-    function = find_graph(model)
-    if function is None:
-        raise error(
-            f"{getattr(model, 'name', model)!r} has no graph of layers to read",
-            expected="a built Functional or Sequential keras.Model",
-            received=type(model).__name__,
-            fix="give a Sequential an Input, or rebuild a subclassed model as "
-            "keras.Model(inputs, outputs)",
-        )
+    function = require_graph(model, error)
     counter = itertools.count()
     numbers = {id(tensor): next(counter) for tensor in function.inputs}
     inputs = tuple(numbers.values())

@@ -11,6 +11,7 @@ No other file of kpipe may use one; those of tf_keras are in `kpipe.sparsity.tf_
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
@@ -18,6 +19,7 @@ from keras.src.applications.convnext import LayerScale
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from keras.src.models.functional import Functional
 from keras.src.saving.keras_saveable import KerasSaveable
+from keras.src.saving.serialization_lib import SafeModeScope
 from keras.src.utils import file_utils  # keras.applications downloads by its `get_file`
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "set_generator",
     "step_counter",
     "term_of",
+    "trusted_deserialization",
     "variable_index",
 ]
 
@@ -115,6 +118,11 @@ def set_context_arguments(layer: keras.Layer, names: Iterable[str]) -> None:
 def term_of(layer: Any, name: str) -> Any:
     """Return a regularizer or constraint, which MultiHeadAttention keeps as `_<name>`."""
     return getattr(layer, name, getattr(layer, f"_{name}", None))
+
+
+def trusted_deserialization() -> AbstractContextManager[None]:
+    """Let layers be made from the configuration of layers in memory, Python lambdas included."""
+    return SafeModeScope(False)
 
 
 def public_module(cls: type) -> str:

@@ -108,6 +108,17 @@ def attention(library, term) -> object:
     return library.layers.MultiHeadAttention(2, 3, kernel_regularizer=term)
 
 
+def check_trusted_deserialization() -> None:
+    halves = keras.layers.Lambda(lambda x: x / 2)
+    with pytest.raises(ValueError, match="Python lambda"):
+        keras.layers.Lambda.from_config(halves.get_config())
+    with ours.trusted_deserialization():
+        again = keras.layers.Lambda.from_config(halves.get_config())
+    assert again(np.float32(3)) == 1.5
+    with pytest.raises(ValueError, match="Python lambda"):
+        keras.layers.Lambda.from_config(halves.get_config())
+
+
 def check_public_module() -> None:
     assert ours.public_module(keras.layers.Conv2D) == "layers"
     raw = (keras.Input((4,)) * 2.0)._keras_history.operation
@@ -275,6 +286,10 @@ CHECKS = {
         "keras.Layer._call_context_args",
     ),
     "term_of": (check_term_of, "MultiHeadAttention._kernel_regularizer"),
+    "trusted_deserialization": (
+        check_trusted_deserialization,
+        "keras.src.saving.serialization_lib.SafeModeScope",
+    ),
     "public_module": (check_public_module, "the module path keras.src.layers"),
     "given_learning_rate": (check_given_learning_rate, "Optimizer._learning_rate"),
     "optimizer_variables, variable_index": (

@@ -1,10 +1,7 @@
 """Classifiers combined into one Keras graph.
 
-    average := sum of weight * probabilities, weights summing to 1
-    vote    := (1 - e) * fraction of members that vote for the class + e * average
-
-Members are copied, each as a nested model with a new name ("member_1", ...), so that layers of the
-same name do not clash and the originals do not change.
+average := sum of weight * probabilities, weights summing to 1
+vote    := (1 - e) * fraction of members that vote for the class + e * average
 """
 
 from __future__ import annotations
@@ -14,6 +11,7 @@ from collections.abc import Sequence
 
 import keras
 
+from kpipe.ensemble.members import check_members, copy_members, refuse_without_votes
 from kpipe.errors import TrainingError
 
 __all__ = ["average", "vote"]
@@ -27,7 +25,8 @@ def average(models: Sequence[keras.Model], weights: Sequence[float] | None = Non
 
     Args:
         models: two or more classifiers of the same input and classes, which map images
-            (batch, height, width, 3) to probabilities (batch, classes).
+            (batch, height, width, 3) to probabilities (batch, classes). Functional or built
+            Sequential models; custom layers need not be registered.
         weights: one weight of 0 or more for each member, normalized to sum to 1. None for equal
             weights.
 
@@ -35,7 +34,7 @@ def average(models: Sequence[keras.Model], weights: Sequence[float] | None = Non
         A new model from the same input to probabilities (batch, classes).
 
     Raises:
-        TrainingError: the members do not agree, or the weights are invalid.
+        TrainingError: the members do not agree or cannot be copied, or the weights are invalid.
 
     Example:
         >>> import keras
@@ -47,9 +46,10 @@ def average(models: Sequence[keras.Model], weights: Sequence[float] | None = Non
         >>> model(keras.ops.ones((1, 8, 8, 3))).numpy()
         array([[0.75, 0.75, 0.75]], dtype=float32)
     """
-    pixels, probabilities = _copy_members(models)
-    weights = _normalize(weights, len(probabilities))
-    mean = _weighted_sum(probabilities, weights)
+    models = check_members(models)
+    factors = _normalize(weights, len(models))
+    pixels, probabilities = copy_members(models)
+    mean = _weighted_sum(probabilities, factors)
     return keras.Model(pixels, mean, name="average")
 
 
@@ -57,28 +57,34 @@ def vote(models: Sequence[keras.Model]) -> keras.Model:
     """Return a model of the fraction of members that vote for each class.
 
     A member votes for its most probable class, and splits its vote between equally probable ones.
-    To break ties, the fractions are mixed with 1 % of the mean probabilities (less from 50 members
-    on, where 1 % could outweigh a vote). Each output is within 0.01 of the fraction.
+    A member with one sigmoid unit votes for it above 0.5 and against it below; at 0.5 it gives half
+    a vote. Between classes with the same number of votes, the higher mean probability decides: the
+    fractions are mixed with 1 % of the mean probabilities (less from 50 members on, where 1 % could
+    outweigh a vote). Each output is within 0.01 of the fraction.
 
     Args:
         models: two or more classifiers, as for `average`.
 
     Returns:
-        A new model from the same input to (batch, classes), each row summing to 1.
+        A new model from the same input to (batch, classes), each row summing to 1; for one unit, to
+        (batch, 1), the fraction of members that vote for it.
 
     Raises:
-        TrainingError: the members do not agree.
+        TrainingError: the members do not agree, cannot be copied, or return no probabilities of
+            exclusive classes: logits, or probabilities of several labels an image.
 
     Example:
         >>> import keras
         >>> from kpipe.ensemble import vote
         >>> inputs = keras.Input((1, 1, 3))
         >>> pooled = keras.layers.GlobalAveragePooling2D()(inputs)
-        >>> votes = vote([keras.Model(inputs, pooled) for _ in range(3)])
-        >>> votes(keras.ops.reshape([0.2, 0.7, 0.1], (1, 1, 1, 3))).numpy().round(3)
-        array([[0.002, 0.997, 0.001]], dtype=float32)
+        >>> votes = vote([keras.Model(inputs, keras.ops.softmax(pooled)) for _ in range(3)])
+        >>> votes(keras.ops.reshape([1.0, 2.0, 1.0], (1, 1, 1, 3))).numpy().round(3)
+        array([[0.002, 0.996, 0.002]], dtype=float32)
     """
-    pixels, probabilities = _copy_members(models)
+    models = check_members(models)
+    refuse_without_votes(models)
+    pixels, probabilities = copy_members(models)
     count = len(probabilities)
     ballots = [_ballot(member) for member in probabilities]
     tie_break = min(_TIE_BREAK, 1 / (2 * (count + 1)))
@@ -88,39 +94,12 @@ def vote(models: Sequence[keras.Model]) -> keras.Model:
     return keras.Model(pixels, outputs, name="vote")
 
 
-def _copy_members(
-    models: Sequence[keras.Model],
-) -> tuple[keras.KerasTensor, list[keras.KerasTensor]]:
-    """Return one input, and the probabilities that a copy of each member returns for it."""
-    if len(models) < 2:
-        raise TrainingError(
-            "an ensemble needs at least two members",
-            expected="2 or more models",
-            received=str(len(models)),
-        )
-    shapes = [f"{model.input_shape} -> {model.output_shape}" for model in models]
-    if len(set(shapes)) > 1:
-        raise TrainingError(
-            "the members of an ensemble do not agree",
-            expected="the same input and the same number of classes for all",
-            received="; ".join(
-                f"{number} {model.name!r}: {shape}"
-                for number, (model, shape) in enumerate(zip(models, shapes, strict=True), 1)
-            ),
-            fix="train the members with one image size and one list of classes",
-        )
-    pixels = keras.Input(models[0].input_shape[1:], name="pixels")
-    return pixels, [_copy(model, f"member_{n}")(pixels) for n, model in enumerate(models, 1)]
-
-
-def _copy(model: keras.Model, name: str) -> keras.Model:
-    copied = model.__class__.from_config({**model.get_config(), "name": name})
-    copied.set_weights(model.get_weights())
-    return copied
-
-
 def _ballot(probabilities: keras.KerasTensor) -> keras.KerasTensor:
     """Return 1 for the most probable class and 0 for the others, (batch, classes)."""
+    if probabilities.shape[-1] == 1:
+        both = keras.ops.greater(probabilities, 0.5), keras.ops.greater_equal(probabilities, 0.5)
+        # 0, 1/2 at the threshold itself, or 1.
+        return keras.ops.divide(keras.ops.add(*(keras.ops.cast(x, "float32") for x in both)), 2.0)
     # Not argmax and one_hot: Keras' argmax uses an operation that TFLite lacks.
     highest = keras.ops.equal(probabilities, keras.ops.max(probabilities, axis=-1, keepdims=True))
     marks = keras.ops.cast(highest, "float32")
@@ -128,13 +107,16 @@ def _ballot(probabilities: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def _normalize(weights: Sequence[float] | None, count: int) -> list[float]:
-    factors = [1.0] * count if weights is None else [float(weight) for weight in weights]
+    try:
+        factors = [1.0] * count if weights is None else [float(weight) for weight in weights]
+    except (TypeError, ValueError):
+        factors = []
     valid = all(math.isfinite(factor) and factor >= 0 for factor in factors)
-    if len(factors) != count or not valid or sum(factors) <= 0:
+    if len(factors) != count or not valid or not 0 < sum(factors) < math.inf:
         raise TrainingError(
             "invalid ensemble weights",
             expected=f"{count} finite numbers of 0 or more, not all 0",
-            received=str(factors),
+            received=repr(weights),
         )
     return [factor / sum(factors) for factor in factors]
 

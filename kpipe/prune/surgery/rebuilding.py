@@ -6,16 +6,14 @@ weights        [indices kept along each axis]  ->  assigned
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import keras
 import numpy as np
 
 from kpipe.errors import PruneError
-from kpipe.keras_internals import layers_within
+from kpipe.keras_copies import copy_flags, copy_layer, copy_state
 from kpipe.prune.dependencies.rules import LayerChange
 from kpipe.prune.graph.model_graph import Graph, Operation, Tensor, needed_calls, substituted
 
@@ -58,7 +56,11 @@ def rebuild(
         made = keras.tree.flatten(built[place](*args, **kwargs))
         tensors |= dict(zip(call.outputs, made, strict=True))
     for place, layer in built.items():
-        _copy_state(graph.operations[place], layer, change_at(place))
+        if isinstance(layer, keras.Layer):
+            source, change = graph.operations[place].source, change_at(place)
+            weights = _kept_weights(graph.operations[place], layer, change)
+            copy_state(source, layer, weights if change.weights else None)
+            copy_flags(source, layer)
 
     inputs, outputs = (
         keras.tree.pack_sequence_as(nested, [tensors[substituted(t, instead)] for t in numbers])
@@ -72,25 +74,7 @@ def _rebuilt(operation: Operation, change: LayerChange) -> Any:
     config = {**operation.config, **change.config}
     if change.weights:  # weights are copied, and one value per channel would not fit
         config |= {name: "zeros" for name, value in config.items() if _is_per_channel(value)}
-    try:
-        new = type(source).from_config(config)
-    except (TypeError, ValueError) as error:
-        raise PruneError(
-            f"{operation.name!r} ({operation.kind}) cannot be rebuilt",
-            received=str(error).strip().splitlines()[0][:300],
-            fix="give its class matching get_config() and from_config(), and register its custom "
-            "functions with keras.saving.register_keras_serializable; a Python lambda also needs "
-            "keras.config.enable_unsafe_deserialization()",
-        ) from error
-    old, made = (getattr(layer, "activation", None) for layer in (source, new))
-    if inspect.isfunction(old) and old is not made:
-        raise PruneError(
-            f"{operation.name!r} ({operation.kind}) cannot be rebuilt",
-            expected=f"the custom activation function {old.__name__!r}",
-            received="Keras' function of that name",
-            fix=f"pass Keras' function as the string {old.__name__!r}, or decorate yours with "
-            "keras.saving.register_keras_serializable()",
-        )
+    new = copy_layer(source, PruneError, config)
     new.name = operation.name  # the configuration of some raw operations lacks it
     return new
 
@@ -101,32 +85,11 @@ def _is_per_channel(value: Any) -> bool:
     return constant and np.ndim(value["config"]["value"]) > 0
 
 
-def _copy_state(operation: Operation, layer: Any, change: LayerChange) -> None:
-    """Copy the weights, trainable flags and other state of a layer."""
-    _copy_weights(operation, layer, change)
-    source = operation.source
-    if not isinstance(source, keras.layers.Layer):
-        return
-    for old, new in zip(layers_within(source), layers_within(layer), strict=True):
-        new.trainable = old.trainable
-        if hasattr(old, "lora_alpha"):  # a rebuilt layer has the rank there
-            new.lora_alpha = old.lora_alpha
-    for old, new in zip(source.weights, layer.weights, strict=True):
-        new.trainable = old.trainable
-    if hasattr(source, "save_assets"):  # vocabularies
-        with TemporaryDirectory() as folder:
-            source.save_assets(folder)
-            layer.load_assets(folder)
-    if isinstance(layer, keras.layers.Normalization) and layer.built:
-        layer.finalize_state()  # it computes with values derived from its weights
-
-
-def _copy_weights(operation: Operation, layer: Any, change: LayerChange) -> None:
+def _kept_weights(operation: Operation, layer: Any, change: LayerChange) -> list[np.ndarray]:
+    """Return the slices of the weights that the rebuilt layer gets."""
+    kept = []
     for (name, shape), old, new in zip(
-        operation.weights.items(),
-        getattr(operation.source, "weights", ()),
-        getattr(layer, "weights", ()),
-        strict=True,
+        operation.weights.items(), operation.source.weights, layer.weights, strict=True
     ):
         value = old.numpy()
         for axis, indices in change.weights.get(name, {}).items():
@@ -138,4 +101,5 @@ def _copy_weights(operation: Operation, layer: Any, change: LayerChange) -> None
                 received=f"shape {value.shape}, sliced from {shape}",
                 fix=f"correct the rule registered for {operation.kind}",
             )
-        new.assign(value)
+        kept.append(value)
+    return kept

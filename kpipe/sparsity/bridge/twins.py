@@ -24,8 +24,9 @@ import tf_keras
 
 from kpipe import keras_internals
 from kpipe.errors import SparsityError
+from kpipe.keras_copies import copy_layer, copy_model, copy_state
 from kpipe.keras_graph import find_graph, replay
-from kpipe.keras_internals import Functional, input_name
+from kpipe.keras_internals import input_name
 from kpipe.sparsity import tf_keras_internals
 from kpipe.sparsity.bridge.layers import convert_layer, is_called
 from kpipe.sparsity.bridge.mapping import CONTAINERS, leaves, refuse_unmapped
@@ -103,34 +104,12 @@ def to_keras(model: tf_keras.Model, template: keras.Model | None = None) -> kera
         [[1. 1.]]
     """
     if template is not None:
-        twin = _cloned(template, {})
+        twin = copy_model(template, SparsityError)
     else:
         refuse_unmapped(model)
         twin = _Rebuild(keras).model(model)
     _copy_weights(model, twin)
     return twin
-
-
-def _cloned(template: keras.Model, made: dict[int, Any]) -> keras.Model:
-    """Return a copy in which nested models share what they shared before."""
-
-    def clone(layer: Any) -> Any:
-        if id(layer) not in made:
-            inside = isinstance(layer, (Functional, keras.Sequential))
-            made[id(layer)] = (
-                _cloned(layer, made) if inside else type(layer).from_config(layer.get_config())
-            )
-        return made[id(layer)]
-
-    if isinstance(template, keras.Sequential):
-        return keras.models.clone_model(template, clone_function=clone)
-    # By default, Keras would number the names of the new inputs.
-    starts = [
-        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
-        for tensor, name in zip(template.inputs, _input_names(template), strict=True)
-    ]
-    inputs = keras.tree.pack_sequence_as(template.input, starts)
-    return keras.models.clone_model(template, input_tensors=inputs, clone_function=clone)
 
 
 class _Rebuild:
@@ -204,7 +183,7 @@ class _Rebuild:
         original = source.operation if isinstance(source, KerasOperation) else source
         if id(original) not in self._made:
             if original is not source:
-                made = _copied(original)
+                made = copy_layer(original, SparsityError)
             elif isinstance(source, CONTAINERS):
                 made = self.model(source)
             elif isinstance(source, keras.Operation) and is_called(source):
@@ -213,19 +192,6 @@ class _Rebuild:
                 made = convert_layer(source, self.library)
             self._made[id(original)] = made
         return self._made[id(original)]
-
-
-def _copied(operation: Any) -> Any:
-    """Return a new Keras 3 operation with the configuration of another."""
-    try:
-        return type(operation).from_config(operation.get_config())
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise SparsityError(
-            f"the operation {operation.name!r} cannot be rebuilt",
-            expected="an operation that its configuration describes",
-            received=str(error).strip().splitlines()[0][:300],
-            fix="pass to_keras the Keras 3 model that this one came from as template=",
-        ) from error
 
 
 def _replay_tf_keras(model: Any, starts: list[Any], caller: Callable[[Any], Any]) -> Any:
@@ -258,8 +224,12 @@ def _copy_weights(source: Any, target: Any) -> None:
             expected="the same layers with weights of the same shapes",
         )
     for path, layer in wanted.items():
-        layer.set_weights(given[path].get_weights())
-        if isinstance(layer, (keras.layers.Normalization, tf_keras.layers.Normalization)):
+        weights = given[path].get_weights()
+        if isinstance(layer, keras.Layer):
+            copy_state(layer, layer, weights)
+            continue
+        layer.set_weights(weights)
+        if isinstance(layer, tf_keras.layers.Normalization):
             layer.finalize_state()  # it computes with values derived from its weights
 
 

@@ -31,6 +31,8 @@ def train_network(recipe: Recipe, photos: PhotoDataset, run: TrainingRun) -> Non
             and the augmentation.
         run: title, folder and journal of the training run.
     """
+    from kpipe.keras_copies import copy_state
+
     if is_saved(run.folder):
         return
     reset_keras(photos.seed)
@@ -52,7 +54,7 @@ def train_network(recipe: Recipe, photos: PhotoDataset, run: TrainingRun) -> Non
         rows = [low_run.fit_phases(low_res, shrunk, plan_phases(recipe, shrunk, low_res))]
         # Built again, not resized: the padding of some networks depends on the image size.
         model = _build_network(recipe, photos, full)
-        model.set_weights(low_res.get_weights())
+        copy_state(low_res, model)
         rows.append(full_run.fit_phases(model, photos, [plan_full_res_phase(recipe, photos)]))
     run.write_history(rows)
     save_model(model, run.folder, title=run.title, recipe=recipe.configuration())

@@ -1,6 +1,6 @@
 """The same network for another image size.
 
-    resized := replay every call of the model's graph on an input of the new size, copy the weights
+    resized := every call of the model's graph on an input of the new size, with the same state
 
 Convolutions and global pooling accept any image size. A network trained at one size is more
 accurate at a somewhat larger one, most of all after a short fine-tuning there (Touvron et al. 2019,
@@ -9,13 +9,10 @@ accurate at a somewhat larger one, most of all after a short fine-tuning there (
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 
 from kpipe.errors import TrainingError
-from kpipe.keras_internals import context_arguments, input_name, set_context_arguments
-from kpipe.train.transfer.blocks import read_calls
+from kpipe.keras_copies import copy_model
 
 __all__ = ["resize"]
 
@@ -60,47 +57,12 @@ def resize(model: keras.Model, image_size: int | tuple[int, int]) -> keras.Model
             expected="1 pixel or more",
             received=f"{height} x {width}",
         )
-    steps = read_calls(model)
-    shape = (height, width, shapes[0][3])
-    given = model.inputs[0]
-    pixels = keras.Input(shape, dtype=given.dtype, name=input_name(given))
     try:
-        new = keras.models.clone_model(
-            model,
-            input_tensors=pixels,
-            clone_function=lambda layer: _copied(layer, shapes[0], (height, width)),
+        return copy_model(
+            model, TrainingError, input_shapes=[(shapes[0][0], height, width, shapes[0][3])]
         )
     except (ValueError, TypeError) as error:
         raise _bound_to_size(model, height, width, str(error)) from error
-    pairs = [
-        (old.operation, now.operation)
-        for old, now in zip(steps, read_calls(new), strict=True)
-        if isinstance(old.operation, keras.layers.Layer)
-    ]
-    changed = [
-        f"{old.name}: {[tuple(v.shape) for v in old.weights]} -> "
-        f"{[tuple(v.shape) for v in now.weights]}"
-        for old, now in pairs
-        if [v.shape for v in old.weights] != [v.shape for v in now.weights]
-    ]
-    if changed:
-        raise _bound_to_size(model, height, width, "; ".join(changed))
-    for old, now in pairs:
-        for value, variable in zip(old.variables, now.variables, strict=True):
-            variable.assign(value)
-        now.trainable = old.trainable
-        set_context_arguments(now, context_arguments(old))
-    return new
-
-
-def _copied(layer: Any, whole: tuple[Any, ...], size: tuple[int, int]) -> Any:
-    """Copy a layer, not built; nested models may be bound to the size of their input."""
-    if isinstance(layer, keras.Sequential):
-        inner = [_copied(each, whole, size) for each in layer.layers]
-        return keras.Sequential(inner, name=layer.name)
-    if isinstance(layer, keras.Model) and tuple(layer.input_shape) == whole:
-        return resize(layer, size)
-    return type(layer).from_config(layer.get_config())
 
 
 def _bound_to_size(model: keras.Model, height: int, width: int, reason: str) -> TrainingError:

@@ -188,7 +188,7 @@ def _check(student: keras.Model, teacher: keras.Model) -> None:
         raise TrainingError(
             f"student and teacher share trainable weights: {', '.join(shared[:4])}",
             expected="a teacher that does not change",
-            fix="copy the student with keras.models.clone_model and set_weights",
+            fix="save the student, and use what keras.models.load_model returns",
         )
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from kpipe.class_indices import complete_class_weights, translate_label_errors
 from kpipe.errors import TrainingError
+from kpipe.keras_copies import copy_state
 from kpipe.train.loop import checkpoint
 from kpipe.train.loop.checkpointer import Checkpointer
 from kpipe.train.loop.ema_validation import EMAValidation
@@ -145,6 +146,7 @@ def fit(
     model.optimizer.build(model.trainable_variables)
     if found is not None:
         checkpoint.restore(model.variables, found.model, "model")
+        copy_state(model, model)  # what layers derive from their weights
         checkpoint.restore(model.optimizer.variables, found.optimizer, "optimizer")
     if start < config.epochs and not checkpointer.stopped:
         finite = TerminateOnNonFinite(FailedBatch(data, checkpointer.folder))

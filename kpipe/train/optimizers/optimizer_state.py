@@ -121,7 +121,8 @@ def copy_state(old: Any, new: Any, variables: Sequence[keras.Variable]) -> bool:
         new.dynamic_scale.assign(old.dynamic_scale)
         new.step_counter.assign(old.step_counter)
     _copy_gradients(source, target, variables)
-    if not (source.use_ema and target.use_ema and _count(source.iterations) > 0):
+    begun = _count(source.iterations) > 0 or UPDATE_MOVING_AVERAGES in vars(source)
+    if not (source.use_ema and target.use_ema and begun):
         return False
     for average, value in _paired_slots(target, source, moving_averages, variables):
         average.assign(value)

@@ -55,6 +55,10 @@ class SwitchTrigger(abc.ABC):
     def should_switch(self, state: State, epoch: int) -> bool:
         """Return whether `epoch` (the first is 0) should start with the new optimizer."""
 
+    def no_switch_message(self, state: State) -> str:
+        """Return the warning of a training run that ended without a switch."""
+        return f"{self} did not switch the optimizer before the training ended"
+
 
 class StepObserver(abc.ABC):
     """Observe each step of an optimizer for a `PerStepTrigger`."""
@@ -86,10 +90,6 @@ class PerStepTrigger(SwitchTrigger):
     @abc.abstractmethod
     def logs(self, state: State) -> dict[str, float]:
         """Return what the history reports about the state after an epoch."""
-
-    @abc.abstractmethod
-    def no_switch_message(self, state: State) -> str:
-        """Explain, at the end of training, why no switch happened."""
 
 
 @dataclass(frozen=True)

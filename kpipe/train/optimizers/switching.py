@@ -6,8 +6,9 @@
 Adam converges fast; SGD with momentum often generalizes better (Keskar and Socher 2017, arXiv
 1712.07628). `kpipe.train.optimizers.optimizer_state` lists what the new optimizer inherits.
 
-Every weights file that Keras writes during the fit holds the callback's state under "kpipe_switch",
-and Keras reads it before the optimizer. So the state always matches the optimizer in the file.
+Every weights file that Keras writes during the fit holds the state of each callback under
+"kpipe_switch", and Keras reads it before the optimizer. So the states always match the optimizer in
+the file. The first callback's is "state", as in files of one switch, the second's "state_2".
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class SwitchOptimizer(StatefulCallback):
     To resume an interrupted training with the optimizer it had, list
     `keras.callbacks.BackupAndRestore` after this callback and run the same script again. Callbacks
     that set the learning rate act on the new optimizer, from its first epoch on if they are listed
-    after this one.
+    after this one. Several of these callbacks may follow each other in one fit.
 
     Args:
         to: the new optimizer: a name, with Keras' default learning rate; a Keras optimizer, whose
@@ -124,9 +125,13 @@ class SwitchOptimizer(StatefulCallback):
             return self._create(epoch)
         return self._create(epoch, **self.when.optimizer_arguments(self._trigger_state))
 
-    def set_model(self, model: keras.Model) -> None:
-        super().set_model(model)
-        object.__setattr__(model, _ATTRIBUTE, _StateInWeights(self))
+    def set_params(self, params: dict[str, Any]) -> None:
+        super().set_params(params)
+        states = vars(self.model).get(_ATTRIBUTE)
+        if states is None or states.fit is not params:  # left by a fit that was interrupted
+            states = _StatesInWeights(params)
+            object.__setattr__(self.model, _ATTRIBUTE, states)
+        states.callbacks.append(self)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self._epoch = epoch
@@ -166,11 +171,13 @@ class SwitchOptimizer(StatefulCallback):
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         self.model.__dict__.pop(_ATTRIBUTE, None)
         self._averages = False  # the averages go on; a new compile may bring another optimizer
-        if self._observer is not None and isinstance(self.when, PerStepTrigger):
+        due = False
+        if self._observer is not None:
             self._stop_observing()
             self.model.train_function = None  # it was traced with the observer
-            if not self.when.should_switch(self._trigger_state, self._epoch + 1):
-                warnings.warn(self.when.no_switch_message(self._trigger_state), stacklevel=2)
+            due = self.when.should_switch(self._trigger_state, self._epoch + 1)
+        if self.switched_at is None and not due:
+            warnings.warn(self.when.no_switch_message(self._trigger_state), stacklevel=2)
 
     def _warn_of_missing_monitor(self, logs: Mapping[str, float]) -> None:
         monitor = getattr(self.when, "monitor", None)
@@ -183,27 +190,18 @@ class SwitchOptimizer(StatefulCallback):
                 stacklevel=3,
             )
 
-    def restore_from_file(self, state: State) -> None:
-        """Restore the state of a weights file, before Keras reads the optimizer from it."""
+    def restore_from_file(self, state: State) -> bool:
+        """Restore the state of a weights file; return whether its optimizer is to be installed."""
         if self.switched_at is not None and state["switched_at"] is None:
-            return  # weights from before the switch: keep the optimizer
+            return False  # weights from before the switch: keep the optimizer
         switched = self.switched_at is None and state["switched_at"] is not None
         self._stop_observing()
         self.set_state(state)
         self._resumed = True
-        if switched:
-            self._install(state["switched_at"])
+        return switched
 
-    def _switch(self, epoch: int, step: int) -> None:
-        self._stop_observing()
-        self.switched_at, self.switched_step = epoch, step
-        old, new = self._install(epoch)
-        if old.built:
-            self._averages = copy_state(old, new, self.model.trainable_variables)
-        if self._averages:
-            continue_averaging(new)
-
-    def _install(self, epoch: int) -> tuple[Any, Any]:
+    def install(self, epoch: int) -> tuple[Any, Any]:
+        """Replace the model's optimizer; return the old one and the new one."""
         model, old = self.model, self.model.optimizer
         refuse_unsupported(old)
         with model.distribute_strategy.scope():
@@ -223,6 +221,15 @@ class SwitchOptimizer(StatefulCallback):
         model.make_train_function(force=True)
         return old, new
 
+    def _switch(self, epoch: int, step: int) -> None:
+        self._stop_observing()
+        self.switched_at, self.switched_step = epoch, step
+        old, new = self.install(epoch)
+        if old.built:
+            self._averages = copy_state(old, new, self.model.trainable_variables)
+        if self._averages:
+            continue_averaging(new)
+
     def _stop_observing(self) -> None:
         if self._observer is not None:
             self._trigger_state = self._observer.state()
@@ -230,19 +237,46 @@ class SwitchOptimizer(StatefulCallback):
             self._observer = None
 
 
-class _StateInWeights(Saveable):
-    """Make Keras write and read a callback's state with the weights of its model."""
+class _StatesInWeights(Saveable):
+    """Make Keras write and read the states of a fit's switches with the weights of its model.
 
-    def __init__(self, callback: SwitchOptimizer) -> None:
-        self._callback = callback
+    Args:
+        fit: the parameters that Keras gives all callbacks of one fit.
+    """
+
+    def __init__(self, fit: dict[str, Any]) -> None:
+        self.fit = fit
+        self.callbacks: list[SwitchOptimizer] = []
 
     def save_own_variables(self, store: Any) -> None:
-        text = json.dumps(self._callback.get_state())
-        store["state"] = np.frombuffer(text.encode(), np.uint8)
+        for name, callback in self._named():
+            store[name] = np.frombuffer(json.dumps(callback.get_state()).encode(), np.uint8)
 
     def load_own_variables(self, store: Any) -> None:
-        if "state" in store.keys():  # noqa: SIM118, not a mapping
-            self._callback.restore_from_file(json.loads(np.asarray(store["state"]).tobytes()))
+        names = set(store.keys())
+        if others := names - {name for name, _ in self._named()}:
+            raise TrainingError(
+                "the weights file holds the state of more SwitchOptimizers than this fit has",
+                expected=f"{len(self.callbacks)}",
+                received=f"{len(self.callbacks) + len(others)}",
+                fix="resume with the callbacks of the interrupted fit",
+            )
+        switched = [
+            callback
+            for name, callback in self._named()
+            if name in names
+            and callback.restore_from_file(json.loads(np.asarray(store[name]).tobytes()))
+        ]
+        # In the order of the switches, since each optimizer inherits settings of the one before.
+        for callback in sorted(switched, key=lambda each: (each.switched_at, each.switched_step)):
+            assert callback.switched_at is not None
+            callback.install(callback.switched_at)
+
+    def _named(self) -> list[tuple[str, SwitchOptimizer]]:
+        return [
+            (f"state_{number}" if number > 1 else "state", callback)
+            for number, callback in enumerate(self.callbacks, 1)
+        ]
 
 
 def _factory(

@@ -158,16 +158,20 @@ def test_a_plan_of_another_model_is_refused() -> None:
         remove_filters(nets.residual(), made)
 
 
-def test_a_custom_activation_named_like_one_of_keras_is_refused() -> None:
-    """The configuration holds only the name, and Keras would use its own function."""
+def test_custom_functions_in_memory_are_used_again() -> None:
+    """A configuration holds only the name, for which Keras would use its own function."""
+    scale = 127.5
 
     def mish(x: object) -> object:
         return keras.ops.flip(x, -1)
 
     pixels = nets.image()
-    model = nets.classifier(pixels, layers.Conv2D(6, 3, activation=mish, name="own")(pixels))
-    with pytest.raises(PruneError, match=r"(?s)'own'.*register_keras_serializable"):
-        remove_filters(model, plan(model, {}))
+    x = layers.Lambda(lambda t: keras.ops.cos(t / scale))(pixels)
+    x = layers.Conv2D(6, 3, activation=mish, name="own")(x)
+    x = layers.TimeDistributed(layers.Lambda(lambda t: t * scale))(x)
+    model = nets.classifier(pixels, x)
+    images = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:]))
+    np.testing.assert_array_equal(_copied(model)(images), model(images))
 
 
 def _copied(model: keras.Model) -> keras.Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -215,6 +216,100 @@ def test_backup_and_restore_resumes_with_the_right_optimizer(tmp_path, moment, b
     assert tiny.same(whole.get_weights(), resumed.get_weights())
     for one, two in zip(whole.optimizer.variables, resumed.optimizer.variables, strict=True):
         np.testing.assert_array_equal(one.numpy(), two.numpy())
+
+
+ORDERS = {
+    "in the order of the list": (AtEpoch(1), AtEpoch(3)),
+    "in another order": (AtEpoch(3), AtEpoch(1)),
+    "in one epoch": (AtEpoch(1), AtEpoch(1)),
+    "one of them never": (AtEpoch(1), AtEpoch(9)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:AtEpoch")
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("broken", [(1, 3), (2, 0), (4, 1)])
+def test_two_switches_resume_bit_for_bit(tmp_path, order: str, broken) -> None:
+    def run(*callbacks) -> keras.Model:
+        model = dense.model(
+            keras.optimizers.AdamW(0.01, weight_decay=0.1, use_ema=True, ema_momentum=0.9)
+        )
+        second = keras.optimizers.RMSprop(0.01, weight_decay=0.2)
+        switches = [
+            SwitchOptimizer(*each) for each in zip((sgd(), second), ORDERS[order], strict=True)
+        ]
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        dense.train(model, 5, *switches, backup, *callbacks)
+        return model
+
+    whole = run()
+    with pytest.raises(dense.Broken):
+        run(dense.Break(*broken))
+    resumed = run()
+    assert type(resumed.optimizer) is type(whole.optimizer)
+    assert resumed.optimizer.weight_decay == whole.optimizer.weight_decay
+    assert tiny.same(whole.get_weights(), resumed.get_weights())
+    for one, two in zip(whole.optimizer.variables, resumed.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), two.numpy())
+
+
+def test_weights_of_one_switch_from_an_earlier_version_are_read(tmp_path) -> None:
+    """Its place in the file is the same, alone or as the first of two."""
+    path = tmp_path / "1.weights.h5"
+    saving = keras.callbacks.ModelCheckpoint(path, save_weights_only=True)
+    model = dense.model(keras.optimizers.Adam(0.01))
+    dense.train(model, 2, SwitchOptimizer(sgd(), AtEpoch(1)), saving)
+    with h5py.File(path) as file:
+        assert list(file["kpipe_switch/vars"]) == ["state"]
+
+    class Load(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None) -> None:
+            self.model.load_weights(path)
+
+    again = dense.model(keras.optimizers.Adam(0.01))
+    switches = [SwitchOptimizer(sgd(), AtEpoch(1)), SwitchOptimizer("rmsprop", AtEpoch(3))]
+    dense.train(again, 4, *switches, Load(), initial_epoch=2)
+    assert [switch.switched_at for switch in switches] == [1, 3]
+    assert type(again.optimizer) is keras.optimizers.RMSprop
+    assert int(again.optimizer.iterations) == dense.STEPS
+
+
+def test_a_backup_of_more_switches_is_refused(tmp_path) -> None:
+    def run(count: int, *callbacks) -> None:
+        switches = [SwitchOptimizer(sgd(), AtEpoch(1 + number)) for number in range(count)]
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        dense.train(dense.model(keras.optimizers.Adam(0.01)), 4, *switches, backup, *callbacks)
+
+    with pytest.raises(dense.Broken):
+        run(2, dense.Break(3))
+    with pytest.raises(TrainingError, match="more SwitchOptimizers"):
+        run(1)
+
+
+def test_an_interrupted_fit_leaves_no_state_to_the_next(tmp_path) -> None:
+    model, path = dense.model(keras.optimizers.Adam(0.01)), tmp_path / "1.weights.h5"
+    with pytest.raises(dense.Broken):
+        dense.train(model, 3, SwitchOptimizer(sgd(), AtEpoch(2)), dense.Break(1))
+    saving = keras.callbacks.ModelCheckpoint(path, save_weights_only=True)
+    dense.train(model, 2, SwitchOptimizer(sgd(), AtEpoch(1)), saving)
+    with h5py.File(path) as file:
+        assert list(file["kpipe_switch/vars"]) == ["state"]
+        assert b'"switched_at": 1' in file["kpipe_switch/vars/state"][()].tobytes()
+
+
+@pytest.mark.parametrize("moment", [AtEpoch(3), AtEpoch(9), OnPlateau("loss", patience=9)])
+def test_a_switch_that_never_came_warns(moment) -> None:
+    with pytest.warns(UserWarning, match=rf"{type(moment).__name__}.*did not switch") as caught:
+        dense.train(dense.model(keras.optimizers.Adam(0.01)), 3, SwitchOptimizer(sgd(), moment))
+    assert len(caught) == 1
+
+
+def test_early_stopping_before_the_switch_warns() -> None:
+    stop = keras.callbacks.EarlyStopping("loss", min_delta=100.0, patience=1)
+    with pytest.warns(UserWarning, match=r"AtEpoch\(epoch=4\) did not switch"):
+        dense.train(
+            dense.model(keras.optimizers.Adam(0.01)), 9, SwitchOptimizer(sgd(), AtEpoch(4)), stop
+        )
 
 
 def test_a_backup_before_the_switch_callback_warns(tmp_path) -> None:
