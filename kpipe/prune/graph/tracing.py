@@ -1,6 +1,7 @@
 """The graph of a Keras model as plain data, which pruning works on.
 
-Nested models are opened, so that channels run through them. The tensors inside a nested model get
+Nested models are opened, and models and layers in `TimeDistributed`, so that channels run through
+them. The tensors inside a nested model get
 the sizes that it is called on, not the sizes that it was built on.
 """
 
@@ -24,6 +25,7 @@ from kpipe.prune.graph.model_graph import (
     kind_of,
     needed_calls,
 )
+from kpipe.prune.graph.time_distributed import open_time_distributed
 
 __all__ = ["read"]
 
@@ -41,7 +43,7 @@ def read(model: keras.Model) -> Graph:
     sources: list[Any] = []
     calls: list[list[Call]] = []
     order: list[tuple[int, int]] = []
-    for call in sorted(read_model.calls, key=lambda call: bool(call.inputs)):  # inputs first
+    for call in sorted(open_time_distributed(read_model), key=lambda call: bool(call.inputs)):  # inputs first
         specs.add(call)
         place = places.setdefault(id(call.operation), len(sources))
         if place == len(sources):
@@ -52,7 +54,7 @@ def read(model: keras.Model) -> Graph:
     graph = _without_unused(
         Graph(
             tuple(_operation(*pair) for pair in zip(sources, calls, strict=True)),
-            tuple(specs.shapes[number] for number in range(len(specs.shapes))),
+            tuple(specs.shapes.get(number, ()) for number in range(max(specs.shapes) + 1)),
             read_model.inputs,
             read_model.outputs,
             read_model.structure,

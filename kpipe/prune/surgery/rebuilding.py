@@ -18,6 +18,7 @@ from kpipe.errors import PruneError
 from kpipe.keras_internals import layers_within
 from kpipe.prune.dependencies.rules import LayerChange
 from kpipe.prune.graph.model_graph import Graph, Operation, Tensor, needed_calls, substituted
+from kpipe.prune.surgery.live_objects import referenced
 
 __all__ = ["rebuild"]
 
@@ -72,15 +73,16 @@ def _rebuilt(operation: Operation, change: LayerChange) -> Any:
     config = {**operation.config, **change.config}
     if change.weights:  # weights are copied, and one value per channel would not fit
         config |= {name: "zeros" for name, value in config.items() if _is_per_channel(value)}
+    config, live = referenced(config, [source])
     try:
-        new = type(source).from_config(config)
+        with keras.saving.custom_object_scope(live):
+            new = type(source).from_config(config)
     except (TypeError, ValueError) as error:
         raise PruneError(
             f"{operation.name!r} ({operation.kind}) cannot be rebuilt",
             received=str(error).strip().splitlines()[0][:300],
             fix="give its class matching get_config() and from_config(), and register its custom "
-            "functions with keras.saving.register_keras_serializable; a Python lambda also needs "
-            "keras.config.enable_unsafe_deserialization()",
+            "functions with keras.saving.register_keras_serializable",
         ) from error
     old, made = (getattr(layer, "activation", None) for layer in (source, new))
     if inspect.isfunction(old) and old is not made:

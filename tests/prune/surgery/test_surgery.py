@@ -158,18 +158,6 @@ def test_a_plan_of_another_model_is_refused() -> None:
         remove_filters(nets.residual(), made)
 
 
-def test_a_custom_activation_named_like_one_of_keras_is_refused() -> None:
-    """The configuration holds only the name, and Keras would use its own function."""
-
-    def mish(x: object) -> object:
-        return keras.ops.flip(x, -1)
-
-    pixels = nets.image()
-    model = nets.classifier(pixels, layers.Conv2D(6, 3, activation=mish, name="own")(pixels))
-    with pytest.raises(PruneError, match=r"(?s)'own'.*register_keras_serializable"):
-        remove_filters(model, plan(model, {}))
-
-
 def _copied(model: keras.Model) -> keras.Model:
     return remove_filters(model, plan(model, {}))
 
