@@ -72,7 +72,7 @@ def _inside(call: KerasCall, numbers: Iterator[int], again: str) -> list[KerasCa
             keras.KerasTensor((None, *tensor.shape[2:]), tensor.dtype) for tensor in (given, result)
         )
         first, last = 0, 1
-        arguments = ((Tensor(0),), {})
+        arguments: Any = ((Tensor(0),), {})
         calls = [KerasCall(wrapper.layer, (0,), (1,), arguments, (rows,), (made,))]
 
     def moved(x: Any) -> Any:
@@ -92,19 +92,17 @@ def _inside(call: KerasCall, numbers: Iterator[int], again: str) -> list[KerasCa
         )
     names = {inner.operation.name for inner in inside}
     end = wrapper.name if wrapper.name not in names else f"{wrapper.name}_end"
-    shapes = (-1, *given.shape[2:]), (-1, *result.shape[1:])
+    start, stop = renumbered[first], renumbered[last]
+    apart, together = (-1, *given.shape[2:]), (-1, *result.shape[1:])
+    rows = keras.KerasTensor((None, *result.shape[2:]), result.dtype)
     return [
-        _reshaped(f"{wrapper.name}_frames{again}", shapes[0], call.inputs[0], renumbered[first], given),
+        _reshaped(f"{wrapper.name}_frames{again}", apart, call.inputs[0], start, given),
         *inside,
-        _reshaped(f"{end}{again}", shapes[1], renumbered[last], call.outputs[0], result, result.shape[2:]),
+        _reshaped(f"{end}{again}", together, stop, call.outputs[0], rows),
     ]
 
 
-def _reshaped(
-    name: str, shape: tuple[int, ...], read: int, made: int, tensor: Any, rows: Any = None
-) -> KerasCall:
-    """A call of a raw reshape; `rows` is the shape of what it reads if not that of `tensor`."""
-    given = tensor if rows is None else keras.KerasTensor((None, *rows), tensor.dtype)
-    result = keras.KerasTensor((None, *shape[1:]), tensor.dtype)
-    arguments = ((Tensor(read),), {})
+def _reshaped(name: str, shape: tuple[int, ...], read: int, made: int, given: Any) -> KerasCall:
+    result = keras.KerasTensor((None, *shape[1:]), given.dtype)
+    arguments: Any = ((Tensor(read),), {})
     return KerasCall(Reshape(shape, name=name), (read,), (made,), arguments, (given,), (result,))

@@ -27,7 +27,7 @@ from kpipe.prune.graph.model_graph import (
 )
 from kpipe.prune.graph.time_distributed import open_time_distributed
 
-__all__ = ["read"]
+__all__ = ["read", "read_operation"]
 
 
 def read(model: keras.Model) -> Graph:
@@ -43,17 +43,19 @@ def read(model: keras.Model) -> Graph:
     sources: list[Any] = []
     calls: list[list[Call]] = []
     order: list[tuple[int, int]] = []
-    for call in sorted(open_time_distributed(read_model), key=lambda call: bool(call.inputs)):  # inputs first
+    opened = open_time_distributed(read_model)
+    for call in sorted(opened, key=lambda call: bool(call.inputs)):  # inputs first
         specs.add(call)
         place = places.setdefault(id(call.operation), len(sources))
         if place == len(sources):
             sources.append(call.operation)
             calls.append([])
-        calls[place].append(Call(call.inputs, call.outputs, call.arguments))
+        shapes = tuple(specs.shapes[number] for number in call.inputs)
+        calls[place].append(Call(call.inputs, call.outputs, call.arguments, shapes))
         order.append((place, len(calls[place]) - 1))
     graph = _without_unused(
         Graph(
-            tuple(_operation(*pair) for pair in zip(sources, calls, strict=True)),
+            tuple(read_operation(*pair) for pair in zip(sources, calls, strict=True)),
             tuple(specs.shapes.get(number, ()) for number in range(max(specs.shapes) + 1)),
             read_model.inputs,
             read_model.outputs,
@@ -100,7 +102,8 @@ class _Specs:
         return keras.tree.flatten(call.operation.compute_output_spec(*args, **kwargs))
 
 
-def _operation(source: Any, calls: list[Call]) -> Operation:
+def read_operation(source: Any, calls: list[Call]) -> Operation:
+    """Read a layer or raw operation and its calls."""
     names: list[str] = []
     weights = getattr(source, "weights", ())
     for weight in weights:

@@ -1,7 +1,6 @@
 """How a model is reduced to a cost: by rank, or by trials.
 
-by rank     a fraction of multiply-accumulates or parameters: remove the lowest scores of all groups,
-            until the limit is met to four digits
+by rank     a fraction of multiply-accumulates or parameters: remove the lowest scores of all groups
 by trials   milliseconds: remove what is measured to add the least loss for each one saved
 
 The original model, before the first round, determines what must stay.
@@ -27,7 +26,7 @@ from kpipe.prune.surgery.planning import apply_plan, plan_units
 
 __all__ = ["LatencyStrategy", "RankingStrategy", "Strategy"]
 
-# A cost is counted, and meets a limit to four digits: at 0.50002 of the original cost, a limit of 0.5
+# A cost is counted, and meets a limit to four digits: 0.50002 of the original cost meets 0.5, which
 # is not worth another chunk of filters.
 _MET = 1 + 1e-4
 _MEASUREMENTS = 3  # of the latency of a model before a search, of which the median counts
