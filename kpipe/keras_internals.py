@@ -17,7 +17,9 @@ from typing import Any
 import keras
 from keras.src.applications.convnext import LayerScale
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
+from keras.src.backend import get_keras_mask as mask_of
 from keras.src.models.functional import Functional
+from keras.src.ops.numpy import Reshape
 from keras.src.saving.keras_saveable import KerasSaveable
 from keras.src.saving.serialization_lib import SafeModeScope
 from keras.src.utils import file_utils  # keras.applications downloads by its `get_file`
@@ -28,6 +30,7 @@ __all__ = [
     "CustomScaleLayer",
     "Functional",
     "LayerScale",
+    "Reshape",
     "Saveable",
     "accumulated_gradients",
     "binarize_mask",
@@ -42,6 +45,7 @@ __all__ = [
     "input_name",
     "input_structure",
     "layers_within",
+    "mask_of",
     "moving_averages",
     "nodes_in_order",
     "optimizer_variables",

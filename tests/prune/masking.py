@@ -77,6 +77,21 @@ def random_request(model: keras.Model, seed: int) -> dict[str, list[int]]:
     return request
 
 
+def channel_axis(operation: keras.Operation) -> int:
+    """-1, but for the two permutations of the test networks that move the channels."""
+    if isinstance(operation, keras.layers.Permute) and operation.dims[-1] != len(operation.dims):
+        return operation.dims.index(len(operation.dims)) - len(operation.dims)
+    return -3 if type(operation).__name__ == "Moveaxis" else -1
+
+
+def joined(operation: keras.Operation, out: Any) -> np.ndarray:
+    """The channels of all outputs, one after the other, on the last axis."""
+    outs = [
+        np.moveaxis(np.asarray(x), channel_axis(operation), -1) for x in keras.tree.flatten(out)
+    ]
+    return np.concatenate(outs, -1)
+
+
 def run(
     model: keras.Model, image: np.ndarray, kept: Mapping[str, np.ndarray]
 ) -> dict[str, list[np.ndarray]]:
@@ -87,10 +102,16 @@ def run(
         def call(*args: Any, **kwargs: Any) -> Any:
             out = operation(*args, **kwargs)
             if operation.name in kept:
-                mask = np.zeros(out.shape[-1], "float32")
+                axis, outs = channel_axis(operation), out if isinstance(out, list) else [out]
+                mask = np.zeros(sum(part.shape[axis] for part in outs), "float32")
                 mask[kept[operation.name]] = 1
-                out = out * mask
-            seen.setdefault(operation.name, []).append(np.asarray(out))
+                ends = np.cumsum([part.shape[axis] for part in outs])[:-1]
+                parts = [
+                    part * np.expand_dims(cover, tuple(range(1, -axis)))
+                    for part, cover in zip(outs, np.split(mask, ends), strict=True)
+                ]
+                out = parts if isinstance(out, list) else parts[0]
+            seen.setdefault(operation.name, []).append(joined(operation, out))
             return out
 
         return call

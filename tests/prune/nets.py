@@ -206,6 +206,85 @@ def _split_reshape() -> keras.Model:
     return classifier(inputs, layers.GlobalMaxPooling1D()(x))
 
 
+def _shuffled(x: Tensor, groups: int) -> Tensor:
+    _, height, width, channels = x.shape
+    x = layers.Reshape((height, width, groups, channels // groups))(x)
+    return layers.Reshape((height, width, channels))(layers.Permute((1, 2, 4, 3))(x))
+
+
+def _shuffle_net() -> keras.Model:
+    """Two units of ShuffleNetV2: channels split, one half convolved, both shuffled."""
+    inputs = image()
+    x = conv(inputs, 8, "stem")
+    for unit in ("a", "b"):
+        left, right = keras.ops.split(x, 2, axis=-1)
+        right = layers.Conv2D(6, 1, name=f"{unit}_1")(right)
+        right = layers.DepthwiseConv2D(3, padding="same", name=f"{unit}_2")(right)
+        right = layers.Conv2D(4, 1, activation="relu", name=f"{unit}_3")(right)
+        x = _shuffled(layers.Concatenate()([left, right]), 2)
+    return classifier(inputs, conv(x, 5, "last"))
+
+
+def _cross_stage() -> keras.Model:
+    """A cross-stage partial block (CSP), and one as in C2f, which joins all partial results."""
+    inputs = image()
+    x = conv(inputs, 8, "stem")
+    part = conv(x[..., 3:], 5, "part")
+    x = conv(layers.Concatenate()([x[..., :3], part]), 9, "joined")
+    first, second = keras.ops.split(x, [4], -1)
+    third = layers.Add()([second, conv(second, 5, "third")])
+    return classifier(inputs, conv(layers.Concatenate()([first, second, third]), 5, "last"))
+
+
+def _coordinates() -> keras.Model:
+    """Coordinate attention: rows and columns pooled, convolved together, and parted again."""
+    inputs = image()
+    x = conv(inputs, 6, "first")
+    rows = keras.ops.mean(x, axis=2, keepdims=True)
+    columns = keras.ops.transpose(keras.ops.mean(x, axis=1, keepdims=True), (0, 2, 1, 3))
+    both = layers.Conv2D(4, 1, activation="relu", name="both")(
+        layers.Concatenate(axis=1)([rows, columns])
+    )
+    rows, columns = keras.ops.split(both, 2, axis=1)
+    columns = layers.Permute((2, 1, 3))(columns)
+    rows = layers.Conv2D(6, 1, activation="sigmoid", name="rows")(rows)
+    columns = layers.Conv2D(6, 1, activation="sigmoid", name="columns")(columns)
+    return classifier(inputs, conv(x * rows * columns, 5, "last"))
+
+
+def _frames() -> keras.Model:
+    """An encoder of video frames, whose features a recurrent layer reads."""
+    inputs, pixels = keras.Input((3, SIZE, SIZE, 3), name="image"), image()
+    encoder = conv(conv(pixels, 5, "first"), 6, "second", strides=2)
+    encoder = keras.Model(pixels, layers.GlobalAveragePooling2D()(encoder), name="encoder")
+    x = layers.TimeDistributed(encoder, name="frames")(inputs)
+    x = layers.TimeDistributed(layers.Dense(7, "relu", name="dense"), name="steps")(x)
+    x = layers.Bidirectional(layers.LSTM(4, return_sequences=True), name="lstm")(x)
+    x = layers.Conv1D(5, 2, name="after")(x)
+    return classifier(inputs, layers.GRU(4, name="gru")(x))
+
+
+def _selective() -> keras.Model:
+    """Selective kernels: a softmax over two branches, for each channel."""
+    inputs = image()
+    branches = [conv(inputs, 6, name) for name in ("narrow", "wide")]
+    pooled = [keras.ops.mean(x, (1, 2), keepdims=True) for x in branches]
+    shares = keras.ops.softmax(keras.ops.concatenate(pooled, axis=1), axis=1)
+    x = branches[0] * shares[:, 0:1] + branches[1] * shares[:, 1:2]
+    stacked = keras.ops.stack([x, branches[0]], axis=1)
+    x = keras.ops.sum(layers.LayerNormalization(axis=2)(stacked), axis=1)
+    return classifier(inputs, conv(x, 5, "last"))
+
+
+def _decoder() -> keras.Model:
+    """A dense layer whose units become the channels of an image."""
+    inputs = keras.Input((10,), name="image")
+    x = layers.Dense(4 * 4 * 6, "relu", name="dense")(layers.Dense(7, name="code")(inputs))
+    x = layers.Conv2DTranspose(5, 3, 2, name="up")(layers.Reshape((4, 4, 6))(x))
+    x = keras.ops.swapaxes(keras.ops.moveaxis(x, 3, 1), 1, -1)
+    return classifier(inputs, conv(x, 5, "last"))
+
+
 NETS: dict[str, tuple[Callable[[], keras.Model], set[str]]] = {
     "lite": (lite, {"stem", "a_expand", "a_project", "c_project", "head"}),
     "residual": (residual, {"stem", "a_1", "a_2", "b_2", "c_1"}),
@@ -223,5 +302,11 @@ NETS: dict[str, tuple[Callable[[], keras.Model], set[str]]] = {
     "group normalized": (_group_normalized, {"first", "second", "last"}),
     "mixing": (_mixing, {"first", "last"}),
     "broadcast": (_broadcast, {"first", "last"}),
-    "split reshape": (_split_reshape, {"second", "one_dimension"}),
+    "split reshape": (_split_reshape, {"first", "second", "one_dimension"}),
+    "shuffle net": (_shuffle_net, {"stem", "a_1", "a_3", "b_1", "b_3", "last"}),
+    "cross stage": (_cross_stage, {"stem", "part", "joined", "third", "last"}),
+    "coordinates": (_coordinates, {"first", "both", "rows", "columns", "last"}),
+    "frames": (_frames, {"first", "second", "dense", "after"}),
+    "selective": (_selective, {"narrow", "wide", "last"}),
+    "decoder": (_decoder, {"code", "dense", "up", "last"}),
 }

@@ -2,10 +2,11 @@
 
     pass channels on         normalization per channel, activations, pooling, padding, dropout
     join channels            Add and the like, elementwise over inputs that broadcast
-    lay out channels         Concatenate, Flatten, Reshape
-    keep channels last       raw operations that pad, slice, resize, add or drop other axes
+    keep channels last       raw operations that pad and resize
     join groups of channels  GroupNormalization
-    protect channels         layers that mix them: Softmax, LayerNormalization
+    protect channels         layers that mix them: Softmax or LayerNormalization over the channels
+
+Those that lay channels out anew are in `layout_rules`.
 
 Removing a channel must equal masking it. So a rule passes a channel on only if that output channel
 depends on its own input channel alone.
@@ -14,7 +15,6 @@ depends on its own input channel alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from kpipe.prune.dependencies.rules import (
     LayerCall,
     LayerChange,
     Rule,
+    link_merge,
     protect_channels,
     protect_if_mixed,
     same_channels,
@@ -51,12 +52,25 @@ _CHANNELWISE_OPERATIONS = """
 _ELEMENTWISE = ("Add", "Subtract", "Multiply", "Maximum", "Minimum")
 _PROTECTED = {
     "layers.InputLayer": "a model input",
-    "layers.Softmax": "softmax mixes the channels",
-    "ops.Softmax": "softmax mixes the channels",
-    "layers.LayerNormalization": "LayerNormalization normalizes over the channels",
-    "layers.RMSNormalization": "RMSNormalization normalizes over the channels",
     "layers.Normalization": "Normalization holds constants per channel",
 }
+
+
+def _link_other_axes(doing: str) -> Callable[[LayerCall], ChannelIds]:
+    """Pass channels on if what the layer does over its axes is done for each channel alone."""
+
+    def link(call: LayerCall) -> ChannelIds:
+        axis, rank = call.operation.config["axis"], len(call.output_shape)
+        axes = range(rank) if axis is None else np.atleast_1d(axis)
+        if {int(a) % rank for a in axes} & {0, rank - 1}:
+            return protect_channels(f"{doing} the channels or the batch")(call)
+        return same_channels(call)
+
+    return link
+
+
+def _prune_no_weight(operation: Operation, inputs: Sequence[Kept], output: Kept) -> LayerChange:
+    return LayerChange({}, {name: {} for name in operation.weights})
 
 
 def _link_activation(call: LayerCall) -> ChannelIds:
@@ -135,23 +149,10 @@ def _link_reduction(call: LayerCall) -> ChannelIds:
     return same_channels(call)
 
 
-def _link_merge(call: LayerCall) -> ChannelIds:
-    """Join channels of the same position: elementwise over inputs that broadcast."""
-    for constant in call.node.constants():
-        if np.shape(constant)[-1:] not in ((), (1,)):
-            return protect_channels("it has a constant per channel")(call)
-    wide = [ids for ids in call.inputs if len(ids) == call.size]
-    if not wide:
-        return protect_channels("it broadcasts channels on both sides")(call)
-    for ids in wide[1:]:
-        call.constraints.join(wide[0], ids)
-    return wide[0]
-
-
 def _link_divide(call: LayerCall) -> ChannelIds:
     if len(call.inputs) > 1 or not isinstance(call.node.arguments[0][0], Tensor):
         return protect_channels("a removed channel of a divisor cannot be masked by zero")(call)
-    return _link_merge(call)
+    return link_merge(call)
 
 
 def _link_power(call: LayerCall) -> ChannelIds:
@@ -159,50 +160,13 @@ def _link_power(call: LayerCall) -> ChannelIds:
         return protect_channels("a removed channel of an exponent cannot be masked by zero")(call)
     if any(np.any(np.asarray(constant) < 0) for constant in call.node.constants()):
         return protect_channels("a removed channel of a divisor cannot be masked by zero")(call)
-    return _link_merge(call)
+    return link_merge(call)
 
 
 def _link_pad(call: LayerCall) -> ChannelIds:
     width = call.operation.config["pad_width"]  # one number or pair for all axes, or one per axis
     if np.any(width if np.ndim(width) < 2 else width[-1]):
         return protect_channels("it pads the channels")(call)
-    return same_channels(call)
-
-
-def _link_expand(call: LayerCall) -> ChannelIds:
-    last = len(call.output_shape) - 1
-    if {axis % (last + 1) for axis in np.atleast_1d(call.operation.config["axis"])} & {0, last}:
-        return protect_channels("it moves the channels or the batch to another axis")(call)
-    return same_channels(call)
-
-
-def _link_squeeze(call: LayerCall) -> ChannelIds:
-    axis, rank = call.operation.config["axis"], len(call.input_shapes[0])
-    if axis is None:
-        return protect_channels(
-            "without an axis, it would drop the channels if a single one were left"
-        )(call)
-    if {a % rank for a in np.atleast_1d(axis)} & {0, rank - 1}:
-        return protect_channels("it drops the axis of the channels or the batch")(call)
-    return same_channels(call)
-
-
-def _link_slice(call: LayerCall) -> ChannelIds:
-    """Follow slices of positions; protect the channels if some of them are sliced away."""
-    (_, key), rank = call.node.arguments[0], len(call.input_shapes[0])
-    if rank < 2:
-        return protect_channels("it takes some of the batch")(call)
-    parts = list(key) if isinstance(key, tuple | list) else [key]
-    if not all(part is Ellipsis or isinstance(part, slice | int) for part in parts):
-        return protect_channels("it takes channels or positions by more than numbers and slices")(
-            call
-        )
-    if Ellipsis in parts:
-        place = parts.index(Ellipsis)
-        parts[place : place + 1] = [slice(None)] * (rank - len(parts) + 1)
-    parts += [slice(None)] * (rank - len(parts))
-    if not isinstance(parts[0], slice) or parts[-1] != slice(None):
-        return protect_channels("it takes some of the channels, or of the batch")(call)
     return same_channels(call)
 
 
@@ -226,42 +190,10 @@ def _link_scalar(*names: str) -> Callable[[LayerCall], ChannelIds]:
 _link_fill = _link_scalar("fill_value")
 
 
-def _link_concatenate(call: LayerCall) -> ChannelIds:
-    rank = len(call.output_shape)
-    if call.operation.config["axis"] in (-1, rank - 1):
-        if sum(map(len, call.inputs)) != call.size:
-            return protect_channels("it joins a constant to the channels")(call)
-        return np.concatenate(call.inputs)
-    return _link_merge(call)
-
-
-def _link_layout(call: LayerCall) -> ChannelIds:
-    """Flatten and Reshape: element f of an image, in memory order, has channel f mod channels.
-
-    So the channel of an output position is known if the last axis of the output is a multiple of
-    the last axis of the input.
-    """
-    ids = call.inputs[0]
-    if call.size % len(ids):
-        return protect_channels("it splits the channels over several axes")(call)
-    return np.tile(ids, call.size // len(ids))
-
-
-def _prune_shape(name: str) -> Any:
-    def prune(operation: Operation, inputs: Sequence[Kept], output: Kept) -> LayerChange:
-        shape = list(operation.config[name])
-        if not shape:
-            return LayerChange()
-        # Keras computes a -1 in another dimension from the remaining elements.
-        shape[-1] = shape[-1] if shape[-1] == -1 else len(output)
-        return LayerChange({name: tuple(shape)})
-
-    return prune
-
-
-_MERGE = Rule(_link_merge)
+_MERGE = Rule(link_merge)
+_SOFTMAX = Rule(_link_other_axes("softmax mixes"))
+_NORMALIZE = Rule(_link_other_axes("it normalizes over"), _prune_no_weight)
 _DIVIDE = Rule(_link_divide)
-_CONCATENATE = Rule(_link_concatenate)
 _REDUCTION = Rule(_link_reduction)
 
 CHANNEL_RULES: dict[str, Rule] = {
@@ -278,20 +210,17 @@ CHANNEL_RULES: dict[str, Rule] = {
     "layers.Rescaling": Rule(_link_rescaling),
     "layers.Resizing": Rule(_link_fill),
     "layers.Activation": Rule(_link_activation),
-    "layers.Concatenate": _CONCATENATE,
-    "layers.Flatten": Rule(_link_layout),
-    "layers.Reshape": Rule(_link_layout, _prune_shape("target_shape")),
+    "layers.Softmax": _SOFTMAX,
+    "layers.LayerNormalization": _NORMALIZE,
+    "layers.RMSNormalization": _NORMALIZE,
     "ops.Clip": Rule(_link_scalar("x_min", "x_max")),
-    "ops.Concatenate": _CONCATENATE,
     "ops.Divide": _DIVIDE,
-    "ops.ExpandDims": Rule(_link_expand),
-    "ops.GetItem": Rule(_link_slice),
     "ops.Pad": Rule(_link_pad),
     "ops.Power": Rule(_link_power),
     "ops.Resize": Rule(_link_resize),
-    "ops.Squeeze": Rule(_link_squeeze),
+    "ops.Softmax": _SOFTMAX,
+    "ops.LogSoftmax": _SOFTMAX,
     "ops.TrueDivide": _DIVIDE,
-    "ops.Reshape": Rule(_link_layout, _prune_shape("newshape")),
     "applications.CustomScaleLayer": _MERGE,
     "applications.LayerScale": Rule(same_channels, _prune_layer_scale),
     "applications.StochasticDepth": Rule(same_channels),

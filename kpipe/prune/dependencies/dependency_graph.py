@@ -3,6 +3,8 @@
     DependencyGraph
     |-- graph      the model as plain data
     |-- units      tensor number -> the unit of each channel, (channels,)
+    |-- axes       tensor number -> the axis of the channels, counted from the end: -1 but for those
+    |              that an operation moved
     |-- locked     unit -> whether it must stay
     |-- groups     units that appear in the same operations: (layer, units, members)
     `-- protected  layer name -> why its filters must stay
@@ -26,19 +28,13 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from kpipe.errors import PruneError, nearest
+from kpipe.prune.dependencies.linking import link_channels
 from kpipe.prune.dependencies.registry import rule_of
-from kpipe.prune.dependencies.rules import (
-    ChannelConstraints,
-    ChannelIds,
-    Kept,
-    LayerCall,
-    LayerChange,
-    protect_channels,
-)
+from kpipe.prune.dependencies.rules import ChannelConstraints, ChannelIds
 from kpipe.prune.graph.graph_reading import read
-from kpipe.prune.graph.model_graph import Call, Graph, Operation
+from kpipe.prune.graph.model_graph import Graph, Operation
 
-__all__ = ["DependencyGraph", "Group", "build_dependencies", "change_of"]
+__all__ = ["DependencyGraph", "Group", "build_dependencies"]
 
 
 @dataclass(frozen=True)
@@ -84,23 +80,21 @@ class DependencyGraph:
     model: keras.Model
     graph: Graph
     units: tuple[np.ndarray, ...]
+    axes: tuple[int, ...]
     locked: np.ndarray
     groups: tuple[Group, ...]
     protected: dict[str, str]
 
     def output_units(self, operation: Operation) -> np.ndarray:
-        """The unit of each output channel of an operation, (channels,)."""
-        return self.units[operation.calls[0].outputs[0]]
+        """The unit of each output channel of an operation, (channels,).
+
+        Those of several outputs follow each other.
+        """
+        return np.concatenate([self.units[tensor] for tensor in operation.calls[0].outputs])
 
     def nothing(self) -> np.ndarray:
         """A mask over all units that removes none, (units,) bool."""
         return np.zeros(len(self.locked), bool)
-
-
-def change_of(operation: Operation, inputs: list[Kept], output: Kept) -> LayerChange:
-    """Return what changes in an operation; nothing if it has no rule and so loses no channel."""
-    rule = rule_of(operation)
-    return LayerChange() if rule is None else rule.prune(operation, inputs, output)
 
 
 def build_dependencies(model: keras.Model, ignored_layers: Iterable[str] = ()) -> DependencyGraph:
@@ -114,7 +108,7 @@ def build_dependencies(model: keras.Model, ignored_layers: Iterable[str] = ()) -
         PruneError: a model that cannot be read, or a name in `ignored_layers` that it lacks.
     """
     graph, constraints = read(model), ChannelConstraints()
-    ids = _link(graph, constraints)
+    ids, axes = link_channels(graph, constraints)
     _protect(graph, ids, constraints, ignored_layers)
     units, causes = _solve(constraints)
     by_tensor, locked = tuple(units[i] for i in ids), causes >= 0
@@ -122,87 +116,11 @@ def build_dependencies(model: keras.Model, ignored_layers: Iterable[str] = ()) -
         model,
         graph,
         by_tensor,
+        axes,
         locked,
         _groups(graph, by_tensor, locked),
         _protected(graph, by_tensor, causes, constraints),
     )
-
-
-def _link(graph: Graph, constraints: ChannelConstraints) -> list[ChannelIds]:
-    """An array of channel ids for every tensor."""
-    ids: list[ChannelIds] = [np.empty(0, np.int64)] * len(graph.shapes)
-    for place, use in graph.order:
-        operation = graph.operations[place]
-        call = operation.calls[use]
-        outputs = _link_call(graph, operation, call, ids, constraints)
-        for tensor, channel_ids in zip(call.outputs, outputs, strict=True):
-            ids[tensor] = channel_ids
-        if use:
-            _join_calls(operation, call, ids, constraints)
-    return ids
-
-
-def _link_call(
-    graph: Graph,
-    operation: Operation,
-    node: Call,
-    ids: list[ChannelIds],
-    constraints: ChannelConstraints,
-) -> list[ChannelIds]:
-    inputs = [ids[tensor] for tensor in node.inputs]
-    shapes = [graph.shapes[tensor] for tensor in node.inputs]
-    calls = [
-        LayerCall(operation, node, inputs, shapes, graph.shapes[output], constraints)
-        for output in node.outputs
-    ]
-    rule = rule_of(operation)
-    if rule is None:
-        reason = f"no rule says what {operation.kind} does to channels (see kpipe.prune.register)"
-        return [protect_channels(reason)(call) for call in calls]
-    if len(calls) > 1:
-        return [protect_channels("it has several outputs")(call) for call in calls]
-    (call,) = calls
-    output = rule.link(call)
-    if len(output) != call.size:
-        raise PruneError(
-            f"the rule of {operation.kind} does not fit {operation.name!r}",
-            expected=f"{call.size} channel ids",
-            received=f"{len(output)}",
-            fix="correct the `link` of the rule that was registered",
-        )
-    whole = [np.arange(len(ids)) for ids in inputs]
-    known = rule.prune(operation, whole, np.arange(call.size)).weights
-    unknown = sorted(set(operation.weights) - set(known))
-    if unknown:
-        reason = f"its rule does not know its weights {', '.join(unknown)}"
-        if getattr(operation.source, "quantization_mode", None):
-            reason = "it is quantized; remove filters before quantization"
-        for protected in (*inputs, output):
-            call.protect(protected, reason)
-    return [output]
-
-
-def _join_calls(
-    operation: Operation, call: Call, ids: list[ChannelIds], constraints: ChannelConstraints
-) -> None:
-    """Join the channels of a layer's first call and a later one: they share the weights."""
-    first = operation.calls[0]
-    counts = [(len(used.inputs), len(used.outputs)) for used in (first, call)]
-    if counts[0] != counts[1]:
-        for tensor in (*first.inputs, *first.outputs, *call.inputs, *call.outputs):
-            reason = "it is used on different numbers of tensors"
-            constraints.protect(ids[tensor], operation.name, reason)
-        return
-    pairs = list(zip(first.outputs, call.outputs, strict=True))
-    if operation.weights:
-        pairs += list(zip(first.inputs, call.inputs, strict=True))
-    for ours, theirs in pairs:
-        if len(ids[ours]) == len(ids[theirs]):
-            constraints.join(ids[ours], ids[theirs])
-            continue
-        for tensor in (ours, theirs):
-            reason = "it is used on tensors of different numbers of channels"
-            constraints.protect(ids[tensor], operation.name, reason)
 
 
 def _protect(

@@ -7,6 +7,9 @@
                             * (kernel positions + filters)
     transposed convolution  input positions * kernel positions * input channels * filters
     dense                   output positions * inputs * units
+    recurrent layer         steps * gates * units * (inputs + units), in each direction
+    attention, products     see `kpipe.prune.dependencies.costs`
+    wrapper                 the layer inside, at each step of a TimeDistributed
 
 where positions is height * width. Biases, normalization, activations, pooling and additions are not
 counted: they are a few percent, and a converter folds many of them away.
@@ -16,17 +19,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 
+from kpipe.keras_graph import find_graph
+from kpipe.prune.dependencies.costs import COSTS, UNCOUNTED_OPERATIONS
 from kpipe.prune.dependencies.dependency_graph import DependencyGraph, build_dependencies
 from kpipe.prune.dependencies.registry import rule_of
 from kpipe.prune.dependencies.rules import positions
-from kpipe.prune.graph.graph_reading import read
-from kpipe.prune.graph.model_graph import Graph, Operation
+from kpipe.prune.graph.graph_reading import read, read_operation
+from kpipe.prune.graph.model_graph import Call, Graph, Operation, Tensor
 
 __all__ = [
     "MacTerm",
@@ -36,8 +42,10 @@ __all__ = [
     "kept_width",
     "mac_terms",
     "prunable_fraction",
+    "warn_uncounted",
 ]
 
+Shape = tuple[int | None, ...]
 Width = Callable[[int], int]
 
 
@@ -51,15 +59,19 @@ class MacTerm:
         made: number of the output tensor.
         positions: spatial positions of the two for one image, over all rows of the batch that
             hold them.
+        fixed: multiply-accumulates of an operation whose channels stay; None for a rule's.
     """
 
     operation: Operation
     read: int
     made: int
     positions: tuple[int, int]
+    fixed: int | None = None
 
     def macs(self, width: Width) -> int:
         """Multiply-accumulates if each tensor has `width(tensor)` channels."""
+        if self.fixed is not None:
+            return self.fixed
         rule = rule_of(self.operation)
         assert rule is not None and rule.macs is not None
         return rule.macs(self.operation, *self.positions, width(self.read), width(self.made))
@@ -74,11 +86,66 @@ def mac_terms(graph: Graph) -> list[MacTerm]:
     terms, rows = [], _rows(graph)
     for operation in graph.operations:
         rule = rule_of(operation)
-        for call in operation.calls if rule is not None and rule.macs is not None else ():
+        for call in operation.calls:
+            if not call.inputs or (rule is not None and rule.macs is None):
+                continue
             read, made = call.inputs[0], call.outputs[0]
             before, after = (rows[t] * positions(graph.shapes[t]) for t in (read, made))
-            terms.append(MacTerm(operation, read, made, (before, after)))
+            fixed = None
+            if rule is None:
+                fixed = rows[made] * (_cost(operation, call.input_shapes, graph.shapes[made]) or 0)
+            terms.append(MacTerm(operation, read, made, (before, after), fixed))
     return terms
+
+
+def _cost(operation: Operation, given: Sequence[Shape], made: Shape) -> int | None:
+    """The multiply-accumulates of one call on one image; None if they are not known."""
+    rule, cost = rule_of(operation), COSTS.get(operation.kind)
+    if rule is not None:
+        sizes = positions(given[0]), positions(made), given[0][-1] or 0, made[-1] or 0
+        return 0 if rule.macs is None else rule.macs(operation, *sizes)
+    if cost is not None:
+        return cost(operation, given, made)
+    if operation.kind in ("layers.TimeDistributed", "layers.SpectralNormalization"):
+        inner, steps = operation.source.layer, 1
+        if operation.kind == "layers.TimeDistributed":
+            steps = given[0][1] or 0
+            given, made = [(shape[0], *shape[2:]) for shape in given], (made[0], *made[2:])
+        once = _inside_cost(inner, given, made)
+        return None if once is None else steps * once
+    matrices = any(len(shape) > 1 for shape in operation.weights.values())
+    return None if matrices or operation.kind in UNCOUNTED_OPERATIONS else 0
+
+
+def _inside_cost(inner: Any, given: Sequence[Shape], made: Shape) -> int | None:
+    if not isinstance(inner, keras.Model):
+        call = Call((0,), (1,), ((Tensor(0),), {}), tuple(given))
+        return _cost(read_operation(inner, [call]), given, made)
+    if find_graph(inner) is None:
+        return None
+    graph = read(inner)
+    return None if _uncounted(graph) else sum(t.macs(graph.channels) for t in mac_terms(graph))
+
+
+def _uncounted(graph: Graph) -> list[str]:
+    """The operations of which the multiply-accumulates are not known."""
+    return [
+        f"{operation.name!r} ({operation.kind})"
+        for operation in graph.operations
+        for call in operation.calls[:1]
+        if call.inputs and rule_of(operation) is None
+        if _cost(operation, call.input_shapes, graph.shapes[call.outputs[0]]) is None
+    ]
+
+
+def warn_uncounted(graph: Graph) -> None:
+    """Name the operations that figures of multiply-accumulates leave out."""
+    uncounted = _uncounted(graph)
+    if uncounted:
+        warnings.warn(
+            f"no rule counts the multiply-accumulates of {', '.join(uncounted)}: counted as 0",
+            stacklevel=3,
+        )
 
 
 def _rows(graph: Graph) -> dict[int, int]:
@@ -106,7 +173,7 @@ def count_macs(model: keras.Model) -> int:
         model: a built Functional or Sequential model of fixed image size.
 
     Warns:
-        UserWarning: layers without a rule that hold weight matrices; they count as 0.
+        UserWarning: layers that multiply in a way that no rule counts; they count as 0.
 
     Example:
         >>> import keras
@@ -120,16 +187,7 @@ def count_macs(model: keras.Model) -> int:
 
 def graph_macs(graph: Graph) -> int:
     """Return the multiply-accumulates of a model that is already read, see `count_macs`."""
-    uncounted = [
-        f"{operation.name!r} ({operation.kind})"
-        for operation in graph.operations
-        if rule_of(operation) is None and any(len(s) > 1 for s in operation.weights.values())
-    ]
-    if uncounted:
-        warnings.warn(
-            f"no rule counts the multiply-accumulates of {', '.join(uncounted)}: counted as 0",
-            stacklevel=3,
-        )
+    warn_uncounted(graph)
     return sum(term.macs(graph.channels) for term in mac_terms(graph))
 
 
@@ -151,6 +209,9 @@ def prunable_fraction(model: keras.Model) -> float:
     This is the work of making the removable channels and of reading them. The rest lies between
     channels that are protected on both sides.
 
+    Warns:
+        UserWarning: as `count_macs`.
+
     Example:
         >>> import keras
         >>> from kpipe.prune import prunable_fraction
@@ -163,6 +224,7 @@ def prunable_fraction(model: keras.Model) -> float:
         1.0
     """
     dependencies = build_dependencies(model)
+    warn_uncounted(dependencies.graph)
     terms = mac_terms(dependencies.graph)
     total = sum(term.macs(dependencies.graph.channels) for term in terms)
     fixed = sum(term.macs(kept_width(dependencies, ~dependencies.locked)) for term in terms)
@@ -171,4 +233,10 @@ def prunable_fraction(model: keras.Model) -> float:
 
 def kept_width(dependencies: DependencyGraph, removed: np.ndarray) -> Width:
     """Return tensor number -> channels left without the units in the mask `removed`, (units,)."""
-    return lambda tensor: int(np.count_nonzero(~removed[dependencies.units[tensor]]))
+
+    def width(tensor: int) -> int:
+        if dependencies.axes[tensor] != -1:
+            return dependencies.graph.channels(tensor)
+        return int(np.count_nonzero(~removed[dependencies.units[tensor]]))
+
+    return width

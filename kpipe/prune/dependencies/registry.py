@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from kpipe.prune.dependencies.channel_rules import CHANNEL_RULES
 from kpipe.prune.dependencies.filter_rules import FILTER_RULES
+from kpipe.prune.dependencies.layout_rules import LAYOUT_RULES
+from kpipe.prune.dependencies.recurrent_rules import RECURRENT_RULES
 from kpipe.prune.dependencies.rules import Rule
 from kpipe.prune.graph.model_graph import Operation, kind_of
 
 __all__ = ["register_rule", "rule_of"]
 
-_RULES: dict[str, Rule] = {**FILTER_RULES, **CHANNEL_RULES}
+_RULES: dict[str, Rule] = {**FILTER_RULES, **CHANNEL_RULES, **LAYOUT_RULES, **RECURRENT_RULES}
 
 
 def register_rule(kind: str | type, rule: Rule) -> None:

@@ -32,7 +32,9 @@ __all__ = [
     "Kept",
     "LayerCall",
     "LayerChange",
+    "MovedChannels",
     "Rule",
+    "link_merge",
     "new_channels",
     "positions",
     "protect_channels",
@@ -87,8 +89,10 @@ class LayerCall:
         node: the call in the model's graph.
         inputs: one array of channel ids per input tensor.
         input_shapes: their shapes, with the batch axis.
-        output_shape: the shape of the (first) output tensor, with the batch axis.
+        output_shapes: the shapes of the output tensors, with the batch axis.
         constraints: where `link` joins and protects channels.
+        input_axes: the axis of each input's channels, counted from the end; -1 unless the rule
+            takes any axis.
 
     Example:
         >>> from kpipe.prune import LayerCall, Rule
@@ -103,13 +107,19 @@ class LayerCall:
     node: Call
     inputs: Sequence[ChannelIds]
     input_shapes: Sequence[Shape]
-    output_shape: Shape
+    output_shapes: Sequence[Shape]
     constraints: ChannelConstraints
+    input_axes: Sequence[int] = ()
+
+    @property
+    def output_shape(self) -> Shape:
+        """The shape of the first output tensor, with the batch axis."""
+        return self.output_shapes[0]
 
     @property
     def size(self) -> int:
-        """Number of output channels."""
-        return self.output_shape[-1] or 0 if len(self.output_shape) > 1 else 1
+        """Number of output channels, over all outputs."""
+        return sum(shape[-1] or 0 if len(shape) > 1 else 1 for shape in self.output_shapes)
 
     def protect(self, ids: ChannelIds, reason: str) -> None:
         """Protect channels because of this operation."""
@@ -124,6 +134,7 @@ class LayerChange:
         config: constructor arguments and their new values.
         weights: weight name -> {axis: indices kept}; empty for a weight that stays whole. A layer
             with a weight that is not listed is protected, because its rule does not know it.
+        arguments: place of a positional argument of the calls -> its new value.
 
     Example:
         >>> from kpipe.prune import LayerChange
@@ -134,6 +145,20 @@ class LayerChange:
 
     config: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, Mapping[int, Kept]] = field(default_factory=dict)
+    arguments: Mapping[int, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MovedChannels:
+    """Channels on another axis than the last, as `link` returns them.
+
+    Args:
+        ids: of the channels.
+        axis: counted from the end, such as -2.
+    """
+
+    ids: ChannelIds
+    axis: int
 
 
 def unchanged(operation: Operation, inputs: Sequence[Kept], output: Kept) -> LayerChange:
@@ -146,13 +171,14 @@ class Rule:
     """How one kind of layer treats channels.
 
     Args:
-        link: (call) -> ids of the output channels.
+        link: (call) -> ids of the output channels; of several outputs, one after the other.
         prune: (operation, indices kept of each input, indices kept of the output) ->
             `LayerChange`.
         macs: (operation, input positions, output positions, input channels, output channels) ->
             multiply-accumulates of one call on one image, where positions is height * width; None
             for a layer that is not counted.
         filter_axes: weight name -> axis of the output channels, for the criteria.
+        any_axis: whether `link` takes channels on another axis than the last.
 
     Example:
         >>> from kpipe.prune import LayerChange, Rule, same_channels
@@ -161,10 +187,11 @@ class Rule:
         >>> rule = Rule(same_channels, prune)  # a layer with one `gamma` for each channel
     """
 
-    link: Callable[[LayerCall], ChannelIds]
+    link: Callable[[LayerCall], ChannelIds | MovedChannels]
     prune: Callable[[Operation, Sequence[Kept], Kept], LayerChange] = unchanged
     macs: Callable[[Operation, int, int, int, int], int] | None = None
     filter_axes: Mapping[str, int] = field(default_factory=dict)
+    any_axis: bool = False
 
 
 def same_channels(call: LayerCall) -> ChannelIds:
@@ -206,6 +233,19 @@ def protect_channels(reason: str) -> Callable[[LayerCall], ChannelIds]:
         return output
 
     return link
+
+
+def link_merge(call: LayerCall) -> ChannelIds:
+    """Join channels of the same position: elementwise over inputs that broadcast."""
+    for constant in call.node.constants():
+        if np.shape(constant)[-1:] not in ((), (1,)):
+            return protect_channels("it has a constant per channel")(call)
+    wide = [ids for ids in call.inputs if len(ids) == call.size]
+    if not wide:
+        return protect_channels("it broadcasts channels on both sides")(call)
+    for ids in wide[1:]:
+        call.constraints.join(wide[0], ids)
+    return wide[0]
 
 
 _CHANNELWISE = """

@@ -1,6 +1,7 @@
 """The graph of a Keras model as plain data, which pruning works on.
 
-Nested models are opened, so that channels run through them. The tensors inside a nested model get
+Nested models are opened, and models and layers in `TimeDistributed`, so that channels run through
+them. The tensors inside a nested model get
 the sizes that it is called on, not the sizes that it was built on.
 """
 
@@ -24,8 +25,9 @@ from kpipe.prune.graph.model_graph import (
     kind_of,
     needed_calls,
 )
+from kpipe.prune.graph.time_distributed import open_time_distributed
 
-__all__ = ["read"]
+__all__ = ["read", "read_operation"]
 
 
 def read(model: keras.Model) -> Graph:
@@ -41,18 +43,20 @@ def read(model: keras.Model) -> Graph:
     sources: list[Any] = []
     calls: list[list[Call]] = []
     order: list[tuple[int, int]] = []
-    for call in sorted(read_model.calls, key=lambda call: bool(call.inputs)):  # inputs first
+    opened = open_time_distributed(read_model)
+    for call in sorted(opened, key=lambda call: bool(call.inputs)):  # inputs first
         specs.add(call)
         place = places.setdefault(id(call.operation), len(sources))
         if place == len(sources):
             sources.append(call.operation)
             calls.append([])
-        calls[place].append(Call(call.inputs, call.outputs, call.arguments))
+        shapes = tuple(specs.shapes[number] for number in call.inputs)
+        calls[place].append(Call(call.inputs, call.outputs, call.arguments, shapes))
         order.append((place, len(calls[place]) - 1))
     graph = _without_unused(
         Graph(
-            tuple(_operation(*pair) for pair in zip(sources, calls, strict=True)),
-            tuple(specs.shapes[number] for number in range(len(specs.shapes))),
+            tuple(read_operation(*pair) for pair in zip(sources, calls, strict=True)),
+            tuple(specs.shapes.get(number, ()) for number in range(max(specs.shapes) + 1)),
             read_model.inputs,
             read_model.outputs,
             read_model.structure,
@@ -98,7 +102,8 @@ class _Specs:
         return keras.tree.flatten(call.operation.compute_output_spec(*args, **kwargs))
 
 
-def _operation(source: Any, calls: list[Call]) -> Operation:
+def read_operation(source: Any, calls: list[Call]) -> Operation:
+    """Read a layer or raw operation and its calls."""
     names: list[str] = []
     weights = getattr(source, "weights", ())
     for weight in weights:

@@ -36,11 +36,13 @@ class Call:
         inputs: numbers of the tensors read, in the order of the arguments.
         outputs: numbers of the tensors made.
         arguments: (positional, keyword) arguments, each tensor replaced by a `Tensor`.
+        input_shapes: of the tensors read, with the batch axis.
     """
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     arguments: tuple[Any, Any]
+    input_shapes: tuple[Shape, ...]
 
     def constants(self) -> list[Any]:
         """Return the arguments that are not tensors: numbers, arrays, text."""

@@ -23,6 +23,7 @@ import keras
 from kpipe.atomic import replacing, write_text
 from kpipe.errors import PruneError
 from kpipe.prune.dependencies.dependency_graph import DependencyGraph
+from kpipe.prune.surgery.live_objects import load_stored
 from kpipe.prune.surgery.planning import copy_model
 from kpipe.resume_identity import refuse_other
 
@@ -116,8 +117,7 @@ class RoundStore:
         graph = self.original.graph
         if number == 0:
             return copy_model(self.original.model, graph)
-        classes = {type(op.source).__name__: type(op.source) for op in graph.operations}
-        return keras.models.load_model(self._path(number), custom_objects=classes, compile=False)
+        return load_stored(self._path(number), [op.source for op in graph.operations])
 
     def _path(self, number: int) -> Path:
         return self.folder / f"round-{number:02d}.keras"

@@ -18,14 +18,10 @@ import keras
 import numpy as np
 
 from kpipe.errors import PruneError, nearest
-from kpipe.prune.dependencies.dependency_graph import (
-    DependencyGraph,
-    build_dependencies,
-    change_of,
-)
-from kpipe.prune.dependencies.macs import kept_width, mac_terms
+from kpipe.prune.dependencies.dependency_graph import DependencyGraph, build_dependencies
+from kpipe.prune.dependencies.linking import change_of
+from kpipe.prune.dependencies.macs import kept_width, mac_terms, warn_uncounted
 from kpipe.prune.dependencies.rules import LayerChange
-from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.graph.model_graph import Graph
 from kpipe.prune.surgery.rebuilding import rebuild
 
@@ -50,7 +46,8 @@ class Plan:
     Args:
         kept: name of a layer or raw operation -> sorted output channels that stay, (kept,) int64,
             for every operation that loses output channels. Channels of a flattened output are its
-            positions.
+            positions. Those of several outputs follow each other. An operation that moves the
+            channels to another axis, such as Permute, loses them there.
         protected: layer name -> why its filters must stay.
         macs_before: multiply-accumulates of the model; None if the image size is not fixed.
         macs_after: multiply-accumulates after the removal.
@@ -91,6 +88,9 @@ def plan(
         PruneError: unknown layers or channels, protected channels, or layers that would lose all
             channels; the message names all of them.
 
+    Warns:
+        UserWarning: layers whose multiply-accumulates no rule counts; they count as 0.
+
     Example:
         >>> import keras
         >>> from kpipe.prune import plan
@@ -101,6 +101,7 @@ def plan(
         {'conv': array([1, 3]), 'bn': array([1, 3])}
     """
     dependencies = build_dependencies(model, ignored_layers)
+    warn_uncounted(dependencies.graph)
     return plan_units(dependencies, units_of(dependencies, remove))
 
 
@@ -112,7 +113,11 @@ def plan_units(dependencies: DependencyGraph, removed: np.ndarray) -> Plan:
     """
     graph = dependencies.graph
     kept = _kept(dependencies, removed)
-    empty = [repr(name) for name, channels in kept.items() if not len(channels)]
+    empty = [
+        repr(operation.name)
+        for operation in graph.operations
+        if any(removed[dependencies.units[t]].all() for t in operation.calls[0].outputs)
+    ]
     if empty:
         raise PruneError(
             f"no channel would be left of {', '.join(empty)}",
@@ -127,8 +132,8 @@ def plan_units(dependencies: DependencyGraph, removed: np.ndarray) -> Plan:
         dependencies.protected,
         sum(term.macs(graph.channels) for term in terms) if fixed else None,
         sum(term.macs(width) for term in terms) if fixed else None,
-        _count_params(graph, {}),
-        _count_params(graph, kept),
+        _count_params(dependencies, {}),
+        _count_params(dependencies, kept),
     )
 
 
@@ -171,32 +176,42 @@ def units_of(dependencies: DependencyGraph, remove: Mapping[str, ChannelIndices]
     return removed
 
 
-def _changes(graph: Graph, kept: Mapping[str, np.ndarray]) -> dict[str, LayerChange]:
+def _changes(
+    dependencies: DependencyGraph, kept: Mapping[str, np.ndarray]
+) -> dict[str, LayerChange]:
     """Name of each operation -> what changes in it."""
+    graph, units = dependencies.graph, dependencies.units
     stays: dict[int, np.ndarray] = {}
     for operation in graph.operations:
         for call in operation.calls:
+            start = 0  # the channels of several outputs follow each other
             for tensor in call.outputs:
-                everything = np.arange(graph.channels(tensor))
-                stays[tensor] = kept.get(operation.name, everything)
+                end = start + len(units[tensor])
+                stays[tensor] = np.arange(len(units[tensor]))
+                if operation.name in kept:
+                    indices = kept[operation.name]
+                    stays[tensor] = indices[(indices >= start) & (indices < end)] - start
+                start = end
     changes = {}
     for operation in graph.operations:
         call = operation.calls[0]
         inputs = [stays[tensor] for tensor in call.inputs]
+        whole = np.arange(sum(len(units[tensor]) for tensor in call.outputs))
         affected = operation.name in kept or any(
-            len(kept_input) < graph.channels(tensor)
+            len(kept_input) < len(units[tensor])
             for kept_input, tensor in zip(inputs, call.inputs, strict=True)
         )
+        output = kept.get(operation.name, whole)
         changes[operation.name] = (
-            change_of(operation, inputs, stays[call.outputs[0]]) if affected else LayerChange()
+            change_of(operation, inputs, output) if affected else LayerChange()
         )
     return changes
 
 
-def _count_params(graph: Graph, kept: Mapping[str, np.ndarray]) -> int:
+def _count_params(dependencies: DependencyGraph, kept: Mapping[str, np.ndarray]) -> int:
     total = 0
-    changes = _changes(graph, kept)
-    for operation in graph.operations:
+    changes = _changes(dependencies, kept)
+    for operation in dependencies.graph.operations:
         for name, shape in operation.weights.items():
             sizes = list(shape)
             for axis, indices in changes[operation.name].weights.get(name, {}).items():
@@ -207,7 +222,7 @@ def _count_params(graph: Graph, kept: Mapping[str, np.ndarray]) -> int:
 
 def count_kept_params(dependencies: DependencyGraph, removed: np.ndarray) -> int:
     """Return the number of parameters left without the units in the mask `removed`, (units,)."""
-    return _count_params(dependencies.graph, _kept(dependencies, removed))
+    return _count_params(dependencies, _kept(dependencies, removed))
 
 
 def _kept(dependencies: DependencyGraph, removed: np.ndarray) -> dict[str, np.ndarray]:
@@ -243,15 +258,15 @@ def remove_filters(model: keras.Model, plan: Plan) -> keras.Model:
         >>> remove_filters(model, plan(model, {"hidden": [1]})).get_layer("hidden").units
         3
     """
-    graph = read(model)
-    _check_fits(graph, plan)
-    return rebuild(graph, model.name, _changes(graph, plan.kept), {})
+    dependencies = build_dependencies(model)
+    _check_fits(dependencies, plan)
+    return apply_plan(dependencies, plan)
 
 
 def apply_plan(dependencies: DependencyGraph, plan: Plan) -> keras.Model:
     """Return what `remove_filters` returns, for a model that is already read."""
     graph = dependencies.graph
-    return rebuild(graph, dependencies.model.name, _changes(graph, plan.kept), {})
+    return rebuild(graph, dependencies.model.name, _changes(dependencies, plan.kept), {})
 
 
 def copy_model(model: keras.Model, graph: Graph) -> keras.Model:
@@ -259,14 +274,15 @@ def copy_model(model: keras.Model, graph: Graph) -> keras.Model:
     return rebuild(graph, model.name, {}, {})
 
 
-def _check_fits(graph: Graph, plan: Plan) -> None:
-    widths = {op.name: graph.channels(op.calls[0].outputs[0]) for op in graph.operations}
+def _check_fits(dependencies: DependencyGraph, plan: Plan) -> None:
+    operations = dependencies.graph.operations
+    widths = {operation.name: len(dependencies.output_units(operation)) for operation in operations}
     wrong = [
         repr(name)
         for name, kept in plan.kept.items()
         if name not in widths or not len(kept) or kept[-1] >= widths[name]
     ]
-    params = _count_params(graph, {})
+    params = _count_params(dependencies, {})
     if wrong or params != plan.params_before:
         raise PruneError(
             "the plan was made for another model",

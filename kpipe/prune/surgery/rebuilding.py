@@ -52,7 +52,10 @@ def rebuild(
         if not call.inputs:  # an InputLayer
             tensors[call.outputs[0]] = built[place].output
             continue
-        args, kwargs = keras.tree.map_structure(fill, call.arguments)
+        args, kwargs = call.arguments
+        changed = change_at(place).arguments
+        args = [changed.get(number, argument) for number, argument in enumerate(args)]
+        args, kwargs = keras.tree.map_structure(fill, (args, kwargs))
         made = keras.tree.flatten(built[place](*args, **kwargs))
         tensors |= dict(zip(call.outputs, made, strict=True))
     for place, layer in built.items():

@@ -38,7 +38,10 @@ def check_exact(model: keras.Model, seed: int) -> tuple[Plan, keras.Model]:
 def test_every_operation_equals_the_masked_original(name: str, seed: int) -> None:
     build, removable = nets.NETS[name]
     model = build()
-    if name == "nested":  # a plan that removes nothing opens it, which must not change it
+    if name in (
+        "nested",
+        "frames",
+    ):  # a plan that removes nothing opens it, which must not change it
         flat = remove_filters(model, plan(model, {}))
         randomize(flat, seed)
         for old, new in zip(model.weights, flat.weights, strict=True):
