@@ -17,6 +17,7 @@ import os
 import shutil
 import traceback
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,9 +27,10 @@ from kpipe.core.fingerprint import canonical, fingerprint
 from kpipe.core.journal import Journal, Listener
 from kpipe.core.lock import file_lock
 from kpipe.core.pipeline import Pipeline
+from kpipe.core.sources import refuse_changes, snapshot
 from kpipe.core.stage import Context, Stage
 from kpipe.core.store import Entry, Store, translate_disk_errors
-from kpipe.errors import DataError, KpipeError
+from kpipe.errors import KpipeError
 
 __all__ = ["PlannedStage", "RunResult", "plan", "run", "run_folder"]
 
@@ -76,10 +78,8 @@ class _KeyResolver:
         self.pipeline = pipeline
         self.entries: list[Entry | None] = []
         self._links = pipeline.links()
-        self._sources = [
-            fingerprint({str(path): _source_digest(stage, path, store) for path in stage.sources()})
-            for stage in pipeline.stages
-        ]
+        self.snapshots = [snapshot(stage, store.digests) for stage in pipeline.stages]
+        self._sources = [found.digest() for found in self.snapshots]
 
     def run_name(self) -> str:
         """Return the name of the run: the same declaration on the same data is the same run."""
@@ -217,7 +217,9 @@ def run(
                         shared=store.shared,
                         digests=store.digests_file,
                     )
-                    _execute(executor, stage, context)
+                    sources = resolver.snapshots[len(resolver.entries)]
+                    unchanged = refuse_changes(stage, sources, store.digests, context.folder)
+                    _execute(executor, stage, context, unchanged)
                     entry = store.commit(key, about)
                 stage_journal.record(event, key=key, folder=os.path.relpath(entry.folder, folder))
                 resolver.entries.append(entry)
@@ -226,10 +228,13 @@ def run(
     return RunResult(folder, tuple(made), tuple(skipped))
 
 
-def _execute(executor: Executor, stage: Stage, context: Context) -> None:
+def _execute(
+    executor: Executor, stage: Stage, context: Context, unchanged: AbstractContextManager[None]
+) -> None:
     context.journal.record("stage_started", continues=any(context.folder.iterdir()))
     try:
-        executor.execute(stage, context)
+        with unchanged:
+            executor.execute(stage, context)
     except BaseException as error:
         detail = str(error) if isinstance(error, KpipeError) else traceback.format_exc()
         # On a full disk the journal cannot be written either; raise the first error.
@@ -251,17 +256,6 @@ def _publish(resolver: _KeyResolver, folder: Path) -> None:
         if not (target.exists() and filecmp.cmp(source, target)):
             with replacing(target) as temporary:
                 shutil.copy2(source, temporary)
-
-
-def _source_digest(stage: Stage, path: Path, store: Store) -> str:
-    if not path.exists():
-        raise DataError(
-            f"{stage.name} reads {path}, which does not exist",
-            expected="an existing file or folder",
-            received=f"nothing at {path.absolute()}",
-            fix="correct the path in the pipeline file; it is relative to the current folder",
-        )
-    return store.digests.path(path)
 
 
 def _difference(store: Store, about: dict[str, Any]) -> str:
