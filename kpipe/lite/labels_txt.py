@@ -7,7 +7,9 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from kpipe.class_names import unusable_class_names
 from kpipe.errors import ExportError
+from kpipe.printable import quoted
 
 __all__ = ["LABELS_FILE", "check_labels", "format_labels", "read_labels"]
 
@@ -26,12 +28,12 @@ def check_labels(labels: Sequence[str], classes: int, name: str) -> None:
         ExportError: the labels do not match; the message lists every problem.
     """
     empty = [str(position) for position, label in enumerate(labels) if not label.strip()]
-    broken = [label for label in labels if label.strip() and label.splitlines() != [label]]
+    broken = [label for label in unusable_class_names(labels) if label.strip()]
     repeated = sorted({label for label in labels if labels.count(label) > 1 and label.strip()})
     problems = [
         *([f"lines {', '.join(empty)} (from 0) are empty"] if empty else []),
-        *([f"{', '.join(map(repr, broken))} of more than one line"] if broken else []),
-        *([f"{', '.join(map(repr, repeated))} more than once"] if repeated else []),
+        *([f"{quoted(broken)}, which a line cannot hold"] if broken else []),
+        *([f"{quoted(repeated)} more than once"] if repeated else []),
     ]
     if problems or len(labels) != classes:
         raise ExportError(

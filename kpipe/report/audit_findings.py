@@ -32,6 +32,7 @@ _SERIOUS = {
     "duplicates cross splits": "Training photos are also used for testing: results look better "
     "than they are.",
     "exact duplicate": "Identical files with the same label: the photo counts more than once.",
+    "unusable class name": "labels.txt, which holds a class name on each line, cannot hold it.",
     "label spelling": "Labels that look like different spellings of one word.",
     "class without images": "The class has no readable photo.",
     "class too small": "The class has too few photos to train, validate and test on.",

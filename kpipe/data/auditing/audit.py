@@ -6,7 +6,8 @@ problems   path, kind, detail:
            of photos        constant image, tiny image, absurd dimensions
            of several       exact duplicate, near duplicate, same photo, two labels,
                             duplicates cross splits
-           of classes       label spelling, class too small, class without images
+           of classes       label spelling, class too small, class without images,
+                            unusable class name
 changes    path, change: what `cleaned()` does to the table
 """
 
