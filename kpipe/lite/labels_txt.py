@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -14,6 +15,11 @@ from kpipe.printable import quoted
 __all__ = ["LABELS_FILE", "check_labels", "format_labels", "read_labels"]
 
 LABELS_FILE = "labels.txt"
+_LARGEST = 10_000_000
+_UNREADABLE = (
+    *(OSError, KeyError, ValueError, EOFError, RuntimeError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
 
 
 def check_labels(labels: Sequence[str], classes: int, name: str) -> None:
@@ -59,9 +65,12 @@ def read_labels(path: Path) -> list[str]:
     try:
         if not beside.exists() and zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
+                size = archive.getinfo(LABELS_FILE).file_size
+                if size > _LARGEST:
+                    raise zipfile.BadZipFile(f"{LABELS_FILE} has {size} bytes")
                 return archive.read(LABELS_FILE).decode("utf-8-sig").splitlines()
         return beside.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, KeyError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error) as error:
+    except _UNREADABLE as error:
         raise ExportError(
             f"cannot read the labels of {path}: {error}",
             expected=f"{beside} with one name a line, or labels inside the file",
