@@ -9,7 +9,11 @@ from contextlib import contextmanager
 
 from kpipe.errors import KpipeError
 
-__all__ = ["complete_class_weights", "refuse_class_weights", "translate_label_errors"]
+__all__ = [
+    "complete_class_weights",
+    "refuse_class_weights",
+    "translate_label_errors",
+]
 
 
 def refuse_class_weights(weights: Mapping[int, float] | None, error: type[KpipeError]) -> None:

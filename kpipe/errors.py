@@ -19,6 +19,8 @@ import difflib
 import functools
 from collections.abc import Iterable
 
+from kpipe.printable import printable, shortened
+
 __all__ = [
     "DataError",
     "ExportError",
@@ -31,6 +33,10 @@ __all__ = [
     "WeightsError",
     "nearest",
 ]
+
+
+# Characters of a line of a message; a cell of a table may be longer.
+_LINE = 1000
 
 
 class KpipeError(Exception):
@@ -59,7 +65,8 @@ class KpipeError(Exception):
 
     def __str__(self) -> str:
         rows = [("expected", self.expected), ("received", self.received), ("what to do", self.fix)]
-        return "\n".join([self.what, *(f"  {name}: {text}" for name, text in rows if text)])
+        text = "\n".join([self.what, *(f"  {name}: {text}" for name, text in rows if text)])
+        return "\n".join(shortened(printable(line), _LINE) for line in text.split("\n"))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exception drops keyword-only arguments when pickled, and an executor may run stages in

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from kpipe.cli.pipeline_file import FILE, ROOT, SET, load_pipeline
 from kpipe.core import runner
+from kpipe.printable import printable
 
 __all__ = ["plan"]
 
@@ -27,5 +28,5 @@ def plan(file: Path, settings: tuple[str, ...], root: Path) -> None:
     table = Table("stage", "status", "why", title=f"{pipeline.name}, seed {pipeline.seed}")
     for planned in runner.plan(pipeline, root):
         status = Text(planned.status, _COLORS[planned.status])
-        table.add_row(planned.stage, status, Text(planned.why))
+        table.add_row(planned.stage, status, Text(printable(planned.why)))
     Console().print(table)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from kpipe.core.fingerprint import fingerprint
 
-__all__ = ["Digests", "files_below"]
+__all__ = ["Digests", "as_text", "combined", "file_state", "files_below"]
 
 _UNSETTLED_NS = 2_000_000_000
 
@@ -95,16 +95,20 @@ class Digests:
             self._new[name] = (state, digest)
         return digest
 
-    def path(self, path: Path) -> str:
-        """Return the digest of a file, or of a folder with everything below it."""
-        if path.is_dir():
-            digest = fingerprint(
-                {_as_text(file.relative_to(path)): self.file(file) for file in files_below(path)}
-            )
-        else:
-            digest = self.file(path)
+    def files(self, path: Path) -> dict[str, str]:
+        """Return name -> sha256 of each file below a folder, or "." -> that of a file.
+
+        A file that vanishes meanwhile has "".
+        """
+        found = {}
+        for file in files_below(path) if path.is_dir() else [path]:
+            try:
+                digest = self.file(file)
+            except FileNotFoundError:
+                digest = ""
+            found[as_text(file.relative_to(path))] = digest
         self.save()
-        return digest
+        return found
 
     def save(self) -> None:
         """Write new digests to the file, in one transaction: other processes wait for it."""
@@ -130,15 +134,28 @@ class Digests:
         return str(row[1]) if row and row[0] == state else ""
 
 
+def combined(files: dict[str, str]) -> str:
+    """Return one digest of what `Digests.files` found."""
+    return files["."] if "." in files else fingerprint(files)
+
+
+def file_state(path: Path) -> str:
+    """Return what any write to a file or folder changes; "" if it does not exist."""
+    try:
+        return _state(path.stat())
+    except OSError:
+        return ""
+
+
 def _name(path: Path) -> str:
-    return _as_text(Path(os.path.abspath(path)))
+    return as_text(Path(os.path.abspath(path)))
 
 
 def _state(status: os.stat_result) -> str:
     return f"{status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
-def _as_text(path: Path) -> str:
+def as_text(path: Path) -> str:
     """Escape bytes that are not UTF-8, which neither SQLite nor JSON can store."""
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 

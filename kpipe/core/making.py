@@ -11,6 +11,7 @@ from typing import Any
 from kpipe.core.executor import Executor
 from kpipe.core.fingerprint import fingerprint
 from kpipe.core.journal import Journal
+from kpipe.core.sources import Snapshot, refuse_changes
 from kpipe.core.stage import Context, Stage
 from kpipe.core.store import Entry, Store, remove
 from kpipe.errors import KpipeError, StoreError
@@ -42,7 +43,12 @@ class Maker:
     fresh: bool
 
     def result(
-        self, stage: Stage, about: dict[str, Any], inputs: Inputs, journal: Journal
+        self,
+        stage: Stage,
+        about: dict[str, Any],
+        inputs: Inputs,
+        sources: Snapshot,
+        journal: Journal,
     ) -> tuple[Entry, bool]:
         """Return the result of a stage, and whether this run made it.
 
@@ -52,10 +58,12 @@ class Maker:
             stage: the stage.
             about: what the key is computed from.
             inputs: kind -> results that the stage reads.
+            sources: the files outside the store that the key was computed from.
             journal: the journal of the stage.
 
         Raises:
-            StoreError: an input changed while the stage ran; the result is discarded.
+            DataError: a source changed since the key was computed; the result is discarded.
+            StoreError: the same of an input.
         """
         key = fingerprint(about)
         if not self.fresh and (entry := self.store.find(key)):
@@ -81,15 +89,16 @@ class Maker:
                 shared=self.store.shared,
                 digests=self.store.digests_file,
             )
-            self._execute(stage, context, key)
+            self._execute(stage, context, key, sources)
             self._refuse_changed(inputs, stage, context)
             return self.store.commit(key, about), True
 
-    def _execute(self, stage: Stage, context: Context, key: str) -> None:
+    def _execute(self, stage: Stage, context: Context, key: str, sources: Snapshot) -> None:
         continues = any(context.folder.iterdir())
         context.journal.record("stage_started", continues=continues, key=key)
         try:
-            self.executor.execute(stage, context)
+            with refuse_changes(stage, sources, self.store.digests, context.folder):
+                self.executor.execute(stage, context)
         except BaseException as error:
             detail = str(error) if isinstance(error, KpipeError) else traceback.format_exc()
             # On a full disk the journal cannot be written either; raise the first error.

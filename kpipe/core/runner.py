@@ -28,9 +28,8 @@ from kpipe.core.journal import Journal, Listener
 from kpipe.core.lock import file_lock
 from kpipe.core.making import Maker, wait_reporter
 from kpipe.core.pipeline import Pipeline
-from kpipe.core.stage import Stage
+from kpipe.core.sources import snapshot
 from kpipe.core.store import Entry, Store
-from kpipe.errors import DataError
 
 __all__ = ["PlannedStage", "RunResult", "plan", "run", "run_folder"]
 
@@ -78,10 +77,8 @@ class _KeyResolver:
         self.pipeline = pipeline
         self.entries: list[Entry | None] = []
         self._links = pipeline.links()
-        self._sources = [
-            fingerprint({str(path): _source_digest(stage, path, store) for path in stage.sources()})
-            for stage in pipeline.stages
-        ]
+        self.snapshots = [snapshot(stage, store.digests) for stage in pipeline.stages]
+        self._sources = [found.digest() for found in self.snapshots]
 
     def run_name(self) -> str:
         """Return the name of the run: the same declaration on the same data is the same run."""
@@ -208,7 +205,8 @@ def run(
             for stage in pipeline.stages:
                 stage_journal = journal.for_stage(stage.name)
                 about, inputs = resolver.about(), resolver.inputs()
-                entry, runs = maker.result(stage, about, inputs, stage_journal)
+                sources = resolver.snapshots[len(resolver.entries)]
+                entry, runs = maker.result(stage, about, inputs, sources, stage_journal)
                 (made if runs else skipped).append(stage.name)
                 event = "stage_finished" if runs else "stage_skipped"
                 path = os.path.relpath(entry.folder, folder)
@@ -232,17 +230,6 @@ def _publish(resolver: _KeyResolver, folder: Path) -> None:
         if not (target.exists() and filecmp.cmp(source, target)):
             with replacing(target) as temporary:
                 shutil.copy2(source, temporary)
-
-
-def _source_digest(stage: Stage, path: Path, store: Store) -> str:
-    if not path.exists():
-        raise DataError(
-            f"{stage.name} reads {path}, which does not exist",
-            expected="an existing file or folder",
-            received=f"nothing at {path.absolute()}",
-            fix="correct the path in the pipeline file; it is relative to the current folder",
-        )
-    return store.digests.path(path)
 
 
 @contextlib.contextmanager

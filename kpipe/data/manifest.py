@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from kpipe.errors import DataError, nearest
+from kpipe.printable import cell, cell_text, escaped, original
 
 __all__ = [
     "COLUMNS",
@@ -166,7 +167,7 @@ class Manifest:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_table(self.table, folder / "manifest.csv")
-        write_table(self.problems, folder / "problems.csv")
+        write_table(self.problems, folder / "problems.csv", spreadsheet=True)
         about = {"version": _VERSION, "classes": list(self.classes), "digest": self.digest}
         text = json.dumps(about, ensure_ascii=False, indent=1)
         (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
@@ -182,7 +183,7 @@ class Manifest:
         try:
             about = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
             table = _read_table(folder / "manifest.csv")
-            problems = _read_table(folder / "problems.csv")
+            problems = _read_table(folder / "problems.csv", spreadsheet=True)
             manifest = cls(table, tuple(about["classes"]), problems)
             unchanged = manifest.digest == about["digest"]
         except (OSError, KeyError, ValueError) as error:
@@ -201,12 +202,27 @@ class Manifest:
         return manifest
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a CSV file that preserves any text."""
-    # Outside quotes, a bare carriage return in a name would end the row.
-    table.to_csv(path, index=False, encoding="utf-8", lineterminator="\n", quoting=csv.QUOTE_ALL)
+def write_table(table: pd.DataFrame, path: Path, *, spreadsheet: bool = False) -> None:
+    """Write a CSV file that preserves any text, with invisible characters escaped.
+
+    Args:
+        table: the table.
+        path: the file.
+        spreadsheet: whether people open it: no cell is then taken for a formula.
+    """
+    written = _each_text(table, cell if spreadsheet else escaped)
+    written.to_csv(path, index=False, encoding="utf-8", lineterminator="\n", quoting=csv.QUOTE_ALL)
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _read_table(path: Path, *, spreadsheet: bool = False) -> pd.DataFrame:
     table = pd.read_csv(path, dtype="str", na_filter=False, encoding="utf-8", lineterminator="\n")
+    table = _each_text(table, cell_text if spreadsheet else original)
     return table.astype({name: "int64" for name in _NUMBERS if name in table})
+
+
+def _each_text(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """Return the table with each text, and each name of a column, changed."""
+    changed = table.rename(columns=change)
+    for name in changed.select_dtypes(exclude="number"):
+        changed[name] = changed[name].map({text: change(text) for text in set(changed[name])})
+    return changed

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from kpipe.class_names import unusable_class_names
 from kpipe.errors import ExportError
+from kpipe.printable import quoted
 
 __all__ = ["LABELS_FILE", "check_labels", "format_labels", "read_labels"]
 
 LABELS_FILE = "labels.txt"
+_LARGEST = 10_000_000
+_UNREADABLE = (
+    *(OSError, KeyError, ValueError, EOFError, RuntimeError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
 
 
 def check_labels(labels: Sequence[str], classes: int, name: str) -> None:
@@ -26,12 +34,12 @@ def check_labels(labels: Sequence[str], classes: int, name: str) -> None:
         ExportError: the labels do not match; the message lists every problem.
     """
     empty = [str(position) for position, label in enumerate(labels) if not label.strip()]
-    broken = [label for label in labels if label.strip() and label.splitlines() != [label]]
+    broken = [label for label in unusable_class_names(labels) if label.strip()]
     repeated = sorted({label for label in labels if labels.count(label) > 1 and label.strip()})
     problems = [
         *([f"lines {', '.join(empty)} (from 0) are empty"] if empty else []),
-        *([f"{', '.join(map(repr, broken))} of more than one line"] if broken else []),
-        *([f"{', '.join(map(repr, repeated))} more than once"] if repeated else []),
+        *([f"{quoted(broken)}, which a line cannot hold"] if broken else []),
+        *([f"{quoted(repeated)} more than once"] if repeated else []),
     ]
     if problems or len(labels) != classes:
         raise ExportError(
@@ -57,9 +65,12 @@ def read_labels(path: Path) -> list[str]:
     try:
         if not beside.exists() and zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
+                size = archive.getinfo(LABELS_FILE).file_size
+                if size > _LARGEST:
+                    raise zipfile.BadZipFile(f"{LABELS_FILE} has {size} bytes")
                 return archive.read(LABELS_FILE).decode("utf-8-sig").splitlines()
         return beside.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, KeyError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error) as error:
+    except _UNREADABLE as error:
         raise ExportError(
             f"cannot read the labels of {path}: {error}",
             expected=f"{beside} with one name a line, or labels inside the file",

@@ -6,17 +6,31 @@ Data appended to the flatbuffer, such as a zip archive of labels, is dropped.
 from __future__ import annotations
 
 import copy
+import struct
 from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
+from kpipe.errors import ExportError
+
 __all__ = ["copy_model", "parse", "serialize"]
 
 
 def parse(content: bytes) -> Any:
-    """Return the file as a `ModelT` of the TFLite schema."""
-    return flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    """Return the file as a `ModelT` of the TFLite schema.
+
+    Raises:
+        ExportError: it is damaged.
+    """
+    try:
+        return flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    except (AttributeError, IndexError, TypeError, ValueError, struct.error) as error:
+        raise ExportError(
+            "the content is not that of a TFLite file",
+            received=f"{len(content)} bytes; {type(error).__name__}: {error}",
+            fix="export the model again",
+        ) from error
 
 
 def copy_model(model: Any) -> Any:

@@ -32,10 +32,16 @@ _SERIOUS = {
     "duplicates cross splits": "Training photos are also used for testing: results look better "
     "than they are.",
     "exact duplicate": "Identical files with the same label: the photo counts more than once.",
+    "unusable class name": "labels.txt, which holds a class name on each line, cannot hold it.",
     "label spelling": "Labels that look like different spellings of one word.",
+    "several labels": "A label that joins other labels: each photo needs one label.",
+    "folder as a class": "The name is that of a folder of photos or labels, not of a class: the "
+    "source may be one level too high or too low.",
     "class without images": "The class has no readable photo.",
     "class too small": "The class has too few photos to train, validate and test on.",
     "constant image": "A single color: a lens cap, or a failed export.",
+    "unused range": "Nearly black: files of 16 bits hold values of fewer, such as 12. Scale them "
+    "to the whole range.",
     "tiny image": "Much smaller than the other photos.",
     "absurd dimensions": "An extreme aspect ratio: the model sees only a small part of the photo.",
     "photo outside a class folder": "The photo has no label: move it into a class folder.",

@@ -21,6 +21,7 @@ from kpipe.data import SPLITS, Audit, Manifest
 from kpipe.data.manifest import write_table
 from kpipe.data.threads import in_threads
 from kpipe.pixels import Unreadable, read_photo
+from kpipe.printable import printable, shortened
 from kpipe.report.audit_findings import (
     Finding,
     common_folder,
@@ -41,6 +42,8 @@ _GROUP_COLUMNS = {
 }
 _GROUPS, _MEMBERS, _PHOTOS, _LINES, _CHANGES = 12, 6, 24, 24, 100
 _SIDE, _QUALITY = 128, 80
+# Characters of a path, a class name or a detail.
+_NOTE = 400
 
 
 @dataclass
@@ -95,7 +98,7 @@ def write_audit(page: Path, title: str, manifest: Manifest, audit: Audit) -> Pat
         photo.pixels = pixels[photo.path]
     table = page.with_suffix(".csv")
     page.parent.mkdir(parents=True, exist_ok=True)
-    write_table(audit.problems, table)
+    write_table(audit.problems, table, spreadsheet=True)
     write_page(
         page,
         "audit.html",
@@ -120,7 +123,7 @@ def _classes(classes: pd.DataFrame) -> list[dict[str, Any]]:
     declared = [name for name in SPLITS if classes[name].any()]
     return [
         {
-            "name": row.pop("class"),
+            "name": shortened(row.pop("class"), _NOTE),
             "photos": row["photos"],
             "share": row["share"],
             "bar": 100 * row["photos"] / largest,
@@ -148,7 +151,8 @@ def _section(finding: Finding, table: pd.DataFrame, base: str) -> _Section:
         if len(row) and len(section.rows) < _PHOTOS:
             section.rows.append([_photo(row.iloc[0], base, shorten_paths(detail, base))])
         elif not len(row) and len(section.lines) < _LINES:
-            section.lines.append((shorten_paths(path, base), shorten_paths(detail, base)))
+            name, note = (printable(shorten_paths(text, base)) for text in (path, detail))
+            section.lines.append((shortened(name, _NOTE), shortened(note, _NOTE)))
         else:
             section.more += 1
     return section
@@ -164,7 +168,8 @@ def _row(members: pd.DataFrame, base: str) -> list[_Photo]:
 def _photo(row: pd.Series, base: str, *notes: str) -> _Photo:
     facts = [str(row["label"]), str(row["split"]), f"{row['width']} x {row['height']}"]
     caption = " · ".join(fact for fact in facts if fact)
-    return _Photo(row["path"], shorten_paths(row["path"], base), [caption, *notes])
+    name = printable(shorten_paths(row["path"], base))
+    return _Photo(row["path"], name, [shortened(note, _NOTE) for note in (caption, *notes)])
 
 
 def _thumbnail(path: str) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kpipe.data import SPLITS
+from kpipe.printable import printable, shortened
 from kpipe.report.audit_findings import Finding, shorten_paths
 
 __all__ = ["classes_table", "findings_table"]
@@ -18,6 +19,8 @@ _SHOWN = 3
 _BAR = 16
 # Of more classes, only the largest and the smallest are listed.
 _CLASSES = 40
+# Characters of a class name, and of a finding.
+_NAME, _DETAIL = 60, 400
 
 
 def findings_table(found: Sequence[Finding], base: str) -> Table:
@@ -33,10 +36,10 @@ def findings_table(found: Sequence[Finding], base: str) -> Table:
     for one in found:
         style = "bold red" if one.serious else "dim"
         examples = Text("\n").join(
-            Text(shorten_paths(f"{path}: {detail}" if path else detail, base))
+            Text(_short(shorten_paths(f"{path}: {detail}" if path else detail, base), _DETAIL))
             for path, detail in one.rows[:_SHOWN]
         )
-        table.add_row(Text(one.kind, style), Text(str(len(one.rows)), style), examples)
+        table.add_row(Text(printable(one.kind), style), Text(str(len(one.rows)), style), examples)
     return table
 
 
@@ -62,7 +65,11 @@ def classes_table(classes: pd.DataFrame, imbalance: float) -> Table:
         bar = "█" * max(1, round(_BAR * row["photos"] / largest))
         numbers = [str(int(row[split])) for split in splits]
         table.add_row(
-            Text(name), str(int(row["photos"])), f"{row['share']:.1%}", Text(bar, "cyan"), *numbers
+            Text(_short(name)),
+            str(int(row["photos"])),
+            f"{row['share']:.1%}",
+            Text(bar, "cyan"),
+            *numbers,
         )
     return table
 
@@ -76,3 +83,7 @@ def _ends(ordered: pd.DataFrame) -> Iterator[tuple[str, pd.Series | None]]:
     yield from rows[:half]
     yield f"... {len(rows) - 2 * half} more ...", None
     yield from rows[-half:]
+
+
+def _short(text: str, limit: int = _NAME) -> str:
+    return shortened(printable(text), limit)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from kpipe.printable import printable
 from kpipe.report.chart_style import BLUE, GREEN, GREY, RED, as_svg, new_figure
 
 __all__ = ["confusion_matrix", "learning_curves"]
+
+_NAME = 32  # characters of a class name
 
 
 def learning_curves(training: dict[str, Any]) -> str:
@@ -58,6 +61,9 @@ def confusion_matrix(counts: list[list[int]], classes: list[str]) -> str:
         counts: (classes, classes), true by predicted class.
         classes: the names.
     """
+    # Between dollar signs, matplotlib expects a formula.
+    names = [printable(name).replace("$", r"\$") for name in classes]
+    names = [name if len(name) <= _NAME else f"{name[: _NAME - 1]}…" for name in names]
     side = min(10.0, 1.8 + 0.5 * len(classes))
     with new_figure(side + 1, side) as figure:
         axes = figure.subplots()
@@ -68,7 +74,7 @@ def confusion_matrix(counts: list[list[int]], classes: list[str]) -> str:
                 if count:
                     color = "white" if fractions[i][j] > 0.55 else "black"
                     axes.text(j, i, str(count), ha="center", va="center", color=color)
-        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-        axes.set_yticks(range(len(classes)), classes)
+        axes.set_xticks(range(len(classes)), names, rotation=45, ha="right")
+        axes.set_yticks(range(len(classes)), names)
         axes.set(xlabel="predicted class", ylabel="true class")
         return as_svg(figure)

@@ -19,6 +19,7 @@ from typing import Any
 
 from kpipe.core.journal import Event, parse_journal
 from kpipe.errors import StoreError
+from kpipe.printable import cell_text
 from kpipe.report.results import read_json, read_metrics, read_pruning
 
 __all__ = ["collect_run"]
@@ -74,7 +75,10 @@ def collect_run(folder: Path) -> dict[str, Any]:
             prunings.append({"stage": stage["name"], **pruning})
         if (artifact / "problems.csv").exists():
             with (artifact / "problems.csv").open(encoding="utf-8", newline="") as stream:
-                problems += list(csv.DictReader(stream))
+                problems += [
+                    {name: cell_text(str(text)) for name, text in row.items()}
+                    for row in csv.DictReader(stream)
+                ]
         if (artifact / "contact_sheet.jpg").exists():
             contact_sheet = artifact / "contact_sheet.jpg"
     declaration = folder / "pipeline.py"

@@ -8,8 +8,10 @@ from rich import box
 from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kpipe.core.journal import Event
+from kpipe.printable import printable
 from kpipe.report.results import read_metrics
 
 __all__ = ["Progress", "models_table", "print_line"]
@@ -18,7 +20,9 @@ __all__ = ["Progress", "models_table", "print_line"]
 def print_line(console: Console, text: str, style: str = "") -> None:
     """Print a line in a Rich style such as "bold", without markup, highlighting or wrapping."""
     # Paths may contain what looks like markup, and commands are there to be copied.
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        printable(text, lines=True), style=style, markup=False, highlight=False, soft_wrap=True
+    )
 
 
 class Progress:
@@ -129,7 +133,7 @@ def models_table(folder: Path) -> Table | None:
         table.add_column(name, justify="right", no_wrap=True)
     for row in metrics["models"]:
         table.add_row(
-            row["name"],
+            Text(printable(row["name"])),
             f"{row['accuracy']:.1%}",
             f"{row['balanced_accuracy']:.1%}",
             f"{row['macs'] / 1e6:.1f}",

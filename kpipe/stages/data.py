@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from kpipe.class_names import unusable_class_names
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.errors import DataError
+from kpipe.printable import printable, quoted, shortened
 
 if TYPE_CHECKING:
     from kpipe.data import Manifest
@@ -25,6 +27,7 @@ Fraction = Annotated[float, Between(0, 1, strict=True)]
 # SQLite cache of sizes, hashes and thumbnails of photos, in the folder that all runs share.
 IMAGE_CACHE = "photos.sqlite"
 _SHOWN = 3
+_LONG = 300
 
 
 @stage
@@ -106,6 +109,8 @@ class Data(Stage):
             problems.append(f"split={self.split!r}: expected fractions that add up to 1")
         if taken := sorted(self.configuration().keys() & self.csv.keys()):
             problems.append(f"csv={self.csv!r}: {', '.join(taken)} are fields of Data itself")
+        if names := unusable_class_names(self.classes.values()):
+            problems.append(f"classes: {quoted(names)}: expected names of one line, not blank")
         if self.background != type(self).background:
             from kpipe.pixels import background_color
 
@@ -120,11 +125,16 @@ class Data(Stage):
         if self.previous:
             earlier = Path(self.previous)
             named += (earlier / "manifest.csv" if earlier.is_dir() else earlier,)
+        if not self.is_table and all(Path(path).is_dir() for path in self.paths):
+            from kpipe.data.reading.folders import listed_classes
+
+            listed_classes(self.paths)
         if not self.is_table or not all(Path(path).is_file() for path in self.paths):
             return named
         from kpipe.data import list_csv_files
 
-        options = {"image": self.image, "root": self.root or None, **self.csv}
+        label = "" if self.classes else self.label
+        options = {"image": self.image, "label": label, "root": self.root or None, **self.csv}
         return (*named, *(path for path in list_csv_files(self.paths, **options) if path.is_file()))
 
     def manifest(
@@ -220,7 +230,7 @@ def _record(manifest: Manifest, context: Context) -> None:
     for kind, found in manifest.problems.groupby("kind", sort=True):
         first = found.head(_SHOWN)
         named = [
-            f"{path} ({detail})" if path else detail
+            shortened(printable(f"{path} ({detail})" if path else detail), _LONG)
             for path, detail in zip(first["path"], first["detail"], strict=True)
         ]
         # The report lists all of them.

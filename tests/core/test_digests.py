@@ -6,7 +6,7 @@ import sqlite3
 import pytest
 
 from kpipe.core import digests
-from kpipe.core.digests import Digests, files_below
+from kpipe.core.digests import Digests, combined, files_below
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def memory(tmp_path):
 def test_a_file_digest_is_the_sha256_of_its_bytes(tmp_path, memory):
     path = tmp_path / "a.bin"
     path.write_bytes(b"some bytes")
-    assert memory.path(path) == hashlib.sha256(b"some bytes").hexdigest()
+    assert combined(memory.files(path)) == hashlib.sha256(b"some bytes").hexdigest()
 
 
 def test_a_folder_digest_depends_on_names_and_contents_alone(tmp_path, memory):
@@ -27,20 +27,20 @@ def test_a_folder_digest_depends_on_names_and_contents_alone(tmp_path, memory):
         folder = tmp_path / name
         (folder / "deep").mkdir(parents=True)
         (folder / "deep" / "a.txt").write_text("other" if name == "other" else "same")
-        found.append(memory.path(folder))
+        found.append(combined(memory.files(folder)))
     assert found[0] == found[1] != found[2]
 
 
 def test_a_name_that_is_not_utf8_is_part_of_a_folder_digest(tmp_path, memory):
     (tmp_path / "folder").mkdir()
-    before = memory.path(tmp_path / "folder")
+    before = combined(memory.files(tmp_path / "folder"))
     name = os.fsencode(tmp_path / "folder") + b"/caf\xe9.png"
     with open(name, "wb") as stream:
         stream.write(b"one")
-    one = memory.path(tmp_path / "folder")
+    one = combined(memory.files(tmp_path / "folder"))
     with open(name, "wb") as stream:
         stream.write(b"another")
-    assert len({before, one, memory.path(tmp_path / "folder")}) == 3
+    assert len({before, one, combined(memory.files(tmp_path / "folder"))}) == 3
 
 
 def test_a_settled_file_is_read_once_and_again_after_any_write(tmp_path, memory, monkeypatch):

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from kpipe import Pipeline
-from kpipe.core.digests import Digests
+from kpipe.core.digests import Digests, combined
 from kpipe.core.executor import LocalExecutor
 from kpipe.core.journal import Journal, read_journal
 from kpipe.core.runner import run
@@ -48,7 +48,7 @@ def table(source: Path) -> Path:
 
 def digest(stage: Data) -> list[str]:
     cache = Digests(Path(stage.paths[0]).parent / "digests.sqlite")
-    found = [cache.path(path) for path in stage.sources()]
+    found = [combined(cache.files(path)) for path in stage.sources()]
     cache.close()
     return found
 
@@ -406,8 +406,8 @@ def test_each_photo_is_hashed_once_in_a_run(
     assert {path: hashed[path] for path in photos} == dict.fromkeys(photos, 1)
 
 
-def test_a_photo_changed_between_its_key_and_the_scan_is_hashed_again(
-    source: Path, tmp_path: Path, hashed: Counter[str]
+def test_a_photo_changed_between_its_key_and_the_scan_is_read_again_by_the_next_run(
+    source: Path, tmp_path: Path
 ) -> None:
     changed = source / "red" / "00.png"
 
@@ -417,8 +417,27 @@ def test_a_photo_changed_between_its_key_and_the_scan_is_hashed_again(
             super().execute(stage, context)
 
     pipeline = Pipeline("p", [Data(source, image_size=16)])
-    folder = run(pipeline, tmp_path / "out", executor=Change()).folder
-    table = pd.read_csv(folder / "manifest.csv")
+    with pytest.raises(DataError, match=r"red/00\.png was changed"):
+        run(pipeline, tmp_path / "out", executor=Change())
+    assert not list((tmp_path / "out" / ".cache").glob("*/manifest.csv"))
+    table = pd.read_csv(run(pipeline, tmp_path / "out").folder / "manifest.csv")
     (digest,) = table["sha256"][table["path"] == str(changed)]
     assert digest == hashlib.sha256(changed.read_bytes()).hexdigest()
-    assert hashed[str(changed)] == 2
+
+
+def test_a_photo_that_appears_for_the_rows_of_a_table_discards_the_result(
+    table: Path, tmp_path: Path
+) -> None:
+    late = table.parent / "blue" / "00.png"
+    content = late.read_bytes()
+    late.unlink()
+
+    class Appear(LocalExecutor):
+        def execute(self, stage: Stage, context: Context) -> None:
+            late.write_bytes(content)
+            super().execute(stage, context)
+
+    columns = {"image": "file", "label": "code", "classes": {"0": "a", "1": "b"}}
+    pipeline = Pipeline("p", [Data(table, image_size=16, csv={"sep": ";"}, **columns)])
+    with pytest.raises(DataError, match=r"blue/00\.png was added"):
+        run(pipeline, tmp_path / "out", executor=Appear())

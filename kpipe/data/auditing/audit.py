@@ -3,10 +3,12 @@
 problems   path, kind, detail:
            of files         empty file, not an image, undecodable, truncated, too many pixels,
                             missing file, unreadable file, wrong extension
-           of photos        constant image, tiny image, absurd dimensions
+           of photos        constant image, tiny image, absurd dimensions, unused range
            of several       exact duplicate, near duplicate, same photo, two labels,
                             duplicates cross splits
-           of classes       label spelling, class too small, class without images
+           of classes       label spelling, several labels, folder as a class, class too small,
+                            class without images,
+                            unusable class name
 changes    path, change: what `cleaned()` does to the table
 """
 
@@ -22,7 +24,7 @@ import pandas as pd
 
 from kpipe.data.auditing.cleaning import clean
 from kpipe.data.auditing.duplicates import duplicate_problems
-from kpipe.data.auditing.spelling import Variant, spelling_variants
+from kpipe.data.auditing.spelling import Variant, several_labels, spelling_variants
 from kpipe.data.image_info import CHANNELS, ImageInfo, wrong_extension
 from kpipe.data.manifest import Manifest, Problem, problem_table
 from kpipe.data.near_duplicates.grouping import likeness
@@ -38,6 +40,16 @@ _FEW = 10
 _FLAT = 1.0
 _TINY_SIDE, _TINY_SHARE = 32, 1 / 3
 _LONG, _LONG_TIMES = 8.0, 4.0
+# Folders around or beside the class folders, in lower case; not those that may be classes.
+_FOLDERS = frozenset(
+    (
+        *("annotation", "annotations", "data", "dataset", "datasets", "image", "images", "img"),
+        *("imgs", "jpegimages", "json", "label", "labels", "metadata", "photos", "pictures"),
+        *("testing", "training", "val", "valid", "validation", "xml"),
+    )
+)
+# Levels of 255 that 14-bit values in a 16-bit file reach.
+_DARK = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +132,7 @@ def audit(
     found: list[Problem] = [
         *earlier,
         *_photo_problems(table, photos),
+        *_unused_range(photos, cache),
         *duplicate_problems(merged, likeness_of),
         *_class_problems(Counter(merged["label"]), counts, variants),
     ]
@@ -164,6 +177,16 @@ def _photo_problems(table: pd.DataFrame, photos: Sequence[ImageInfo]) -> list[Pr
     ]
 
 
+def _unused_range(photos: Sequence[ImageInfo], cache: str | Path | None) -> list[Problem]:
+    """Whether photos of 16 bits hold fewer, as those of scientific cameras often do."""
+    deep = [photo for photo in photos if photo.mode.startswith("I")]
+    with ImageCache(cache) as images:
+        found = with_thumbnails(deep, images)
+    brightest = max((max(photo.thumbnail) for photo in found), default=255)
+    detail = f"{len(deep)} photos of 16 bits, none brighter than {brightest} of 255"
+    return [("", "unused range", detail)] if brightest <= _DARK else []
+
+
 def _class_problems(
     merged: Mapping[str, int], counts: Mapping[str, int], variants: Sequence[Variant]
 ) -> list[Problem]:
@@ -175,6 +198,19 @@ def _class_problems(
             f"{'' if variant.certain else ' perhaps'} {variant.of!r} ({counts[variant.of]})",
         )
         for variant in variants
+    ]
+    spelling += [
+        (
+            "",
+            "several labels",
+            f"{label!r} ({counts[label]} photos) joins {' and '.join(map(repr, parts))}",
+        )
+        for label, parts in several_labels(counts).items()
+    ]
+    spelling += [
+        ("", "folder as a class", f"{label!r} ({counts[label]} photos)")
+        for label in sorted(counts)
+        if label.casefold() in _FOLDERS
     ]
     few = [
         ("", "class too small", f"{label!r}: {count} photos, under {_FEW}")

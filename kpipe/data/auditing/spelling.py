@@ -4,23 +4,26 @@
                   " T-Shirt", "t_shirt", "tshirt"                 -> "tshirt"
                   but "A", "a"; "1.5", "15"; "-1", "1"; "c", "c++"  stay apart
 
-Labels with the same key are certainly variants. A rare word that lacks, doubles or swaps a letter
+Labels with the same key are certainly variants. A rarer word that lacks, doubles or swaps a letter
 of a frequent one, or adds a plural s, may be a variant: it is reported, never merged.
+
+several(label)  := "dog|cat", beside "dog" and "cat": several labels for one photo
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-__all__ = ["Variant", "spelling_variants"]
+__all__ = ["Variant", "several_labels", "spelling_variants"]
 
-# Two similar names of real classes would both be frequent: only a rare one is a typo.
-_RARE = 0.1
+# Two similar names of real classes would both be frequent: only a rarer one is a typo.
+_RARE = 0.3
 _LETTERS = 6
+_JOINS = ("|", ",", ";", "+", "&", "/", " and ", " ")
 _SEPARATORS = re.compile(r"[\s_\-.'\u2019`]+")
 
 
@@ -45,6 +48,19 @@ def spelling_variants(counts: Mapping[str, int]) -> list[Variant]:
     for rare, common in combinations(sorted(totals, key=lambda key: (totals[key], key)), 2):
         if totals[rare] <= _RARE * totals[common] and _is_typo(rare, common):
             found.append(Variant(spellings[rare][0], spellings[common][0], False))
+    return found
+
+
+def several_labels(labels: Iterable[str]) -> dict[str, list[str]]:
+    """Return label -> the other labels that it joins, such as "dog|cat" -> ["dog", "cat"]."""
+    known = set(labels)
+    found = {}
+    for label in sorted(known):
+        for sign in _JOINS:
+            parts = [part.strip() for part in label.split(sign)]
+            if len(parts) > 1 and known.issuperset(parts):
+                found[label] = parts
+                break
     return found
 
 

@@ -18,6 +18,7 @@ from kpipe.data.manifest import Manifest
 from kpipe.data.threads import ProgressCallback, in_threads
 from kpipe.errors import DataError
 from kpipe.pixels import Unreadable, background_color, fit_photo
+from kpipe.printable import printable
 
 __all__ = ["ImageSize", "decode", "height_and_width", "load_image", "load_unchanged"]
 
@@ -157,7 +158,9 @@ def decode(
 
 
 def _combined(errors: list[DataError]) -> DataError:
-    shown = [f"{error.what} ({error.received or error.expected})" for error in errors[:_SHOWN]]
+    shown = [
+        printable(f"{error.what} ({error.received or error.expected})") for error in errors[:_SHOWN]
+    ]
     more = [f"and {len(errors) - _SHOWN} more"] if len(errors) > _SHOWN else []
     return DataError(
         f"{len(errors)} photos of the manifest cannot be decoded",

@@ -10,14 +10,19 @@ operating system (.DS_Store, Thumbs.db, __MACOSX) are ignored.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kpipe.data.manifest import Problem
+from kpipe.class_names import refuse_class_names
 from kpipe.errors import DataError
 from kpipe.pixels import SUFFIXES
 
-__all__ = ["SPLIT_NAMES", "listed_files"]
+if TYPE_CHECKING:
+    # Not pandas: `kpipe plan` lists the classes.
+    from kpipe.data.manifest import Problem
+
+__all__ = ["SPLIT_NAMES", "listed_classes", "listed_files"]
 
 SPLIT_NAMES = {
     "train": "train",
@@ -42,6 +47,27 @@ def listed_files(root: Path, problems: list[Problem]) -> Iterator[tuple[str, str
     Raises:
         DataError: if the root cannot be listed, or mixes split folders with others.
     """
+    for folder, split in _class_folders(root, problems):
+        above, name = os.path.split(folder)
+        yield "", name, split
+        for path in _walk(folder, problems, (os.path.realpath(above),)):
+            yield path, name, split
+
+
+def listed_classes(roots: Sequence[str]) -> set[str]:
+    """Return the names of the class folders, without listing the files in them.
+
+    Raises:
+        DataError: as `listed_files`, or a name is unusable.
+    """
+    folders = [folder for root in roots for folder, _ in _class_folders(Path(root), [])]
+    names = {os.path.basename(folder) for folder in folders}
+    refuse_class_names(names, ", ".join(roots), DataError)
+    return names
+
+
+def _class_folders(root: Path, problems: list[Problem]) -> Iterator[tuple[str, str]]:
+    """Each class folder, and the split that it declares."""
     top = os.path.realpath(root)
     try:
         tops = _folders(str(root), problems, (top,))
@@ -58,7 +84,7 @@ def listed_files(root: Path, problems: list[Problem]) -> Iterator[tuple[str, str
             fix="move the other folders away, or name one of the split folders as the root",
         )
     if not nested:
-        yield from _class_files(tops, "", problems)
+        yield from ((folder, "") for folder in tops)
         return
     for folder in named:
         try:
@@ -67,17 +93,7 @@ def listed_files(root: Path, problems: list[Problem]) -> Iterator[tuple[str, str
             problems.append((folder, "unreadable directory", str(error)))
             continue
         split = SPLIT_NAMES[os.path.basename(folder).lower()]
-        yield from _class_files(classes, split, problems)
-
-
-def _class_files(
-    folders: list[str], split: str, problems: list[Problem]
-) -> Iterator[tuple[str, str, str]]:
-    for folder in folders:
-        above, name = os.path.split(folder)
-        yield "", name, split
-        for path in _walk(folder, problems, (os.path.realpath(above),)):
-            yield path, name, split
+        yield from ((name, split) for name in classes)
 
 
 def _has_folder(folder: str) -> bool:

@@ -19,6 +19,7 @@ import pandas as pd
 
 from kpipe.data.manifest import Problem
 from kpipe.pixels import SUFFIXES
+from kpipe.printable import original, shortened
 
 __all__ = ["Lookup", "each_once", "unlisted"]
 
@@ -46,11 +47,15 @@ class Lookup:
         path = os.path.normpath(os.path.join(self._root, name))
         if os.path.lexists(path):
             return path
+        # A table that `kpipe check --fix` wrote has escapes of invisible characters.
+        written = os.path.normpath(os.path.join(self._root, original(name).replace("\0", "\\0")))
+        if written != path and os.path.lexists(written):
+            return written
         slashed = os.path.normpath(os.path.join(self._root, name.strip().replace("\\", "/")))
         found = slashed if os.path.lexists(slashed) else self._respelled(slashed)
         if not found:
             return path
-        self.problems.append((found, "other spelling in the table", repr(name)))
+        self.problems.append((found, "other spelling in the table", shortened(repr(name))))
         return found
 
     def _respelled(self, path: str) -> str:

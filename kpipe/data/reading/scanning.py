@@ -9,6 +9,7 @@ them, or classes that cannot be learned, are an error.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from kpipe.class_names import refuse_class_names, unusable_class_names
 from kpipe.data.file_status import trusted_status
 from kpipe.data.image_info import (
     THUMBNAIL,
@@ -30,6 +32,8 @@ from kpipe.data.near_duplicates.grouping import representatives
 from kpipe.data.reading.image_cache import ImageCache
 from kpipe.data.threads import ProgressCallback, in_threads
 from kpipe.errors import DataError
+from kpipe.pixels import SUFFIXES
+from kpipe.printable import printable
 
 __all__ = ["KnownDigests", "ScanOptions", "image_infos", "scan", "similar", "with_thumbnails"]
 
@@ -96,7 +100,9 @@ def scan(
     found += [
         ("", "class without images", repr(name)) for name in sorted(set(classes) - set(present))
     ]
+    found += [("", "unusable class name", repr(name)) for name in unusable_class_names(present)]
     if options.max_unreadable is not None:
+        refuse_class_names(present, source, DataError)
         _refuse_classes(Counter(table["label"]), source, found)
     first = (*COLUMNS, *INFO_COLUMNS)
     table = table[[*first, *(name for name in table if name not in first)]].reset_index(drop=True)
@@ -174,19 +180,37 @@ def _read(paths: Sequence[str], options: ScanOptions) -> tuple[list[ImageInfo], 
 
 def _file_problems(paths: Iterable[str], infos: Sequence[ImageInfo]) -> list[Problem]:
     found = []
+    folders: dict[str, dict[str, str]] = {}
     for path, info in zip(paths, infos, strict=True):
-        if info.kind:
+        if info.kind == "missing file":
+            found.append((path, info.kind, info.detail + _likely_name(path, folders)))
+        elif info.kind:
             found.append((path, info.kind, info.detail))
         elif held := wrong_extension(path, info.format):
             found.append((path, "wrong extension", held))
     return found
 
 
+def _likely_name(path: str, folders: dict[str, dict[str, str]]) -> str:
+    """A hint at a photo of that name with an extension."""
+    folder, name = os.path.split(path)
+    if folder not in folders:
+        try:
+            names = os.listdir(folder)
+        except OSError:
+            names = []
+        photos = sorted(photo for photo in names if photo.lower().endswith(SUFFIXES))
+        folders[folder] = {os.path.splitext(photo)[0]: photo for photo in photos}
+    known = folders[folder]
+    photo = known.get(name) or known.get(os.path.splitext(name)[0])
+    return f"; did you mean {photo}?" if photo else ""
+
+
 def _refuse_unreadable(problems: list[Problem], readable: int, allowed: float, source: str) -> None:
     bad = [problem for problem in problems if problem[1] in UNREADABLE]
     if not bad or len(bad) <= allowed * (len(bad) + readable):
         return
-    shown = [f"{path} ({kind}: {detail})" for path, kind, detail in bad[:_SHOWN]]
+    shown = [printable(f"{path} ({kind}: {detail})") for path, kind, detail in bad[:_SHOWN]]
     more = [f"and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
     raise DataError(
         f"{len(bad)} of {len(bad) + readable} photos of {source} cannot be read",

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from kpipe.class_names import refuse_class_names
 from kpipe.data.manifest import Manifest, Problem
 from kpipe.data.reading.folders import listed_files
 from kpipe.data.reading.lookup import Lookup, each_once
@@ -190,6 +191,13 @@ def from_dataframe(
         >>> len(manifest.table), len(manifest.problems)
         (44, 16)
     """
+    if not isinstance(df, pd.DataFrame):
+        raise DataError(
+            "df is not a pandas DataFrame",
+            expected="a DataFrame with a row for each photo",
+            received=f"a {type(df).__name__}",
+            fix="pass pandas.DataFrame(...) of it; for a file, use from_csv",
+        )
     refuse_missing_columns(df, image, label)
     problems: list[Problem] = []
     return scan(
@@ -202,7 +210,7 @@ def from_dataframe(
 
 
 def list_csv_files(
-    path: _Paths, *, image: str, root: str | Path | None = None, **options: Any
+    path: _Paths, *, image: str, root: str | Path | None = None, label: str = "", **options: Any
 ) -> list[Path]:
     r"""Return the files that CSV or TSV files list, without opening them; some may not exist.
 
@@ -210,13 +218,15 @@ def list_csv_files(
         path: path of the table, or of several.
         image: column of the files.
         root: see `from_csv`.
+        label: column of the labels, if each of them is a class: their names are then checked.
         **options: see `from_csv`.
 
     Returns:
         Absolute paths without repeats, in the order of the table.
 
     Raises:
-        DataError: if the file or the column does not exist, or the file is not a table.
+        DataError: if the file or the column does not exist, the file is not a table, or a label
+            cannot be the name of a class.
 
     Example:
         >>> from pathlib import Path
@@ -227,7 +237,10 @@ def list_csv_files(
     """
     found: list[str] = []
     for one in map(Path, _as_list(path)):
-        table = read_table(one, options, (image,))
+        table = read_table(one, options, (image, label) if label else (image,))
+        if label:
+            labels = table[label].astype("str").unique()
+            refuse_class_names((name for name in labels if name.strip()), str(one), DataError)
         found += listed_paths(table[image], Lookup(one.parent if root is None else root))
     return [Path(file) for file in dict.fromkeys(found) if file]
 

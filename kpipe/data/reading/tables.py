@@ -6,7 +6,7 @@ import csv
 import math
 import numbers
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from kpipe.data.manifest import COLUMNS, INFO_COLUMNS, Problem
 from kpipe.data.reading.folders import SPLIT_NAMES
 from kpipe.data.reading.lookup import Lookup, each_once, unlisted
 from kpipe.errors import DataError, nearest
+from kpipe.printable import quoted, shortened
 
 __all__ = [
     "class_names",
@@ -31,6 +32,7 @@ __all__ = [
 # Options of pandas that define the separator or the column names.
 _LAYOUT = frozenset({"sep", "delimiter", "names", "header", "skiprows", "dialect", "compression"})
 _SEPARATORS = (";", "\t", "|", ",")
+_SHOWN = 3
 
 
 def read_table(path: Path, options: Mapping[str, Any], columns: Sequence[str] = ()) -> pd.DataFrame:
@@ -45,6 +47,7 @@ def read_table(path: Path, options: Mapping[str, Any], columns: Sequence[str] = 
     Raises:
         DataError: if the file does not exist, is not a table, or lacks these columns.
     """
+    _refuse_lists(columns)
     arguments = {"dtype": "str", "keep_default_na": False, **options}
     if not _LAYOUT & options.keys():
         arguments["sep"] = _separator(path, columns, options.get("encoding"))
@@ -58,7 +61,19 @@ def read_table(path: Path, options: Mapping[str, Any], columns: Sequence[str] = 
             fix="pass options of pandas.read_csv, such as sep, names, encoding",
         ) from error
     refuse_missing_columns(table, *columns)
+    if not {"names", "header"} & options.keys():
+        # pandas renames the second column of a name.
+        _refuse_doubled(_header(path, arguments), columns)
     return table
+
+
+def _header(path: Path, arguments: Mapping[str, Any]) -> list[str]:
+    try:
+        first = pd.read_csv(path, **{**arguments, "header": None, "nrows": 1, "index_col": False})
+    except (OSError, ValueError, TypeError):
+        # An option that does not go with these: the table itself could be read.
+        return []
+    return [str(cell) for cell in first.iloc[0]] if len(first) else []
 
 
 def _separator(path: Path, columns: Sequence[str], encoding: str | None) -> str:
@@ -76,7 +91,15 @@ def _separator(path: Path, columns: Sequence[str], encoding: str | None) -> str:
 
 
 def refuse_missing_columns(df: pd.DataFrame, *columns: str) -> None:
-    """Raise a DataError that names the columns which the table lacks."""
+    """Raise a DataError that names the columns which the table lacks, or has more than once."""
+    _refuse_lists(columns)
+    if df.columns.nlevels > 1:
+        raise DataError(
+            "the table has several levels of column names",
+            expected="one level",
+            received=quoted(df.columns),
+            fix='pass df.set_axis(["_".join(names) for names in df.columns], axis=1)',
+        )
     names = [str(name) for name in df.columns]
     absent = [column for column in dict.fromkeys(columns) if column not in df.columns]
     if absent:
@@ -85,6 +108,42 @@ def refuse_missing_columns(df: pd.DataFrame, *columns: str) -> None:
             received=f"columns {', '.join(names)}",
             fix="; ".join(nearest(str(column), names) for column in absent),
         )
+    _refuse_doubled(df.columns.tolist(), columns)
+
+
+def _refuse_lists(columns: Sequence[Any]) -> None:
+    for column in columns:
+        if not isinstance(column, Hashable):
+            raise DataError(
+                f"{column!r} is not the name of a column",
+                expected="one column with one label a photo",
+                fix="for a column per class: df.assign(label=df[columns].idxmax(axis=1)), "
+                "if each photo has one label",
+            )
+
+
+def _refuse_doubled(names: Sequence[Any], columns: Sequence[Any]) -> None:
+    doubled = [column for column in dict.fromkeys(columns) if names.count(column) > 1]
+    if doubled:
+        raise DataError(
+            f"the table has more than one column {quoted(doubled)}",
+            expected="columns of different names: one label a photo",
+            received=f"columns {', '.join(map(str, names))}",
+            fix="rename or remove the other column",
+        )
+
+
+def refuse_several(df: pd.DataFrame, *columns: str) -> None:
+    """Raise a DataError if cells of a column hold several values."""
+    for column in columns:
+        several = [value for value in df[column] if pd.api.types.is_list_like(value)]
+        if several:
+            raise DataError(
+                f"{len(several)} of {len(df)} cells of column {column!r} hold several values",
+                expected="one label a photo, and one file",
+                received=quoted(several, _SHOWN),
+                fix="keep one value in each cell; leave out photos with several labels",
+            )
 
 
 def listed_paths(column: pd.Series, files: Lookup) -> list[str]:
@@ -144,7 +203,7 @@ def class_names(
     if classes is not None and len(declared) < len(classes):
         raise DataError(
             "two declared labels are the same",
-            received=", ".join(map(repr, classes)),
+            received=quoted(classes),
             fix="numbers are compared by value: 0, 0.0 and '0.0' are one label",
         )
     found, seen = [], set()
@@ -158,15 +217,15 @@ def class_names(
             found.append(value if isinstance(value, str) else key)
         else:
             if key not in declared:
-                problems.append((path, "label not declared", repr(value)))
+                problems.append((path, "label not declared", shortened(repr(value))))
             found.append(declared.get(key, ""))
     absent = sorted(set(declared) - seen)
     if absent:
         labels = sorted(seen - {""})
         raise DataError(
-            f"no row has the label {', '.join(map(repr, absent))}",
+            f"no row has the label {quoted(absent)}",
             expected="declared labels that appear in the table",
-            received=f"labels {', '.join(labels[:20])}{', ...' if len(labels) > 20 else ''}",
+            received=f"labels {quoted(labels)}",
         )
     return found
 
@@ -183,7 +242,7 @@ def declared_splits(df: pd.DataFrame) -> list[str]:
     unknown = sorted({cell for cell in cells if cell and cell not in SPLIT_NAMES})
     if unknown:
         raise DataError(
-            f"the column 'split' holds {', '.join(map(repr, unknown))}",
+            f"the column 'split' holds {quoted(unknown)}",
             expected=", ".join(SPLIT_NAMES) + ", or nothing",
             fix="use these words, or rename the column if it means something else",
         )
@@ -207,6 +266,10 @@ def table_entries(
         problems: list to which rows that are set aside are added.
     """
     image, label = columns
+    tables = list(tables)
+    for _, table in tables:
+        _refuse_doubled(table.columns.tolist(), table.columns.tolist())
+        refuse_several(table, *columns)
     files: list[str] = []
     for base, table in tables:
         lookup = Lookup(base if root is None else root)
@@ -219,7 +282,7 @@ def table_entries(
         split=declared_splits(df),
     )
     problems += [
-        ("", "no file named", f"label {name!r}")
+        ("", "no file named", f"label {shortened(repr(name))}")
         for name, empty in zip(entries["label"], missing_cells(df[image]), strict=True)
         if empty
     ]

@@ -6,18 +6,22 @@ rows := a row per photo: path, label; unit, u (see `units`); declared, earlier, 
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 
 from kpipe.data.auditing.spelling import spelling_variants
 from kpipe.data.manifest import SPLITS, Manifest, Problem
 from kpipe.errors import DataError
+from kpipe.printable import printable
 
 __all__ = ["every_class_in", "refuse_absent", "uneven"]
 
 _TRAIN = SPLITS.index("train")
 # From this many expected photos, a count that is off by this factor is reported.
 _EXPECTED, _FACTOR = 4, 2
+_SHOWN = 5
 
 
 def every_class_in(
@@ -88,25 +92,56 @@ def uneven(rows: pd.DataFrame, opened: np.ndarray, ends: np.ndarray) -> list[Pro
     ]
 
 
-def refuse_absent(manifest: Manifest, fractions: np.ndarray) -> None:
-    """Raise a DataError, with the counts, if a class is missing from a split."""
+def refuse_absent(
+    manifest: Manifest, fractions: np.ndarray, aside: Counter[str], *, declared: bool
+) -> None:
+    """Raise a DataError, with the counts, if a class is missing from a split.
+
+    Args:
+        manifest: the photos with their splits.
+        fractions: fractions of the splits.
+        aside: class -> photos that were set aside because they are in a later split too.
+        declared: whether the source declares splits.
+    """
     counts = manifest.counts()
     needed = [name for name, fraction in zip(SPLITS, fractions, strict=True) if fraction > 0]
     needed += [name for name in SPLITS if name not in needed and counts[name].any()]
     short = counts[(counts[needed] == 0).any(axis=1)]
-    if not short.empty:
-        photos = counts.sum(axis=1)
-        variants = spelling_variants({name: int(photos[name]) for name in manifest.classes})
-        hints = {variant.label: f" (another spelling of {variant.of!r}?)" for variant in variants}
-        rows = [
-            f"{name!r}{hints.get(name, '')}: "
-            + ", ".join(f"{place} {short.loc[name, place]}" for place in needed)
-            for name in short.index
-        ]
-        raise DataError(
-            "classes too small, or photos too alike or grouped, to be in each split",
-            expected=f"at least one photo of each class in {', '.join(needed)}",
-            received="\n    ".join(rows),
-            fix="add photos of these classes, leave them out, or change the fractions; "
-            "`kpipe check --fix` writes a table under one spelling",
+    if short.empty:
+        return
+    photos = counts.sum(axis=1)
+    variants = spelling_variants({name: int(photos[name]) for name in manifest.classes})
+    hints = {variant.label: f" (another spelling of {variant.of!r}?)" for variant in variants}
+    rows = [
+        f"{name!r}{hints.get(name, '')}: "
+        + ", ".join(f"{place} {short.loc[name, place]}" for place in needed)
+        + (f"; {aside[name]} set aside" if aside[name] else "")
+        for name in short.index
+    ]
+    what = "classes too small, or photos too alike or grouped, to be in each split"
+    fix = (
+        "add photos of these classes, leave them out, or change the fractions; "
+        "`kpipe check --fix` writes a table under one spelling"
+    )
+    if any(aside[name] for name in short.index):
+        kinds = manifest.problems["kind"].str.endswith("in another split")
+        shown = manifest.problems[kinds][["path", "detail"]].head(_SHOWN)
+        rows += [printable(f"{path}: {detail}") for path, detail in shown.itertuples(index=False)]
+        what = (
+            f"{aside.total()} photos, or near duplicates of them, are in several splits; without "
+            "them, a split lacks a class"
         )
+        fix = "declare one split for each photo and its near duplicates, or declare none"
+    elif declared:
+        what = "a declared split lacks a class"
+        fix = (
+            "add photos of these classes to that split, or leave the classes out; or let kpipe "
+            "make the splits: name one of the split folders as the source, or remove the column "
+            "'split' of the table"
+        )
+    raise DataError(
+        what,
+        expected=f"at least one photo of each class in {', '.join(needed)}",
+        received="\n    ".join(rows),
+        fix=fix,
+    )

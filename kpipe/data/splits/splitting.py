@@ -15,6 +15,7 @@ exact fractions would require moving old photos whenever new ones make their spl
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -78,6 +79,7 @@ def split(
     shares = _check_fractions(fractions)
     table, rows = manifest.table, _known(manifest.table, previous)
     aside, problems = crossing(table, rows["known"].to_numpy())
+    set_aside = Counter(table["label"][aside])
     table, rows = table[~aside].reset_index(drop=True), rows[~aside].reset_index(drop=True)
     units = connected(table, group)
     refuse_torn(rows["known"].to_numpy(), units, table, group)
@@ -95,7 +97,8 @@ def split(
     problems += notes + moved + uneven(rows, opened, ends)
     found = pd.concat([manifest.problems, problem_table(problems)], ignore_index=True)
     result_manifest = replace(manifest, table=result, problems=found)
-    refuse_absent(result_manifest, shares)
+    declared = bool((manifest.table["split"] != "").any())
+    refuse_absent(result_manifest, shares, set_aside, declared=declared)
     return result_manifest
 
 

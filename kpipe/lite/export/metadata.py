@@ -13,6 +13,7 @@ LiteRT ignores it.
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Sequence
 from typing import Any
@@ -53,7 +54,7 @@ _AXIS_LABELS = np.uint8(2)
 
 
 def add_metadata(
-    tflite: bytes,
+    tflite: str | os.PathLike[str] | bytes,
     labels: Sequence[str],
     *,
     name: str = "image classifier",
@@ -67,7 +68,7 @@ def add_metadata(
     """Return a `.tflite` file with metadata and labels, which replace any that it had.
 
     Args:
-        tflite: content of an image classifier, such as `convert` returns.
+        tflite: an image classifier: its path, or its content as `convert` returns it.
         labels: a name for each output, in order.
         name: name of the model.
         description: what the model does, and what data it was trained on.
@@ -114,7 +115,9 @@ def add_metadata(
         subgraph_metadata=[graph],
         min_parser_version=_MIN_PARSER,
     )
-    return _append_labels(_insert_metadata(tflite, write_flatbuffer(metadata, b"M001")), labels)
+    return _append_labels(
+        _insert_metadata(model.content, write_flatbuffer(metadata, b"M001")), labels
+    )
 
 
 def _normalization(mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ float file:   pixels as they are
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from pathlib import Path
@@ -19,6 +20,9 @@ from kpipe.lite.stderr import quiet_stderr
 
 __all__ = ["LiteModel", "open_inspectable"]
 
+_FAILURES = (ValueError, RuntimeError, MemoryError)
+_FIX = "export the model again"
+_INTEGERS = (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.int64)
 _MAX_THREADS = 512  # with ten thousand threads, LiteRT aborts the process
 
 
@@ -63,23 +67,21 @@ class LiteModel:
         else:
             self.name, self.content = "the model", bytes(source)
         if not self.content:
-            raise ExportError(f"{self.name} is empty", fix="export the model again")
+            raise ExportError(f"{self.name} is empty", fix=_FIX)
         try:
             with quiet_stderr():
                 self._interpreter = Interpreter(model_content=self.content, num_threads=threads)
                 self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            raise ExportError(
-                f"{self.name} is not a TFLite file that LiteRT can run",
-                expected="a complete .tflite file with builtin operations",
-                received=f"{len(self.content)} bytes; LiteRT says: {error}",
-                fix="export the model again",
-            ) from error
+        except _FAILURES as error:
+            raise self._failure(error) from error
         self._input, self._output = _classifier_tensors(self._interpreter, self.name)
         _, height, width, _ = self._input["shape"].tolist()
         self.image_size = height, width
         self.classes = int(self._output["shape"][1])
-        self.input_quantization: tuple[float, int] = self._input["quantization"]
+        quantized = self._input["dtype"] in _INTEGERS
+        self.input_quantization: tuple[float, int] = (
+            self._input["quantization"] if quantized else (0.0, 0)
+        )
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return the class probabilities of raw pixels.
@@ -111,7 +113,12 @@ class LiteModel:
                 fix="pass raw pixels; the preprocessing is inside the file",
             )
         rows = [self._predict_one(image[None]) for image in images]
-        return np.concatenate(rows) if rows else np.empty((0, self.classes), np.float32)
+        found = np.concatenate(rows) if rows else np.empty((0, self.classes), np.float32)
+        if not np.isfinite(found).all():
+            raise ExportError(
+                f"{self.name} returns NaN or infinity", expected="a probability a class", fix=_FIX
+            )
+        return found
 
     def invoke(self, image: np.ndarray) -> np.ndarray:
         """Return the file's own output for an input of its own type, as an app calls it.
@@ -121,10 +128,27 @@ class LiteModel:
 
         Returns:
             (1, classes) of the file's output type.
+
+        Raises:
+            ExportError: LiteRT cannot run the file on it.
         """
-        self._interpreter.set_tensor(self._input["index"], image)
-        self._interpreter.invoke()
-        return self._interpreter.get_tensor(self._output["index"])
+        try:
+            self._interpreter.set_tensor(self._input["index"], image)
+            self._interpreter.invoke()
+            output = self._interpreter.get_tensor(self._output["index"])
+        except _FAILURES as error:
+            raise self._failure(error) from error
+        if output.shape != (1, self.classes):
+            raise self._failure(ValueError(f"the output has the shape {output.shape}"))
+        return output
+
+    def _failure(self, error: Exception) -> ExportError:
+        return ExportError(
+            f"{self.name} is not a TFLite file that LiteRT can run",
+            expected="a complete .tflite file with builtin operations",
+            received=f"{len(self.content)} bytes; LiteRT says: {error}",
+            fix=_FIX,
+        )
 
     @property
     def input_dtype(self) -> np.dtype[Any]:
@@ -168,7 +192,8 @@ class LiteModel:
             image = np.clip(steps, limits.min, limits.max).astype(self.input_dtype)
         output = self.invoke(image).astype(np.float32)
         scale, zero_point = self._output["quantization"]
-        return (output - zero_point) * np.float32(scale) if scale else output
+        quantized = scale and self._output["dtype"] in _INTEGERS
+        return (output - zero_point) * np.float32(scale) if quantized else output
 
 
 def open_inspectable(content: bytes) -> Interpreter:
@@ -204,12 +229,22 @@ def _classifier_tensors(
         (len(images), len(scores)) != (1, 1)
         or (len(images[0]), images[0][0], images[0][-1]) != (4, 1, 3)
         or (len(scores[0]), scores[0][0]) != (2, 1)
+        or 0 in (*images[0], *scores[0])
     ):
         raise ExportError(
             f"{name} is not an image classifier",
             expected="one input (1, height, width, 3) and one output (1, classes)",
             received=f"{images} -> {scores}",
         )
+    for tensor in (*inputs, *outputs):
+        kind, (scale, _) = np.dtype(tensor["dtype"]), tensor["quantization"]
+        if kind.kind not in "iuf" or not 0 <= scale < math.inf:
+            raise ExportError(
+                f"{name} has a tensor of an unusable type",
+                expected="integers or floats, and a finite scale",
+                received=f"{tensor['name']}: {kind}, scale {scale}",
+                fix=_FIX,
+            )
     signature = inputs[0]["shape_signature"].tolist()
     if -1 in signature[1:]:
         raise ExportError(

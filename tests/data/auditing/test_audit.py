@@ -252,3 +252,28 @@ def test_a_table_made_elsewhere_is_audited_as_one_of_a_scan(photos: Path) -> Non
     order = ["path", "kind", "detail"]
     one, other = (audit(each).problems.sort_values(order) for each in (manifest, bare))
     assert one.to_numpy().tolist() == other.to_numpy().tolist() and len(one) == 3
+
+
+def test_values_of_12_bits_in_files_of_16_are_named(tmp_path: Path) -> None:
+    for label, top in (("deep", 2**12), ("full", 2**16)):
+        for name in ("a", "b"):
+            (tmp_path / label / name).mkdir(parents=True)
+            for place in range(2):
+                generator = np.random.default_rng([place, ord(name)])
+                pixels = generator.integers(0, top, (40, 40), np.uint16)
+                Image.fromarray(pixels).save(tmp_path / label / name / f"{place}.png")
+    kinds = {
+        label: set(audit(from_folder(tmp_path / label)).problems["kind"])
+        for label in ("deep", "full")
+    }
+    assert "unused range" in kinds["deep"]
+    assert "unused range" not in kinds["full"]
+
+
+def test_folders_one_level_too_high_and_joined_labels_are_named(photos: Path) -> None:
+    names = sorted(path.name for path in photos.iterdir())
+    shutil.copytree(photos / names[0], photos / f"{names[0]}|{names[1]}")
+    (photos / names[2]).rename(photos / "Images")
+    problems = audit(from_folder(photos)).problems.set_index("kind")["detail"]
+    assert problems["folder as a class"].startswith("'Images' (")
+    assert problems["several labels"].endswith(f"joins '{names[0]}' and '{names[1]}'")

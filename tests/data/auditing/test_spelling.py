@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kpipe.data.auditing.spelling import spelling_variants
+from kpipe.data.auditing.spelling import several_labels, spelling_variants
 
 
 def pairs(counts: dict[str, int]) -> set[tuple[str, str, bool]]:
@@ -56,3 +56,22 @@ def test_a_rare_slip_of_the_pen_is_perhaps_a_variant(slip: str) -> None:
 
 def test_three_spellings_lead_to_one() -> None:
     assert pairs({"Dog": 3, "dog": 9, "DOG": 5}) == {("DOG", "dog", True), ("Dog", "dog", True)}
+
+
+@pytest.mark.parametrize(
+    ("rare", "common"), [(("sunflwer", 15), ("sunflower", 60)), (("tulip", 3), ("tulips", 20))]
+)
+def test_a_slip_in_a_quarter_of_the_photos_is_found(
+    rare: tuple[str, int], common: tuple[str, int]
+) -> None:
+    assert pairs(dict([rare, common])) == {(rare[0], common[0], False)}
+
+
+@pytest.mark.parametrize("label", ["dog|cat", "dog, cat", "dog;cat", "dog and cat", "cat+dog"])
+def test_a_label_that_joins_others_is_found(label: str) -> None:
+    assert set(several_labels(["cat", "dog", label])) == {label}
+
+
+@pytest.mark.parametrize("labels", [["hot dog", "dog"], ["t-shirt", "shirt"], ["a/b", "a"], ["|"]])
+def test_other_labels_join_none(labels: list[str]) -> None:
+    assert several_labels(labels) == {}

@@ -1,0 +1,130 @@
+"""Files that change while a stage reads them: nothing is kept under a key of other files."""
+
+import re
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from kpipe.core.journal import read_journal
+from kpipe.core.pipeline import Pipeline
+from kpipe.core.runner import plan, run
+from kpipe.core.stage import Context, Stage, stage
+from kpipe.errors import DataError, TrainingError
+from tests.core.toys import Join, Read, Suffix
+
+
+@stage
+class ReadAll(Stage):
+    gives: ClassVar = ("text",)
+
+    folder: str
+    list: str
+
+    def sources(self) -> tuple[Path, ...]:
+        return Path(self.folder), Path(self.list)
+
+    def run(self, context: Context) -> None:
+        texts = {p.name: p.read_text() for p in sorted(Path(self.folder).rglob("*.txt"))}
+        (context.folder / "text.txt").write_text(f"{texts} {Path(self.list).read_text()}")
+
+
+class Meddling:
+    """Executes a stage while another program writes to its files."""
+
+    def __init__(self, before, after=None, error=None):
+        self.before, self.after, self.error = before, after, error
+
+    def execute(self, stage, context):
+        self.before()
+        stage.run(context)
+        if self.after:
+            self.after()
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "1.txt").write_text(name)
+    (tmp_path / "list.txt").write_text("1")
+    return tmp_path
+
+
+def exchange(files):
+    photos = files / "photos"
+    for old, new in (("a", "t"), ("b", "a"), ("t", "b")):
+        (photos / old).rename(photos / new)
+
+
+def write(name, text):
+    return lambda files: (files / name).write_text(text)
+
+
+CHANGES = {
+    "content": (write("photos/a/1.txt", "x"), None, r"photos/a/1\.txt was changed$"),
+    "added": (write("photos/b/2.txt", "x"), None, r"photos/b/2\.txt was added$"),
+    "removed": (lambda f: (f / "photos/b/1.txt").unlink(), None, r"b/1\.txt was removed$"),
+    "labels": (exchange, None, r"a/1\.txt was changed\n.*b/1\.txt was changed$"),
+    "a single file": (write("list.txt", "2"), None, r"list\.txt was changed$"),
+    "labels, and back": (exchange, exchange, "photos was changed, and changed back"),
+    "content, and back": (
+        write("list.txt", "2"),
+        write("list.txt", "1"),
+        r"list\.txt was changed, and changed back",
+    ),
+}
+
+
+def pipeline_on(files):
+    return Pipeline("toy", [ReadAll(str(files / "photos"), str(files / "list.txt"))])
+
+
+@pytest.mark.parametrize("error", [None, TrainingError("a photo is missing")])
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_changes_while_it_is_read_is_named_and_nothing_is_kept(files, name, error):
+    before, after, message = CHANGES[name]
+    meddling = Meddling(lambda: before(files), after and (lambda: after(files)), error)
+    with pytest.raises(DataError, match="changed during the run") as raised:
+        run(pipeline_on(files), files / "out", executor=meddling)
+    assert re.search(f"(?m){message}", raised.value.received)
+    assert [p.name for p in (files / "out" / ".cache").iterdir() if len(p.name) > 20] == []
+    (journal,) = (files / "out").glob("toy/*/journal.jsonl")
+    assert read_journal(journal)[-1]["event"] == "stage_failed"
+
+
+def test_after_the_change_the_next_run_has_the_files_as_they_are(files):
+    with pytest.raises(DataError):
+        run(pipeline_on(files), files / "out", executor=Meddling(lambda: exchange(files)))
+    again = run(pipeline_on(files), files / "out")
+    assert again.made == ("ReadAll",)
+    exchange(files)
+    assert [step.status for step in plan(pipeline_on(files), files / "out")] == ["runs"]
+
+
+def test_a_source_that_vanishes_is_named(files):
+    meddling = Meddling(lambda: None, lambda: (files / "list.txt").unlink())
+    with pytest.raises(DataError, match=r"list\.txt, which does not exist"):
+        run(pipeline_on(files), files / "out", executor=meddling)
+
+
+def test_a_change_before_the_stage_begins_stops_it(files):
+    """The keys of all stages are computed when a run starts, hours before the last stage."""
+
+    def write_later(event):
+        if event["event"] == "stage_finished":
+            (files / "list.txt").write_text("2")
+
+    pipeline = Pipeline("toy", [Suffix(), Read(str(files / "list.txt")), Join()])
+    with pytest.raises(DataError, match="the files that Read reads changed"):
+        run(pipeline, files / "out", listeners=(write_later,))
+    assert [path.name for path in (files / "out" / ".cache").glob("*/text.txt")] == []
+
+
+def test_an_interrupted_stage_does_not_resume_from_files_that_changed(files):
+    meddling = Meddling(lambda: exchange(files), lambda: exchange(files), KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run(pipeline_on(files), files / "out", executor=meddling)
+    assert [step.status for step in plan(pipeline_on(files), files / "out")] == ["runs"]
