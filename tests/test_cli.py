@@ -523,10 +523,10 @@ def test_benchmark_times_files_alternately_and_prints_ratios(kpipe: Command, wal
     outcome = kpipe("benchmark", dense, final, "--runs", "10")
     assert outcome.code == 0, outcome
     ratio = final.stat().st_size / dense.stat().st_size
-    assert f"over {dense}: time" in outcome.out and f"size {ratio:.2f}" in outcome.out
+    assert f"relative to {dense}: time" in outcome.out and f"size {ratio:.2f}" in outcome.out
     assert outcome.out.count("median") == 2 and "1 part(s)" in outcome.out
     alone = kpipe("benchmark", dense, "--runs", "1")
-    assert alone.code == 0 and "over" not in alone.out
+    assert alone.code == 0 and "relative to" not in alone.out
 
 
 def test_benchmark_refuses_a_file_that_is_not_a_model(kpipe: Command, tmp_path: Path) -> None:
