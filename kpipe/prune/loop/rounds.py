@@ -116,8 +116,10 @@ class RoundStore:
         graph = self.original.graph
         if number == 0:
             return copy_model(self.original.model, graph)
-        classes = {type(op.source).__name__: type(op.source) for op in graph.operations}
-        return keras.models.load_model(self._path(number), custom_objects=classes, compile=False)
+        # Keras knows its own classes, of which a layer and a raw operation may share a name (Add).
+        kinds = {type(op.source) for op in graph.operations}
+        own = {kind.__name__: kind for kind in kinds if not kind.__module__.startswith("keras.")}
+        return keras.models.load_model(self._path(number), custom_objects=own, compile=False)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"round-{number:02d}.keras"

@@ -298,3 +298,18 @@ def test_the_model_that_is_given_is_never_trained_nor_compiled() -> None:
     scan_sensitivity(model, compiling, fractions=(0.5,))
     assert model.optimizer is optimizer
     assert all(smaller is not model for smaller in seen)
+
+
+def test_a_raw_operation_named_like_a_layer_survives_the_rounds() -> None:
+    """Both are called Add, as in MobileNetV3."""
+    pixels = nets.image()
+    x = nets.conv(pixels, 8, "first") + 3.0
+    x = keras.layers.Add(name="sum")([x, nets.conv(x, 8, "second")])
+    model = randomize(nets.classifier(pixels, x))
+    result = prune_filters(
+        model, macs=0.5, finetune=lambda *_: None, evaluate=lambda _: 0.5, selection=FOUR
+    )
+    assert [len(keras.tree.flatten(op.input)) for op in result.model.operations] == [
+        len(keras.tree.flatten(op.input)) for op in model.operations
+    ]
+    assert result.model(IMAGES).shape == (8, 4)
