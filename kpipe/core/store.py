@@ -172,7 +172,8 @@ class Store:
     def entries(self) -> list[Entry]:
         """Return every finished result, oldest first, without verifying its files."""
         found = []
-        for file in self.root.glob(f"*/{ENTRY}"):
+        # `Path.glob` fails for a name that is too long.
+        for file in self.root.glob(f"*/{ENTRY}") if os.path.isdir(self.root) else ():
             with contextlib.suppress(_DamagedError, OSError):
                 found.append((file.stat().st_mtime_ns, _read(file.parent)[0]))
         return [entry for _, entry in sorted(found, key=lambda row: row[0])]

@@ -282,7 +282,8 @@ def test_a_backup_of_more_switches_is_refused(tmp_path) -> None:
 
     with pytest.raises(dense.Broken):
         run(2, dense.Break(3))
-    with pytest.raises(TrainingError, match="more SwitchOptimizers"):
+    # Keras collects the errors of loading in one of its own.
+    with pytest.raises(ValueError, match="more SwitchOptimizers"):
         run(1)
 
 
@@ -320,7 +321,10 @@ def test_a_backup_before_the_switch_callback_warns(tmp_path) -> None:
 
     with pytest.raises(dense.Broken):
         run(dense.Break(2))
-    with pytest.warns(UserWarning, match="list SwitchOptimizer before BackupAndRestore"):
+    with (
+        pytest.warns(UserWarning, match="list SwitchOptimizer before BackupAndRestore"),
+        pytest.warns(UserWarning, match="did not switch"),
+    ):
         run()
 
 
