@@ -77,9 +77,17 @@ def _rebuilt(operation: Operation, change: LayerChange) -> Any:
     config = {**operation.config, **change.config}
     if change.weights:  # weights are copied, and one value per channel would not fit
         config |= {name: "zeros" for name, value in config.items() if _is_per_channel(value)}
+        config = _unbuilt(config)
     new = copy_layer(source, PruneError, config)
     new.name = operation.name  # the configuration of some raw operations lacks it
     return new
+
+
+def _unbuilt(config: Any) -> Any:
+    """A configuration whose inner layers are built for the channels that they are called on."""
+    if isinstance(config, dict):
+        return {k: _unbuilt(value) for k, value in config.items() if k != "build_config"}
+    return config
 
 
 def _is_per_channel(value: Any) -> bool:
