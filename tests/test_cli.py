@@ -524,7 +524,7 @@ def test_benchmark_times_files_alternately_and_prints_ratios(kpipe: Command, wal
     assert outcome.code == 0, outcome
     ratio = final.stat().st_size / dense.stat().st_size
     assert f"relative to {dense}: time" in outcome.out and f"size {ratio:.2f}" in outcome.out
-    assert outcome.out.count("median") == 2 and "1 part(s)" in outcome.out
+    assert outcome.out.count("median") == 2 and "delegate partitions: 1" in outcome.out
     alone = kpipe("benchmark", dense, "--runs", "1")
     assert alone.code == 0 and "relative to" not in alone.out
 

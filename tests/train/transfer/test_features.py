@@ -362,10 +362,10 @@ def test_an_interrupted_start_of_a_folder_does_not_block_it(tmp_path: Path) -> N
 def test_a_full_disk_does_not_block_the_next_training(tmp_path: Path) -> None:
     code = (
         "import resource, signal, sys; from pathlib import Path; "
-        "from kpipe.train.transfer.feature_extraction import _write_whole; "
+        "from kpipe.errors import TrainingError; from kpipe.resume_identity import claim; "
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10)); "
-        "_write_whole(Path(sys.argv[1]), 'x' * 100)"
+        "claim(Path(sys.argv[1]), {'x': 'x' * 100}, 'other', error=TrainingError)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "about.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
