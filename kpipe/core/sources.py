@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from kpipe.core.digests import Digests, as_text, combined, file_state
+from kpipe.core.digests import Digests, as_text, combined, file_state, files_below
 from kpipe.core.fingerprint import fingerprint
 from kpipe.core.stage import Stage
 from kpipe.errors import DataError
@@ -62,7 +61,7 @@ class Snapshot:
 
     def _files(self) -> dict[str, str]:
         return {
-            as_text(Path(source) / name): digest
+            str(PurePosixPath(as_text(Path(source)), name)): digest
             for source, files in self.digests.items()
             for name, digest in files.items()
         }
@@ -84,11 +83,10 @@ def snapshot(stage: Stage, digests: Digests) -> Snapshot:
                 received=f"nothing at {path.absolute()}",
                 fix="correct the path in the pipeline file; it is relative to the current folder",
             )
-        found[str(path)] = files = digests.files(path)
-        folders = {os.path.dirname(name) for name in files}
-        folders |= {str(above) for folder in folders for above in Path(folder).parents}
-        names = {".", *files, *folders}
-        states |= {as_text(path / name): file_state(path / name) for name in names}
+        found[str(path)] = digests.files(path)
+        files = list(files_below(path)) if path.is_dir() else []
+        folders = {above for file in files for above in file.parents if above.is_relative_to(path)}
+        states |= {as_text(each): file_state(each) for each in {path, *files, *folders}}
     return Snapshot(found, states)
 
 

@@ -111,7 +111,7 @@ def test_a_cache_that_cannot_be_opened_only_costs_time(tmp_path, place):
     (tmp_path / "file").touch()
     digests = Digests(tmp_path / place)
     assert digests.file(tmp_path / "a.txt") == hashlib.sha256(b"ab").hexdigest()
-    assert digests.path(tmp_path / "a.txt") == hashlib.sha256(b"ab").hexdigest()
+    assert digests.file(tmp_path / "a.txt") == hashlib.sha256(b"ab").hexdigest()
     digests.close()
 
 
@@ -121,14 +121,14 @@ def test_a_cache_that_is_read_only_is_read(tmp_path, monkeypatch):
     os.utime(file, (0, 0))
     monkeypatch.setattr("kpipe.core.digests._UNSETTLED_NS", 0)
     with contextlib.closing(Digests(cache)) as digests:
-        digests.path(file)
+        digests.file(file)
     real = sqlite3.connect
     read_only = f"file:{cache}?mode=ro"
     monkeypatch.setattr(sqlite3, "connect", lambda *_, **__: real(read_only, uri=True))
     (tmp_path / "b.txt").write_text("cd")
     with contextlib.closing(Digests(cache)) as digests:
         assert digests.known(file) == hashlib.sha256(b"ab").hexdigest()
-        assert digests.path(tmp_path / "b.txt") == hashlib.sha256(b"cd").hexdigest()
+        assert digests.file(tmp_path / "b.txt") == hashlib.sha256(b"cd").hexdigest()
 
 
 def test_hashing_does_not_lock_the_cache_for_other_runs(tmp_path, monkeypatch):
@@ -139,7 +139,7 @@ def test_hashing_does_not_lock_the_cache_for_other_runs(tmp_path, monkeypatch):
     one.file(tmp_path / "a.txt")  # not saved yet
     with contextlib.closing(sqlite3.connect(tmp_path / "digests.sqlite", timeout=0)) as database:
         database.execute("BEGIN IMMEDIATE")
-    other.path(tmp_path / "b.txt")
+    other.file(tmp_path / "b.txt")
     one.close()
     assert other.known(tmp_path / "a.txt") and other.known(tmp_path / "b.txt")
     other.close()

@@ -1,5 +1,6 @@
 """Files that change while a stage reads them: nothing is kept under a key of other files."""
 
+import os
 import re
 from pathlib import Path
 from typing import ClassVar
@@ -128,3 +129,12 @@ def test_an_interrupted_stage_does_not_resume_from_files_that_changed(files):
     with pytest.raises(KeyboardInterrupt):
         run(pipeline_on(files), files / "out", executor=meddling)
     assert [step.status for step in plan(pipeline_on(files), files / "out")] == ["runs"]
+
+
+def test_a_file_whose_name_is_no_utf8_is_watched_too(files):
+    """Its content is written back with the earlier time, so that its state alone tells."""
+    odd = files / "photos" / "a" / os.fsdecode(b"\xff.txt")
+    odd.write_text("x")
+    meddling = Meddling(lambda: odd.write_text("y"), lambda: odd.write_text("x"))
+    with pytest.raises(DataError, match=r"\\xff\.txt was changed, and changed back"):
+        run(pipeline_on(files), files / "out", executor=meddling)
