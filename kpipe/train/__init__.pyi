@@ -1,5 +1,7 @@
 from .backbones.catalog import backbone_names as backbone_names
-from .backbones.efficientnet_lite0 import EfficientNetLite0 as EfficientNetLite0
+from .backbones.efficientnet_lite import EfficientNetLite0 as EfficientNetLite0
+from .backbones.efficientnet_lite import EfficientNetLite1 as EfficientNetLite1
+from .backbones.efficientnet_lite import EfficientNetLite2 as EfficientNetLite2
 from .backbones.model_factory import backbone as backbone
 from .backbones.model_factory import classifier as classifier
 from .backbones.resizing import resize as resize

@@ -118,7 +118,7 @@ def test_its_int8_file_takes_raw_bytes_and_distinguishes_photos(name: str) -> No
 
 def test_the_names_equal_those_of_keras() -> None:
     assert sorted(backbone_names()) == sorted(_constructors())
-    assert len(backbone_names()) == 41
+    assert len(backbone_names()) == 43
 
 
 def test_a_misspelt_name_gets_a_suggestion() -> None:

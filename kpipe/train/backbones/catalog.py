@@ -15,7 +15,7 @@ from kpipe.errors import WeightsError
 
 __all__ = ["OWN_BACKBONES", "backbone_names"]
 
-OWN_BACKBONES = ("EfficientNetLite0",)
+OWN_BACKBONES = ("EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2")
 
 
 @cache
@@ -25,7 +25,7 @@ def backbone_names() -> tuple[str, ...]:
     Example:
         >>> from kpipe.train import backbone_names
         >>> [name for name in backbone_names() if "Lite" in name]
-        ['EfficientNetLite0']
+        ['EfficientNetLite0', 'EfficientNetLite1', 'EfficientNetLite2']
     """
     found = importlib.util.find_spec("keras")
     if found is None or not found.submodule_search_locations:

