@@ -23,7 +23,8 @@ class FineTune(Recipe):
     kept.
 
     Args:
-        backbone: a constructor of `keras.applications`, or "EfficientNetLite0" to "EfficientNetLite2".
+        backbone: a constructor of `keras.applications`, or "EfficientNetLite0", "EfficientNetLite1"
+            or "EfficientNetLite2".
         alpha: width multiplier of a MobileNet; None for architectures without one.
         weights: "imagenet", a weights file, or None for random initialization.
         head_epochs: epochs in which the head trains alone, before all others; None for 10 if
