@@ -2,10 +2,10 @@
 
     python benchmarks/onednn.py [--rounds 3]
 
-Each round starts one process with TF_ENABLE_ONEDNN_OPTS=0 and one with 1, since TensorFlow reads the
-variable once; every second round in reverse order. A process trains each network of the table on
-one random batch with `kpipe.train.fit`'s normalization and reports the median step. Nothing is read
-from disk. Where TensorFlow turns oneDNN on by itself, kpipe changes nothing.
+Each round starts one process with TF_ENABLE_ONEDNN_OPTS=0 and one with 1, since TensorFlow reads
+the variable once; every second round in reverse order. A process trains each network of the table
+on one random batch, with the normalization of `kpipe.train.fit`, and reports the median step.
+Nothing is read from disk. Where TensorFlow turns oneDNN on by itself, kpipe changes nothing.
 """
 
 from __future__ import annotations

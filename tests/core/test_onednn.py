@@ -55,7 +55,7 @@ def test_nothing_changes_once_tensorflow_is_loaded_or_on_another_processor(fresh
 
 
 def test_tensorflow_reads_the_variable() -> None:
-    """TensorFlow itself tells, through a private name, whether its operations are those of oneDNN."""
+    """A private function of TensorFlow tells whether its operations are those of oneDNN."""
     script = (
         "import json, os; os.environ.pop('TF_ENABLE_ONEDNN_OPTS', None)\n"
         "from kpipe.core.onednn import enable_onednn; said = enable_onednn()\n"

@@ -1,0 +1,232 @@
+"""Try recipes of FineTune on parts of four photo sets, judged by validation cross-entropy.
+
+    python benchmarks/recipes.py prepare PHOTOS
+    python benchmarks/recipes.py run PHOTOS --weights FILE --results recipes.jsonl [--only NAME ...]
+    python benchmarks/recipes.py table --results recipes.jsonl
+
+PHOTOS holds clothing/ (with train/, validation/ and test/), tiles/ (a folder per class) and
+cifar10/train/ (a folder per class); the solar cells come from the package elpv-dataset. `prepare`
+splits each set as kpipe does, keeps 1,000 training and up to 1,000 validation photos, stratified,
+and writes PHOTOS/parts/SET.csv. No test photo is listed, so none can be looked at.
+
+A trial is a pipeline of Data, Augment and FineTune on MobileNetV2 0.35 at 96 px, run by kpipe and
+cached below PHOTOS/trials. Its row: set, recipe, seed, validation cross-entropy, accuracy and
+balanced accuracy of the model that FineTune keeps, processor seconds. Cross-entropy is taken
+relative to that of the recipe "base" of the same set and seed, so that sets count alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kpipe import Pipeline
+from kpipe.core.runner import run
+from kpipe.data import Manifest, from_csv, from_folder, split
+from kpipe.stages import Augment, Balance, Data, FineTune
+
+from results import add_row, read_rows  # isort: skip
+
+SIZE, TRAIN, VALIDATION = 96, 1000, 1000
+SETS = ("clothing", "tiles", "cells", "cifar10")
+FLIPS = {
+    "clothing": "horizontal",
+    "tiles": "horizontal_and_vertical",
+    "cells": "horizontal_and_vertical",
+    "cifar10": "horizontal",
+}
+PLAIN = {"flip": "", "rotate": 0.05, "crop": 0.8, "brightness": 0.1, "contrast": 0.2}
+ALL = {"retrain_last": None, "learning_rate": 3e-4, "epochs": 20}
+
+# Recipe -> fields of FineTune, of Augment (under "augment") and of Balance (under "balance").
+RECIPES: dict[str, dict[str, Any]] = {
+    "base": {},
+    # Which layers, and how fast.
+    "last 60": {"retrain_last": 60},
+    "all, 1e-3": {**ALL, "learning_rate": 1e-3},
+    "all, 3e-4": ALL,
+    "all, 1e-4": {**ALL, "learning_rate": 1e-4},
+    "all, decay 0.9": {**ALL, "learning_rate": 1e-3, "layer_decay": 0.9},
+    "all, decay 0.8": {**ALL, "learning_rate": 1e-3, "layer_decay": 0.8},
+    "all, no head first": {**ALL, "head_epochs": 0},
+    "all, one-cycle": {**ALL, "schedule": "one-cycle"},
+    "all, 40 epochs": {**ALL, "epochs": 40},
+    # Optimizers and the switch, each at several rates.
+    "all, adamw": {**ALL, "optimizer": "adamw"},
+    "all, sgd 3e-2": {**ALL, "optimizer": "sgd", "learning_rate": 3e-2},
+    "all, sgd 1e-2": {**ALL, "optimizer": "sgd", "learning_rate": 1e-2},
+    "all, switch at 10": {
+        **ALL,
+        "switch_to": "sgd",
+        "switch_when": 10,
+        "switch_learning_rate": 1e-2,
+    },
+    "all, plateau": {**ALL, "switch_to": "sgd", "switch_learning_rate": 1e-2},
+    "all, swats": {**ALL, "switch_to": "sgd", "switch_when": "swats", "schedule": "constant"},
+    # Regularization.
+    "all, smoothing 0.1": {**ALL, "label_smoothing": 0.1},
+    "all, ema 0.99": {**ALL, "ema_momentum": 0.99},
+    "all, dropout 0.5": {**ALL, "dropout": 0.5},
+    "all, batch 16": {**ALL, "batch_size": 16},
+    "all, batch 64": {**ALL, "batch_size": 64},
+    "all, mix_up 0.2": {**ALL, "augment": {"mix_up": 0.2}},
+    "all, cut_mix 1": {**ALL, "augment": {"cut_mix": 1.0}},
+    "all, rand_augment 0.3": {**ALL, "augment": {"rand_augment": 0.3}},
+    "all, flips only": {**ALL, "augment": dict.fromkeys(PLAIN, 0.0) | {"crop": 1.0, "flip": ""}},
+    "all, crop 0.5": {**ALL, "augment": {"crop": 0.5}},
+    "all, class weights": {**ALL, "balance": "class_weight"},
+    "all, low res 64": {**ALL, "low_res_size": 64, "full_res_epochs": 4, "epochs": 16},
+}
+
+
+def prepare(photos: Path) -> None:
+    parts = photos / "parts"
+    parts.mkdir(exist_ok=True)
+    for name, manifest in sets(photos).items():
+        table = split(manifest, (0.7, 0.15, 0.15), seed=7).table
+        rows = [
+            stratified(table[table["split"] == part], count)
+            for part, count in (("train", TRAIN), ("validation", VALIDATION))
+        ]
+        listed = pd.concat(rows)[["path", "label", "split"]]
+        listed["path"] = [str((photos / path).resolve()) for path in listed["path"]]
+        listed.to_csv(parts / f"{name}.csv", index=False)
+        print(name, listed.groupby(["split", "label"]).size().unstack().to_string(), sep="\n")
+
+
+def sets(photos: Path) -> dict[str, Manifest]:
+    package = importlib.util.find_spec("elpv_dataset")
+    assert package and package.origin, 'pip install -e ".[quickstart]"'
+    return {
+        "clothing": from_folder(photos / "clothing"),
+        "tiles": from_folder(photos / "tiles"),
+        "cells": from_csv(
+            Path(package.origin).parent / "data" / "labels.csv",
+            image="photo",
+            label="defect",
+            classes={"0.0": "sound", "1.0": "defective"},
+            sep=r"\s+",
+            header=None,
+            names=["photo", "defect", "cell"],
+        ),
+        "cifar10": from_folder(photos / "cifar10" / "train"),
+    }
+
+
+def stratified(table: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Keep a share of each class, of those with the lowest sha256."""
+    share = min(1.0, count / len(table))
+    ordered = table.sort_values("sha256")
+    rank, sizes = (
+        ordered.groupby("label").cumcount(),
+        ordered["label"].map(table["label"].value_counts()),
+    )
+    return ordered[rank < (share * sizes).round().clip(lower=1)]
+
+
+def trial(name: str, recipe: str, seed: int, photos: Path, weights: str) -> dict[str, Any]:
+    fields = dict(RECIPES[recipe])
+    augment = {**PLAIN, "flip": FLIPS[name], **fields.pop("augment", {})}
+    balance = fields.pop("balance", None)
+    stages = [
+        Data(str(photos / "parts" / f"{name}.csv"), image_size=SIZE, image="path", label="label"),
+        *([Balance(balance)] if balance else []),
+        Augment(**augment),
+        FineTune("MobileNetV2", alpha=0.35, weights=weights, **fields),
+    ]
+    start = time.process_time()
+    folder = run(Pipeline(f"{name}-trial", stages, seed=seed), photos / "trials").folder
+    return {
+        "set": name,
+        "recipe": recipe,
+        "fields": RECIPES[recipe],
+        "seed": seed,
+        "seconds": round(time.process_time() - start, 1),
+        **judge(folder),
+    }
+
+
+def judge(folder: Path) -> dict[str, float]:
+    """Return what the kept model predicts for the validation photos."""
+    import keras
+    from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
+
+    prepared = data_folder(folder)
+    manifest = Manifest.load(prepared)
+    rows = manifest.rows("validation")
+    images = np.load(prepared / "images.npy", mmap_mode="r")[rows]
+    model = keras.models.load_model(folder / "model.keras")
+    probabilities = model.predict(images.astype("float32"), batch_size=64, verbose=0)
+    labels = manifest.labels("validation")
+    keras.backend.clear_session()
+    return {
+        "photos": len(labels),
+        "cross_entropy": float(
+            log_loss(labels, probabilities, labels=range(len(manifest.classes)))
+        ),
+        "accuracy": float(accuracy_score(labels, probabilities.argmax(1))),
+        "balanced": float(balanced_accuracy_score(labels, probabilities.argmax(1))),
+    }
+
+
+def data_folder(folder: Path) -> Path:
+    from kpipe.core.journal import read_journal
+
+    events = [e for e in read_journal(folder / "journal.jsonl") if e.get("stage") == "Data"]
+    named = [event["folder"] for event in events if "folder" in event]
+    return (folder / named[-1]).resolve()
+
+
+def table(results: Path) -> None:
+    rows = pd.DataFrame(read_rows(results))
+    base = rows[rows["recipe"] == "base"].set_index(["set", "seed"])
+    keys = pd.MultiIndex.from_frame(rows[["set", "seed"]])
+    reference = base.reindex(keys)
+    rows["relative"] = rows["cross_entropy"] / reference["cross_entropy"].to_numpy()
+    rows["time"] = rows["seconds"] / reference["seconds"].to_numpy()
+    rows["points"] = 100 * (rows["accuracy"] - reference["accuracy"].to_numpy())
+    by_set = rows.pivot_table("relative", "recipe", "set", "mean")
+    whole = rows.groupby("recipe").agg(
+        relative=("relative", "mean"),
+        points=("points", "mean"),
+        time=("time", "mean"),
+        trials=("seed", "size"),
+    )
+    found = whole.join(by_set).sort_values("relative")
+    print(found.round(3).to_markdown() if importlib.util.find_spec("tabulate") else found.round(3))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=["prepare", "run", "table"])
+    parser.add_argument("photos", type=Path, nargs="?", default=Path("photos"))
+    parser.add_argument("--weights")
+    parser.add_argument("--results", type=Path, default=Path("recipes.jsonl"))
+    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    asked = parser.parse_args()
+    if asked.action == "prepare":
+        prepare(asked.photos)
+    elif asked.action == "table":
+        table(asked.results)
+    else:
+        done = {(row["set"], row["recipe"], row["seed"]) for row in read_rows(asked.results)}
+        for seed in asked.seeds:
+            for recipe in asked.only:
+                for name in asked.sets:
+                    if (name, recipe, seed) not in done:
+                        row = trial(name, recipe, seed, asked.photos, asked.weights)
+                        add_row(asked.results, row)
+                        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
