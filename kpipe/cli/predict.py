@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from kpipe.cli.output import print_text
 from kpipe.errors import DataError
-from kpipe.printable import printable
 
 __all__ = ["predict"]
 
@@ -44,7 +44,7 @@ def predict(model: Path, images: tuple[Path, ...], top: int, background: str) ->
             continue
         ranked = sorted(result.probabilities.items(), key=lambda pair: -pair[1])
         best = "  ".join(f"{label} {probability:.1%}" for label, probability in ranked[:top])
-        click.echo(printable(f"{path}: {best}"))
+        print_text(f"{path}: {best}")
     if errors:
         classified = len(paths) - len(errors)
         raise DataError("\n".join(errors), received=f"{classified} of {len(paths)} classified")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from kpipe.errors import ExportError
+from kpipe.installation import translate_missing_packages
 from kpipe.lite.runtime.interpreter import LiteModel
 from kpipe.lite.runtime.peak_memory import peak_memory
 
@@ -164,9 +165,10 @@ def latency(model: Any, threads: int = 1, runs: int = 100, *, quantize: str | No
     """
     if not isinstance(model, (str, os.PathLike, bytes)):
         # Imported here, so that timing a file does not load TensorFlow.
-        from kpipe.lite.export.checks import check_classifier, converter_errors
-        from kpipe.lite.export.conversion import calibrate, convert
-        from kpipe.lite.int8.quantizing import quantize_to_int8
+        with translate_missing_packages("kpipe.lite.latency of a Keras model"):
+            from kpipe.lite.export.checks import check_classifier, converter_errors
+            from kpipe.lite.export.conversion import calibrate, convert
+            from kpipe.lite.int8.quantizing import quantize_to_int8
 
         if quantize == "int8":
             shape = (1, *check_classifier(model))

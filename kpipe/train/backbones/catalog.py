@@ -11,7 +11,7 @@ import importlib.util
 from functools import cache
 from pathlib import Path
 
-from kpipe.errors import WeightsError
+from kpipe.installation import missing_package
 
 __all__ = ["OWN_BACKBONES", "backbone_names"]
 
@@ -29,7 +29,7 @@ def backbone_names() -> tuple[str, ...]:
     """
     found = importlib.util.find_spec("keras")
     if found is None or not found.submodule_search_locations:
-        raise WeightsError("Keras is not installed", fix="pip install keras")
+        raise missing_package("the list of backbones", "keras")
     index = Path(found.submodule_search_locations[0], "applications", "__init__.py")
     names = [
         alias.name

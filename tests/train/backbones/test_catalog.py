@@ -31,8 +31,8 @@ def test_names_do_not_import_keras() -> None:
 
 
 def test_a_missing_keras_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kpipe.errors import WeightsError
+    from kpipe.errors import InstallationError
 
     monkeypatch.setattr(catalog.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(WeightsError, match="not installed"):
+    with pytest.raises(InstallationError, match="not installed"):
         backbone_names.__wrapped__()
