@@ -1,7 +1,8 @@
 """Run a pipeline: skip finished stages, resume interrupted ones, run the rest.
 
-    key(stage) := fingerprint(stage name, version, configuration without the judged fields, seed,
-                              digest of its sources, digests of its inputs, versions of its packages)
+    key(stage) := fingerprint(stage name, version, configuration without `judged` fields, seed,
+                              digest of its sources, digests of its inputs,
+                              versions of its packages)
 
 Devices, worker counts and times are not part of a key. Input digests are computed from the files: a
 stage that runs again with the same outcome keeps all later results valid.

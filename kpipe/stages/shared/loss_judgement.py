@@ -1,8 +1,8 @@
 """The judgement of exported files by the test photos that they lose against their Keras models.
 
-    within the tolerance                        -> accepted
-    beyond it, and chance may explain the loss  -> accepted, with a note
-    beyond it, and beyond chance                -> refused
+within the tolerance                        -> accepted
+beyond it, and chance may explain the loss  -> accepted, with a note
+beyond it, and beyond chance                -> refused
 """
 
 from __future__ import annotations

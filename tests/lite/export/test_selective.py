@@ -138,8 +138,7 @@ def test_what_is_no_boolean_for_each_image_is_refused(model, images, correct):
 def test_same_bytes_every_time(images):
     model = two_ranges()
     one, other = (
-        quantize_selectively(model, [images], Near(model, images, 0.02))
-        for _ in range(2)
+        quantize_selectively(model, [images], Near(model, images, 0.02)) for _ in range(2)
     )
     assert one.content == other.content
 
