@@ -216,7 +216,8 @@ def seeing_colors(folder: Path) -> Path:
 
 
 def test_a_tolerance_keeps_the_round_before(perform, data_folder: Path, tmp_path: Path) -> None:
-    stage = FilterPrune(macs=0.7, tolerance=0.1, learning_rate=1e-9, **ALONE, **QUICK)
+    # Without two colors of three, more photos are lost than chance explains.
+    stage = FilterPrune(macs=0.4, tolerance=0.1, learning_rate=1e-9, **ALONE, **QUICK)
     folder, events = perform(stage, data=data_folder, model=seeing_colors(tmp_path / "seeing"))
     before, after = rounds_of(folder)
     assert before["after"] == 1.0 and after["after"] < 0.9
