@@ -64,8 +64,7 @@ class FilterPrune(Stage):
             "dynamic", or None for float32.
         rounds: number of times to remove filters and retrain.
         tolerance: validation accuracy that may be lost, in [0, 1]; the first round that loses more,
-            beyond chance, stops the pruning, and the round before it is kept. A note says where
-            the photos are too few to tell. None keeps the last round.
+            beyond chance, stops the pruning, and the round before it is kept. None sets no limit.
         sensitivity: validation accuracy, in [0, 1], that removing filters of a single group may
             cost before retraining; a scan of all groups finds how many that is. None sets no
             limit. Choose more than the fraction of one photo.
