@@ -15,7 +15,13 @@ from kpipe.printable import printable
 
 __all__ = ["plan"]
 
-_COLORS = {"cached": "green", "continues": "yellow", "runs": "cyan", "waits": "dim"}
+_COLORS = {
+    "cached": "green",
+    "continues": "yellow",
+    "refused": "red",
+    "runs": "cyan",
+    "waits": "dim",
+}
 
 
 @click.command()

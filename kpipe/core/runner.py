@@ -1,25 +1,26 @@
 """Run a pipeline: skip finished stages, resume interrupted ones, run the rest.
 
-    key(stage) := fingerprint(stage name, version, configuration, seed, digest of its sources,
-                              digests of its inputs, versions of its packages)
+    key(stage) := fingerprint(stage name, version, configuration without `judged` fields, seed,
+                              digest of its sources, digests of its inputs,
+                              versions of its packages)
 
 Devices, worker counts and times are not part of a key. Input digests are computed from the files: a
 stage that runs again with the same outcome keeps all later results valid.
+
+A stage may refuse its finished result, see `Stage.judge`. The result stays in the store, so it is
+not made again; the files that it would publish are kept in `<run>/refused`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import filecmp
 import importlib.metadata
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from kpipe.atomic import replacing
 from kpipe.core.differences import difference
 from kpipe.core.disk_errors import translate_disk_errors
 from kpipe.core.executor import Executor, LocalExecutor
@@ -28,12 +29,14 @@ from kpipe.core.journal import Journal, Listener
 from kpipe.core.lock import file_lock
 from kpipe.core.making import Maker, wait_reporter
 from kpipe.core.pipeline import Pipeline
+from kpipe.core.publishing import Result, judge, publish
 from kpipe.core.sources import snapshot
 from kpipe.core.store import Entry, Store
+from kpipe.errors import KpipeError
 
 __all__ = ["PlannedStage", "RunResult", "plan", "run", "run_folder"]
 
-Status = Literal["cached", "continues", "runs", "waits"]
+Status = Literal["cached", "continues", "refused", "runs", "waits"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +45,8 @@ class PlannedStage:
 
     Attributes:
         stage: the stage's name.
-        status: `cached`, `continues` (it was interrupted), `runs`, or `waits` (its key depends on
-            the result of an earlier stage).
+        status: `cached`, `continues` (it was interrupted), `refused` (its result is cached, and
+            not accepted), `runs`, or `waits` (its key depends on the result of an earlier stage).
         why: the reason, in words.
     """
 
@@ -106,7 +109,11 @@ class _KeyResolver:
             {
                 "stage": stage.name,
                 "version": stage.version,
-                "configuration": stage.configuration(),
+                "configuration": {
+                    name: value
+                    for name, value in stage.configuration().items()
+                    if name not in stage.judged
+                },
                 "seed": self.pipeline.seed,
                 "sources": self._sources[index],
                 "inputs": {
@@ -150,6 +157,10 @@ def plan(pipeline: Pipeline, root: Path) -> list[PlannedStage]:
                 entry = store.find(key)
                 if entry:
                     status, why = "cached", f"has the same inputs: {key[:12]}"
+                    try:
+                        stage.judge(entry.folder)
+                    except KpipeError as error:
+                        status, why = "refused", error.what
                 elif store.has_partial(key):
                     status, why = "continues", "was interrupted before it finished"
                 elif damage := store.damage(key):
@@ -188,11 +199,12 @@ def run(
         listeners: called with each journal event.
 
     Raises:
-        KpipeError: raised by a stage.
+        KpipeError: raised by a stage, which failed or refused its result.
         StoreError: the disk is full, or another run of this pipeline is in progress.
     """
     made: list[str] = []
     skipped: list[str] = []
+    results: list[Result] = []
     with _open_store(root) as store:
         resolver = _KeyResolver(pipeline, store)
         folder = root / pipeline.name / resolver.run_name()
@@ -212,24 +224,11 @@ def run(
                 path = os.path.relpath(entry.folder, folder)
                 stage_journal.record(event, key=entry.key, folder=path)
                 resolver.entries.append(entry)
-            _publish(resolver, folder)
+                results.append((stage, entry))
+                judge(results, folder, stage_journal)
+            publish(results, folder)
             journal.record("run_finished", made=made, skipped=skipped)
     return RunResult(folder, tuple(made), tuple(skipped))
-
-
-def _publish(resolver: _KeyResolver, folder: Path) -> None:
-    """Copy published files into the run's folder; for equal names, that of the newest stage."""
-    newest = {
-        source.name: source
-        for stage, entry in zip(resolver.pipeline.stages, resolver.entries, strict=True)
-        for pattern in stage.publishes
-        for source in (entry.folder.glob(pattern) if entry else ())
-    }
-    for name, source in newest.items():
-        target = folder / name
-        if not (target.exists() and filecmp.cmp(source, target)):
-            with replacing(target) as temporary:
-                shutil.copy2(source, temporary)
 
 
 @contextlib.contextmanager

@@ -95,6 +95,7 @@ class Stage(ABC):
         publishes: names or patterns of files to copy from its folder into the run's folder.
         version: increase it when the same configuration gives a different result than before.
         packages: installed packages whose versions are part of the cache key.
+        judged: fields that are not part of the cache key, because only `judge` reads them.
         duplicate_hint: what to do instead of declaring the stage twice, which is an error.
     """
 
@@ -103,6 +104,7 @@ class Stage(ABC):
     publishes: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
     packages: ClassVar[tuple[str, ...]] = ()
+    judged: ClassVar[tuple[str, ...]] = ()
     duplicate_hint: ClassVar[str] = "keep one"
 
     @property
@@ -125,6 +127,23 @@ class Stage(ABC):
     @abstractmethod
     def run(self, context: Context) -> None:
         """Read `context.inputs`, write `context.folder`."""
+
+    def judge(self, result: Path) -> list[str]:
+        """Accept or refuse a finished result by the fields in `judged`.
+
+        Called in every run and plan that uses the result, cached or not: another value of these
+        fields judges the same result again.
+
+        Args:
+            result: the folder that `run` wrote; read-only.
+
+        Returns:
+            Notes for the journal.
+
+        Raises:
+            KpipeError: the result is refused.
+        """
+        return []
 
 
 Kind = TypeVar("Kind", bound=Stage)

@@ -78,7 +78,7 @@ class Progress:
         self._end_bar()
 
     def _note(self, event: Event) -> None:
-        print_line(self._console, f"  {event['text']}")
+        print_line(self._console, f"  {event['text']}", "yellow" if event.get("verdict") else "")
 
     def _wait(self, event: Event) -> None:
         stage = event.get("stage", "the run")

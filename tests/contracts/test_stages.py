@@ -140,6 +140,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "Export": {
         "quantize": None,
         "tolerance": 0.5,
+        "int8_tolerance": 0.5,
         "calibration": 10,
         "license": "CC0",
         "note": "Photos of 2024.",
@@ -268,6 +269,7 @@ WRONG = [
     ("Export", "quantize", "int9", "did you mean 'int8'?"),
     ("Export", "quantize", 8, "'int8'"),
     ("Export", "tolerance", -0.01, "between 0 and 1"),
+    ("Export", "int8_tolerance", 1.5, "between 0 and 1"),
     ("Export", "calibration", 0, "1 or more"),
     ("Export", "license", 3, "a string"),
     ("Export", "note", None, "a string"),
@@ -320,6 +322,10 @@ def test_its_fingerprint_changes_with_every_field(example: Stage) -> None:
         keys.add(fingerprint(changed(example, **{name: value}).configuration()))
     assert len(keys) == 1 + len(changes)
     assert fingerprint(changed(example).configuration()) in keys
+
+
+def test_what_it_judges_by_are_fields(example: Stage) -> None:
+    assert set(example.judged) <= set(example.configuration())
 
 
 def test_it_has_no_problems_with_valid_values(example: Stage) -> None:

@@ -59,6 +59,30 @@ class Tags(HTMLParser):
         return {tag for tag, _ in self.found}
 
 
+def test_a_refused_run_shows_why_and_its_refused_files(journal, artifact) -> None:
+    refused = {"stage": "Export", "error": "ExportError", "detail": "9 of <b>39</b> photos lost"}
+    folder = journal(
+        (0, "run_started", {}),
+        (1, "stage_started", started("Export")),
+        (2, "stage_finished", finished("Export", artifact("export"))),
+        (3, "stage_refused", refused),
+    )
+    metrics = {
+        "seed": 3,
+        "image_size": 32,
+        "classes": ["a", "b"],
+        "test_images": 39,
+        "final": "model.tflite",
+        "models": [row("model.tflite", "toy, int8", lost=9, won=0)],
+    }
+    (folder / "refused").mkdir()
+    (folder / "refused" / "metrics.json").write_text(json.dumps(metrics))
+    page = write_report(folder).read_text()
+    assert "<b>Export is refused:</b> 9 of &lt;b&gt;39&lt;/b&gt; photos lost" in page
+    assert "<td>9</td><td>0</td>" in page
+    assert "<td>refused</td>" in page
+
+
 def test_texts_are_never_markup(page: str) -> None:
     assert not {"script", "em", "i", "u"} & Tags(page).names()
     assert "&lt;b&gt;bold&lt;/b&gt;" in page and "<b>bold" not in page

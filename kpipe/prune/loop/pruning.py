@@ -12,6 +12,7 @@ again reads the same files as one that was never killed, and ends with the same 
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +25,7 @@ import keras
 from kpipe.errors import PruneError
 from kpipe.prune.dependencies.dependency_graph import DependencyGraph, build_dependencies
 from kpipe.prune.dependencies.macs import count_params, graph_macs
-from kpipe.prune.evaluation import Evaluate, Loss, finite
+from kpipe.prune.evaluation import Evaluate, Loss, finite, paired_loss
 from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.loop.config import LoopConfig
 from kpipe.prune.loop.rounds import Round, RoundStore
@@ -106,13 +107,17 @@ def prune_filters(
             target it is measured once a round, for the history.
         finetune: (uncompiled model, round from 1) -> the trained model, or None if trained in
             place.
-        evaluate: (uncompiled model) -> a score on validation data, higher is better.
+        evaluate: (uncompiled model) -> a score on validation data, higher is better; or whether
+            each validation image is predicted correctly, bool (images,), whose mean is the score.
         loss: (uncompiled model) -> a loss on validation data, for the trials of `latency_ms`; None
             uses the drop in `evaluate`, which is coarser if it is an accuracy.
         criterion: see `rank`.
         rounds: number of removals, each followed by a retraining.
         tolerance: how far the score may fall below that of the original model. The loop stops at
-            the first round that falls further, and returns the model before it. None: no limit.
+            the first round that falls further, and returns the model before it. If `evaluate`
+            returns booleans, a fall that chance explains does not count: the model must be correct
+            on significantly fewer of the same images (McNemar's exact test, one-sided, 5 %). None:
+            no limit.
         selection: how filters are chosen; `Selection()` if None.
         calibration: batches of images as the model takes them, alone or first in tuples; a few
             hundred images are enough. On them, the statistics of BatchNormalization are shifted by
@@ -157,7 +162,9 @@ def prune_filters(
     config = LoopConfig(target, criterion, selection, calibration, rounds, tolerance)
 
     def added_loss(smaller: keras.Model) -> float:
-        return -_score(evaluate, smaller) if loss is None else finite(loss(smaller), "loss")
+        if loss is None:
+            return -finite(evaluate(smaller), "evaluate")
+        return finite(loss(smaller), "loss")
 
     graph = read(model)
     identity = config.identity(model, graph)
@@ -171,20 +178,26 @@ def prune_filters(
     original_macs, cost = graph_macs(original.graph), target.cost(original)
     _check_reachable(target, selection, cost, strategy, len(original.protected))
 
-    def row(number: int, dependencies: DependencyGraph, before: float, after: float) -> Round:
+    @functools.cache
+    def reference() -> Any:
+        return evaluate(original.model)
+
+    def row(number: int, dependencies: DependencyGraph, before: float, result: Any) -> Round:
         filters = {group.name: len(group.units) for group in dependencies.groups}
         macs, small = graph_macs(dependencies.graph), dependencies.model
         time = None if latency is None else float(latency(small))
         share = macs / original_macs
-        return Round(number, macs, share, count_params(small), before, after, filters, time)
+        after, compared = finite(result, "evaluate"), paired_loss(reference, result)
+        params = count_params(small)
+        return Round(number, macs, share, params, before, after, filters, time, compared)
 
     with tempfile.TemporaryDirectory() as temporary:
         store = RoundStore(Path(temporary if folder is None else folder), identity, original)
         report = on_round or (lambda row: None)
         history = store.history()
         if not history:
-            score = _score(evaluate, original.model)
-            history = store.save([row(0, original, score, score)], None)
+            score = finite(reference(), "evaluate")
+            history = store.save([row(0, original, score, reference())], None)
         for stored in history:
             report(stored)
         while len(history) <= rounds and not config.stop_reason(history):
@@ -194,12 +207,12 @@ def prune_filters(
             keras.utils.set_random_seed(seed)
             whole = build_dependencies(store.load_model(number - 1), selection.ignored_layers)
             small = strategy.reduce(whole, target.limit(cost, number / rounds), seed)
-            before = _score(evaluate, small)
+            before = finite(evaluate(small), "evaluate")
             returned = finetune(small, number)
             trained = small if returned is None else returned
-            after = _score(evaluate, trained)
+            result = evaluate(_refuse_other(trained))
             dependencies = build_dependencies(trained, selection.ignored_layers)
-            last = row(number, dependencies, before, after)
+            last = row(number, dependencies, before, result)
             history = store.save([*history, last], dependencies)
             report(last)
         stopped = config.stop_reason(history)
@@ -207,14 +220,14 @@ def prune_filters(
         return PruneResult(store.load_model(chosen), tuple(history), stopped)
 
 
-def _score(evaluate: Evaluate, model: keras.Model) -> float:
+def _refuse_other(model: Any) -> keras.Model:
     if not isinstance(model, keras.Model):
         raise PruneError(
             "finetune did not return a model",
             expected="a keras.Model, or None",
             received=repr(model),
         )
-    return finite(evaluate(model), "evaluate")
+    return model
 
 
 def _check_reachable(
