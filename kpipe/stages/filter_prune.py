@@ -95,6 +95,8 @@ class FilterPrune(Stage):
     gives: ClassVar = ("model",)
     publishes: ClassVar = ("model.keras",)
     packages: ClassVar = ("keras", "tensorflow")
+    # 2: a tolerance stops only for a loss beyond chance
+    version: ClassVar = 2
 
     criterion: Literal[
         "apoz",
@@ -125,11 +127,6 @@ class FilterPrune(Stage):
     learning_rate: LearningRate = 5e-4
     # Small batches: after a removal, the number of steps limits how much accuracy comes back.
     batch_size: PositiveInt = 16
-
-    @property
-    def version(self) -> int:  # type: ignore[override]
-        # 2: a tolerance stops only for a loss beyond chance. Other results are as before.
-        return 1 if self.tolerance is None else 2
 
     @property
     def target(self) -> dict[str, float]:

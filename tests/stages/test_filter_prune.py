@@ -241,11 +241,6 @@ def test_a_loss_that_chance_explains_is_noted_and_goes_on(
     assert any(note.startswith(expected) for note in notes)
 
 
-def test_only_a_tolerance_changes_the_version() -> None:
-    # Results without one are as before, and stay cached.
-    assert (FilterPrune().version, FilterPrune(tolerance=0.02).version) == (1, 2)
-
-
 def test_the_retraining_learns_from_the_network_as_it_was(
     perform, taught, data_folder: Path, tmp_path: Path
 ) -> None:
