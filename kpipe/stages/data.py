@@ -47,6 +47,8 @@ class Data(Stage):
         csv: for a CSV, options of `pandas.read_csv`, such as `{"sep": ";"}`.
         group: column of a CSV whose groups, such as patients, must not be divided between splits.
         previous: the folder of an earlier run, or its manifest.csv, whose photos keep their split.
+        min_photos: fewest photos of each class in each split that kpipe makes; see
+            `kpipe.data.split`.
         background: the CSS color shown under transparent pixels.
         max_unreadable: the run fails if more than this fraction of the files is unreadable.
 
@@ -74,6 +76,7 @@ class Data(Stage):
     csv: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     group: str = ""
     previous: str = ""
+    min_photos: Annotated[int, Between(1)] = 1
     background: str = "white"
     max_unreadable: Annotated[float, Between(0, 1)] = 0.05
 
@@ -95,6 +98,13 @@ class Data(Stage):
         """Whether the source is a CSV rather than a folder."""
         return bool(self.image or self.label)
 
+    def configuration(self) -> dict[str, Any]:
+        fields = super().configuration()
+        if self.min_photos == 1:
+            # Results from before this field keep their keys.
+            del fields["min_photos"]
+        return fields
+
     def validation_errors(self) -> list[str]:
         problems = super().validation_errors()
         if not self.source:
@@ -107,7 +117,7 @@ class Data(Stage):
             return problems
         if abs(sum(self.split) - 1) > 1e-6:
             problems.append(f"split={self.split!r}: expected fractions that add up to 1")
-        if taken := sorted(self.configuration().keys() & self.csv.keys()):
+        if taken := sorted({field.name for field in dataclasses.fields(self)} & self.csv.keys()):
             problems.append(f"csv={self.csv!r}: {', '.join(taken)} are fields of Data itself")
         if names := unusable_class_names(self.classes.values()):
             problems.append(f"classes: {quoted(names)}: expected names of one line, not blank")
@@ -201,6 +211,7 @@ class Data(Stage):
             context.seed,
             group=self.group or None,
             previous=self.previous or None,
+            min_photos=self.min_photos,
         )
         manifest.save(context.folder)
         decode(
