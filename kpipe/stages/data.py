@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -26,6 +26,8 @@ __all__ = ["IMAGE_CACHE", "Data"]
 Fraction = Annotated[float, Between(0, 1, strict=True)]
 # SQLite cache of sizes, hashes and thumbnails of photos, in the folder that all runs share.
 IMAGE_CACHE = "photos.sqlite"
+# Of more classes, a note names the smallest only.
+_CLASSES, _SMALLEST = 40, 10
 _SHOWN = 3
 _LONG = 300
 
@@ -231,10 +233,11 @@ class Data(Stage):
 
 
 def _record(manifest: Manifest, context: Context) -> None:
-    counts = manifest.counts().astype(int)
-    rows = ", ".join(
-        f"{label} {'/'.join(map(str, counts.loc[label]))}" for label in manifest.classes
-    )
+    counts, total = manifest.counts(), ""
+    if len(counts) > _CLASSES:
+        total = f"{_slashed(counts.sum())} of {len(counts)} classes, the smallest: "
+        counts = counts.loc[counts.sum(axis=1).sort_values(kind="stable").index[:_SMALLEST]]
+    rows = total + ", ".join(f"{label} {_slashed(row)}" for label, *row in counts.itertuples())
     context.journal.record(
         "note", text=f"{len(manifest.table)} photos; train/validation/test: {rows}"
     )
@@ -247,3 +250,7 @@ def _record(manifest: Manifest, context: Context) -> None:
         # The report lists all of them.
         more = f", and {len(found) - len(named)} more" if len(found) > len(named) else ""
         context.journal.record("note", text=f"{len(found)} x {kind}: {', '.join(named)}{more}")
+
+
+def _slashed(counts: Iterable[int]) -> str:
+    return "/".join(map(str, counts))

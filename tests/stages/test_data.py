@@ -22,10 +22,11 @@ from kpipe.core.executor import LocalExecutor
 from kpipe.core.journal import Journal, read_journal
 from kpipe.core.runner import run
 from kpipe.core.stage import Context, Stage
-from kpipe.data import SPLITS, Manifest
+from kpipe.data import SPLITS, Manifest, problem_table
 from kpipe.errors import DataError
 from kpipe.report import write_report
 from kpipe.stages import Data
+from kpipe.stages.data import _record
 from tests.walking import COUNTS, draw
 
 
@@ -441,3 +442,18 @@ def test_a_photo_that_appears_for_the_rows_of_a_table_discards_the_result(
     pipeline = Pipeline("p", [Data(table, image_size=16, csv={"sep": ";"}, **columns)])
     with pytest.raises(DataError, match=r"blue/00\.png was added"):
         run(pipeline, tmp_path / "out", executor=Appear())
+
+
+def test_of_many_classes_the_note_names_the_smallest(tmp_path: Path) -> None:
+    rows = [
+        (f"/{label}-{place}", f"class {label:02}", SPLITS[place % 3], 1, 1, f"{label}-{place}")
+        for label in range(50)
+        for place in range(3 if label == 17 else 6)
+    ]
+    table = pd.DataFrame(rows, columns=["path", "label", "split", "width", "height", "sha256"])
+    manifest = Manifest(table, tuple(sorted(set(table["label"]))), problem_table())
+    context = Context(tmp_path, {}, 0, Journal(tmp_path / "journal.jsonl"))
+    _record(manifest, context)
+    told = notes(read_journal(tmp_path / "journal.jsonl"))
+    assert told.startswith("297 photos; train/validation/test: 99/99/99 of 50 classes, ")
+    assert "the smallest: class 17 1/1/1, class 00 2/2/2, " in told and told.count("2/2/2") == 9
