@@ -457,3 +457,48 @@ def test_of_many_classes_the_note_names_the_smallest(tmp_path: Path) -> None:
     told = notes(read_journal(tmp_path / "journal.jsonl"))
     assert told.startswith("297 photos; train/validation/test: 99/99/99 of 50 classes, ")
     assert "the smallest: class 17 1/1/1, class 00 2/2/2, " in told and told.count("2/2/2") == 9
+
+
+@pytest.fixture
+def lacking(source: Path) -> Path:
+    """A folder with train and test, of which the last lacks the class red; and a table of it."""
+    root = source.parent / "lacking"
+    rows = ["file;of;split"]
+    for place, path in enumerate(sorted(source.rglob("*.png"))):
+        name = path.parent.name
+        split = "train" if name == "red" or place % 4 else "test"
+        target = root / split / name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+        rows.append(f"{target.relative_to(root).as_posix()};{name};{split}")
+    (source.parent / "lacking.csv").write_text("\n".join(rows))
+    return root
+
+
+def test_every_way_on_from_a_declared_split_that_lacks_a_class_works(
+    perform, lacking: Path
+) -> None:
+    table = {"source": lacking.with_suffix(".csv"), "image": "file", "label": "of"}
+    table["root"] = lacking
+    for stage in (Data(lacking, 16), Data(**table, image_size=16)):
+        with pytest.raises(DataError, match="a declared split lacks a class") as caught:
+            perform(stage)
+        assert caught.value.received.startswith("'red': train ")
+        assert 'Data(("photos/train", "photos/test"))' in caught.value.fix
+        assert 'csv={"usecols": ["image", "label"]}' in caught.value.fix
+    for stage in (
+        Data((lacking / "train", lacking / "test"), 16),
+        Data(**table, image_size=16, csv={"usecols": ["file", "of"]}),
+    ):
+        counts = Manifest.load(perform(stage)[0]).counts()
+        assert counts.sum(axis=1).to_dict() == {name: total for name, (total, _) in COUNTS.items()}
+        assert (counts > 0).all(axis=None)
+    # The classes left out, or photos added.
+    codes = {"blue": "blue", "green": "green"}
+    left, _ = perform(Data(**table, image_size=16, classes=codes))
+    assert Manifest.load(left).classes == ("blue", "green")
+    (lacking / "test" / "red").mkdir()
+    moved = sorted((lacking / "train" / "red").iterdir())[0]
+    moved.rename(lacking / "test" / "red" / moved.name)
+    added, _ = perform(Data(lacking, 16))
+    assert Manifest.load(added).counts().loc["red", "test"] == 1

@@ -156,8 +156,9 @@ def refuse_absent(
         what = "a declared split lacks a class"
         fix = (
             "add photos of these classes to that split, or leave the classes out; or let kpipe "
-            "make the splits: name one of the split folders as the source, or remove the column "
-            "'split' of the table"
+            "make the splits of all photos: name the split folders as the sources, as in "
+            'Data(("photos/train", "photos/test")); or do not read the column \'split\' of the '
+            'table, as in Data(..., csv={"usecols": ["image", "label"]})'
         )
     raise DataError(
         what,
