@@ -38,6 +38,8 @@ _SERIOUS = {
     "folder as a class": "The name is that of a folder of photos or labels, not of a class: the "
     "source may be one level too high or too low.",
     "class without images": "The class has no readable photo.",
+    "split without a class": "A declared split lacks the class: training stops. Add photos to it, "
+    "leave the class out, or let kpipe make the splits.",
     "class too small": "The class has too few photos to train, validate and test on.",
     "constant image": "A single color: a lens cap, or a failed export.",
     "unused range": "Nearly black: files of 16 bits hold values of fewer, such as 12. Scale them "

@@ -7,7 +7,7 @@ problems   path, kind, detail:
            of several       exact duplicate, near duplicate, same photo, two labels,
                             duplicates cross splits
            of classes       label spelling, several labels, folder as a class, class too small,
-                            class without images,
+                            class without images, split without a class,
                             unusable class name
 changes    path, change: what `cleaned()` does to the table
 """
@@ -135,6 +135,7 @@ def audit(
         *_unused_range(photos, cache),
         *duplicate_problems(merged, likeness_of),
         *_class_problems(Counter(merged["label"]), counts, variants),
+        *_absent_from_splits(manifest),
     ]
     cleaned, changes = clean(table, problem_table(earlier), spelling)
     sizes = [counts[label] for label in manifest.classes if label in counts]
@@ -218,6 +219,19 @@ def _class_problems(
         if count < _FEW
     ]
     return spelling + few
+
+
+def _absent_from_splits(manifest: Manifest) -> list[Problem]:
+    """Classes that a declared split lacks and that no photo without a split can fill."""
+    counts = manifest.counts()
+    if "" in counts:
+        return []
+    return [
+        ("", "split without a class", f"{name!r}: no photo in {split}")
+        for split in counts
+        if counts[split].any()
+        for name in counts.index[counts[split] == 0]
+    ]
 
 
 def _classes(manifest: Manifest) -> pd.DataFrame:
