@@ -146,11 +146,12 @@ def _section(finding: Finding, table: pd.DataFrame, base: str) -> _Section:
         ]
         section.more = int(keys.max()) + 1 - len(section.rows)
         return section
-    first = offenders.drop_duplicates("path").set_index("path", drop=False)
+    places = dict(reversed([(path, place) for place, path in enumerate(offenders["path"])]))
     for path, detail in finding.rows:
-        if path in first.index and len(section.rows) < _PHOTOS:
-            section.rows.append([_photo(first.loc[path], base, shorten_paths(detail, base))])
-        elif path not in first.index and len(section.lines) < _LINES:
+        if path in places and len(section.rows) < _PHOTOS:
+            row = offenders.iloc[places[path]]
+            section.rows.append([_photo(row, base, shorten_paths(detail, base))])
+        elif path not in places and len(section.lines) < _LINES:
             name, note = (printable(shorten_paths(text, base)) for text in (path, detail))
             section.lines.append((shortened(name, _NOTE), shortened(note, _NOTE)))
         else:

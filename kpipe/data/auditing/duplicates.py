@@ -85,6 +85,7 @@ def _conflicts(disputed: pd.DataFrame, likeness: Likeness) -> list[Problem]:
     same = _first_of_another_label(disputed, "sha256")
     others = same.fillna(_first_of_another_label(disputed, "similar")).astype(int)
     others = others[_by_group(disputed)]
+    pairs = list(zip(others.index.tolist(), others.tolist(), strict=True))
     labels, paths = disputed["label"].to_dict(), disputed["path"].to_dict()
     return [
         (
@@ -92,7 +93,7 @@ def _conflicts(disputed: pd.DataFrame, likeness: Likeness) -> list[Problem]:
             "same photo, two labels",
             f"{labels[row]!r} here, {labels[other]!r} at {paths[other]} ({how})",
         )
-        for row, other, how in _described(disputed, list(others.items()), likeness)
+        for row, other, how in _described(disputed, pairs, likeness)
     ]
 
 
