@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-COMMAND = [sys.executable, "-c", "from kpipe.cli import main; main()"]
+COMMAND = [sys.executable, "-P", "-c", "from kpipe.cli import main; main()"]
 LABELS, TESTED = 20, 50
 
 

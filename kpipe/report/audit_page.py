@@ -146,12 +146,14 @@ def _section(finding: Finding, table: pd.DataFrame, base: str) -> _Section:
         ]
         section.more = int(keys.max()) + 1 - len(section.rows)
         return section
-    places = dict(reversed([(path, place) for place, path in enumerate(offenders["path"])]))
+    known = set(offenders["path"])
+    shown = [path for path, _ in finding.rows if path in known][:_PHOTOS]
+    photos = offenders[offenders["path"].isin(shown)].drop_duplicates("path")
+    row_of = {str(row["path"]): row for _, row in photos.iterrows()}
     for path, detail in finding.rows:
-        if path in places and len(section.rows) < _PHOTOS:
-            row = offenders.iloc[places[path]]
-            section.rows.append([_photo(row, base, shorten_paths(detail, base))])
-        elif path not in places and len(section.lines) < _LINES:
+        if path in known and len(section.rows) < _PHOTOS:
+            section.rows.append([_photo(row_of[path], base, shorten_paths(detail, base))])
+        elif path not in known and len(section.lines) < _LINES:
             name, note = (printable(shorten_paths(text, base)) for text in (path, detail))
             section.lines.append((shortened(name, _NOTE), shortened(note, _NOTE)))
         else:
