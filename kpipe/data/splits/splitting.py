@@ -65,7 +65,7 @@ def split(
             columns sha256 and split. Its photos keep their split, and photos that must stay
             together with them follow.
         min_photos: fewest photos of each class in each split that is drawn, at least 1. Without it,
-            15 % of 60 photos are 5 to 13. The larger it is, the more photos may move back.
+            15 % of 60 photos are 5 to 14. The larger it is, the more photos may move back.
 
     Returns:
         A new manifest with every `split` filled.
