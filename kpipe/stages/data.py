@@ -151,6 +151,14 @@ class Data(Stage):
             earlier_splits(self.previous)
         return []
 
+    def most_classes(self) -> int | None:
+        """Return the largest number of classes there can be; None if only labels tell."""
+        if self.is_table:
+            return len(set(self.classes.values())) or None
+        from kpipe.data.reading.folders import listed_classes
+
+        return len(listed_classes(self.paths))
+
     def manifest(
         self,
         *,

@@ -174,10 +174,10 @@ class FilterPrune(Stage):
             model = build_network(untrained, data.image_size, classes, seed=0)
             refuse_unreachable(model, selection, **self.target)
 
-        # The classes are not known yet. What removals leave is (a + b * classes) of (c + d *
-        # classes), so for any number of them it is between what few and what many leave.
+        # The classes are not known yet. Removals leave a + b * classes of c + d * classes: for any
+        # number of classes, a fraction between that for the fewest and that for the most.
         if refusals(check, 2):
-            check(_MANY_CLASSES)
+            check(max(2, data.most_classes() or _MANY_CLASSES))
 
     def run(self, context: Context) -> None:
         if is_saved(context.folder):

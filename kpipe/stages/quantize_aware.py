@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
-from kpipe.core.stage import Context, stage
+from kpipe.core.stage import Context, Stage, stage
+from kpipe.stages.fine_tune import FineTune
+from kpipe.stages.shared.declared import newest
 from kpipe.stages.shared.field_types import LearningRate, PositiveInt
 from kpipe.stages.shared.model_folder import is_saved
 from kpipe.stages.shared.tfmot_stage import TfmotStage
@@ -35,6 +38,16 @@ class QuantizeAware(TfmotStage):
     epochs: PositiveInt = 2
     learning_rate: LearningRate = 1e-5
     batch_size: PositiveInt = 32
+
+    def conflicts(self, earlier: Sequence[Stage]) -> list[str]:
+        from kpipe.train.backbones.catalog import backbone_facts
+
+        recipe = newest(earlier, FineTune)
+        if recipe is None or backbone_facts(recipe.backbone).trains_quantized:
+            return []
+        return [
+            f"TFMOT cannot quantize {recipe.backbone}: leave this stage out, or change backbone"
+        ]
 
     def run(self, context: Context) -> None:
         if is_saved(context.folder):

@@ -100,8 +100,15 @@ def train_quantized(
         restorable,
         clone_function=lambda layer: annotate(layer) if layer.name in supported else layer,
     )
-    with tfmot.quantization.keras.quantize_scope({"KerasOperation": KerasOperation}):
-        twin = tfmot.quantization.keras.quantize_apply(annotated)
+    try:
+        with tfmot.quantization.keras.quantize_scope({"KerasOperation": KerasOperation}):
+            twin = tfmot.quantization.keras.quantize_apply(annotated)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise SparsityError(
+            f"TFMOT cannot rebuild {model.name!r} for quantization-aware training",
+            received=f"{type(error).__name__}: {error}",
+            fix="convert it without such training: kpipe.lite.convert(model, 'int8', images)",
+        ) from error
     train(
         twin,
         data,
