@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
-from kpipe.core.stage import Context, Stage, stage
-from kpipe.stages.fine_tune import FineTune
-from kpipe.stages.shared.declared import newest
+from kpipe.core.stage import Context, stage
 from kpipe.stages.shared.field_types import LearningRate, PositiveInt
 from kpipe.stages.shared.model_folder import is_saved
 from kpipe.stages.shared.tfmot_stage import TfmotStage
@@ -39,21 +36,17 @@ class QuantizeAware(TfmotStage):
     learning_rate: LearningRate = 1e-5
     batch_size: PositiveInt = 32
 
-    def conflicts(self, earlier: Sequence[Stage]) -> list[str]:
-        from kpipe.train.backbones.catalog import backbone_facts
-
-        recipe = newest(earlier, FineTune)
-        if recipe is None or backbone_facts(recipe.backbone).trains_quantized:
-            return []
-        return [
-            f"TFMOT cannot quantize {recipe.backbone}: leave this stage out, or change backbone"
-        ]
-
     def run(self, context: Context) -> None:
         if is_saved(context.folder):
             return
+        import keras
+
+        from kpipe.prune import plan, remove_filters
         from kpipe.sparsity import train_quantized
 
         model, photos = self.load(context)
+        if any(isinstance(layer, keras.Model) for layer in model.layers):
+            # TFMOT takes no nested models, which ConvNeXt has. This opens them.
+            model = remove_filters(model, plan(model, {}))
         trained = self.train(context, train_quantized, model, photos)
         self.save(trained, context, "int8-aware")

@@ -21,7 +21,6 @@ from kpipe.stages import (
     FilterPrune,
     FineTune,
     MagnitudePrune,
-    QuantizeAware,
 )
 from kpipe.train.backbones import weights_files
 from tests.walking import draw
@@ -85,12 +84,6 @@ def test_photos_of_a_size_that_the_network_does_not_take_are_refused(
     pipeline = Pipeline("p", [Data("photos", image_size=size + 1), stage])
     with pytest.raises(PipelineError, match=re.escape(words)):
         pipeline.with_settings([f"Data.image_size={size}"])
-
-
-def test_a_network_that_tfmot_cannot_quantize_is_refused() -> None:
-    stages = [Data("photos"), FineTune("ConvNeXtTiny"), FilterPrune(), QuantizeAware(), Export()]
-    assert "QuantizeAware: TFMOT cannot quantize ConvNeXtTiny" in refusal(*stages)
-    assert Pipeline("p", [Data("photos"), FineTune("MobileNet"), QuantizeAware()])
 
 
 @pytest.mark.parametrize(

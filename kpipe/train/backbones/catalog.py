@@ -38,20 +38,14 @@ class BackboneFacts:
         smallest: pixels of the shorter side of the smallest image.
         alphas: width multipliers with published ImageNet weights; empty if it has no alpha.
         narrowest: the smallest alpha that leaves every layer a filter.
-        trains_quantized: whether TFMOT can rebuild it for quantization-aware training.
     """
 
     smallest: int = 32
     alphas: tuple[float, ...] = ()
     narrowest: float = 0.0
-    trains_quantized: bool = True
 
 
 _FACTS = {
-    **{
-        f"ConvNeXt{size}": BackboneFacts(trains_quantized=False)
-        for size in ("Base", "Large", "Small", "Tiny", "XLarge")
-    },
     "EfficientNetLite0": BackboneFacts(smallest=1),
     "InceptionResNetV2": BackboneFacts(smallest=75),
     "InceptionV3": BackboneFacts(smallest=75),
