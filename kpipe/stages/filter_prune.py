@@ -19,9 +19,6 @@ from kpipe.atomic import write_text
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.core.store import MEASURED
-from kpipe.stages.data import Data
-from kpipe.stages.fine_tune import FineTune
-from kpipe.stages.shared.declared import newest, refusals
 from kpipe.stages.shared.field_types import (
     LearningRate,
     LossWeight,
@@ -38,9 +35,9 @@ from kpipe.stages.shared.model_folder import (
     reset_keras,
     save_model,
 )
-from kpipe.stages.shared.network_training import build_network
 from kpipe.stages.shared.photo_dataset import PhotoDataset
 from kpipe.stages.shared.retraining import Teacher, retrain, unfreeze_but_normalization
+from kpipe.stages.shared.target_checks import refuse_unreachable_target, target_conflicts
 from kpipe.stages.shared.training_run import TrainingRun
 from kpipe.stages.shared.validation import Validation
 
@@ -51,8 +48,6 @@ if TYPE_CHECKING:
     from kpipe.train import TrainingConfig
 
 __all__ = ["FilterPrune"]
-
-_MANY_CLASSES = 10_000
 
 
 @stage
@@ -143,41 +138,12 @@ class FilterPrune(Stage):
         return declared or {"macs": 0.5}
 
     def validation_errors(self) -> list[str]:
-        errors = super().validation_errors()
-        if not errors and len(self.target) > 1:
-            targets = ", ".join(f"{name}={value}" for name, value in self.target.items())
-            errors.append(f"{targets}: one target is enough")
-        # Multiply-accumulates and parameters have a factor for the filters read and one for those
-        # made, and of each at least this fraction is kept.
-        lowest = self.min_filters_fraction**2 if not errors and self.latency_ms is None else 0.0
-        errors += [
-            f"{name}={value}: at least {lowest:.4g} of them stay with "
-            f"min_filters_fraction={self.min_filters_fraction}"
-            for name, value in (() if errors else self.target.items())
-            if value < lowest * (1 - 1e-6)
-        ]
-        return errors
-
-    def rehearse(self, earlier: Sequence[Stage]) -> None:
-        recipe, data = newest(earlier, FineTune), newest(earlier, Data)
-        if recipe is None or data is None or self.latency_ms is not None:
-            return
-        from kpipe.prune import Selection
-        from kpipe.prune.loop.reachability import refuse_unreachable
-
-        untrained = dataclasses.replace(recipe, weights=None)
-        selection = Selection(
-            round_to=self.round_to, min_filters_fraction=self.min_filters_fraction
+        return super().validation_errors() or target_conflicts(
+            self.target, self.min_filters_fraction
         )
 
-        def check(classes: int) -> None:
-            model = build_network(untrained, data.image_size, classes, seed=0)
-            refuse_unreachable(model, selection, **self.target)
-
-        # The classes are not known yet. Removals leave a + b * classes of c + d * classes: for any
-        # number of classes, a fraction between that for the fewest and that for the most.
-        if refusals(check, 2):
-            check(max(2, data.most_classes() or _MANY_CLASSES))
+    def rehearse(self, earlier: Sequence[Stage]) -> None:
+        refuse_unreachable_target(earlier, self.target, self.round_to, self.min_filters_fraction)
 
     def run(self, context: Context) -> None:
         if is_saved(context.folder):
