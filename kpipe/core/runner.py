@@ -17,7 +17,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,11 +48,13 @@ class PlannedStage:
         status: `cached`, `continues` (it was interrupted), `refused` (its result is cached, and
             not accepted), `runs`, or `waits` (its key depends on the result of an earlier stage).
         why: the reason, in words.
+        fetches: what a run would fetch for it, such as pretrained weights.
     """
 
     stage: str
     status: Status
     why: str
+    fetches: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,44 +133,54 @@ class _KeyResolver:
 def plan(pipeline: Pipeline, root: Path) -> list[PlannedStage]:
     """Return what `run` would do now with each stage, and why; the arguments are those of `run`.
 
+    Raises:
+        KpipeError: something outside is missing that a stage without a result needs.
+
     Example:
         >>> from pathlib import Path
         >>> from kpipe import Pipeline
         >>> from kpipe.core.runner import plan
         >>> from kpipe.stages import Data, Export, FineTune
-        >>> pipeline = Pipeline("colors", [Data("photos"), FineTune("MobileNetV2"), Export()])
+        >>> stages = [Data("photos"), FineTune("MobileNetV2", weights=None), Export()]
+        >>> pipeline = Pipeline("colors", stages)
         >>> for planned in plan(pipeline, Path("saved_models")):
         ...     print(planned.stage, planned.status, planned.why)
         Data runs has no earlier result
         FineTune waits for Data
         Export waits for Data, FineTune
     """
-    planned = []
     with _open_store(root, create=False) as store:
-        resolver = _KeyResolver(pipeline, store)
-        for stage in pipeline.stages:
-            entry = None
-            status: Status = "waits"
-            if pending := resolver.pending():
-                why = f"for {', '.join(pending)}"
+        return _plan(_KeyResolver(pipeline, store), store)
+
+
+def _plan(resolver: _KeyResolver, store: Store, *, fresh: bool = False) -> list[PlannedStage]:
+    """Return what `plan` returns; with `fresh`, as if no stage had a result."""
+    planned = []
+    stages = resolver.pipeline.stages
+    for index, stage in enumerate(stages):
+        entry = None
+        status: Status = "waits"
+        if pending := resolver.pending():
+            why = f"for {', '.join(pending)}"
+        else:
+            about = resolver.about()
+            key = fingerprint(about)
+            entry = None if fresh else store.find(key)
+            if entry:
+                status, why = "cached", f"has the same inputs: {key[:12]}"
+                try:
+                    stage.judge(entry.folder)
+                except KpipeError as error:
+                    status, why = "refused", error.what
+            elif store.has_partial(key):
+                status, why = "continues", "was interrupted before it finished"
+            elif damage := store.damage(key):
+                status, why = "runs", f"its result is damaged: {damage}"
             else:
-                about = resolver.about()
-                key = fingerprint(about)
-                entry = store.find(key)
-                if entry:
-                    status, why = "cached", f"has the same inputs: {key[:12]}"
-                    try:
-                        stage.judge(entry.folder)
-                    except KpipeError as error:
-                        status, why = "refused", error.what
-                elif store.has_partial(key):
-                    status, why = "continues", "was interrupted before it finished"
-                elif damage := store.damage(key):
-                    status, why = "runs", f"its result is damaged: {damage}"
-                else:
-                    status, why = "runs", difference(store, about)
-            resolver.entries.append(entry)
-            planned.append(PlannedStage(stage.name, status, why))
+                status, why = "runs", difference(store, about)
+        resolver.entries.append(entry)
+        fetches = () if entry else tuple(stage.check_surroundings(stages[:index]))
+        planned.append(PlannedStage(stage.name, status, why, fetches))
     return planned
 
 
@@ -207,6 +219,8 @@ def run(
     results: list[Result] = []
     with _open_store(root) as store:
         resolver = _KeyResolver(pipeline, store)
+        _rehearse(pipeline, _plan(resolver, store, fresh=fresh))
+        resolver.entries.clear()
         folder = root / pipeline.name / resolver.run_name()
         folder.mkdir(parents=True, exist_ok=True)
         journal = Journal(folder / "journal.jsonl", listeners)
@@ -229,6 +243,13 @@ def run(
             publish(results, folder)
             journal.record("run_finished", made=made, skipped=skipped)
     return RunResult(folder, tuple(made), tuple(skipped))
+
+
+def _rehearse(pipeline: Pipeline, planned: Sequence[PlannedStage]) -> None:
+    """Raise the error of a stage that would fail after the stages before it have run for hours."""
+    for index, (stage, status) in enumerate(zip(pipeline.stages, planned, strict=True)):
+        if status.status not in ("cached", "refused"):
+            stage.rehearse(pipeline.stages[:index])
 
 
 @contextlib.contextmanager

@@ -7,6 +7,15 @@
 Stages exchange folders only. A stage reads the folders of its inputs, writes its own folder, and
 keeps nothing in memory. It can therefore run in this process, in a child process or on another
 machine, and an interrupted stage resumes from what it wrote.
+
+A stage that would fail says so as early as it can:
+
+    validation_errors    at once: its own fields
+    conflicts            when a pipeline is declared: its fields beside those of earlier stages
+    check_surroundings   in `plan`, and when a run begins: what must be there beside the sources
+    rehearse             when a run begins: whatever else needs no result of an earlier stage
+
+The first three import neither Keras nor TensorFlow.
 """
 
 from __future__ import annotations
@@ -15,14 +24,14 @@ import contextlib
 import dataclasses
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from kpipe.core.digests import Digests
-from kpipe.core.fields import check_fields
+from kpipe.core.fields import check_fields, nearest_field
 from kpipe.core.journal import Journal
-from kpipe.errors import PipelineError, nearest
+from kpipe.errors import PipelineError
 
 __all__ = ["Context", "Need", "Stage", "stage"]
 
@@ -124,6 +133,26 @@ class Stage(ABC):
         """Return one sentence for each error in the configuration."""
         return check_fields(self)
 
+    def conflicts(self, earlier: Sequence[Stage]) -> list[str]:
+        """Return one sentence for each field that does not fit a field of an earlier stage."""
+        return []
+
+    def check_surroundings(self, earlier: Sequence[Stage]) -> list[str]:
+        """Return what a run would have to fetch.
+
+        Raises:
+            KpipeError: something that the stage reads is missing, and a run would not fetch it.
+        """
+        return []
+
+    def rehearse(self, earlier: Sequence[Stage]) -> None:
+        """Raise the error that `run` would raise, as far as no result of earlier stages matters.
+
+        Raises:
+            KpipeError: `run` would fail.
+        """
+        return None
+
     @abstractmethod
     def run(self, context: Context) -> None:
         """Read `context.inputs`, write `context.folder`."""
@@ -180,7 +209,7 @@ def _refuse_unknown_fields(
                 f"{kind} has no field " + ", ".join(map(repr, unknown)),
                 expected=f"fields among {', '.join(known)}",
                 received=", ".join(f"{name}={fields[name]!r}" for name in unknown),
-                fix="; ".join(f"{name}: {nearest(name, known)}" for name in unknown),
+                fix="; ".join(f"{name}: {nearest_field(name, known)}" for name in unknown),
             )
         try:
             initialize(self, *values, **fields)

@@ -144,10 +144,32 @@ class Data(Stage):
         if not self.is_table or not all(Path(path).is_file() for path in self.paths):
             return named
         from kpipe.data import list_csv_files
+        from kpipe.data.manifest import COLUMNS, INFO_COLUMNS
 
-        label = "" if self.classes else self.label
-        options = {"image": self.image, "label": label, "root": self.root or None, **self.csv}
+        options = {
+            "image": self.image,
+            "label": "" if self.classes else self.label,
+            "root": self.root or None,
+            # `split` can also group by a column that kpipe adds to the table.
+            "further_columns": [self.label, *({self.group} - {*COLUMNS, *INFO_COLUMNS})],
+            **self.csv,
+        }
         return (*named, *(path for path in list_csv_files(self.paths, **options) if path.is_file()))
+
+    def check_surroundings(self, earlier: Sequence[Stage]) -> list[str]:
+        if self.previous:
+            from kpipe.data.splits.splitting import earlier_splits
+
+            earlier_splits(self.previous)
+        return []
+
+    def most_classes(self) -> int | None:
+        """Return the largest number of classes there can be; None if only labels tell."""
+        if self.is_table:
+            return len(set(self.classes.values())) or None
+        from kpipe.data.reading.folders import listed_classes
+
+        return len(listed_classes(self.paths))
 
     def manifest(
         self,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -36,6 +37,7 @@ from kpipe.stages.shared.model_folder import (
 )
 from kpipe.stages.shared.photo_dataset import PhotoDataset
 from kpipe.stages.shared.retraining import Teacher, retrain, unfreeze_but_normalization
+from kpipe.stages.shared.target_checks import refuse_unreachable_target, target_conflicts
 from kpipe.stages.shared.training_run import TrainingRun
 from kpipe.stages.shared.validation import Validation
 
@@ -136,11 +138,12 @@ class FilterPrune(Stage):
         return declared or {"macs": 0.5}
 
     def validation_errors(self) -> list[str]:
-        errors = super().validation_errors()
-        if not errors and len(self.target) > 1:
-            targets = ", ".join(f"{name}={value}" for name, value in self.target.items())
-            errors.append(f"{targets}: one target is enough")
-        return errors
+        return super().validation_errors() or target_conflicts(
+            self.target, self.min_filters_fraction
+        )
+
+    def rehearse(self, earlier: Sequence[Stage]) -> None:
+        refuse_unreachable_target(earlier, self.target, self.round_to, self.min_filters_fraction)
 
     def run(self, context: Context) -> None:
         if is_saved(context.folder):

@@ -82,7 +82,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "fourier_mix": 0.5,
     },
     "FineTune": {
-        "backbone": "EfficientNetLite0",
+        "backbone": "MobileNet",
         "alpha": 0.35,
         "weights": None,
         "head_epochs": 3,
@@ -103,7 +103,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "ema_momentum": 0.99,
         "patience": 3,
         "epochs": 9,
-        "low_res_size": 64,
+        "low_res_size": 32,
         "full_res_epochs": 1,
         "batch_size": 8,
     },

@@ -20,7 +20,7 @@ from kpipe import Pipeline
 from kpipe.core.digests import Digests, combined
 from kpipe.core.executor import LocalExecutor
 from kpipe.core.journal import Journal, read_journal
-from kpipe.core.runner import run
+from kpipe.core.runner import plan, run
 from kpipe.core.stage import Context, Stage
 from kpipe.data import SPLITS, Manifest, problem_table
 from kpipe.errors import DataError
@@ -242,6 +242,31 @@ def test_an_earlier_run_that_is_not_there_is_named(source: Path, tmp_path: Path)
     pipeline = Pipeline("p", [Data(source, image_size=16, previous="nowhere")])
     with pytest.raises(DataError, match="Data reads nowhere, which does not exist"):
         run(pipeline, tmp_path / "out")
+
+
+def test_an_earlier_manifest_that_cannot_be_used_is_refused_by_the_plan(
+    source: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "manifest.csv").write_text("sha256,label\nab,red\n")
+    pipeline = Pipeline("p", [Data(source, image_size=16, previous=tmp_path / "manifest.csv")])
+    with pytest.raises(DataError, match="the table has no column 'split'"):
+        plan(pipeline, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"label": "code", "group": "sesion"},
+        {"label": "cod", "classes": {"0": "sound"}},
+        {"label": "code", "image": "fiel"},
+    ],
+)
+def test_a_column_that_a_table_lacks_is_refused_by_the_plan(
+    fields: dict, table: Path, tmp_path: Path
+) -> None:
+    stage = Data(table, image_size=16, **{"image": "file", **fields})
+    with pytest.raises(DataError, match="the table has no column"):
+        plan(Pipeline("p", [stage]), tmp_path / "out")
 
 
 # Dirt

@@ -210,7 +210,13 @@ def from_dataframe(
 
 
 def list_csv_files(
-    path: _Paths, *, image: str, root: str | Path | None = None, label: str = "", **options: Any
+    path: _Paths,
+    *,
+    image: str,
+    root: str | Path | None = None,
+    label: str = "",
+    further_columns: Sequence[str] = (),
+    **options: Any,
 ) -> list[Path]:
     r"""Return the files that CSV or TSV files list, without opening them; some may not exist.
 
@@ -219,13 +225,14 @@ def list_csv_files(
         image: column of the files.
         root: see `from_csv`.
         label: column of the labels, if each of them is a class: their names are then checked.
+        further_columns: columns that must exist too.
         **options: see `from_csv`.
 
     Returns:
         Absolute paths without repeats, in the order of the table.
 
     Raises:
-        DataError: if the file or the column does not exist, the file is not a table, or a label
+        DataError: if the file or a column does not exist, the file is not a table, or a label
             cannot be the name of a class.
 
     Example:
@@ -236,8 +243,9 @@ def list_csv_files(
         ['a.jpg', 'b.jpg']
     """
     found: list[str] = []
+    columns = dict.fromkeys(filter(None, (image, label, *further_columns)))
     for one in map(Path, _as_list(path)):
-        table = read_table(one, options, (image, label) if label else (image,))
+        table = read_table(one, options, list(columns))
         if label:
             labels = table[label].astype("str").unique()
             refuse_class_names((name for name in labels if name.strip()), str(one), DataError)

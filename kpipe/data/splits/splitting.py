@@ -30,7 +30,7 @@ from kpipe.data.splits.rare_classes import every_class_in, refuse_absent, uneven
 from kpipe.data.splits.units import connected, crossing, numbers, refuse_torn
 from kpipe.errors import DataError
 
-__all__ = ["split"]
+__all__ = ["earlier_splits", "split"]
 
 _TRAIN, _NONE = SPLITS.index("train"), -1
 _SHOWN = 10
@@ -129,7 +129,7 @@ def _check_fractions(fractions: Sequence[float]) -> np.ndarray:
 
 def _known(table: pd.DataFrame, previous: Manifest | str | Path | None) -> pd.DataFrame:
     """Path, label, and the splits of each row: declared, earlier, known (either), or -1."""
-    splits = _earlier_splits(previous)
+    splits = earlier_splits(previous)
     rows = table[["path", "label"]].assign(
         declared=_places(table["split"]),
         earlier=_places([splits.get(sha256, "") for sha256 in table["sha256"]]),
@@ -141,8 +141,12 @@ def _places(names: Iterable[str]) -> np.ndarray:
     return np.array([SPLITS.index(name) if name else _NONE for name in names], np.int64)
 
 
-def _earlier_splits(previous: Manifest | str | Path | None) -> dict[str, str]:
-    """The split of each sha256 in an earlier manifest."""
+def earlier_splits(previous: Manifest | str | Path | None) -> dict[str, str]:
+    """Return the split of each sha256 in an earlier manifest.
+
+    Raises:
+        DataError: it cannot be read, lacks a column, or has photos in several splits.
+    """
     if previous is None:
         return {}
     if isinstance(previous, Manifest):

