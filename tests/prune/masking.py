@@ -89,6 +89,8 @@ def joined(operation: keras.Operation, out: Any) -> np.ndarray:
     outs = [
         np.moveaxis(np.asarray(x), channel_axis(operation), -1) for x in keras.tree.flatten(out)
     ]
+    if len({x.shape[:-1] for x in outs}) > 1:  # a sequence and a state, which lose no channels
+        outs = [x.ravel() for x in outs]
     return np.concatenate(outs, -1)
 
 

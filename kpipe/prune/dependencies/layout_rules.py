@@ -143,8 +143,8 @@ def _link_layout(call: LayerCall) -> ChannelIds:
     flat = np.repeat(ids, math.prod(int(length or 0) for length in inner))
     if size % len(flat) == 0:
         return np.tile(flat, size // len(flat))
-    if len(flat) % size or inner:
-        return protect_channels("it splits the channels over several axes")(call)
+    if len(flat) % size or inner or size == 1:
+        return protect_channels("it lays the channels out over several axes")(call)
     rows = flat.reshape(-1, size)
     for row in rows[1:]:
         call.constraints.join(rows[0], row)

@@ -28,8 +28,8 @@ from kpipe.prune.surgery.rebuilding import rebuild
 __all__ = [
     "Plan",
     "apply_plan",
-    "copy_model",
     "count_kept_params",
+    "flat_copy",
     "plan",
     "plan_units",
     "remove_filters",
@@ -269,7 +269,7 @@ def apply_plan(dependencies: DependencyGraph, plan: Plan) -> keras.Model:
     return rebuild(graph, dependencies.model.name, _changes(dependencies, plan.kept), {})
 
 
-def copy_model(model: keras.Model, graph: Graph) -> keras.Model:
+def flat_copy(model: keras.Model, graph: Graph) -> keras.Model:
     """Return a flat copy of a model that is already read, not compiled."""
     return rebuild(graph, model.name, {}, {})
 
