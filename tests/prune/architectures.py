@@ -251,6 +251,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "video": (_video, {"first", "inside", "dense"}, {"moving": "feed back", "lstm": "feed back"}),
     "LoRA": (_low_rank, {"first", "hidden"}, {"tuned": "merge them", "second": "merge them"}),
-    "spectral norm": (_normalized_weights, {"last"}, {"first": "no rule says what layers.Spectral"}),
+    "spectral norm": (
+        _normalized_weights,
+        {"last"},
+        {"first": "what layers.Spectral"},
+    ),
     "raw operations": (_hourglass, {"last"}, {"first": "no rule says what ops.Repeat"}),
 }

@@ -112,7 +112,7 @@ COSTS: dict[str, Cost] = {
     "layers.Dot": _dot,
     "layers.EinsumDense": _einsum_dense,
     "layers.Embedding": _nothing,
-    "layers.GroupQueryAttention": _multi_head,
+    "layers.GroupedQueryAttention": _multi_head,
     "layers.MultiHeadAttention": _multi_head,
     "layers.RNN": _rnn,
     "ops.DotProductAttention": _attention_by_head,

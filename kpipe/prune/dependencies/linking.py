@@ -24,23 +24,25 @@ from kpipe.prune.dependencies.rules import (
 )
 from kpipe.prune.graph.model_graph import Call, Graph, Operation
 
-__all__ = ["change_of", "link_channels"]
+__all__ = ["change_of", "link_channels", "reads_channels"]
 
 _WRAPPER = "layers.TimeDistributed"
 _CLOSED = (
-    "it cannot be opened: the network has masks, a size is not fixed, or a layer inside has no graph "
-    "or the name of another layer"
+    "it cannot be opened: the network has masks, a size is not fixed, or a layer inside has no "
+    "graph or the name of another layer"
 )
-
-
-def _unknown(operation: Operation) -> str:
-    return f"no rule says what {operation.kind} does to channels (see kpipe.prune.register_rule)"
 
 
 def change_of(operation: Operation, inputs: list[Kept], output: Kept) -> LayerChange:
     """Return what changes in an operation; nothing if it has no rule and so loses no channel."""
     rule = rule_of(operation)
     return LayerChange() if rule is None else rule.prune(operation, inputs, output)
+
+
+def reads_channels(operation: Operation, axis: int) -> bool:
+    """Return whether an operation reads the channels on an axis, not the positions on the last."""
+    rule = rule_of(operation)
+    return axis == -1 or (rule is not None and rule.any_axis)
 
 
 def link_channels(
@@ -80,8 +82,10 @@ def _link_call(call: LayerCall) -> ChannelIds | MovedChannels:
     operation = call.operation
     rule = rule_of(operation)
     if rule is None:
-        return protect_channels(_CLOSED if operation.kind == _WRAPPER else _unknown(operation))(call)
-    if not rule.any_axis and any(axis != -1 for axis in call.input_axes):
+        reason = f"no rule says what {operation.kind} does to channels"
+        reason += " (see kpipe.prune.register_rule)"
+        return protect_channels(_CLOSED if operation.kind == _WRAPPER else reason)(call)
+    if not all(reads_channels(operation, axis) for axis in call.input_axes):
         call = _with_positions(call)
     made = rule.link(call)
     if isinstance(made, MovedChannels):

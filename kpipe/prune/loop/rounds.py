@@ -22,9 +22,9 @@ import keras
 
 from kpipe.atomic import replacing, write_text
 from kpipe.errors import PruneError
+from kpipe.live_objects import load_stored
 from kpipe.paired_loss import PairedLoss
 from kpipe.prune.dependencies.dependency_graph import DependencyGraph
-from kpipe.live_objects import load_stored
 from kpipe.prune.surgery.planning import flat_copy
 from kpipe.resume_identity import refuse_other
 

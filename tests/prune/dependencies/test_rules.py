@@ -19,7 +19,6 @@ from kpipe.prune.dependencies.rules import CHANNELWISE_ACTIVATIONS
 from tests.prune import nets
 from tests.prune.masking import colored, randomize, worst_difference
 
-
 RULES = CHANNEL_RULES | FILTER_RULES | LAYOUT_RULES | RECURRENT_RULES
 
 
@@ -137,16 +136,17 @@ LEFT_LAST: dict[str, Callable[[Any], Any]] = {
     "the last ones": lambda x: x[..., -5:],
     "overlapping parts": lambda x: keras.ops.concatenate([x[..., :6], x[:, :, :, 2:]], -1),
     "split at places": lambda x: keras.ops.concatenate(keras.ops.split(x, [2, 5], -1)[::-1], -1),
+    "split in one": lambda x: keras.ops.split(x, 1, -1)[0],
+    "split with an empty part": lambda x: keras.ops.split(x, [0, 3], -1)[2],
+    "a new axis before": lambda x: keras.ops.sum(x[:, None, ..., :6], 1),
+    "a number of NumPy": lambda x: x[:, np.int64(2), None],
     "split by rows": lambda x: keras.ops.add(*keras.ops.split(x, 2, 1)),
-    "softmax of rows": lambda x: keras.ops.softmax(x, axis=(1, 2)),
+    "softmax of rows": lambda x: keras.ops.softmax(x, axis=1),
     "log-softmax of rows": lambda x: keras.ops.log_softmax(x, axis=-2),
     "softmax of photos": lambda x: keras.ops.softmax(x, axis=0),
     "softmax layer": layers.Softmax(axis=(1, -2)),
     "a norm of positions": layers.LayerNormalization(axis=(1, 2)),
-    "a norm of rows": layers.RMSNormalization(axis=1),
-    "there and back": lambda x: keras.ops.transpose(
-        keras.ops.transpose(x, (0, 3, 1, 2)), (0, 2, 3, 1)
-    ),
+    "there and back": lambda x: keras.ops.transpose(keras.ops.moveaxis(x, -1, 1), (0, 2, 3, 1)),
     "rows and columns": layers.Permute((2, 1, 3)),
     "axes there and back": lambda x: keras.ops.swapaxes(keras.ops.moveaxis(x, -1, 1), 1, -1),
     "stacked": lambda x: keras.ops.stack([x, 2 * x], axis=2)[:, :, 1],
@@ -155,10 +155,11 @@ MOVED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "channels padded": (lambda x: keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, 1))), "pads"),
     "all padded": (lambda x: keras.ops.pad(x, 1), "pads"),
     "a last axis": (lambda x: keras.ops.expand_dims(x, -1)[..., 0], "to another axis"),
+    "a new last axis": (lambda x: x[..., None], "to another axis"),
+    "by a list": (lambda x: x[:, :, [0, 2]], "more than numbers"),
     "every other": (lambda x: x[..., ::2], "every other channel"),
     "in another order": (lambda x: x[..., ::-1], "another order"),
     "without its axis": (lambda x: x[..., 3], "without its axis"),
-    "some photos": (lambda x: x[:1], "some of the batch"),
     "moved and pooled": (
         lambda x: layers.GlobalAveragePooling2D()(layers.Permute((3, 1, 2))(x)),
         "another axis than the last",
@@ -168,10 +169,9 @@ MOVED: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda x: layers.Reshape((2, 4, 36))(layers.Reshape((8, 36))(layers.Permute((3, 1, 2))(x))),
         "over several axes",
     ),
-    "softmax of all": (lambda x: keras.ops.softmax(x, axis=(1, -1)), "Softmax mixes the channels"),
+    "softmax of all": (layers.Softmax(axis=(1, -1)), "Softmax mixes the channels"),
     "a norm of all": (layers.LayerNormalization(axis=(2, 3)), "LayerNormalization normalizes over"),
-    "batch to the back": (lambda x: keras.ops.transpose(x, (1, 2, 3, 0)), "the batch"),
-    "a new axis": (lambda x: x[:, None, ..., 0], "more than numbers"),
+    "a new axis": (lambda x: x[:, None, ..., 0], "without its axis"),
     "any axis of one": (lambda x: keras.ops.squeeze(x), "without an axis"),
     "a divisor": (lambda x: (1 + x**2) ** -0.5, "divisor"),
     "the largest of all": (lambda x: x + keras.ops.max(x)[()], "over the channels"),
