@@ -196,7 +196,9 @@ def _changes(
     for operation in graph.operations:
         call = operation.calls[0]
         inputs = [
-            stays[t] if reads_channels(operation, dependencies.axes[t]) else np.arange(shape[-1])
+            stays[t]
+            if reads_channels(operation, dependencies.axes[t])
+            else np.arange(shape[-1] or 0)
             for t, shape in zip(call.inputs, call.input_shapes, strict=True)
         ]
         whole = np.arange(sum(len(units[tensor]) for tensor in call.outputs))

@@ -179,7 +179,6 @@ UNCOUNTED: dict[str, tuple[tuple[int, ...], Callable[[Any], Any], str]] = {
         lambda x: ops.conv(x, np.ones((3, 3, 3, 2), "float32")),
         "ops.Conv",
     ),
-    "tensordot": ((5, 4), lambda x: ops.tensordot(x, ops.ones((3, 4)), ([2], [1])), "Tensordot"),
     "three factors": ((5, 4), lambda x: ops.einsum("bij,bij,bkj->bik", x, x, x), "ops.Einsum"),
 }
 
