@@ -180,7 +180,7 @@ def _changes(
     dependencies: DependencyGraph, kept: Mapping[str, np.ndarray]
 ) -> dict[str, LayerChange]:
     """Name of each operation -> what changes in it."""
-    graph, units = dependencies.graph, dependencies.units
+    graph, units, axes = dependencies.graph, dependencies.units, dependencies.axes
     stays: dict[int, np.ndarray] = {}
     for operation in graph.operations:
         for call in operation.calls:
@@ -196,10 +196,8 @@ def _changes(
     for operation in graph.operations:
         call = operation.calls[0]
         inputs = [
-            stays[t]
-            if reads_channels(operation, dependencies.axes[t])
-            else np.arange(shape[-1] or 0)
-            for t, shape in zip(call.inputs, call.input_shapes, strict=True)
+            stays[t] if reads_channels(operation, axes[t]) else np.arange(graph.channels(t))
+            for t in call.inputs
         ]
         whole = np.arange(sum(len(units[tensor]) for tensor in call.outputs))
         affected = operation.name in kept or any(
