@@ -181,7 +181,7 @@ def _sequence() -> keras.Model:
     columns = layers.Reshape((SIZE, 4 * 5))(layers.Permute((2, 1, 3))(conv(x, 5, "second")))
     x = layers.Dense(7, "relu", name="dense")(columns)
     x = layers.Bidirectional(layers.GRU(4, return_sequences=True), name="both")(x)
-    x = layers.Dropout(0.1)(layers.Dense(6, name="between")(x))
+    x = layers.Dropout(0.1, name="between_dropout")(layers.Dense(6, name="between")(x))
     x, state = layers.GRU(4, return_sequences=True, return_state=True, name="gru")(x)
     x = layers.SimpleRNN(3, name="simple")(x, initial_state=layers.Dense(3, name="start")(state))
     return classifier(inputs, x)
