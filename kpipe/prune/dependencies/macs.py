@@ -102,8 +102,10 @@ def _cost(operation: Operation, given: Sequence[Shape], made: Shape) -> int | No
     """The multiply-accumulates of one call on one image; None if they are not known."""
     rule, cost = rule_of(operation), COSTS.get(operation.kind)
     if rule is not None:
+        if rule.macs is None:  # a registered rule of a layer that makes channels should have it
+            return None if rule.filter_axes else 0
         sizes = positions(given[0]), positions(made), given[0][-1] or 0, made[-1] or 0
-        return 0 if rule.macs is None else rule.macs(operation, *sizes)
+        return rule.macs(operation, *sizes)
     if cost is not None:
         return cost(operation, given, made)
     if operation.kind in ("layers.TimeDistributed", "layers.SpectralNormalization"):
@@ -124,6 +126,8 @@ def _inside_cost(inner: Any, given: Sequence[Shape], made: Shape) -> int | None:
     if find_graph(inner) is None:
         return None
     graph = read(inner)
+    if [graph.shapes[tensor][1:] for tensor in graph.inputs] != [shape[1:] for shape in given]:
+        return None  # it was built on other sizes
     return None if _uncounted(graph) else sum(t.macs(graph.channels) for t in mac_terms(graph))
 
 
@@ -133,13 +137,15 @@ def _uncounted(graph: Graph) -> list[str]:
         f"{operation.name!r} ({operation.kind})"
         for operation in graph.operations
         for call in operation.calls[:1]
-        if call.inputs and rule_of(operation) is None
+        if call.inputs
         if _cost(operation, call.input_shapes, graph.shapes[call.outputs[0]]) is None
     ]
 
 
 def warn_uncounted(graph: Graph) -> None:
     """Name the operations that figures of multiply-accumulates leave out."""
+    if any(None in shape[1:] for shape in graph.shapes):
+        return  # nothing is counted
     uncounted = _uncounted(graph)
     if uncounted:
         warnings.warn(

@@ -34,7 +34,7 @@ from kpipe.prune.loop.selection import Selection
 from kpipe.prune.loop.strategies import LatencyStrategy, RankingStrategy, Strategy
 from kpipe.prune.loop.targets import Latency, find_target
 from kpipe.prune.ranking.candidate import Criterion
-from kpipe.prune.surgery.planning import copy_model
+from kpipe.prune.surgery.planning import flat_copy
 
 __all__ = ["PruneResult", "prune_filters"]
 
@@ -170,7 +170,7 @@ def prune_filters(
     graph = read(model)
     identity = config.identity(model, graph)
     # A copy, because `evaluate` and `latency` may compile what they are given.
-    original = build_dependencies(copy_model(model, graph), selection.ignored_layers)
+    original = build_dependencies(flat_copy(model, graph), selection.ignored_layers)
     strategy: Strategy
     if target.latency is None:
         strategy = RankingStrategy(original, config)

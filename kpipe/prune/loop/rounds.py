@@ -22,10 +22,10 @@ import keras
 
 from kpipe.atomic import replacing, write_text
 from kpipe.errors import PruneError
+from kpipe.live_objects import load_stored
 from kpipe.paired_loss import PairedLoss
 from kpipe.prune.dependencies.dependency_graph import DependencyGraph
-from kpipe.prune.surgery.live_objects import load_stored
-from kpipe.prune.surgery.planning import copy_model
+from kpipe.prune.surgery.planning import flat_copy
 from kpipe.resume_identity import refuse_other
 
 __all__ = ["Round", "RoundStore"]
@@ -106,7 +106,7 @@ class RoundStore:
         if trained is not None:
             # A copy, so that the file holds no optimizer or losses.
             with replacing(self._path(len(rows) - 1)) as temporary:
-                copy_model(trained.model, trained.graph).save(temporary)
+                flat_copy(trained.model, trained.graph).save(temporary)
         digests = [self._digest(number) if number else "" for number in range(len(rows))]
         content = {
             "request": self.request,
@@ -120,7 +120,7 @@ class RoundStore:
         """Return the model after a round, not compiled; for round 0, a copy of the original."""
         graph = self.original.graph
         if number == 0:
-            return copy_model(self.original.model, graph)
+            return flat_copy(self.original.model, graph)
         return load_stored(self._path(number), [op.source for op in graph.operations])
 
     def _path(self, number: int) -> Path:

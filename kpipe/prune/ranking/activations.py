@@ -20,10 +20,10 @@ import numpy as np
 import tensorflow as tf
 
 from kpipe.errors import PruneError
-from kpipe.keras_internals import first_outputs
+from kpipe.keras_internals import outputs_by_call
 from kpipe.prune.dependencies.dependency_graph import DependencyGraph
 from kpipe.prune.images import image_batches, require_one_input
-from kpipe.prune.surgery.planning import copy_model
+from kpipe.prune.surgery.planning import flat_copy
 
 __all__ = ["ActivationProbe", "ActivationStatistics", "probe_activations"]
 
@@ -49,7 +49,7 @@ class ActivationProbe:
 
     Args:
         model: images -> a list of tensors, the predictions last.
-        places: operation name -> places of its outputs in the list, one for each call.
+        places: operation name -> places of its outputs in the list, call after call.
     """
 
     model: keras.Model
@@ -171,12 +171,12 @@ def probe_activations(dependencies: DependencyGraph, names: Iterable[str]) -> Ac
         f"the activations of {model.name!r} cannot be measured",
         "use a criterion that needs only weights: l1, l2, bn_scale, geometric_median",
     )
-    flat = copy_model(model, dependencies.graph)
+    flat = flat_copy(model, dependencies.graph)
     known = {operation.name: operation for operation in flat.operations}
     outputs: list[Any] = []
     places: dict[str, tuple[int, ...]] = {}
     for name in names:
-        made = first_outputs(known[name])
+        made = [tensor for call in outputs_by_call(known[name]) for tensor in call]
         places[name] = tuple(range(len(outputs), len(outputs) + len(made)))
         outputs += made
     return ActivationProbe(keras.Model(flat.inputs, [*outputs, *flat.outputs]), places)
