@@ -10,12 +10,14 @@ from typing import TypeAlias
 import tensorflow as tf
 
 from kpipe.errors import TrainingError
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = ["BatchNames", "TrainingData"]
 
 BatchNames: TypeAlias = Callable[[int, int], Sequence[str]]
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class TrainingData:
     """What a model trains and validates on.

@@ -26,6 +26,7 @@ from kpipe.lite.export.flatbuffer import Table, write_flatbuffer
 from kpipe.lite.labels_txt import LABELS_FILE, check_labels, format_labels
 from kpipe.lite.runtime.interpreter import LiteModel
 from kpipe.lite.tflite_file import parse, serialize
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["add_metadata"]
 
@@ -53,6 +54,7 @@ _RGB = np.uint8(1)
 _AXIS_LABELS = np.uint8(2)
 
 
+@names_wrong_kinds
 def add_metadata(
     tflite: str | os.PathLike[str] | bytes,
     labels: Sequence[str],

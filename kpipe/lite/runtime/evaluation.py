@@ -18,6 +18,7 @@ import numpy as np
 
 from kpipe.errors import ExportError
 from kpipe.lite.runtime.interpreter import LiteModel
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["Evaluation", "ImageDifference", "evaluate"]
 
@@ -98,6 +99,7 @@ class Evaluation:
         return values | {"confusion": self.confusion.tolist(), "differences": differences}
 
 
+@names_wrong_kinds
 def evaluate(
     path: str | os.PathLike[str] | bytes,
     data: Iterable[tuple[Any, Any]] | tuple[Any, Any],

@@ -35,6 +35,7 @@ from kpipe.prune.loop.strategies import LatencyStrategy, RankingStrategy, Strate
 from kpipe.prune.loop.targets import Latency, find_target
 from kpipe.prune.ranking.candidate import Criterion
 from kpipe.prune.surgery.planning import copy_model
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["PruneResult", "prune_filters"]
 
@@ -67,6 +68,7 @@ class PruneResult:
     stopped: str = ""
 
 
+@names_wrong_kinds
 def prune_filters(
     model: keras.Model,
     *,

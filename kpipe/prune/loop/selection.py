@@ -24,6 +24,7 @@ from kpipe.errors import PruneError, nearest
 from kpipe.prune.dependencies.dependency_graph import DependencyGraph, Group
 from kpipe.prune.loop.targets import RemovalCost
 from kpipe.prune.ranking.ranking import Ranking
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = [
     "Selection",
@@ -36,6 +37,7 @@ __all__ = [
 _MAX_RESTORED = 16  # chunks that may be restored after the target is met
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class Selection:
     """How filters are chosen for removal.

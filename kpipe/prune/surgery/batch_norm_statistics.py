@@ -25,6 +25,7 @@ from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.graph.model_graph import Graph, Operation, Tensor
 from kpipe.prune.images import image_batches, require_one_input
 from kpipe.prune.surgery.planning import Plan
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["ReferenceStatistics", "shift_statistics"]
 
@@ -32,6 +33,7 @@ _KIND = "layers.BatchNormalization"
 _Moments = list[tuple[tf.Tensor, tf.Tensor]]  # mean and variance, each (channels,), one per call
 
 
+@names_wrong_kinds
 def shift_statistics(
     model: keras.Model, smaller: keras.Model, plan: Plan, images: Iterable[Any]
 ) -> None:

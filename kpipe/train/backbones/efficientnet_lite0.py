@@ -25,6 +25,7 @@ import numpy as np
 from kpipe.errors import WeightsError
 from kpipe.train.backbones.torch_file import read_torch_file
 from kpipe.train.backbones.weights_files import efficientnet_lite0_file
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["EfficientNetLite0"]
 
@@ -53,6 +54,7 @@ _BLOCKS = [
 ]
 
 
+@names_wrong_kinds
 def EfficientNetLite0(
     include_top: bool = True,
     weights: str | Path | None = "imagenet",

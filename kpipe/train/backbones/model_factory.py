@@ -24,6 +24,7 @@ from kpipe.errors import TrainingError, WeightsError, nearest
 from kpipe.train.backbones.catalog import refuse_size, refuse_weights_name, refuse_width
 from kpipe.train.backbones.efficientnet_lite0 import EfficientNetLite0
 from kpipe.train.backbones.keras_weights import fetching, keras_files
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["backbone", "classifier"]
 
@@ -42,6 +43,7 @@ def _constructors() -> Mapping[str, Constructor]:
     return {**found, "EfficientNetLite0": EfficientNetLite0}
 
 
+@names_wrong_kinds
 def backbone(
     name: str,
     *,
@@ -167,6 +169,7 @@ def _preprocessed(constructor: Constructor, pixels: keras.KerasTensor) -> keras.
     )(x)
 
 
+@names_wrong_kinds
 def classifier(
     base: keras.Model, classes: int, *, dropout: float = 0.2, seed: int = 0
 ) -> keras.Model:

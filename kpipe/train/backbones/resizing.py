@@ -13,10 +13,12 @@ import keras
 
 from kpipe.errors import TrainingError
 from kpipe.keras_copies import copy_model
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["resize"]
 
 
+@names_wrong_kinds
 def resize(model: keras.Model, image_size: int | tuple[int, int]) -> keras.Model:
     """Return a copy of a model for images of another height and width.
 

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from kpipe.errors import WeightsError
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["read_torch_file"]
 
@@ -92,6 +93,7 @@ class _Unpickler(pickle.Unpickler):
         return _Storage(str(key), storage_type.dtype, size)
 
 
+@names_wrong_kinds
 def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
     """Read all tensors of a PyTorch state dict saved in the legacy format.
 

@@ -13,10 +13,12 @@ import keras
 import tensorflow as tf
 
 from kpipe.errors import TrainingError
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["soft_labels"]
 
 
+@names_wrong_kinds
 def soft_labels(
     batches: tf.data.Dataset, teacher: keras.Model, teacher_weight: float = 1.0
 ) -> tf.data.Dataset:

@@ -24,6 +24,7 @@ from kpipe.train.loop.non_finite import FailedBatch, TerminateOnNonFinite
 from kpipe.train.loop.training_config import TrainingConfig
 from kpipe.train.optimizers.switching import SwitchOptimizer
 from kpipe.train.training_data import TrainingData
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["FitResult", "fit"]
 
@@ -56,6 +57,7 @@ class FitResult:
     resumed_at: int
 
 
+@names_wrong_kinds
 def fit(
     model: keras.Model,
     data: TrainingData,

@@ -18,11 +18,13 @@ import keras
 import tensorflow as tf
 
 from kpipe.keras_internals import layers_within
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["fused_normalization"]
 
 
 @contextmanager
+@names_wrong_kinds
 def fused_normalization(model: keras.Model) -> Iterator[None]:
     """Train faster within this context: run each BatchNormalization as one operation.
 

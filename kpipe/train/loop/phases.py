@@ -28,12 +28,14 @@ from kpipe.train.transfer.batch_norm_momentum import adapt_bn_momentum
 from kpipe.train.transfer.feature_cache import FeatureConfig, split_frozen
 from kpipe.train.transfer.feature_extraction import extract_features
 from kpipe.train.transfer.unfreezing import TrainableLayers, unfreeze
+from kpipe.wrong_kinds import names_wrong_kinds, names_wrong_kinds_of_fields
 
 __all__ = ["Phase", "fit_phases"]
 
 _Callbacks: TypeAlias = Callable[[int, TrainableLayers], Sequence[keras.callbacks.Callback]]
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class Phase:
     """One phase of fine-tuning.
@@ -55,6 +57,7 @@ class Phase:
     features: FeatureConfig | None = None
 
 
+@names_wrong_kinds
 def fit_phases(
     model: keras.Model,
     data: TrainingData,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import keras
 
 from kpipe.keras_internals import layers_within
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["adapt_bn_momentum"]
 
@@ -20,6 +21,7 @@ _HORIZONS_PER_EPOCH = 5
 _LOWEST_MOMENTUM = 0.5
 
 
+@names_wrong_kinds
 def adapt_bn_momentum(model: keras.Model, steps_per_epoch: int) -> float:
     """Lower the momentum of trainable BatchNormalization layers to the length of an epoch.
 

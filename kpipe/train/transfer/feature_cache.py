@@ -32,6 +32,7 @@ import tensorflow as tf
 from kpipe.errors import TrainingError
 from kpipe.train.training_data import BatchNames, TrainingData
 from kpipe.train.transfer.unfreezing import frozen_output
+from kpipe.wrong_kinds import names_wrong_kinds, names_wrong_kinds_of_fields
 
 __all__ = ["COLUMNS", "CachedFeatures", "FeatureConfig", "split_frozen", "view_name"]
 
@@ -39,6 +40,7 @@ COLUMNS = ("features", "labels", "weights")
 _Tensors = tuple[tf.Tensor, ...]
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class FeatureConfig:
     """Which features to compute and store.
@@ -200,6 +202,7 @@ def view_name(number: int) -> str:
     return f"view-{number:03d}"
 
 
+@names_wrong_kinds
 def split_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     """Split a model at the end of its frozen part.
 

@@ -25,10 +25,12 @@ from kpipe.resume_identity import claim
 from kpipe.train.training_data import TrainingData
 from kpipe.train.transfer.feature_cache import CachedFeatures, FeatureConfig, view_name
 from kpipe.train.transfer.feature_writer import TEMPORARY, FeatureWriter, Progress
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["extract_features", "remove_unused_features", "weights_digest"]
 
 
+@names_wrong_kinds
 def extract_features(
     stem: keras.Model,
     data: TrainingData,
@@ -107,6 +109,7 @@ def extract_features(
     return CachedFeatures(folder, config)
 
 
+@names_wrong_kinds
 def remove_unused_features(folder: Path) -> None:
     """Remove features that no training run has used for two weeks.
 
@@ -132,6 +135,7 @@ def _unused(folder: Path, hours: float) -> bool:
     return time.time() - last > 3600 * hours
 
 
+@names_wrong_kinds
 def weights_digest(model: keras.Model) -> str:
     """Return the SHA-256 of a model's weights.
 
