@@ -91,7 +91,7 @@ def _wrong_kinds(
         if not _fits(value, hints[name])
         or (
             # Python's error about a path with a NUL, a kind of text that no annotation excludes.
-            "embedded null" in str(error) and "\0" in str(value)
+            "embedded null" in f"{error} {error.__cause__}" and "\0" in str(value)
         )
     ]
 

@@ -127,7 +127,7 @@ ROWS = {
     "kpipe.lite.quantize_selectively": Row(
         {
             "model": ("", MODEL[1]),
-            "calibration": IMAGES,
+            "calibration": ("", IMAGES[1]),
             "accuracy": SCORE,
             "tolerance": ("fraction", 0.01),
             "max_float_ops": ("count", 1),
@@ -283,7 +283,7 @@ ROWS = {
         {
             "student": FRESH,
             "teacher": MODEL,
-            "sample": IMAGES,
+            "sample": ("images", Made(lambda things: [things.images])),
             "soft_target_weight": ("number", 1.0),
             "feature_weight": ("number", 1.0),
             "layer": ("name", None),

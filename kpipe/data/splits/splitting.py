@@ -156,10 +156,8 @@ def earlier_splits(previous: Manifest | str | Path | None) -> dict[str, str]:
         table, where = previous.table, "the earlier manifest"
     else:
         path = Path(previous)
-        table, where = (
-            read_table(path / "manifest.csv" if os.path.isdir(path) else path, {}),
-            str(path),
-        )
+        file = path / "manifest.csv" if os.path.isdir(path) else path
+        table, where = read_table(file, {}), str(path)
         refuse_missing_columns(table, "sha256", "split")
     pairs = table[["sha256"]].assign(split=declared_splits(table))
     pairs = pairs[pairs["split"] != ""].drop_duplicates()

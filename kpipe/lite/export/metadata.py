@@ -117,9 +117,15 @@ def add_metadata(
         subgraph_metadata=[graph],
         min_parser_version=_MIN_PARSER,
     )
-    return _append_labels(
-        _insert_metadata(model.content, write_flatbuffer(metadata, b"M001")), labels
-    )
+    try:
+        buffer = write_flatbuffer(metadata, b"M001")
+    except UnicodeEncodeError as error:
+        raise ExportError(
+            "the metadata cannot be written in UTF-8",
+            expected="text without half a pair of surrogates",
+            received=repr(error.object),
+        ) from error
+    return _append_labels(_insert_metadata(model.content, buffer), labels)
 
 
 def _normalization(mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

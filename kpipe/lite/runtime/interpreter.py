@@ -214,9 +214,9 @@ def open_inspectable(content: bytes) -> Interpreter:
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ExportError(
-            f"cannot read the model file {path}: {error.strerror}",
+            f"cannot read the model file {path}: {getattr(error, 'strerror', error)}",
             fix="give the path of an exported .tflite file",
         ) from error
 

@@ -158,6 +158,8 @@ def prune_filters(
         >>> result.history[-1].share
         0.5
     """
+    if (measure := latency) is not None:
+        latency = lambda small: finite(measure(small), "latency")  # noqa: E731
     target = find_target(macs, params, latency_ms, latency)
     if isinstance(calibration, Iterator):  # every round reads it from the start
         calibration = list(calibration)

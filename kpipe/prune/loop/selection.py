@@ -70,11 +70,11 @@ class Selection:
     max_pruning_ratio: Mapping[str, float] = field(default_factory=dict)
     ignored_layers: tuple[str, ...] = ()
     blocks: bool = True
-    data: Any = None
+    data: Iterable[Any] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.round_to < 1:
+        if not self.round_to >= 1:
             raise PruneError(
                 "round_to of the selection is out of range",
                 expected="a whole number of at least 1",

@@ -72,7 +72,7 @@ def scan_sensitivity(
     *,
     fractions: Sequence[float] = (0.25, 0.5, 0.75),
     criterion: str | Criterion = "l1",
-    data: Any = None,
+    data: Iterable[Any] | None = None,
     ignored_layers: Iterable[str] = (),
     calibration: Iterable[Any] | None = None,
     progress: Callable[[int, int], None] | None = None,

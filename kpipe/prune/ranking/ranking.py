@@ -77,7 +77,7 @@ _NORMALIZERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def rank(
     model: keras.Model,
     criterion: str | Criterion = "l1",
-    data: Any = None,
+    data: Iterable[Any] | None = None,
     *,
     normalize: str | None = None,
     ignored_layers: Iterable[str] = (),
@@ -126,7 +126,7 @@ def rank(
 def rank_groups(
     dependencies: DependencyGraph,
     criterion: str | Criterion,
-    data: Any = None,
+    data: Iterable[Any] | None = None,
     *,
     normalize: str | None = None,
     seed: int = 0,

@@ -11,6 +11,7 @@ a file that imports any other.
 from __future__ import annotations
 
 import math
+import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -116,7 +117,7 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
         ...
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise WeightsError(
             f"no weights file at {path}", expected="a PyTorch state dict", fix="check the path"
         )

@@ -20,6 +20,7 @@ import keras
 import numpy as np
 
 from kpipe.errors import TrainingError
+from kpipe.train.argument_checks import refuse_out_of_range
 from kpipe.train.loop import checkpoint
 from kpipe.train.loop.fitting import FitResult, fit
 from kpipe.train.loop.training_config import TrainingConfig
@@ -46,6 +47,9 @@ class Phase:
         features: which features of the frozen part to compute once and to train on; None to train
             on photos.
 
+    Raises:
+        TrainingError: `last` is negative.
+
     Example:
         >>> from kpipe.train import FeatureConfig, Phase, TrainingConfig
         >>> head = Phase(TrainingConfig(10, learning_rate=3e-3), 0, FeatureConfig(views=3))
@@ -55,6 +59,10 @@ class Phase:
     config: TrainingConfig
     last: int | None = 0
     features: FeatureConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.last is not None:
+            refuse_out_of_range("last", self.last, 0)
 
 
 @names_wrong_kinds

@@ -30,6 +30,7 @@ import numpy as np
 import tensorflow as tf
 
 from kpipe.errors import TrainingError
+from kpipe.train.argument_checks import refuse_out_of_range
 from kpipe.train.training_data import BatchNames, TrainingData
 from kpipe.train.transfer.unfreezing import frozen_output
 from kpipe.wrong_kinds import names_wrong_kinds, names_wrong_kinds_of_fields
@@ -68,10 +69,8 @@ class FeatureConfig:
     folder: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.views < 1:
-            raise TrainingError(
-                "views is out of range", expected="1 or more", received=str(self.views)
-            )
+        refuse_out_of_range("views", self.views, 1)
+        refuse_out_of_range("seed", self.seed, -(2**63), 2**63)
         if self.dtype not in ("float32", "float16"):
             raise TrainingError(
                 "unknown dtype of features",

@@ -21,6 +21,7 @@ import keras
 import numpy as np
 
 from kpipe.errors import TrainingError
+from kpipe.keras_graph import require_graph
 from kpipe.resume_identity import claim
 from kpipe.train.training_data import TrainingData
 from kpipe.train.transfer.feature_cache import CachedFeatures, FeatureConfig, view_name
@@ -80,6 +81,11 @@ def extract_features(
         >>> batch.shape
         TensorShape([8, 4])
     """
+    if len(require_graph(stem, TrainingError).outputs) != 1:
+        raise TrainingError(
+            f"{stem.name!r} has {len(stem.outputs)} outputs",
+            expected="the stem from split_frozen, with one output",
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     os.utime(folder)
