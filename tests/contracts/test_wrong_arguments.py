@@ -16,6 +16,13 @@ from tests.wrong_arguments.walk import Row, faults
 
 PACKAGES = ["kpipe", *(m.name for m in pkgutil.iter_modules(kpipe.__path__, "kpipe.") if m.ispkg)]
 ROWS: dict[str, Row] = {**rows_data.ROWS, **rows_models.ROWS}
+# Each of their right calls trains, converts or builds a large network.
+SLOW = {
+    *("kpipe.lite.quantize_selectively", "kpipe.prune.prune_filters"),
+    *("kpipe.prune.scan_sensitivity", "kpipe.train.EfficientNetLite0"),
+    *("kpipe.sparsity.cluster_weights", "kpipe.sparsity.prune_magnitude"),
+    *("kpipe.sparsity.train_quantized", "kpipe.train.fit", "kpipe.train.fit_phases"),
+}
 RESULTS = rows_data.RESULTS | rows_models.RESULTS
 
 
@@ -45,6 +52,12 @@ def test_every_public_name_has_a_row() -> None:
     assert RESULTS - public == set()
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", [name for name in ROWS if name not in SLOW])
 def test_wrong_arguments(name: str, things: Things) -> None:
+    assert faults(name, found(name), ROWS[name], things) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(SLOW))
+def test_wrong_arguments_of_what_trains(name: str, things: Things) -> None:
     assert faults(name, found(name), ROWS[name], things) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +55,13 @@ def plan_of(things: Things) -> prune.Plan:
 
 
 def stem(things: Things) -> keras.Model:
+    return train.split_frozen(frozen(things))[0]
+
+
+def frozen(things: Things) -> keras.Model:
     model = classifier()
     train.unfreeze(model, last=0)
-    return train.split_frozen(model)[0]
+    return model
 
 
 def twin(things: Things) -> Any:
@@ -66,10 +69,14 @@ def twin(things: Things) -> Any:
 
 
 def torch_file() -> Path:
-    """An archive of no tensors, as `torch.save({}, path)` writes it."""
-    with zipfile.ZipFile("weights.pth", "w") as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps({}))
+    """No tensors, as `torch.save({}, path)` wrote them before version 1.6."""
+    parts = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {}, [])
+    Path("weights.pth").write_bytes(b"".join(pickle.dumps(part, 2) for part in parts))
     return Path("weights.pth")
+
+
+def checked_later(settings: Any) -> None:
+    """Settings that the functions check which take them."""
 
 
 def enter(context: Any) -> None:
@@ -244,9 +251,13 @@ ROWS = {
         }
     ),
     # --------------------------------------------------------------------------------- sparsity
-    "kpipe.sparsity.ConstantSparsity": Row({"begin": ("fraction", 0.0), "updates": ("count", 2)}),
+    "kpipe.sparsity.ConstantSparsity": Row(
+        {"begin": ("fraction", 0.0), "updates": ("count", 2)}, use=checked_later
+    ),
     "kpipe.sparsity.KeepZeros": Row({"model": MODEL}),
-    "kpipe.sparsity.PolynomialSparsity": Row({"ramp": ("fraction", 0.5), "updates": ("count", 2)}),
+    "kpipe.sparsity.PolynomialSparsity": Row(
+        {"ramp": ("fraction", 0.5), "updates": ("count", 2)}, use=checked_later
+    ),
     "kpipe.sparsity.TrainingSettings": Row(
         {
             "optimizer": ("name", "adam"),
@@ -255,7 +266,8 @@ ROWS = {
             "class_weight": ("mapping", None),
             "seed": ("seed", 0),
             "on_epoch": CALLBACK,
-        }
+        },
+        use=checked_later,
     ),
     "kpipe.sparsity.cluster_weights": Row(
         {**TFMOT, "clusters": ("count", 2), "start": ("name", "linear")}
@@ -428,9 +440,8 @@ ROWS = {
     "kpipe.train.schedule_names": Row({}),
     "kpipe.train.soft_labels": Row(
         {"batches": DATASET, "teacher": MODEL, "teacher_weight": ("fraction", 0.5)},
-        use=lambda batches: [part.numpy() for part in next(iter(batches))],
     ),
-    "kpipe.train.split_frozen": Row({"model": FRESH}),
+    "kpipe.train.split_frozen": Row({"model": ("model", Made(frozen))}),
     "kpipe.train.unfreeze": Row({"model": FRESH, "last": ("count", 0)}),
     "kpipe.train.weights_digest": Row({"model": MODEL}),
 }

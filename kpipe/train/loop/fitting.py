@@ -16,6 +16,7 @@ import tensorflow as tf
 from kpipe.class_indices import complete_class_weights, translate_label_errors
 from kpipe.errors import TrainingError
 from kpipe.keras_copies import copy_state
+from kpipe.train.batch_checks import refuse_unfit_batches
 from kpipe.train.loop import checkpoint
 from kpipe.train.loop.checkpointer import Checkpointer
 from kpipe.train.loop.ema_validation import EMAValidation
@@ -86,8 +87,8 @@ def fit(
         callbacks: Keras callbacks, called as in `model.fit`.
 
     Raises:
-        TrainingError: labels of an unsupported type, labels or class weights of classes that the
-            model does not have, a folder of another training run, or a loss that became NaN or
+        TrainingError: images or labels that do not fit the model, labels or class weights of
+            classes that it does not have, a folder of another training run, or a loss that became NaN or
             infinite. Then the folder holds the last checkpoint, and the batch at fault as
             `refused-batch.npz`.
         OSError: a checkpoint could not be written; the previous one is kept.
@@ -134,6 +135,9 @@ def fit(
             fix="call .repeat() on it",
         )
     loss = _loss(batches, validation, config)
+    for given in (batches, validation):
+        if given is not None:
+            refuse_unfit_batches(model, given)
     if config.label_smoothing and loss == "sparse_categorical_crossentropy":
         batches = _one_hot(batches, classes)
         validation = _one_hot(validation, classes) if validation is not None else None

@@ -213,7 +213,8 @@ def split_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
         their layers with the model, so training the tail trains the model.
 
     Raises:
-        TrainingError: no layers are frozen before those that train, or none train.
+        TrainingError: no layers are frozen before those that train, none train, or the model has several
+            inputs.
 
     Example:
         >>> from kpipe.train import backbone, classifier, split_frozen, unfreeze
@@ -225,6 +226,12 @@ def split_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
         ((None, 256), (None, 3))
     """
     end = frozen_output(model)
+    if len(model.inputs) > 1:
+        raise TrainingError(
+            f"the model {model.name!r} has several inputs",
+            expected="one input, of images",
+            received=f"{len(model.inputs)} inputs",
+        )
     stem = keras.Model(model.inputs[0], end)
     if not model.trainable_weights or not stem.weights:
         raise TrainingError(
