@@ -18,6 +18,8 @@ PACKAGES = ["kpipe", *(m.name for m in pkgutil.iter_modules(kpipe.__path__, "kpi
 ROWS: dict[str, Row] = {**rows_data.ROWS, **rows_models.ROWS}
 # Each of their right calls trains, converts or builds a large network.
 SLOW = {
+    *("kpipe.lite.convert", "kpipe.lite.latency", "kpipe.prune.shift_statistics"),
+    *("kpipe.sparsity.to_keras", "kpipe.train.Distiller"),
     *("kpipe.lite.quantize_selectively", "kpipe.prune.prune_filters"),
     *("kpipe.prune.scan_sensitivity", "kpipe.train.EfficientNetLite0"),
     *("kpipe.sparsity.cluster_weights", "kpipe.sparsity.prune_magnitude"),

@@ -88,8 +88,8 @@ def fit(
 
     Raises:
         TrainingError: images or labels that do not fit the model, labels or class weights of
-            classes that it does not have, a folder of another training run, or a loss that became NaN or
-            infinite. Then the folder holds the last checkpoint, and the batch at fault as
+            classes that it does not have, a folder of another training run, or a loss that became
+            NaN or infinite. Then the folder holds the last checkpoint, and the batch at fault as
             `refused-batch.npz`.
         OSError: a checkpoint could not be written; the previous one is kept.
 

@@ -213,8 +213,8 @@ def split_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
         their layers with the model, so training the tail trains the model.
 
     Raises:
-        TrainingError: no layers are frozen before those that train, none train, or the model has several
-            inputs.
+        TrainingError: no layers are frozen before those that train, none train, or the model has
+            several inputs.
 
     Example:
         >>> from kpipe.train import backbone, classifier, split_frozen, unfreeze
