@@ -61,11 +61,11 @@ def _check_shapes(spec: Any, model: tf_keras.Model) -> None:
     images, labels = spec[:2]
     if not isinstance(images, tf.TensorSpec):  # of a model of several inputs
         return
-    classes = model.output_shape[-1]
+    several = any(isinstance(s, list | dict) for s in (model.input_shape, model.output_shape))
+    classes = None if several else model.output_shape[-1]
     integers = [tf.TensorShape([None]), tf.TensorShape([None, 1])]
     fractions = [tf.TensorShape([None, classes])]
     shapes = integers if labels.dtype.is_integer or labels.dtype.is_bool else fractions
-    several = isinstance(model.input_shape, (list, dict))
     if (
         several
         or len(model.output_shape) != 2
