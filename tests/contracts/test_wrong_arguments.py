@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import kpipe
-from tests.wrong_arguments import rows_data, rows_models
+from tests.wrong_arguments import rows_data, rows_models, rows_training
 from tests.wrong_arguments.things import Things
 from tests.wrong_arguments.walk import Row, faults
 
 PACKAGES = ["kpipe", *(m.name for m in pkgutil.iter_modules(kpipe.__path__, "kpipe.") if m.ispkg)]
-ROWS: dict[str, Row] = {**rows_data.ROWS, **rows_models.ROWS}
+ROWS: dict[str, Row] = {**rows_data.ROWS, **rows_models.ROWS, **rows_training.ROWS}
 # Each of their right calls trains, converts or builds a large network.
 SLOW = {
     *("kpipe.lite.convert", "kpipe.lite.latency", "kpipe.prune.shift_statistics"),
@@ -25,7 +25,7 @@ SLOW = {
     *("kpipe.sparsity.cluster_weights", "kpipe.sparsity.prune_magnitude"),
     *("kpipe.sparsity.train_quantized", "kpipe.train.fit", "kpipe.train.fit_phases"),
 }
-RESULTS = rows_data.RESULTS | rows_models.RESULTS
+RESULTS = rows_data.RESULTS | rows_models.RESULTS | rows_training.RESULTS
 
 
 @pytest.fixture(scope="module")
