@@ -207,6 +207,7 @@ ROWS = {
             "seed": ("seed", 0),
             "group": ("name", None),
             "previous": ("path", None),
+            "min_photos": ("count", 1),
         }
     ),
     "kpipe.data.steps": Row(
