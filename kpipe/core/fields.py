@@ -89,7 +89,7 @@ def _fits(value: Any, annotation: Any) -> bool:
         inner, *limits = parts
         return _fits(value, inner) and all(value in limit for limit in limits)
     if origin is Literal:
-        return any(value == part and type(value) is type(part) for part in parts)
+        return any(type(value) is type(part) and value == part for part in parts)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, part) for part in parts)
     if origin is tuple:

@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from kpipe.core.fields import field_names, parse_field
 from kpipe.core.stage import Need, Stage
 from kpipe.errors import PipelineError, nearest
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = ["Pipeline"]
 
 
+@names_wrong_kinds_of_fields
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
     """The declaration that `kpipe run` executes.

@@ -30,6 +30,7 @@ from kpipe.report.audit_findings import (
     statistics_lines,
 )
 from kpipe.report.templates import write_page
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["write_audit"]
 
@@ -69,6 +70,7 @@ class _Section:
         return [photo for row in self.rows for photo in row]
 
 
+@names_wrong_kinds
 def write_audit(page: Path, title: str, manifest: Manifest, audit: Audit) -> Path:
     """Write an HTML page, and a CSV file of all problems next to it.
 

@@ -17,6 +17,7 @@ Removed artifacts, and the number of lines of the journal that are no events, ar
 from __future__ import annotations
 
 import csv
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,12 @@ from kpipe.core.publishing import REFUSED
 from kpipe.errors import StoreError
 from kpipe.printable import cell_text
 from kpipe.report.results import read_json, read_metrics, read_pruning
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["collect_run"]
 
 
+@names_wrong_kinds
 def collect_run(folder: Path) -> dict[str, Any]:
     """Return everything that the report of a run shows.
 
@@ -50,7 +53,7 @@ def collect_run(folder: Path) -> dict[str, Any]:
         [('Data', ['60 photos'])]
     """
     journal = folder / "journal.jsonl"
-    if not journal.exists():
+    if not os.path.exists(journal):  # also of a path that is too long
         raise StoreError(
             f"{folder} holds no run",
             expected=f"a journal at {journal}",

@@ -10,6 +10,7 @@ from kpipe.report.collection import collect_run
 from kpipe.report.confusions import summarize_confusion
 from kpipe.report.pruning_charts import filters_left, pruning_rounds, sensitivity_map
 from kpipe.report.templates import write_page
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["write_report"]
 
@@ -17,6 +18,7 @@ __all__ = ["write_report"]
 _MATRIX = 40
 
 
+@names_wrong_kinds
 def write_report(folder: str | Path, page: str | Path | None = None) -> Path:
     """Write the HTML report of a run.
 

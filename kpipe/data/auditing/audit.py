@@ -31,6 +31,7 @@ from kpipe.data.near_duplicates.grouping import likeness
 from kpipe.data.reading.image_cache import ImageCache
 from kpipe.data.reading.scanning import ScanOptions, image_infos, similar, with_thumbnails
 from kpipe.data.threads import ProgressCallback
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["Audit", "audit"]
 
@@ -90,6 +91,7 @@ class Audit:
         return self._cleaned.copy()
 
 
+@names_wrong_kinds
 def audit(
     manifest: Manifest,
     *,

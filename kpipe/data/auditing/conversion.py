@@ -8,6 +8,7 @@ first frame       GIF, whose later frames are ignored
 from __future__ import annotations
 
 from kpipe.data.manifest import INFO_COLUMNS, Manifest, Problem
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["CONVERSIONS", "conversion_notes"]
 
@@ -25,6 +26,7 @@ _WORDS = {
 _NAMED = 100
 
 
+@names_wrong_kinds
 def conversion_notes(manifest: Manifest, background: str = "white") -> list[Problem]:
     """Return how photos are converted when they are decoded, summarized if they are many.
 

@@ -27,12 +27,14 @@ from kpipe.data.reading.tables import (
 )
 from kpipe.data.threads import ProgressCallback
 from kpipe.errors import DataError
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["from_csv", "from_dataframe", "from_folder", "list_csv_files"]
 
 _Paths = str | Path | Sequence[str | Path]
 
 
+@names_wrong_kinds
 def from_folder(
     root: _Paths,
     *,
@@ -82,6 +84,7 @@ def from_folder(
     )
 
 
+@names_wrong_kinds
 def from_csv(
     path: _Paths,
     *,
@@ -138,6 +141,7 @@ def from_csv(
     )
 
 
+@names_wrong_kinds
 def from_dataframe(
     df: pd.DataFrame,
     *,
@@ -209,6 +213,7 @@ def from_dataframe(
     )
 
 
+@names_wrong_kinds
 def list_csv_files(
     path: _Paths,
     *,
@@ -261,10 +266,10 @@ def _as_list(paths: _Paths) -> list[str | Path]:
 
 
 def _refuse_missing_folders(roots: Sequence[Path]) -> None:
-    absent = [root for root in roots if not root.is_dir()]
+    absent = [root for root in roots if not os.path.isdir(root)]
     if absent:
         raise DataError(
             f"there is no folder {', '.join(map(str, absent))}",
             expected="a folder with a folder of photos per class",
-            received="a file" if absent[0].exists() else "nothing at this path",
+            received="a file" if os.path.exists(absent[0]) else "nothing at this path",
         )

@@ -16,6 +16,7 @@ declared minimum moves photos of small classes only (see `rare_classes` and docs
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -29,6 +30,7 @@ from kpipe.data.reading.tables import declared_splits, read_table, refuse_missin
 from kpipe.data.splits.rare_classes import every_class_in, refuse_absent, uneven
 from kpipe.data.splits.units import connected, crossing, numbers, refuse_torn
 from kpipe.errors import DataError
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["earlier_splits", "split"]
 
@@ -36,6 +38,7 @@ _TRAIN, _NONE = SPLITS.index("train"), -1
 _SHOWN = 10
 
 
+@names_wrong_kinds
 def split(
     manifest: Manifest,
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
@@ -153,7 +156,8 @@ def earlier_splits(previous: Manifest | str | Path | None) -> dict[str, str]:
         table, where = previous.table, "the earlier manifest"
     else:
         path = Path(previous)
-        table, where = read_table(path / "manifest.csv" if path.is_dir() else path, {}), str(path)
+        file = path / "manifest.csv" if os.path.isdir(path) else path
+        table, where = read_table(file, {}), str(path)
         refuse_missing_columns(table, "sha256", "split")
     pairs = table[["sha256"]].assign(split=declared_splits(table))
     pairs = pairs[pairs["split"] != ""].drop_duplicates()

@@ -25,6 +25,7 @@ from kpipe.lite.int8.quantizing import quantize_to_int8, refine
 from kpipe.lite.int8.rounding_errors import measure_rounding_errors
 from kpipe.lite.runtime.interpreter import LiteModel
 from kpipe.paired_loss import PairedLoss
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["QuantizationTrial", "SelectiveQuantization", "quantize_selectively"]
 
@@ -86,6 +87,7 @@ class SelectiveQuantization:
     trials: tuple[QuantizationTrial, ...]
 
 
+@names_wrong_kinds
 def quantize_selectively(
     model: keras.Model,
     calibration: Iterable[Any],

@@ -19,6 +19,7 @@ from kpipe.errors import ExportError
 from kpipe.installation import translate_missing_packages
 from kpipe.lite.runtime.interpreter import LiteModel
 from kpipe.lite.runtime.peak_memory import peak_memory
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["Benchmark", "benchmark", "compare", "latency"]
 
@@ -73,6 +74,7 @@ class Benchmark:
         return {**asdict(self), "undelegated_ops": list(self.undelegated_ops)}
 
 
+@names_wrong_kinds
 def benchmark(path: _File, threads: int = 1, runs: int = 100) -> Benchmark:
     """Time a `.tflite` file on random pixels.
 
@@ -95,6 +97,7 @@ def benchmark(path: _File, threads: int = 1, runs: int = 100) -> Benchmark:
     return compare([path], threads, runs)[0]
 
 
+@names_wrong_kinds
 def compare(paths: Sequence[_File], threads: int = 1, runs: int = 100) -> list[Benchmark]:
     """Time several `.tflite` files in turns of five runs, on random pixels.
 
@@ -143,6 +146,7 @@ def compare(paths: Sequence[_File], threads: int = 1, runs: int = 100) -> list[B
     return found
 
 
+@names_wrong_kinds
 def latency(model: Any, threads: int = 1, runs: int = 100, *, quantize: str | None = None) -> float:
     """Return the median latency of LiteRT for one image, in milliseconds.
 

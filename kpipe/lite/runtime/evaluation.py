@@ -18,6 +18,7 @@ import numpy as np
 
 from kpipe.errors import ExportError
 from kpipe.lite.runtime.interpreter import LiteModel
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["Evaluation", "ImageDifference", "evaluate"]
 
@@ -98,6 +99,7 @@ class Evaluation:
         return values | {"confusion": self.confusion.tolist(), "differences": differences}
 
 
+@names_wrong_kinds
 def evaluate(
     path: str | os.PathLike[str] | bytes,
     data: Iterable[tuple[Any, Any]] | tuple[Any, Any],
@@ -137,7 +139,11 @@ def evaluate(
             raise ExportError(
                 f"invalid number of {name}", expected=f"{least} or more", received=f"{name}={count}"
             )
-    reference = None if reference is None else np.asarray(reference, np.float32)
+    if reference is not None:
+        try:
+            reference = np.atleast_1d(np.asarray(reference, np.float32))
+        except (TypeError, ValueError):  # anything but numbers, or rows of different lengths
+            reference = np.empty(0, np.float32)
     with _parallel_predictor(path, workers or os.cpu_count() or 1) as (model, predict):
         labels, predictions = [], []
         largest = _LargestDifferences(reference, differences)

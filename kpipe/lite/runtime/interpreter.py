@@ -17,6 +17,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from kpipe.errors import ExportError
 from kpipe.lite.stderr import quiet_stderr
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = ["LiteModel", "open_inspectable"]
 
@@ -26,6 +27,7 @@ _INTEGERS = (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.int64)
 _MAX_THREADS = 512  # with ten thousand threads, LiteRT aborts the process
 
 
+@names_wrong_kinds_of_fields
 class LiteModel:
     """An image classifier in a `.tflite` file, loaded and ready to predict.
 
@@ -212,9 +214,9 @@ def open_inspectable(content: bytes) -> Interpreter:
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ExportError(
-            f"cannot read the model file {path}: {error.strerror}",
+            f"cannot read the model file {path}: {getattr(error, 'strerror', error)}",
             fix="give the path of an exported .tflite file",
         ) from error
 

@@ -33,6 +33,7 @@ from kpipe.prune.dependencies.registry import rule_of
 from kpipe.prune.dependencies.rules import positions
 from kpipe.prune.graph.graph_reading import read, read_operation
 from kpipe.prune.graph.model_graph import Call, Graph, Operation, Tensor
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = [
     "MacTerm",
@@ -172,6 +173,7 @@ def _rows(graph: Graph) -> dict[int, int]:
     return rows
 
 
+@names_wrong_kinds
 def count_macs(model: keras.Model) -> int:
     """Return the multiply-accumulates of a model for one image; see the module's table.
 
@@ -197,6 +199,7 @@ def graph_macs(graph: Graph) -> int:
     return sum(term.macs(graph.channels) for term in mac_terms(graph))
 
 
+@names_wrong_kinds
 def count_params(model: keras.Model) -> int:
     """Return the number of parameters of a model, trainable or not.
 
@@ -209,6 +212,7 @@ def count_params(model: keras.Model) -> int:
     return int(sum(math.prod(weight.shape) for weight in model.weights))
 
 
+@names_wrong_kinds
 def prunable_fraction(model: keras.Model) -> float:
     """Return the fraction of a model's multiply-accumulates that can be removed, in [0, 1].
 

@@ -35,6 +35,7 @@ from kpipe.prune.loop.strategies import LatencyStrategy, RankingStrategy, Strate
 from kpipe.prune.loop.targets import Latency, find_target
 from kpipe.prune.ranking.candidate import Criterion
 from kpipe.prune.surgery.planning import flat_copy
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["PruneResult", "prune_filters"]
 
@@ -67,6 +68,7 @@ class PruneResult:
     stopped: str = ""
 
 
+@names_wrong_kinds
 def prune_filters(
     model: keras.Model,
     *,
@@ -156,6 +158,8 @@ def prune_filters(
         >>> result.history[-1].share
         0.5
     """
+    if (measure := latency) is not None:
+        latency = lambda small: finite(measure(small), "latency")  # noqa: E731
     target = find_target(macs, params, latency_ms, latency)
     if isinstance(calibration, Iterator):  # every round reads it from the start
         calibration = list(calibration)

@@ -142,17 +142,23 @@ def _statistics(
 
 def _crossentropy(truth: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
     """Cross-entropy of each image; a single output is the probability of class 1."""
-    classes = max(2, predictions.shape[-1])
+    single = predictions.shape[-1] == 1
+    count, classes = len(predictions), max(2, predictions.shape[-1])
+    shapes = [(count,), (count, 1)] if truth.dtype.is_integer or single else [(count, classes)]
+    values = ""
     if truth.dtype.is_integer:
-        if tf.reduce_any((truth < 0) | (truth >= classes)):
-            raise PruneError(
-                "the labels do not fit the model's predictions",
-                expected=f"integers from 0 to {classes - 1}, or probabilities of {classes} classes",
-                received=f"from {int(tf.reduce_min(truth))} to {int(tf.reduce_max(truth))}",
-            )
-        if predictions.shape[-1] > 1:
-            return keras.losses.sparse_categorical_crossentropy(truth, predictions)
-    if predictions.shape[-1] == 1:
+        low, high = int(tf.reduce_min(truth)), int(tf.reduce_max(truth))
+        values = "" if 0 <= low <= high < classes else f", from {low} to {high}"
+    numbers = truth.dtype.is_integer or truth.dtype.is_floating
+    if tuple(truth.shape) not in shapes or not numbers or values:
+        raise PruneError(
+            "the labels do not fit the model's predictions",
+            expected=f"integers from 0 to {classes - 1}, or probabilities of {classes} classes",
+            received=f"{truth.dtype.name} {tuple(truth.shape)}{values}",
+        )
+    if truth.dtype.is_integer and not single:
+        return keras.losses.sparse_categorical_crossentropy(truth, predictions)
+    if single:
         truth = tf.reshape(tf.cast(truth, predictions.dtype), tf.shape(predictions))
         return keras.losses.binary_crossentropy(truth, predictions)
     return keras.losses.categorical_crossentropy(truth, predictions)

@@ -24,6 +24,7 @@ from kpipe.prune.dependencies.macs import kept_width, mac_terms, warn_uncounted
 from kpipe.prune.dependencies.rules import LayerChange
 from kpipe.prune.graph.model_graph import Graph
 from kpipe.prune.surgery.rebuilding import rebuild
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = [
     "Plan",
@@ -74,6 +75,7 @@ class Plan:
     params_after: int
 
 
+@names_wrong_kinds
 def plan(
     model: keras.Model, remove: Mapping[str, ChannelIndices], *, ignored_layers: Iterable[str] = ()
 ) -> Plan:
@@ -237,6 +239,7 @@ def _kept(dependencies: DependencyGraph, removed: np.ndarray) -> dict[str, np.nd
     return kept
 
 
+@names_wrong_kinds
 def remove_filters(model: keras.Model, plan: Plan) -> keras.Model:
     """Return a new model without the filters that a plan removes.
 

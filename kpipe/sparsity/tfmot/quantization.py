@@ -30,6 +30,7 @@ from kpipe.sparsity.tfmot.loading import int8_registry, quant_ops, tfmot
 from kpipe.sparsity.tfmot.training import RestoreZeros, train
 from kpipe.sparsity.tfmot.training_settings import TrainingJob, TrainingSettings
 from kpipe.sparsity.tfmot.wrapping import refuse_activity_regularizers, wrap_layers
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["train_quantized"]
 
@@ -40,6 +41,7 @@ _DEFAULTS = TrainingSettings(learning_rate=1e-5)
 _RANGE_BATCHES = 8
 
 
+@names_wrong_kinds
 def train_quantized(
     model: keras.Model,
     data: Batches,

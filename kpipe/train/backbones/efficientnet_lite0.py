@@ -15,6 +15,7 @@ come in a PyTorch file, so kernels are transposed when they are loaded.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ import numpy as np
 from kpipe.errors import WeightsError
 from kpipe.train.backbones.torch_file import read_torch_file
 from kpipe.train.backbones.weights_files import efficientnet_lite0_file
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["EfficientNetLite0"]
 
@@ -53,6 +55,7 @@ _BLOCKS = [
 ]
 
 
+@names_wrong_kinds
 def EfficientNetLite0(
     include_top: bool = True,
     weights: str | Path | None = "imagenet",
@@ -93,6 +96,22 @@ def EfficientNetLite0(
             received=f"classes={classes}",
             fix="use include_top=False and `kpipe.train.classifier`, or weights=None",
         )
+    if pooling not in ("avg", "max", None):
+        raise WeightsError(
+            "unknown pooling", expected='"avg", "max" or None', received=repr(pooling)
+        )
+    if min((side for side in input_shape if side is not None), default=1) < 1:
+        raise WeightsError(
+            "input_shape is out of range",
+            expected="(height, width, 3), each 1 or more, or None for any size",
+            received=str(input_shape),
+        )
+    if weights not in ("imagenet", None) and not os.path.isfile(weights):
+        raise WeightsError(
+            f"no weights file at {weights}",
+            expected="a .weights.h5 or .h5 file",
+            fix='check the path, or use weights="imagenet"',
+        )
     inputs = keras.Input(input_shape) if input_tensor is None else input_tensor
     x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="rescaling")(inputs)
     x = _convolution(x, 32, 3, 2, "stem_conv", "stem_bn")
@@ -112,10 +131,6 @@ def EfficientNetLite0(
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
     elif pooling == "max":
         x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
-    elif pooling is not None:
-        raise WeightsError(
-            "unknown pooling", expected='"avg", "max" or None', received=repr(pooling)
-        )
     source = inputs if input_tensor is None else keras.utils.get_source_inputs(input_tensor)[0]
     model = keras.Model(source, x, name=name)
     if weights == "imagenet":
@@ -196,12 +211,6 @@ def _assign(model: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def _load(model: keras.Model, path: Path) -> None:
-    if not path.is_file():
-        raise WeightsError(
-            f"no weights file at {path}",
-            expected="a .weights.h5 or .h5 file",
-            fix='check the path, or use weights="imagenet"',
-        )
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Skipping")  # these weights would stay random

@@ -10,6 +10,7 @@ of the color channels, so its values for black, red, green and blue determine it
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -21,9 +22,12 @@ import keras
 import numpy as np
 
 from kpipe.errors import TrainingError, WeightsError, nearest
+from kpipe.keras_graph import require_graph
+from kpipe.train.argument_checks import refuse_out_of_range
 from kpipe.train.backbones.catalog import refuse_size, refuse_weights_name, refuse_width
 from kpipe.train.backbones.efficientnet_lite0 import EfficientNetLite0
 from kpipe.train.backbones.keras_weights import fetching, keras_files
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["backbone", "classifier"]
 
@@ -42,6 +46,7 @@ def _constructors() -> Mapping[str, Constructor]:
     return {**found, "EfficientNetLite0": EfficientNetLite0}
 
 
+@names_wrong_kinds
 def backbone(
     name: str,
     *,
@@ -86,7 +91,7 @@ def backbone(
         options["alpha"] = float(alpha)  # MobileNetV3 has no weights of alpha=1, but of 1.0
     if source not in ("imagenet", None):
         refuse_weights_name(source)
-        if not Path(source).is_file():
+        if not os.path.isfile(source):
             raise WeightsError(
                 f"no weights file at {source}",
                 expected=f"a .weights.h5 or .h5 file of {name} without its top",
@@ -167,6 +172,7 @@ def _preprocessed(constructor: Constructor, pixels: keras.KerasTensor) -> keras.
     )(x)
 
 
+@names_wrong_kinds
 def classifier(
     base: keras.Model, classes: int, *, dropout: float = 0.2, seed: int = 0
 ) -> keras.Model:
@@ -194,16 +200,13 @@ def classifier(
         >>> classifier(base, classes=5).output_shape
         (None, 5)
     """
-    if classes < 2:
+    if not classes >= 2:
         raise TrainingError(
             "a classifier needs several classes", expected="2 or more", received=str(classes)
         )
-    if not 0 <= dropout < 1:
-        raise TrainingError(
-            "dropout, a fraction of the features, is out of range",
-            expected="[0, 1)",
-            received=str(dropout),
-        )
+    refuse_out_of_range("dropout, a fraction of the features,", dropout, 0, 1)
+    refuse_out_of_range("seed", seed, -(2**63), 2**63)
+    require_graph(base, TrainingError)
     features = base.output
     if not isinstance(features, keras.KerasTensor) or len(features.shape) != 4:
         raise TrainingError(

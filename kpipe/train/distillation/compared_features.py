@@ -68,11 +68,12 @@ def last_outputs(sample: Iterable[Any], *models: keras.Model) -> list[np.ndarray
     photos = 0
     for batch in sample:
         images = batch[0] if isinstance(batch, tuple | list) else batch
-        if len(images.shape) != rank:
+        shape = tuple(getattr(images, "shape", ()))
+        if len(shape) != rank:
             raise TrainingError(
                 "the sample does not consist of batches",
                 expected=f"images with {rank} axes, or tuples that begin with them",
-                received=f"shape {tuple(images.shape)}",
+                received=f"shape {shape}",
                 fix="pass batches.take(50), or [images]",
             )
         # One batch may be larger: it shows that the sample is not endless.
