@@ -279,10 +279,12 @@ def _within(error: float, limit: float) -> str:
 
 def _sums(model: keras.Model) -> dict[str, int]:
     """Return {layer name: checksum of its weights}."""
+    from kpipe.keras_internals import layers_within
+
     return {
         layer.name: zlib.crc32(b"".join(weight.numpy().tobytes() for weight in layer.weights))
-        for layer in model._flatten_layers(include_self=False)
-        if layer.weights and not layer._layers
+        for layer in layers_within(model, include_self=False)
+        if layer.weights and layers_within(layer) == [layer]
     }
 
 

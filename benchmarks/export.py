@@ -111,9 +111,13 @@ def calibration(work: Work, seed: int) -> Iterator[np.ndarray]:
         yield work.images[row]
 
 
-def accuracy(work: Work, content: bytes, part: str) -> float:
+def correct(work: Work, content: bytes, part: str) -> np.ndarray:
     rows, labels = work.manifest.rows(part), work.manifest.labels(part)
-    return evaluate(content, (work.images[rows], labels)).accuracy
+    return evaluate(content, (work.images[rows], labels)).correct
+
+
+def accuracy(work: Work, content: bytes, part: str) -> float:
+    return float(correct(work, content, part).mean())
 
 
 def unfrozen(path: Path) -> keras.Model:
@@ -178,7 +182,7 @@ def file_of(work: Work, name: str, form: str, seed: int) -> tuple[bytes, str]:
         chosen = quantize_selectively(
             model,
             photos(),
-            lambda content: accuracy(work, content, "validation"),
+            lambda content: correct(work, content, "validation"),
             tolerance=TOLERANCE,
         )
         return chosen.content, ", ".join(chosen.in_float) or "nothing in float32"

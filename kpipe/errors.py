@@ -8,7 +8,8 @@
     |-- PruneError               a model that cannot be pruned as requested
     |-- SparsityError            a model that cannot be converted to tf_keras or back
     |-- ExportError              a failed conversion or quantization, or an invalid exported file
-    `-- StoreError               results that cannot be stored or read back
+    |-- StoreError               results that cannot be stored or read back
+    `-- InstallationError        a package that is not installed; also an ImportError
 
 The command line prints them without a traceback and exits with code 2.
 """
@@ -24,6 +25,7 @@ from kpipe.printable import printable, shortened
 __all__ = [
     "DataError",
     "ExportError",
+    "InstallationError",
     "KpipeError",
     "PipelineError",
     "PruneError",
@@ -105,6 +107,10 @@ class ExportError(KpipeError):
 
 class StoreError(KpipeError):
     """Results that cannot be stored or read back."""
+
+
+class InstallationError(KpipeError, ImportError):
+    """A package that is not installed, or two installations in one place."""
 
 
 def nearest(name: object, names: Iterable[str]) -> str:

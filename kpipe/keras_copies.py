@@ -29,6 +29,7 @@ from kpipe.keras_internals import (
     set_context_arguments,
     trusted_deserialization,
 )
+from kpipe.live_objects import referenced
 
 __all__ = ["copy_flags", "copy_layer", "copy_model", "copy_state"]
 
@@ -191,8 +192,9 @@ def copy_layer(
             custom = value if inspect.isfunction(value) else type(value)
             if _is_custom(custom):
                 known[custom.__name__] = custom
-        with keras.saving.custom_object_scope(known), trusted_deserialization():
-            new = type(layer).from_config(dict(layer.get_config() if config is None else config))
+        given, live = referenced(dict(layer.get_config() if config is None else config), within)
+        with keras.saving.custom_object_scope({**known, **live}), trusted_deserialization():
+            new = type(layer).from_config(given)
     except Exception as problem:  # of the constructor of a custom class
         raise error(
             f"{layer.name!r} ({type(layer).__name__}) cannot be copied",

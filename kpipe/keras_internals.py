@@ -38,7 +38,6 @@ __all__ = [
     "copy_decay_exclusions",
     "decays_weight",
     "file_utils",
-    "first_outputs",
     "function_of",
     "given_learning_rate",
     "has_decay_exclusions",
@@ -50,6 +49,7 @@ __all__ = [
     "nodes_in_order",
     "optimizer_variables",
     "output_structure",
+    "outputs_by_call",
     "public_module",
     "sample_mask_field",
     "set_compiled_optimizer",
@@ -99,9 +99,9 @@ def input_name(tensor: keras.KerasTensor) -> str:
     return tensor._keras_history.operation.name
 
 
-def first_outputs(operation: keras.Operation) -> list[keras.KerasTensor]:
-    """Return the first output of each call of an operation."""
-    return [node.outputs[0] for node in operation._inbound_nodes]
+def outputs_by_call(operation: keras.Operation) -> list[list[keras.KerasTensor]]:
+    """Return the outputs of each call of an operation."""
+    return [list(node.outputs) for node in operation._inbound_nodes]
 
 
 def layers_within(layer: keras.Layer, include_self: bool = True) -> list[keras.Layer]:

@@ -59,6 +59,7 @@ pipeline = Pipeline(
         Export(
             quantize="int8",
             tolerance=0.03,
+            int8_tolerance=0.03,
             note="Photos of elpv-dataset (Deitsch et al. 2019; CC BY-NC-SA 4.0).",
         ),
     ],

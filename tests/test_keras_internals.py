@@ -71,10 +71,18 @@ def check_input_name() -> None:
     assert ours.input_name(functional(keras).inputs[0]) == "image"
 
 
-def check_first_outputs() -> None:
+def check_outputs_by_call() -> None:
     model = functional(keras)
     nodes = [n for n in ours.nodes_in_order(model) if n.operation.name == "shared"]
-    assert ours.first_outputs(model.get_layer("shared")) == [n.outputs[0] for n in nodes]
+    assert ours.outputs_by_call(model.get_layer("shared")) == [list(n.outputs) for n in nodes]
+
+
+def check_mask_and_reshape() -> None:
+    words = keras.Input((4,))
+    assert ours.mask_of(keras.layers.Embedding(9, 2, mask_zero=True)(words)) is not None
+    assert ours.mask_of(words) is None
+    made = ours.Reshape((-1, 2), name="rows")(words)
+    assert made.shape == (None, 2) and made._keras_history.operation.name == "rows"
 
 
 def check_layers_within() -> None:
@@ -279,7 +287,8 @@ CHECKS = {
         "keras.Function._inputs_struct, _outputs_struct",
     ),
     "input_name": (check_input_name, "keras.KerasTensor._keras_history"),
-    "first_outputs": (check_first_outputs, "keras.Operation._inbound_nodes"),
+    "outputs_by_call": (check_outputs_by_call, "keras.Operation._inbound_nodes"),
+    "mask_of, Reshape": (check_mask_and_reshape, "keras.src.backend.get_keras_mask, ops Reshape"),
     "layers_within": (check_layers_within, "keras.Layer._flatten_layers"),
     "context_arguments, set_context_arguments": (
         check_context_arguments,

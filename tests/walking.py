@@ -27,7 +27,7 @@ pipeline = Pipeline(
         Ensemble(members=2),
         FilterPrune(macs=0.6, rounds=1, last_epochs=2, batch_size=12),
         MagnitudePrune(sparsity=0.5, epochs=1, last_epochs=1, batch_size=12),
-        Export(tolerance=1.0, calibration=12),
+        Export(tolerance=1.0, int8_tolerance=1.0, calibration=12),
     ],
     seed=3,
 )

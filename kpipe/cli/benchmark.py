@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
 
-from kpipe.report.terminal import print_line
+from kpipe.cli.output import print_text
 
 __all__ = ["benchmark"]
 
@@ -33,29 +32,25 @@ def benchmark(models: tuple[Path, ...], threads: int, runs: int) -> None:
     from kpipe.lite import compare
 
     results = compare(models, threads, runs)
-    console = Console()
     first = results[0]
     for path, result in zip(models, results, strict=True):
-        print_line(console, f"{path}", "bold")
-        print_line(
-            console,
+        print_text(f"{path}", bold=True)
+        print_text(
             f"  median {result.median_ms:.2f} ms ({result.p5_ms:.2f} to {result.p95_ms:.2f}), "
             f"loaded in {result.initialization_ms:.1f} ms, "
             f"peak memory {result.peak_memory / 1e6:.1f} MB",
         )
         undelegated = ", ".join(result.undelegated_ops) or "none"
-        print_line(
-            console,
+        print_text(
             f"  {result.size / 1e6:.2f} MB, gzip {result.gzip_size / 1e6:.2f} MB; "
             f"delegate partitions: {result.partitions}, undelegated operations: {undelegated}",
         )
         if result is not first:
-            print_line(
-                console,
+            print_text(
                 f"  relative to {models[0]}: time {result.ratio:.2f}, "
                 f"memory {result.peak_memory / first.peak_memory:.2f}, "
                 f"size {result.size / first.size:.2f}, "
                 f"gzip {result.gzip_size / first.gzip_size:.2f}",
             )
     summary = f"{runs} alternating runs each, {threads} thread(s); ranges: 5th to 95th percentile"
-    print_line(console, summary, "dim")
+    print_text(summary, dim=True)

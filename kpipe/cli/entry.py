@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import os
 import shlex
@@ -13,20 +14,12 @@ import warnings
 from typing import NoReturn
 
 import click
-from rich.console import Console
 
 from kpipe import __version__
-from kpipe.cli.benchmark import benchmark
-from kpipe.cli.cache import cache
-from kpipe.cli.check import check
-from kpipe.cli.plan import plan
-from kpipe.cli.predict import predict
-from kpipe.cli.preview import preview
-from kpipe.cli.report import report
-from kpipe.cli.run import run
+from kpipe.cli.output import print_text
 from kpipe.cli.signals import Interruption, interruptible
-from kpipe.errors import KpipeError
-from kpipe.report.terminal import print_line
+from kpipe.errors import InstallationError, KpipeError
+from kpipe.installation import refuse_mixed_versions, translate_missing_packages
 
 __all__ = ["commands", "main"]
 
@@ -41,26 +34,27 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for stream in (sys.stdout, sys.stderr):
         _escape_unencodable(stream)
-    errors = Console(stderr=True)
-    warnings.showwarning = lambda message, *_, **__: print_line(
-        errors, f"warning: {message}", "yellow"
+    warnings.showwarning = lambda message, *_, **__: print_text(
+        f"warning: {message}", error=True, fg="yellow"
     )
     with interruptible() as interruption:
         try:
-            commands(standalone_mode=False)
+            refuse_mixed_versions()
+            with translate_missing_packages("this command"):
+                commands(standalone_mode=False)
         except click.ClickException as error:
             error.show()
             sys.exit(2)
         except (click.Abort, KeyboardInterrupt):
-            _end_interrupted(errors, interruption)
+            _end_interrupted(interruption)
         except KpipeError as error:
-            _print_error(errors, str(error))
+            _print_error(str(error))
             sys.exit(2)
         except Exception:
             if interruption.number != signal.SIGINT:  # the terminal may be gone
-                _end_interrupted(errors, interruption)
-            print_line(errors, traceback.format_exc())
-            _print_error(errors, "an unexpected error; finished stages and epochs are kept")
+                _end_interrupted(interruption)
+            print_text(traceback.format_exc(), error=True)
+            _print_error("an unexpected error; finished stages and epochs are kept")
             sys.exit(1)
 
 
@@ -70,18 +64,18 @@ def _escape_unencodable(stream: object) -> None:
         stream.reconfigure(errors="backslashreplace")
 
 
-def _end_interrupted(errors: Console, interruption: Interruption) -> NoReturn:
+def _end_interrupted(interruption: Interruption) -> NoReturn:
     by = "" if interruption.number == signal.SIGINT else f" by {interruption.number.name}"
     with contextlib.suppress(OSError):  # after SIGHUP, the terminal is gone
-        _print_error(errors, f"interrupted{by}; finished stages and epochs are kept")
+        _print_error(f"interrupted{by}; finished stages and epochs are kept")
     sys.exit(128 + interruption.number)
 
 
-def _print_error(errors: Console, text: str) -> None:
-    print_line(errors, f"error: {text}", "bold red")
+def _print_error(text: str) -> None:
+    print_text(f"error: {text}", error=True, bold=True, fg="red")
     if sys.argv[1:2] == ["run"]:
         words = [word for word in sys.argv[1:] if word != "--fresh"]
-        print_line(errors, f"  to resume: kpipe {shlex.join(words)}", "bold")
+        print_text(f"  to resume: kpipe {shlex.join(words)}", error=True, bold=True)
 
 
 @click.group()
@@ -90,5 +84,28 @@ def commands() -> None:
     """Turn a folder of labelled photos into a small, fast, verified TFLite model."""
 
 
-for command in (run, plan, check, preview, report, predict, benchmark, cache):
-    commands.add_command(command)
+def _load(name: str) -> click.Command:
+    """Return a command or, if a package that it imports is not installed, one that says so."""
+    try:
+        with translate_missing_packages(f"kpipe {name}"):
+            command: click.Command = getattr(importlib.import_module(f"kpipe.cli.{name}"), name)
+    except InstallationError as error:
+        return _unavailable(name, error)
+    return command
+
+
+def _unavailable(name: str, error: InstallationError) -> click.Command:
+    @click.command(
+        name,
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+        add_help_option=False,
+        short_help="Needs packages that are not installed.",
+    )
+    def refuse() -> None:
+        raise error
+
+    return refuse
+
+
+for _name in ("run", "plan", "check", "preview", "report", "predict", "benchmark", "cache"):
+    commands.add_command(_load(_name))

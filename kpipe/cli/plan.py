@@ -12,10 +12,17 @@ from rich.text import Text
 from kpipe.cli.pipeline_file import FILE, ROOT, SET, load_pipeline
 from kpipe.core import runner
 from kpipe.printable import printable
+from kpipe.report.terminal import print_line
 
 __all__ = ["plan"]
 
-_COLORS = {"cached": "green", "continues": "yellow", "runs": "cyan", "waits": "dim"}
+_COLORS = {
+    "cached": "green",
+    "continues": "yellow",
+    "refused": "red",
+    "runs": "cyan",
+    "waits": "dim",
+}
 
 
 @click.command()
@@ -26,7 +33,11 @@ def plan(file: Path, settings: tuple[str, ...], root: Path) -> None:
     """Show what `run` would do: which stages are cached, which would run, and why."""
     pipeline = load_pipeline(file).with_settings(settings)
     table = Table("stage", "status", "why", title=f"{pipeline.name}, seed {pipeline.seed}")
-    for planned in runner.plan(pipeline, root):
+    console = Console()
+    stages = runner.plan(pipeline, root)
+    for planned in stages:
         status = Text(planned.status, _COLORS[planned.status])
         table.add_row(planned.stage, status, Text(printable(planned.why)))
-    Console().print(table)
+    console.print(table)
+    for what in dict.fromkeys(what for planned in stages for what in planned.fetches):
+        print_line(console, f"a run needs {what} when it begins")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from kpipe.cli.output import print_text
 from kpipe.errors import DataError
-from kpipe.printable import printable
 
 __all__ = ["predict"]
 
@@ -32,7 +32,9 @@ __all__ = ["predict"]
 def predict(model: Path, images: tuple[Path, ...], top: int, background: str) -> None:
     """Classify IMAGES (files or folders) with an exported MODEL.tflite."""
     from kpipe.lite import Classifier
+    from kpipe.lite.runtime.peak_memory import peak_memory
 
+    peak_memory(model)  # a damaged file may end the process
     classifier = Classifier(model, background=background)
     errors = []
     paths = list(_image_files(images))
@@ -44,7 +46,7 @@ def predict(model: Path, images: tuple[Path, ...], top: int, background: str) ->
             continue
         ranked = sorted(result.probabilities.items(), key=lambda pair: -pair[1])
         best = "  ".join(f"{label} {probability:.1%}" for label, probability in ranked[:top])
-        click.echo(printable(f"{path}: {best}"))
+        print_text(f"{path}: {best}")
     if errors:
         classified = len(paths) - len(errors)
         raise DataError("\n".join(errors), received=f"{classified} of {len(paths)} classified")

@@ -10,7 +10,10 @@ from rich.console import Console
 from kpipe.cli.pipeline_file import FILE, ROOT, SET, load_pipeline
 from kpipe.cli.stderr_log import log_native_stderr
 from kpipe.core.disk_errors import translate_disk_errors
+from kpipe.core.journal import Event
 from kpipe.core.runner import run as run_pipeline
+from kpipe.core.runner import run_folder
+from kpipe.errors import KpipeError
 from kpipe.report.terminal import Progress, models_table, print_line
 
 __all__ = ["run"]
@@ -25,9 +28,21 @@ def run(file: Path, settings: tuple[str, ...], root: Path, fresh: bool) -> None:
     """Run the pipeline that FILE declares, skipping finished stages."""
     pipeline = load_pipeline(file).with_settings(settings)
     console = Console()
+    refusals: list[Event] = []
+
+    def hear(event: Event) -> None:
+        if event["event"] == "stage_refused":
+            refusals.append(event)
+
     with translate_disk_errors(root):
         with log_native_stderr(root), Progress(console) as progress:
-            result = run_pipeline(pipeline, root, fresh=fresh, listeners=(progress.show,))
+            try:
+                result = run_pipeline(pipeline, root, fresh=fresh, listeners=(progress.show, hear))
+            except KpipeError:
+                if refusals:
+                    page = _write_report(run_folder(pipeline, root))
+                    print_line(console, f"report:  {page}")
+                raise
         if not result.made:
             console.print("nothing to do: every stage is cached (--fresh runs them again)")
         table = models_table(result.folder)
@@ -35,8 +50,12 @@ def run(file: Path, settings: tuple[str, ...], root: Path, fresh: bool) -> None:
             console.print(table)
         page = result.folder / "report.html"
         if result.made or not page.exists():
-            # Imported late: loading matplotlib takes longer than a run of cached stages.
-            from kpipe.report import write_report
-
-            write_report(result.folder)
+            _write_report(result.folder)
     print_line(console, f"results: {result.folder}\nreport:  {page}")
+
+
+def _write_report(folder: Path) -> Path:
+    # Imported late: loading matplotlib takes longer than a run of cached stages.
+    from kpipe.report import write_report
+
+    return write_report(folder)

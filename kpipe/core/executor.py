@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from kpipe.core.onednn import enable_onednn
 from kpipe.core.stage import Context, Stage
 
 __all__ = ["Executor", "LocalExecutor"]
@@ -27,6 +26,4 @@ class LocalExecutor:
 
     def execute(self, stage: Stage, context: Context) -> None:
         """Run a stage to completion."""
-        if "tensorflow" in stage.packages and (note := enable_onednn()):
-            context.journal.record("note", text=note)
         stage.run(context)

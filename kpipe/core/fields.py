@@ -13,13 +13,49 @@ import ast
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from kpipe.errors import PipelineError, nearest
 
-__all__ = ["Between", "check_fields", "describe", "parse_field"]
+__all__ = [
+    "Between",
+    "check_fields",
+    "describe",
+    "field_names",
+    "nearest_field",
+    "parse_field",
+]
+
+# Words of a command line -> the value that is meant, where the field accepts it.
+_WORDS = {
+    "none": None,
+    "null": None,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+# Field -> what other libraries call it.
+_USUAL_NAMES = {
+    "alpha": ("width", "width_multiplier", "width_mult"),
+    "backbone": ("network", "net", "model", "base", "base_model", "architecture", "arch"),
+    "batch_size": ("batch", "bs"),
+    "image_size": ("input_size", "size", "resolution", "img_size", "imgsz", "input_shape"),
+    "learning_rate": ("lr", "lr0", "initial_learning_rate"),
+    "macs": ("flops", "ratio", "target"),
+    "members": ("networks", "models", "estimators", "n_estimators"),
+    "patience": ("early_stopping",),
+    "quantize": ("precision", "dtype", "optimizations"),
+    "retrain_last": ("trainable_layers", "unfreeze", "unfreeze_last", "fine_tune_at"),
+    "schedule": ("scheduler", "lr_schedule", "lr_scheduler"),
+    "soft_target_weight": ("teacher", "distill", "distillation"),
+    "source": ("path", "folder", "directory", "data"),
+    "weights": ("pretrained", "checkpoint"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +89,7 @@ def _fits(value: Any, annotation: Any) -> bool:
         inner, *limits = parts
         return _fits(value, inner) and all(value in limit for limit in limits)
     if origin is Literal:
-        return any(value == part and type(value) is type(part) for part in parts)
+        return any(type(value) is type(part) and value == part for part in parts)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, part) for part in parts)
     if origin is tuple:
@@ -117,6 +153,26 @@ def _literals(annotation: Any) -> list[str]:
     return [name for part in parts for name in _literals(part)]
 
 
+def field_names(stage: Any) -> list[str]:
+    """Return the names of the fields of a dataclass or of an instance."""
+    return [field.name for field in dataclasses.fields(stage)]
+
+
+def nearest_field(name: str, known: Iterable[str]) -> str:
+    """Return a hint for an unknown field: what kpipe calls it, the closest name, or all names.
+
+    Example:
+        >>> from kpipe.core.fields import nearest_field
+        >>> nearest_field("lr", ["epochs", "learning_rate"])
+        "did you mean 'learning_rate'?"
+    """
+    names = list(known)
+    for field in names:
+        if name.casefold() in _USUAL_NAMES.get(field, ()):
+            return f"did you mean {field!r}?"
+    return nearest(name, names)
+
+
 def check_fields(stage: Any) -> list[str]:
     """Return one sentence for each invalid field value of a dataclass instance."""
     hints = typing.get_type_hints(type(stage), include_extras=True)
@@ -127,33 +183,50 @@ def check_fields(stage: Any) -> list[str]:
             continue
         names = _literals(annotation)
         hint = f"; {nearest(value, names)}" if isinstance(value, str) and names else ""
+        if meant := [word for word in _meant(value) if _fits(word, annotation)]:
+            hint = f"; write {meant[0]!r}, without quotes"
         errors.append(f"{field.name}={value!r}: expected {describe(annotation)}{hint}")
     return errors
+
+
+def _meant(value: Any) -> list[Any]:
+    """Return what a word such as "none" or "yes" means; empty for all other values."""
+    word = value.casefold() if isinstance(value, str) else None
+    return [_WORDS[word]] if word in _WORDS else []
 
 
 def parse_field(stage: Any, name: str, text: str) -> Any:
     """Return the value of `--set stage.name=text`: a Python literal, or the text itself.
 
+    Words such as "none", "null", "true" and "no" mean None, True or False, in fields that accept
+    these.
+
     Raises:
         PipelineError: an unknown field, or an invalid value.
     """
     hints = typing.get_type_hints(type(stage), include_extras=True)
-    known = [field.name for field in dataclasses.fields(stage)]
+    known = field_names(stage)
     kind = type(stage).__name__
     if name not in known:
         raise PipelineError(
             f"{kind} has no field {name!r}",
             expected=f"one of {', '.join(known)}",
             received=name,
-            fix=nearest(name, known),
+            fix=nearest_field(name, known),
         )
     try:
         value = ast.literal_eval(text)
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         value = text
-    for candidate in (value, text):
+    # The empty string is the "none" of fields such as Augment.flip.
+    nothing = [""] if _meant(text) == [None] else []
+    for candidate in (*_meant(text), value, text, *nothing):
         if _fits(candidate, hints[name]):
             return candidate
+    literals = _literals(hints[name])
     raise PipelineError(
-        f"{kind}.{name}={text!r} is invalid", expected=describe(hints[name]), received=text
+        f"{kind}.{name}={text!r} is invalid",
+        expected=describe(hints[name]),
+        received=text,
+        fix=nearest(text, literals) if literals else "",
     )

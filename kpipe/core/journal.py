@@ -27,6 +27,7 @@ _FACTS: dict[str, dict[str, type]] = {
     "stage_skipped": {"stage": str, "key": str, "folder": str},
     "stage_finished": {"stage": str, "key": str, "folder": str},
     "stage_failed": {"stage": str, "error": str, "detail": str},
+    "stage_refused": {"stage": str, "error": str, "detail": str},
     "note": {"text": str},
 }
 

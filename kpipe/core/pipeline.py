@@ -10,13 +10,15 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from kpipe.core.fields import parse_field
+from kpipe.core.fields import field_names, parse_field
 from kpipe.core.stage import Need, Stage
 from kpipe.errors import PipelineError, nearest
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = ["Pipeline"]
 
 
+@names_wrong_kinds_of_fields
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
     """The declaration that `kpipe run` executes.
@@ -45,7 +47,7 @@ class Pipeline:
         object.__setattr__(self, "stages", tuple(self.stages))
         errors = [*self._argument_errors(), *self._stage_errors()]
         if not errors:
-            errors = [*self._missing_inputs(), *self._unused_stages()]
+            errors = [*self._missing_inputs(), *self._unused_stages(), *self._conflicts()]
         if errors:
             raise PipelineError(
                 f"the pipeline {self.name!r} cannot run:\n    - " + "\n    - ".join(errors),
@@ -91,6 +93,13 @@ class Pipeline:
                     expected=f"one of {', '.join(names)}",
                     received=name,
                     fix=nearest(name, names),
+                )
+            others = [stage.name for stage in stages if field in field_names(stage)]
+            if others and name not in others:
+                raise PipelineError(
+                    f"{name} has no field {field!r}, but {others[0]} has",
+                    received=setting,
+                    fix=f"--set {others[0]}.{field}={text}",
                 )
             for index in indices:
                 value = parse_field(stages[index], field, text)
@@ -169,3 +178,10 @@ class Pipeline:
             fix = f"move it before {users[0]}" if users else "remove it"
             errors.append(f"{stage.name} is not used by any later stage: {fix}")
         return errors
+
+    def _conflicts(self) -> list[str]:
+        return [
+            f"{stage.name}: {error}"
+            for index, stage in enumerate(self.stages)
+            for error in stage.conflicts(self.stages[:index])
+        ]

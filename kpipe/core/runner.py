@@ -1,25 +1,26 @@
 """Run a pipeline: skip finished stages, resume interrupted ones, run the rest.
 
-    key(stage) := fingerprint(stage name, version, configuration, seed, digest of its sources,
-                              digests of its inputs, versions of its packages)
+    key(stage) := fingerprint(stage name, version, configuration without `judged` fields, seed,
+                              digest of its sources, digests of its inputs,
+                              versions of its packages)
 
 Devices, worker counts and times are not part of a key. Input digests are computed from the files: a
 stage that runs again with the same outcome keeps all later results valid.
+
+A stage may refuse its finished result, see `Stage.judge`. The result stays in the store, so it is
+not made again; the files that it would publish are kept in `<run>/refused`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import filecmp
 import importlib.metadata
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from kpipe.atomic import replacing
 from kpipe.core.differences import difference
 from kpipe.core.disk_errors import translate_disk_errors
 from kpipe.core.executor import Executor, LocalExecutor
@@ -27,13 +28,17 @@ from kpipe.core.fingerprint import canonical, fingerprint
 from kpipe.core.journal import Journal, Listener
 from kpipe.core.lock import file_lock
 from kpipe.core.making import Maker, wait_reporter
+from kpipe.core.onednn import enable_onednn
 from kpipe.core.pipeline import Pipeline
+from kpipe.core.publishing import Result, judge, publish
 from kpipe.core.sources import snapshot
 from kpipe.core.store import Entry, Store
+from kpipe.errors import KpipeError
 
 __all__ = ["PlannedStage", "RunResult", "plan", "run", "run_folder"]
 
-Status = Literal["cached", "continues", "runs", "waits"]
+Status = Literal["cached", "continues", "refused", "runs", "waits"]
+_MADE = ("cached", "refused")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +47,16 @@ class PlannedStage:
 
     Attributes:
         stage: the stage's name.
-        status: `cached`, `continues` (it was interrupted), `runs`, or `waits` (its key depends on
-            the result of an earlier stage).
+        status: `cached`, `continues` (it was interrupted), `refused` (its result is cached, and
+            not accepted), `runs`, or `waits` (its key depends on the result of an earlier stage).
         why: the reason, in words.
+        fetches: what a run would fetch for it, such as pretrained weights.
     """
 
     stage: str
     status: Status
     why: str
+    fetches: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +113,11 @@ class _KeyResolver:
             {
                 "stage": stage.name,
                 "version": stage.version,
-                "configuration": stage.configuration(),
+                "configuration": {
+                    name: value
+                    for name, value in stage.configuration().items()
+                    if name not in stage.judged
+                },
                 "seed": self.pipeline.seed,
                 "sources": self._sources[index],
                 "inputs": {
@@ -124,40 +135,54 @@ class _KeyResolver:
 def plan(pipeline: Pipeline, root: Path) -> list[PlannedStage]:
     """Return what `run` would do now with each stage, and why; the arguments are those of `run`.
 
+    Raises:
+        KpipeError: something outside is missing that a stage without a result needs.
+
     Example:
         >>> from pathlib import Path
         >>> from kpipe import Pipeline
         >>> from kpipe.core.runner import plan
         >>> from kpipe.stages import Data, Export, FineTune
-        >>> pipeline = Pipeline("colors", [Data("photos"), FineTune("MobileNetV2"), Export()])
+        >>> stages = [Data("photos"), FineTune("MobileNetV2", weights=None), Export()]
+        >>> pipeline = Pipeline("colors", stages)
         >>> for planned in plan(pipeline, Path("saved_models")):
         ...     print(planned.stage, planned.status, planned.why)
         Data runs has no earlier result
         FineTune waits for Data
         Export waits for Data, FineTune
     """
-    planned = []
     with _open_store(root, create=False) as store:
-        resolver = _KeyResolver(pipeline, store)
-        for stage in pipeline.stages:
-            entry = None
-            status: Status = "waits"
-            if pending := resolver.pending():
-                why = f"for {', '.join(pending)}"
+        return _plan(_KeyResolver(pipeline, store), store)
+
+
+def _plan(resolver: _KeyResolver, store: Store, *, fresh: bool = False) -> list[PlannedStage]:
+    """Return what `plan` returns; with `fresh`, as if no stage had a result."""
+    planned = []
+    stages = resolver.pipeline.stages
+    for index, stage in enumerate(stages):
+        entry = None
+        status: Status = "waits"
+        if pending := resolver.pending():
+            why = f"for {', '.join(pending)}"
+        else:
+            about = resolver.about()
+            key = fingerprint(about)
+            entry = None if fresh else store.find(key)
+            if entry:
+                status, why = "cached", f"has the same inputs: {key[:12]}"
+                try:
+                    stage.judge(entry.folder)
+                except KpipeError as error:
+                    status, why = "refused", error.what
+            elif store.has_partial(key):
+                status, why = "continues", "was interrupted before it finished"
+            elif damage := store.damage(key):
+                status, why = "runs", f"its result is damaged: {damage}"
             else:
-                about = resolver.about()
-                key = fingerprint(about)
-                entry = store.find(key)
-                if entry:
-                    status, why = "cached", f"has the same inputs: {key[:12]}"
-                elif store.has_partial(key):
-                    status, why = "continues", "was interrupted before it finished"
-                elif damage := store.damage(key):
-                    status, why = "runs", f"its result is damaged: {damage}"
-                else:
-                    status, why = "runs", difference(store, about)
-            resolver.entries.append(entry)
-            planned.append(PlannedStage(stage.name, status, why))
+                status, why = "runs", difference(store, about)
+        resolver.entries.append(entry)
+        fetches = () if entry else tuple(stage.check_surroundings(stages[:index]))
+        planned.append(PlannedStage(stage.name, status, why, fetches))
     return planned
 
 
@@ -188,13 +213,18 @@ def run(
         listeners: called with each journal event.
 
     Raises:
-        KpipeError: raised by a stage.
+        KpipeError: raised by a stage, which failed or refused its result.
         StoreError: the disk is full, or another run of this pipeline is in progress.
     """
     made: list[str] = []
     skipped: list[str] = []
+    results: list[Result] = []
     with _open_store(root) as store:
         resolver = _KeyResolver(pipeline, store)
+        planned = _plan(resolver, store, fresh=fresh)
+        note = enable_onednn() if _computes(pipeline, planned) else ""
+        _rehearse(pipeline, planned)
+        resolver.entries.clear()
         folder = root / pipeline.name / resolver.run_name()
         folder.mkdir(parents=True, exist_ok=True)
         journal = Journal(folder / "journal.jsonl", listeners)
@@ -202,6 +232,8 @@ def run(
         with file_lock(folder / ".lock"), store.in_use(wait_reporter(journal, "removing results")):
             (folder / "pipeline.py").write_text(pipeline.render(), encoding="utf-8")
             journal.record("run_started", pipeline=pipeline.name, seed=pipeline.seed, fresh=fresh)
+            if note:
+                journal.record("note", text=note)
             for stage in pipeline.stages:
                 stage_journal = journal.for_stage(stage.name)
                 about, inputs = resolver.about(), resolver.inputs()
@@ -212,24 +244,26 @@ def run(
                 path = os.path.relpath(entry.folder, folder)
                 stage_journal.record(event, key=entry.key, folder=path)
                 resolver.entries.append(entry)
-            _publish(resolver, folder)
+                results.append((stage, entry))
+                judge(results, folder, stage_journal)
+            publish(results, folder)
             journal.record("run_finished", made=made, skipped=skipped)
     return RunResult(folder, tuple(made), tuple(skipped))
 
 
-def _publish(resolver: _KeyResolver, folder: Path) -> None:
-    """Copy published files into the run's folder; for equal names, that of the newest stage."""
-    newest = {
-        source.name: source
-        for stage, entry in zip(resolver.pipeline.stages, resolver.entries, strict=True)
-        for pattern in stage.publishes
-        for source in (entry.folder.glob(pattern) if entry else ())
-    }
-    for name, source in newest.items():
-        target = folder / name
-        if not (target.exists() and filecmp.cmp(source, target)):
-            with replacing(target) as temporary:
-                shutil.copy2(source, temporary)
+def _rehearse(pipeline: Pipeline, planned: Sequence[PlannedStage]) -> None:
+    """Raise the error of a stage that would fail after the stages before it have run for hours."""
+    for index, (stage, status) in enumerate(zip(pipeline.stages, planned, strict=True)):
+        if status.status not in _MADE:
+            stage.rehearse(pipeline.stages[:index])
+
+
+def _computes(pipeline: Pipeline, planned: Sequence[PlannedStage]) -> bool:
+    """Whether a stage that uses TensorFlow will run."""
+    return any(
+        "tensorflow" in stage.packages and status.status not in _MADE
+        for stage, status in zip(pipeline.stages, planned, strict=True)
+    )
 
 
 @contextlib.contextmanager

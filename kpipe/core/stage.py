@@ -7,6 +7,15 @@
 Stages exchange folders only. A stage reads the folders of its inputs, writes its own folder, and
 keeps nothing in memory. It can therefore run in this process, in a child process or on another
 machine, and an interrupted stage resumes from what it wrote.
+
+A stage that would fail says so as early as it can:
+
+    validation_errors    at once: its own fields
+    conflicts            when a pipeline is declared: its fields beside those of earlier stages
+    check_surroundings   in `plan`, and when a run begins: what must be there beside the sources
+    rehearse             when a run begins: whatever else needs no result of an earlier stage
+
+The first three import neither Keras nor TensorFlow.
 """
 
 from __future__ import annotations
@@ -15,14 +24,14 @@ import contextlib
 import dataclasses
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from kpipe.core.digests import Digests
-from kpipe.core.fields import check_fields
+from kpipe.core.fields import check_fields, nearest_field
 from kpipe.core.journal import Journal
-from kpipe.errors import PipelineError, nearest
+from kpipe.errors import PipelineError
 
 __all__ = ["Context", "Need", "Stage", "stage"]
 
@@ -95,6 +104,7 @@ class Stage(ABC):
         publishes: names or patterns of files to copy from its folder into the run's folder.
         version: increase it when the same configuration gives a different result than before.
         packages: installed packages whose versions are part of the cache key.
+        judged: fields that are not part of the cache key, because only `judge` reads them.
         duplicate_hint: what to do instead of declaring the stage twice, which is an error.
     """
 
@@ -103,6 +113,7 @@ class Stage(ABC):
     publishes: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
     packages: ClassVar[tuple[str, ...]] = ()
+    judged: ClassVar[tuple[str, ...]] = ()
     duplicate_hint: ClassVar[str] = "keep one"
 
     @property
@@ -122,9 +133,46 @@ class Stage(ABC):
         """Return one sentence for each error in the configuration."""
         return check_fields(self)
 
+    def conflicts(self, earlier: Sequence[Stage]) -> list[str]:
+        """Return one sentence for each field that does not fit a field of an earlier stage."""
+        return []
+
+    def check_surroundings(self, earlier: Sequence[Stage]) -> list[str]:
+        """Return what a run would have to fetch.
+
+        Raises:
+            KpipeError: something that the stage reads is missing, and a run would not fetch it.
+        """
+        return []
+
+    def rehearse(self, earlier: Sequence[Stage]) -> None:
+        """Raise the error that `run` would raise, as far as no result of earlier stages matters.
+
+        Raises:
+            KpipeError: `run` would fail.
+        """
+        return None
+
     @abstractmethod
     def run(self, context: Context) -> None:
         """Read `context.inputs`, write `context.folder`."""
+
+    def judge(self, result: Path) -> list[str]:
+        """Accept or refuse a finished result by the fields in `judged`.
+
+        Called in every run and plan that uses the result, cached or not: another value of these
+        fields judges the same result again.
+
+        Args:
+            result: the folder that `run` wrote; read-only.
+
+        Returns:
+            Notes for the journal.
+
+        Raises:
+            KpipeError: the result is refused.
+        """
+        return []
 
 
 Kind = TypeVar("Kind", bound=Stage)
@@ -161,7 +209,7 @@ def _refuse_unknown_fields(
                 f"{kind} has no field " + ", ".join(map(repr, unknown)),
                 expected=f"fields among {', '.join(known)}",
                 received=", ".join(f"{name}={fields[name]!r}" for name in unknown),
-                fix="; ".join(f"{name}: {nearest(name, known)}" for name in unknown),
+                fix="; ".join(f"{name}: {nearest_field(name, known)}" for name in unknown),
             )
         try:
             initialize(self, *values, **fields)

@@ -3,6 +3,6 @@
 from_folder / from_csv / from_dataframe -> Manifest -> split -> decode -> dataset
 """
 
-import lazy_loader
+from kpipe.installation import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

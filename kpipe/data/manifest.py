@@ -22,6 +22,7 @@ import pandas as pd
 
 from kpipe.errors import DataError, nearest
 from kpipe.printable import cell, cell_text, escaped, original
+from kpipe.wrong_kinds import names_wrong_kinds, names_wrong_kinds_of_fields
 
 __all__ = [
     "COLUMNS",
@@ -44,6 +45,7 @@ _PROBLEM_COLUMNS = ("path", "kind", "detail")
 _VERSION = 1
 
 
+@names_wrong_kinds
 def problem_table(rows: Iterable[Problem] = ()) -> pd.DataFrame:
     """Return a table of problems.
 
@@ -58,6 +60,7 @@ def problem_table(rows: Iterable[Problem] = ()) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=list(_PROBLEM_COLUMNS)).astype("str")
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True, eq=False)
 class Manifest:
     """Photos with their labels and splits, and what was set aside.
@@ -142,6 +145,7 @@ class Manifest:
             )
         return found
 
+    @names_wrong_kinds
     def labels(self, split: str) -> np.ndarray:
         """Return the class indices of one split, in the order of `rows(split)`.
 
@@ -162,6 +166,7 @@ class Manifest:
         counts = counts.reindex(index=list(self.classes), columns=splits, fill_value=0)
         return counts.rename_axis(index="class", columns="split").astype(int)
 
+    @names_wrong_kinds
     def save(self, folder: str | Path) -> None:
         """Write manifest.csv, problems.csv and manifest.json into a folder."""
         folder = Path(folder)
@@ -173,6 +178,7 @@ class Manifest:
         (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
 
     @classmethod
+    @names_wrong_kinds
     def load(cls, folder: str | Path) -> Manifest:
         """Load what `save` wrote.
 

@@ -13,6 +13,7 @@ import keras
 
 from kpipe.ensemble.members import check_members, copy_members, refuse_without_votes
 from kpipe.errors import TrainingError
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["average", "vote"]
 
@@ -20,6 +21,7 @@ __all__ = ["average", "vote"]
 _TIE_BREAK = 0.01
 
 
+@names_wrong_kinds
 def average(models: Sequence[keras.Model], weights: Sequence[float] | None = None) -> keras.Model:
     """Return a model of the weighted mean of the members' probabilities.
 
@@ -53,6 +55,7 @@ def average(models: Sequence[keras.Model], weights: Sequence[float] | None = Non
     return keras.Model(pixels, mean, name="average")
 
 
+@names_wrong_kinds
 def vote(models: Sequence[keras.Model]) -> keras.Model:
     """Return a model of the fraction of members that vote for each class.
 

@@ -4,6 +4,6 @@ Only conversion and quantization need Keras and TensorFlow. An application that 
 needs NumPy, Pillow, and ai-edge-litert alone.
 """
 
-import lazy_loader
+from kpipe.installation import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

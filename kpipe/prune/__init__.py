@@ -8,6 +8,6 @@ scan_sensitivity(model, ...) how many filters each group can lose
 remove_blocks(model, blocks) a new model without whole residual blocks
 """
 
-import lazy_loader
+from kpipe.installation import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -7,21 +7,26 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from kpipe.errors import PruneError
+from kpipe.paired_loss import PairedLoss
 
-__all__ = ["Evaluate", "Loss", "finite"]
+__all__ = ["Evaluate", "Loss", "finite", "paired_loss"]
 
-Evaluate = Callable[[keras.Model], float]  # a score, higher is better
+# A score, higher is better; or whether each image is predicted correctly, bool (images,).
+Evaluate = Callable[[keras.Model], float | np.ndarray]
 Loss = Callable[[keras.Model], float]
 
 
 def finite(value: Any, function: str) -> float:
-    """Return the number that a user's function returned.
+    """Return the number that a user's function returned; of booleans, their mean.
 
     Raises:
         PruneError: it is not a finite number.
     """
+    if _are_outcomes(value):
+        value = value.mean()
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -33,3 +38,31 @@ def finite(value: Any, function: str) -> float:
             received=repr(value),
         )
     return number
+
+
+def paired_loss(reference: Callable[[], Any], value: Any) -> PairedLoss | None:
+    """Return the loss of a result of an `Evaluate`; None if it is a score.
+
+    Args:
+        reference: returns the result for the original model; called only if it is needed.
+        value: the result.
+
+    Raises:
+        PruneError: the results are not of the same images.
+    """
+    if not _are_outcomes(value):
+        return None
+    expected = reference()
+    if not _are_outcomes(expected) or expected.shape != value.shape:
+        raise PruneError(
+            "evaluate returned results of other images than for the original model",
+            expected=f"bool {np.shape(expected)}",
+            received=f"bool {value.shape}",
+        )
+    return PairedLoss.between(expected, value)
+
+
+def _are_outcomes(value: Any) -> bool:
+    return (
+        isinstance(value, np.ndarray) and value.dtype == bool and value.ndim == 1 and value.size > 0
+    )

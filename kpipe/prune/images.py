@@ -48,8 +48,13 @@ def image_batches(
         images, *rest = item if isinstance(item, tuple | list) else (item,)
         if isinstance(images, dict) and len(images) == 1:  # {name of the input: images}
             (images,) = images.values()
-        shape = np.shape(images)
-        if len(shape) == expected.rank and not expected.is_compatible_with(shape):
+        try:
+            shape = np.shape(images)
+        except ValueError:  # a list of images of different sizes
+            shape = ()
+        if shape[:1] == (0,):
+            continue
+        if not expected.is_compatible_with(shape):
             raise PruneError(
                 "the images do not fit the model",
                 expected=str(tuple(expected)),

@@ -3,6 +3,6 @@
 journal and artifacts -> `collect_run` -> dict -> `write_report` -> report.html
 """
 
-import lazy_loader
+from kpipe.installation import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -30,6 +30,7 @@ from kpipe.report.audit_findings import (
     statistics_lines,
 )
 from kpipe.report.templates import write_page
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["write_audit"]
 
@@ -69,6 +70,7 @@ class _Section:
         return [photo for row in self.rows for photo in row]
 
 
+@names_wrong_kinds
 def write_audit(page: Path, title: str, manifest: Manifest, audit: Audit) -> Path:
     """Write an HTML page, and a CSV file of all problems next to it.
 
@@ -146,11 +148,14 @@ def _section(finding: Finding, table: pd.DataFrame, base: str) -> _Section:
         ]
         section.more = int(keys.max()) + 1 - len(section.rows)
         return section
+    known = set(offenders["path"])
+    shown = [path for path, _ in finding.rows if path in known][:_PHOTOS]
+    photos = offenders[offenders["path"].isin(shown)].drop_duplicates("path")
+    row_of = {str(row["path"]): row for _, row in photos.iterrows()}
     for path, detail in finding.rows:
-        row = offenders[offenders["path"] == path]
-        if len(row) and len(section.rows) < _PHOTOS:
-            section.rows.append([_photo(row.iloc[0], base, shorten_paths(detail, base))])
-        elif not len(row) and len(section.lines) < _LINES:
+        if path in known and len(section.rows) < _PHOTOS:
+            section.rows.append([_photo(row_of[path], base, shorten_paths(detail, base))])
+        elif path not in known and len(section.lines) < _LINES:
             name, note = (printable(shorten_paths(text, base)) for text in (path, detail))
             section.lines.append((shortened(name, _NOTE), shortened(note, _NOTE)))
         else:

@@ -1,10 +1,14 @@
 """Collect the facts of a run from its journal and the artifacts named there.
 
-    {"pipeline", "run", "declaration", "stages": [{"name", "status", "seconds", "notes"}],
+    {"pipeline", "run", "declaration",
+     "stages": [{"name", "status", "seconds", "notes", "verdicts"}],
      "trainings": [{"stage", "title", "history", "switched_at", "best_epoch"}],
      "prunings": [{"stage", "target", "latency_of", "stopped", "rounds", "sensitivity"}],
      "problems": [{"path", "kind", "detail"}], "contact_sheet": a path or None,
      "metrics": {...} or None, "missing": [...]}
+
+The verdicts of a stage say why its newest result was refused, or accepted with doubts. The metrics
+of a refused run are those of its refused files.
 
 Removed artifacts, and the number of lines of the journal that are no events, are listed under
 "missing", so an old run still has a report.
@@ -13,18 +17,22 @@ Removed artifacts, and the number of lines of the journal that are no events, ar
 from __future__ import annotations
 
 import csv
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from kpipe.core.journal import Event, parse_journal
+from kpipe.core.publishing import REFUSED
 from kpipe.errors import StoreError
 from kpipe.printable import cell_text
 from kpipe.report.results import read_json, read_metrics, read_pruning
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["collect_run"]
 
 
+@names_wrong_kinds
 def collect_run(folder: Path) -> dict[str, Any]:
     """Return everything that the report of a run shows.
 
@@ -45,7 +53,7 @@ def collect_run(folder: Path) -> dict[str, Any]:
         [('Data', ['60 photos'])]
     """
     journal = folder / "journal.jsonl"
-    if not journal.exists():
+    if not os.path.exists(journal):  # also of a path that is too long
         raise StoreError(
             f"{folder} holds no run",
             expected=f"a journal at {journal}",
@@ -82,6 +90,7 @@ def collect_run(folder: Path) -> dict[str, Any]:
         if (artifact / "contact_sheet.jpg").exists():
             contact_sheet = artifact / "contact_sheet.jpg"
     declaration = folder / "pipeline.py"
+    refused = any(stage["status"] == "refused" for stage in stages)
     return {
         "pipeline": folder.parent.name,
         "run": folder.name,
@@ -91,7 +100,7 @@ def collect_run(folder: Path) -> dict[str, Any]:
         "prunings": prunings,
         "problems": problems,
         "contact_sheet": contact_sheet,
-        "metrics": read_metrics(folder),
+        "metrics": read_metrics(folder / REFUSED if refused else folder),
         "missing": missing,
     }
 
@@ -103,13 +112,14 @@ def _stages(events: list[Event]) -> list[dict[str, Any]]:
     for event in events:
         if event["event"] == "run_started":
             # Keep the notes and times of earlier runs.
-            rows = {name: {**row, "status": "not reached"} for name, row in rows.items()}
+            reset = {"status": "not reached", "verdicts": []}
+            rows = {name: {**row, **reset} for name, row in rows.items()}
             continue
         name = event.get("stage")
         if not name:
             continue
-        blank = {"name": name, "status": "", "seconds": 0.0, "notes": [], "folder": ""}
-        row = rows.setdefault(name, blank)
+        blank = {"name": name, "status": "", "seconds": 0.0, "folder": ""}
+        row = rows.setdefault(name, {**blank, "notes": [], "verdicts": []})
         kind, now = event["event"], datetime.fromisoformat(event["time"])
         if kind not in ("stage_started", "stage_skipped") and name in last_event:
             # Summed between events: an interrupted attempt counts up to its last event.
@@ -119,8 +129,13 @@ def _stages(events: list[Event]) -> list[dict[str, Any]]:
             row["status"] = "interrupted"
             if not event["continues"]:
                 row.update(seconds=0.0, notes=[])
+        elif kind == "note" and event.get("verdict"):
+            row["verdicts"].append(event["text"])
         elif kind == "note" and event["text"] not in row["notes"]:
             row["notes"].append(event["text"])
+        elif kind == "stage_refused":
+            row["status"] = "refused"
+            row["verdicts"].append(event["detail"])
         elif kind == "stage_failed":
             row["status"] = "failed"
             row["notes"].append(event["detail"])

@@ -7,12 +7,18 @@ from pathlib import Path
 
 from kpipe.report.charts import confusion_matrix, learning_curves
 from kpipe.report.collection import collect_run
+from kpipe.report.confusions import summarize_confusion
 from kpipe.report.pruning_charts import filters_left, pruning_rounds, sensitivity_map
 from kpipe.report.templates import write_page
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["write_report"]
 
+# Of more classes, tables name the worst; the numbers in a matrix would be too small to read.
+_MATRIX = 40
 
+
+@names_wrong_kinds
 def write_report(folder: str | Path, page: str | Path | None = None) -> Path:
     """Write the HTML report of a run.
 
@@ -52,7 +58,10 @@ def write_report(folder: str | Path, page: str | Path | None = None) -> Path:
     final = None
     if metrics:
         final = next(row for row in metrics["models"] if row["file"] == metrics["final"])
-        final["svg"] = confusion_matrix(final["confusion"], metrics["classes"])
+        counts, classes = final["confusion"], metrics["classes"]
+        many = len(classes) > _MATRIX
+        final["svg"] = "" if many else confusion_matrix(counts, classes)
+        final["errors"] = summarize_confusion(counts, classes) if many else None
     page = Path(page or folder / "report.html")
     write_page(page, "run.html", **facts, final=final)
     return page

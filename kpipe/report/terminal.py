@@ -13,6 +13,7 @@ from rich.text import Text
 from kpipe.core.journal import Event
 from kpipe.printable import printable
 from kpipe.report.results import read_metrics
+from kpipe.wrong_kinds import names_wrong_kinds, names_wrong_kinds_of_fields
 
 __all__ = ["Progress", "models_table", "print_line"]
 
@@ -25,6 +26,7 @@ def print_line(console: Console, text: str, style: str = "") -> None:
     )
 
 
+@names_wrong_kinds_of_fields
 class Progress:
     """Show the events of a journal while the context is open.
 
@@ -78,7 +80,7 @@ class Progress:
         self._end_bar()
 
     def _note(self, event: Event) -> None:
-        print_line(self._console, f"  {event['text']}")
+        print_line(self._console, f"  {event['text']}", "yellow" if event.get("verdict") else "")
 
     def _wait(self, event: Event) -> None:
         stage = event.get("stage", "the run")
@@ -109,6 +111,7 @@ class Progress:
             self._task = None
 
 
+@names_wrong_kinds
 def models_table(folder: Path) -> Table | None:
     """Return the table of a run's exported models, or None if it exported none.
 

@@ -6,6 +6,6 @@ Zeros make a compressed download smaller, not the model faster: for speed, `kpip
 filters.
 """
 
-import lazy_loader
+from kpipe.installation import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -8,9 +8,12 @@ from typing import Any
 import keras
 from keras import ops
 
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
+
 __all__ = ["KeepZeros"]
 
 
+@names_wrong_kinds_of_fields
 class KeepZeros(keras.callbacks.Callback):
     """Keep the zeros of a magnitude-pruned model during a Keras 3 `fit`.
 

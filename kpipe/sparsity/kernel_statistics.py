@@ -6,10 +6,12 @@ import keras
 import numpy as np
 
 from kpipe.sparsity.bridge.mapping import leaves
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["count_unique_weights", "measure_sparsity"]
 
 
+@names_wrong_kinds
 def measure_sparsity(model: keras.Model) -> dict[str, float]:
     """Return the fraction of zeros in each layer's kernels.
 
@@ -34,6 +36,7 @@ def measure_sparsity(model: keras.Model) -> dict[str, float]:
     return fractions
 
 
+@names_wrong_kinds
 def count_unique_weights(model: keras.Model) -> dict[str, int]:
     """Count the distinct values in each layer's kernel.
 

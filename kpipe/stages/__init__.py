@@ -11,6 +11,6 @@ QuantizeAware -> "model"                   a network that loses less in int8
 Export                                     `.tflite` files, evaluated and benchmarked
 """
 
-import lazy_loader
+from kpipe.installation import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

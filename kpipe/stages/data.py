@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -26,6 +26,8 @@ __all__ = ["IMAGE_CACHE", "Data"]
 Fraction = Annotated[float, Between(0, 1, strict=True)]
 # SQLite cache of sizes, hashes and thumbnails of photos, in the folder that all runs share.
 IMAGE_CACHE = "photos.sqlite"
+# Of more classes, a note names the smallest only.
+_CLASSES, _SMALLEST = 40, 10
 _SHOWN = 3
 _LONG = 300
 
@@ -47,6 +49,8 @@ class Data(Stage):
         csv: for a CSV, options of `pandas.read_csv`, such as `{"sep": ";"}`.
         group: column of a CSV whose groups, such as patients, must not be divided between splits.
         previous: the folder of an earlier run, or its manifest.csv, whose photos keep their split.
+        min_photos: fewest photos of each class in each split that kpipe makes; see
+            `kpipe.data.split`.
         background: the CSS color shown under transparent pixels.
         max_unreadable: the run fails if more than this fraction of the files is unreadable.
 
@@ -74,6 +78,7 @@ class Data(Stage):
     csv: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     group: str = ""
     previous: str = ""
+    min_photos: Annotated[int, Between(1)] = 1
     background: str = "white"
     max_unreadable: Annotated[float, Between(0, 1)] = 0.05
 
@@ -95,6 +100,13 @@ class Data(Stage):
         """Whether the source is a CSV rather than a folder."""
         return bool(self.image or self.label)
 
+    def configuration(self) -> dict[str, Any]:
+        fields = super().configuration()
+        if self.min_photos == 1:
+            # Results from before this field keep their keys.
+            del fields["min_photos"]
+        return fields
+
     def validation_errors(self) -> list[str]:
         problems = super().validation_errors()
         if not self.source:
@@ -107,7 +119,7 @@ class Data(Stage):
             return problems
         if abs(sum(self.split) - 1) > 1e-6:
             problems.append(f"split={self.split!r}: expected fractions that add up to 1")
-        if taken := sorted(self.configuration().keys() & self.csv.keys()):
+        if taken := sorted({field.name for field in dataclasses.fields(self)} & self.csv.keys()):
             problems.append(f"csv={self.csv!r}: {', '.join(taken)} are fields of Data itself")
         if names := unusable_class_names(self.classes.values()):
             problems.append(f"classes: {quoted(names)}: expected names of one line, not blank")
@@ -132,10 +144,32 @@ class Data(Stage):
         if not self.is_table or not all(Path(path).is_file() for path in self.paths):
             return named
         from kpipe.data import list_csv_files
+        from kpipe.data.manifest import COLUMNS, INFO_COLUMNS
 
-        label = "" if self.classes else self.label
-        options = {"image": self.image, "label": label, "root": self.root or None, **self.csv}
+        options = {
+            "image": self.image,
+            "label": "" if self.classes else self.label,
+            "root": self.root or None,
+            # `split` can also group by a column that kpipe adds to the table.
+            "further_columns": [self.label, *({self.group} - {*COLUMNS, *INFO_COLUMNS})],
+            **self.csv,
+        }
         return (*named, *(path for path in list_csv_files(self.paths, **options) if path.is_file()))
+
+    def check_surroundings(self, earlier: Sequence[Stage]) -> list[str]:
+        if self.previous:
+            from kpipe.data.splits.splitting import earlier_splits
+
+            earlier_splits(self.previous)
+        return []
+
+    def most_classes(self) -> int | None:
+        """Return the largest number of classes there can be; None if only labels tell."""
+        if self.is_table:
+            return len(set(self.classes.values())) or None
+        from kpipe.data.reading.folders import listed_classes
+
+        return len(listed_classes(self.paths))
 
     def manifest(
         self,
@@ -201,6 +235,7 @@ class Data(Stage):
             context.seed,
             group=self.group or None,
             previous=self.previous or None,
+            min_photos=self.min_photos,
         )
         manifest.save(context.folder)
         decode(
@@ -220,10 +255,11 @@ class Data(Stage):
 
 
 def _record(manifest: Manifest, context: Context) -> None:
-    counts = manifest.counts().astype(int)
-    rows = ", ".join(
-        f"{label} {'/'.join(map(str, counts.loc[label]))}" for label in manifest.classes
-    )
+    counts, total = manifest.counts(), ""
+    if len(counts) > _CLASSES:
+        total = f"{_slashed(counts.sum())} of {len(counts)} classes, the smallest: "
+        counts = counts.loc[counts.sum(axis=1).sort_values(kind="stable").index[:_SMALLEST]]
+    rows = total + ", ".join(f"{label} {_slashed(row)}" for label, *row in counts.itertuples())
     context.journal.record(
         "note", text=f"{len(manifest.table)} photos; train/validation/test: {rows}"
     )
@@ -236,3 +272,7 @@ def _record(manifest: Manifest, context: Context) -> None:
         # The report lists all of them.
         more = f", and {len(found) - len(named)} more" if len(found) > len(named) else ""
         context.journal.record("note", text=f"{len(found)} x {kind}: {', '.join(named)}{more}")
+
+
+def _slashed(counts: Iterable[int]) -> str:
+    return "/".join(map(str, counts))

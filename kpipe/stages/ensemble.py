@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.stages.fine_tune import FineTune
+from kpipe.stages.shared.declared import newest
 from kpipe.stages.shared.model_folder import (
     is_saved,
     join_histories,
@@ -45,6 +47,10 @@ class Ensemble(Stage):
 
     members: Annotated[int, Between(2, 20)] = 3
     combine: Literal["average", "vote"] = "average"
+
+    def check_surroundings(self, earlier: Sequence[Stage]) -> list[str]:
+        recipe = newest(earlier, FineTune)
+        return recipe.check_surroundings(earlier) if recipe else []
 
     def run(self, context: Context) -> None:
         from kpipe.ensemble import average, vote

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -36,6 +37,7 @@ from kpipe.stages.shared.model_folder import (
 )
 from kpipe.stages.shared.photo_dataset import PhotoDataset
 from kpipe.stages.shared.retraining import Teacher, retrain, unfreeze_but_normalization
+from kpipe.stages.shared.target_checks import refuse_unreachable_target, target_conflicts
 from kpipe.stages.shared.training_run import TrainingRun
 from kpipe.stages.shared.validation import Validation
 
@@ -63,11 +65,11 @@ class FilterPrune(Stage):
         latency_of: the export format whose latency is measured: "int8", "mixed", "float16",
             "dynamic", or None for float32.
         rounds: number of times to remove filters and retrain.
-        tolerance: validation accuracy that may be lost, in [0, 1]; the first round that loses more
-            stops the pruning, and the round before it is kept. None keeps the last round.
+        tolerance: validation accuracy that may be lost, in [0, 1]; the first round that loses more,
+            beyond chance, stops the pruning, and the round before it is kept. None sets no limit.
         sensitivity: validation accuracy, in [0, 1], that removing filters of a single group may
             cost before retraining; a scan of all groups finds how many that is. None sets no
-            limit.
+            limit. Choose more than the fraction of one photo.
         round_to: keep a multiple of this number of filters in each group.
         min_filters_fraction: minimum fraction of filters to keep in each group.
         blocks: whether a `latency_ms` target may remove whole residual blocks; with `sensitivity`,
@@ -95,6 +97,8 @@ class FilterPrune(Stage):
     gives: ClassVar = ("model",)
     publishes: ClassVar = ("model.keras",)
     packages: ClassVar = ("keras", "tensorflow")
+    # 2: a tolerance stops only for a loss beyond chance
+    version: ClassVar = 2
 
     criterion: Literal[
         "apoz",
@@ -134,11 +138,12 @@ class FilterPrune(Stage):
         return declared or {"macs": 0.5}
 
     def validation_errors(self) -> list[str]:
-        errors = super().validation_errors()
-        if not errors and len(self.target) > 1:
-            targets = ", ".join(f"{name}={value}" for name, value in self.target.items())
-            errors.append(f"{targets}: one target is enough")
-        return errors
+        return super().validation_errors() or target_conflicts(
+            self.target, self.min_filters_fraction
+        )
+
+    def rehearse(self, earlier: Sequence[Stage]) -> None:
+        refuse_unreachable_target(earlier, self.target, self.round_to, self.min_filters_fraction)
 
     def run(self, context: Context) -> None:
         if is_saved(context.folder):
@@ -157,6 +162,7 @@ class FilterPrune(Stage):
             context.journal.record("note", text=f"stopped: {result.stopped}; kept the round before")
         rounds = [dataclasses.asdict(row) for row in result.history]
         latencies = [row.pop("latency_ms") for row in rounds]
+        rounds = [{k: v for k, v in row.items() if (k, v) != ("loss", None)} for row in rounds]
         report = {
             "target": self.target,
             "latency_of": self.latency_of or "float32",
@@ -213,7 +219,8 @@ class _Pruning:
         whole = sum(ratio == 0 for ratio in max_pruning_ratio.values())
         self._note(
             f"sensitivity: {len(max_pruning_ratio)} groups of filters scanned, {whole} of them "
-            f"lose more than {limit:.1%} of accuracy with the smallest fraction and stay whole"
+            f"lose more than {limit:.1%} of {len(self.photos.manifest.rows('validation')):,} "
+            "validation photos with the smallest fraction and stay whole"
         )
 
     def prune(self, max_pruning_ratio: dict[str, float]) -> PruneResult:
@@ -229,7 +236,9 @@ class _Pruning:
             rounds=stage.rounds,
             tolerance=stage.tolerance,
             finetune=self._retrain,
-            evaluate=self.validation.accuracy,
+            evaluate=self.validation.accuracy
+            if stage.tolerance is None
+            else self.validation.correct,
             loss=self.validation.loss,
             calibration=self.photos.sample(),
             selection=Selection(
@@ -276,6 +285,12 @@ class _Pruning:
             f"round {row.round}: {row.macs / 1e6:.1f} M MACs ({row.share:.1%}), "
             f"{row.latency_ms:.2f} ms in {self.stage.latency_of or 'float32'}; accuracy {accuracy}"
         )
+        loss, tolerance = row.loss, self.stage.tolerance
+        if loss and tolerance is not None and loss.loss > tolerance and loss.acceptable(tolerance):
+            self._note(
+                f"round {row.round}: {loss.describe('validation photos')}, more than the tolerance "
+                f"of {tolerance:.1%}; the photos are too few to tell it from chance"
+            )
 
     def _note(self, text: str) -> None:
         self.context.journal.record("note", text=text)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from kpipe.core.stage import Context, stage
-from kpipe.stages.shared.network_training import train_network
+from kpipe.core.stage import Context, Stage, stage
+from kpipe.stages.data import Data
+from kpipe.stages.shared.declared import newest, refusals
+from kpipe.stages.shared.network_training import build_network, train_network
+from kpipe.stages.shared.phase_planning import unfrozen_layers
 from kpipe.stages.shared.photo_dataset import PhotoDataset
 from kpipe.stages.shared.recipe import Recipe
 from kpipe.stages.shared.training_run import TrainingRun
@@ -79,6 +83,35 @@ class FineTune(Recipe):
 
     def sources(self) -> tuple[Path, ...]:
         return () if self.weights in ("imagenet", None) else (Path(str(self.weights)),)
+
+    def conflicts(self, earlier: Sequence[Stage]) -> list[str]:
+        data = newest(earlier, Data)
+        return refusals(self.refuse_size, data.image_size) if data else []
+
+    def check_surroundings(self, earlier: Sequence[Stage]) -> list[str]:
+        from kpipe.train.backbones.weights_files import find_imagenet_file
+
+        data = newest(earlier, Data)
+        if self.weights != "imagenet" or data is None:
+            return []
+        found = [
+            find_imagenet_file(self.backbone, size, size, self.alpha)
+            for size in sorted({self.low_res_size or data.image_size, data.image_size})
+        ]
+        missing = {file for file in found if isinstance(file, str)}
+        return [f"the ImageNet weights {file}, which Keras downloads" for file in sorted(missing)]
+
+    def rehearse(self, earlier: Sequence[Stage]) -> None:
+        data = newest(earlier, Data)
+        if data is None:
+            return
+        from kpipe.train import unfreeze
+
+        for size in sorted({self.low_res_size or data.image_size, data.image_size}):
+            # The classes are not known yet, and nothing but the head depends on them.
+            model = build_network(self, size, classes=2, seed=0)
+            for last in unfrozen_layers(self, model):
+                unfreeze(model, last)
 
     def run(self, context: Context) -> None:
         photos = PhotoDataset.read(context, batch_size=self.batch_size)

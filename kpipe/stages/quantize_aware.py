@@ -39,8 +39,14 @@ class QuantizeAware(TfmotStage):
     def run(self, context: Context) -> None:
         if is_saved(context.folder):
             return
+        import keras
+
+        from kpipe.prune import plan, remove_filters
         from kpipe.sparsity import train_quantized
 
         model, photos = self.load(context)
+        if any(isinstance(layer, keras.Model) for layer in model.layers):
+            # TFMOT takes no nested models, which ConvNeXt has. This opens them.
+            model = remove_filters(model, plan(model, {}))
         trained = self.train(context, train_quantized, model, photos)
         self.save(trained, context, "int8-aware")

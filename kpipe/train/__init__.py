@@ -7,6 +7,6 @@ loop/           fit and fit_phases, checkpoints, averaged weights
 distillation/   a student that learns from a teacher
 """
 
-import lazy_loader
+from kpipe.installation import attach_stub
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -9,13 +9,15 @@ from typing import TypeAlias
 
 import tensorflow as tf
 
-from kpipe.errors import TrainingError
+from kpipe.train.argument_checks import refuse_out_of_range
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = ["BatchNames", "TrainingData"]
 
 BatchNames: TypeAlias = Callable[[int, int], Sequence[str]]
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class TrainingData:
     """What a model trains and validates on.
@@ -48,12 +50,7 @@ class TrainingData:
     batch_names: BatchNames | None = None
 
     def __post_init__(self) -> None:
-        if self.steps_per_epoch < 1:
-            raise TrainingError(
-                "steps_per_epoch is out of range",
-                expected="1 or more",
-                received=str(self.steps_per_epoch),
-            )
+        refuse_out_of_range("steps_per_epoch", self.steps_per_epoch, 1)
 
     def after(self, epochs: int) -> TrainingData:
         """Return the same data, starting after a number of epochs."""

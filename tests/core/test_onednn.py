@@ -1,21 +1,27 @@
 """oneDNN is on where TensorFlow leaves it off, unless the user says otherwise."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import ClassVar
 
 import pytest
 
-from kpipe.core.executor import LocalExecutor
-from kpipe.core.journal import Journal, read_journal
+from kpipe import Pipeline
+from kpipe.core.journal import read_journal
 from kpipe.core.onednn import enable_onednn
+from kpipe.core.runner import run
 from kpipe.core.stage import Context, Stage, stage
 
 
 @stage
 class Idle(Stage):
     packages: ClassVar = ("tensorflow",)
+
+    def rehearse(self, earlier: Sequence[Stage]) -> None:
+        assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == "1"
 
     def run(self, context: Context) -> None:
         pass
@@ -32,12 +38,16 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_it_is_turned_on_and_said_once(fresh, tmp_path) -> None:
-    journal = Journal(tmp_path / "journal.jsonl")
-    for _ in range(2):
-        LocalExecutor().execute(Idle(), Context(tmp_path, {}, 0, journal))
-    (note,) = read_journal(journal.path)
-    assert note["text"] == "TensorFlow uses oneDNN (TF_ENABLE_ONEDNN_OPTS=0 turns it off)"
+def test_a_run_turns_it_on_before_its_stages_and_says_so(fresh, tmp_path) -> None:
+    def notes() -> list[str]:
+        folder = run(Pipeline("p", [Idle()]), tmp_path).folder
+        events = read_journal(folder / "journal.jsonl")
+        return [event["text"] for event in events if event["event"] == "note"]
+
+    said = "TensorFlow uses oneDNN (TF_ENABLE_ONEDNN_OPTS=0 turns it off)"
+    assert notes() == [said]
+    fresh.delenv("TF_ENABLE_ONEDNN_OPTS")
+    assert notes() == [said], "nothing is computed, so nothing is said again"
 
 
 @pytest.mark.parametrize("chosen", ["0", "1"])

@@ -1,8 +1,39 @@
+from typing import ClassVar, Literal
+
 import pytest
 
+from kpipe.core.fields import nearest_field
 from kpipe.core.pipeline import Pipeline
+from kpipe.core.stage import Stage, stage
 from kpipe.errors import PipelineError
 from tests.core.toys import Count, Join, Read, Repeat, Suffix
+
+
+@stage
+class Choice(Stage):
+    gives: ClassVar = ("text",)
+
+    kind: Literal["big", "small"] | None = "small"
+    file: str | None = "a"
+    mirror: Literal["", "up"] = "up"
+
+    def run(self, context): ...
+
+
+@stage
+class Longer(Stage):
+    needs: ClassVar = ("text",)
+
+    length: int = 1
+
+    def conflicts(self, earlier):
+        return [
+            f"length={self.length}: {given.name} reads {given.path!r}"
+            for given in earlier
+            if len(given.path) < self.length
+        ]
+
+    def run(self, context): ...
 
 
 def refusal(*arguments, **options):
@@ -106,3 +137,58 @@ def test_the_rendered_declaration_declares_the_same_pipeline():
     namespace = {}
     exec(pipeline.render(), namespace)
     assert namespace["pipeline"] == pipeline
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("Read.upper=yes", True),
+        ("Read.upper=TRUE", True),
+        ("Read.upper=off", False),
+        ("Read.path=none", "none"),  # a field of text takes any text
+        ("Choice.kind=none", None),
+        ("Choice.kind=Null", None),
+        ("Choice.file=none", None),
+        ("Choice.mirror=none", ""),
+        ("Choice.kind=big", "big"),
+    ],
+)
+def test_small_words_are_taken_as_meant(setting, value):
+    pipeline = Pipeline("toy", [Read("a"), Choice(), Join()]).with_settings([setting])
+    field = setting.partition("=")[0].partition(".")[2]
+    (found,) = {getattr(stage, field) for stage in pipeline.stages if hasattr(stage, field)}
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_a_word_in_quotes_is_told_from_the_value():
+    output = refusal("toy", [Read("a", upper="no"), Choice(kind="none"), Join()])
+    assert "upper='no': expected True or False; write False, without quotes" in output
+    assert "kind='none'" in output and "write None, without quotes" in output
+
+
+def test_a_setting_of_another_stages_field_names_that_stage():
+    with pytest.raises(PipelineError, match="Read has no field 'times', but Repeat has") as caught:
+        Pipeline("toy", [Read("a"), Repeat()]).with_settings(["Read.times=3"])
+    assert "what to do: --set Repeat.times=3" in str(caught.value)
+
+
+def test_fields_that_do_not_fit_those_of_earlier_stages_are_named():
+    assert Pipeline("toy", [Read("abc"), Longer(3)])
+    output = refusal("toy", [Read("abc"), Longer(4)])
+    assert "- Longer: length=4: Read reads 'abc'" in output
+    with pytest.raises(PipelineError, match="length=4"):
+        Pipeline("toy", [Read("abc"), Longer(3)]).with_settings(["Longer.length=4"])
+
+
+def test_a_field_is_found_by_its_usual_names():
+    known = ["backbone", "batch_size", "learning_rate", "members"]
+    for name, field in [
+        ("network", "backbone"),
+        ("Model", "backbone"),
+        ("lr", "learning_rate"),
+        ("batch", "batch_size"),
+        ("n_members", "members"),
+        ("models", "members"),
+    ]:
+        assert nearest_field(name, known) == f"did you mean {field!r}?"
+    assert nearest_field("lr", ["epochs", "lrs"]) == "did you mean 'lrs'?"

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -13,8 +14,9 @@ from kpipe.core.journal import read_journal
 from kpipe.core.lock import file_lock
 from kpipe.core.pipeline import Pipeline
 from kpipe.core.runner import plan, run, run_folder
+from kpipe.core.stage import Stage, stage
 from kpipe.core.store import Store
-from kpipe.errors import DataError, StoreError, TrainingError
+from kpipe.errors import DataError, StoreError, TrainingError, WeightsError
 from tests.core.toys import Count, Join, Read, Repeat, Suffix
 
 
@@ -255,3 +257,56 @@ def test_a_key_is_the_fingerprint_of_the_entrys_about(tmp_path, source):
     entries = entries_of(tmp_path / "out")
     assert len(entries) == 4
     assert all(fingerprint(entry.about) == entry.key for entry in entries)
+
+
+@stage
+class Picky(Stage):
+    """Fails early, if files are missing that only it knows of."""
+
+    needs: ClassVar = ("text",)
+    gives: ClassVar = ("picky",)
+
+    needed: str
+    rehearsed: str
+
+    def check_surroundings(self, earlier):
+        assert [given.name for given in earlier] == ["Read"]
+        if not Path(self.needed).exists():
+            raise WeightsError(f"{self.needed} is missing")
+        return ["a download"]
+
+    def rehearse(self, earlier):
+        assert [given.name for given in earlier] == ["Read"]
+        if not Path(self.rehearsed).exists():
+            raise TrainingError(f"{self.rehearsed} does not fit")
+
+    def run(self, context):
+        (context.folder / "picky.txt").touch()
+
+
+def test_what_a_later_stage_lacks_is_said_before_the_first_one_runs(tmp_path, source):
+    out, needed, rehearsed = tmp_path / "out", tmp_path / "needed", tmp_path / "rehearsed"
+    pipeline = Pipeline("toy", [Read(str(source)), Picky(str(needed), str(rehearsed))])
+    for refused in (plan, run):
+        with pytest.raises(WeightsError, match="needed is missing"):
+            refused(pipeline, out)
+    needed.touch()
+    assert [step.fetches for step in plan(pipeline, out)] == [(), ("a download",)]
+    with pytest.raises(TrainingError, match="does not fit"):
+        run(pipeline, out)
+    assert not (out / "toy").exists()
+    assert entries_of(out) == []
+    rehearsed.touch()
+    assert run(pipeline, out).made == ("Read", "Picky")
+
+
+def test_a_stage_with_a_result_needs_nothing_any_more(tmp_path, source):
+    out, needed = tmp_path / "out", tmp_path / "needed"
+    needed.touch()
+    pipeline = Pipeline("toy", [Read(str(source)), Picky(str(needed), str(needed))])
+    run(pipeline, out)
+    needed.unlink()
+    assert [(step.status, step.fetches) for step in plan(pipeline, out)] == [("cached", ())] * 2
+    assert run(pipeline, out).made == ()
+    with pytest.raises(WeightsError):
+        run(pipeline, out, fresh=True)

@@ -119,3 +119,26 @@ if __name__ == "__main__":
         fresh="fresh" in words,
         listeners=(lambda event: print(json.dumps(event), flush=True),),
     )
+
+
+@stage
+class Weigh(Stage):
+    """Counts letters; `limit` is not part of the key, and judges how many are accepted."""
+
+    needs: ClassVar = ("text",)
+    gives: ClassVar = ("weight",)
+    publishes: ClassVar = ("weight.txt",)
+    judged: ClassVar = ("limit",)
+
+    limit: int = 9
+    unit: str = "letters"
+
+    def run(self, context: Context) -> None:
+        text = (context.newest("text") / "text.txt").read_text()
+        (context.folder / "weight.txt").write_text(str(len(text)))
+
+    def judge(self, result: Path) -> list[str]:
+        weight = int((result / "weight.txt").read_text())
+        if weight > self.limit:
+            raise TrainingError(f"{weight} {self.unit} are too many", fix="set Weigh.limit")
+        return [f"{weight} {self.unit} are just enough"] * (weight == self.limit)

@@ -7,7 +7,7 @@ import pytest
 from kpipe.lite import convert
 
 # Scripts that tests run in another Python: importing them for their docstrings would run them.
-collect_ignore = ["litert_outputs.py", "mediapipe_scores.py"]
+collect_ignore = ["litert_outputs.py", "mediapipe_scores.py", "without_tensorflow.py"]
 
 
 def small_classifier(size: int = 32, classes: int = 3) -> keras.Model:

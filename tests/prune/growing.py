@@ -165,10 +165,34 @@ def _joined(draw: Draw, x: Tensor, y: Tensor) -> Tensor:
     return layers.Multiply()([x, scale])
 
 
+def _parted(draw: Draw, x: Tensor) -> Tensor:
+    """Some of the channels convolved, in front of or behind the others."""
+    place = draw(st.integers(1, x.shape[-1] - 1)) if x.shape[-1] > 1 else 0
+    if not place:
+        return x
+    split = draw(st.booleans())
+    parts = ops.split(x, [place], -1) if split else [x[..., :place], x[..., place:]]
+    parts[0] = layers.Conv2D(draw(WIDTHS), 1)(parts[0])
+    return layers.Concatenate()(parts[:: draw(st.sampled_from([1, -1]))])
+
+
+def _laid_out(draw: Draw, x: Tensor) -> Tensor:
+    """A shuffle of channels, rows for columns, channels first and back, steps over the rows."""
+    groups = draw(st.sampled_from([g for g in (1, 2, 3, 4) if x.shape[-1] % g == 0]))
+    functions: list[Callable[[Tensor], Tensor]] = [
+        lambda t: nets.shuffled(t, groups), layers.Permute((2, 1, 3)), layers.Softmax(axis=1),
+        layers.LayerNormalization(axis=(1, 2)), lambda t: ops.softmax(t, axis=2),
+        lambda t: ops.transpose(ops.moveaxis(t, -1, 1), (0, 3, 2, 1)),
+        layers.TimeDistributed(layers.Conv1D(4, 3, padding="same")),
+        layers.TimeDistributed(layers.BatchNormalization()),
+    ]  # fmt: skip
+    return draw(st.sampled_from(functions))(x)
+
+
 STEPS: list[Callable[[Draw, Tensor], Tensor]] = [
     _convolution, _dilated, _depthwise, _separable, _transposed, _dense, _row_convolution,
     _normalization, _activation, _elementwise, _space, _squeeze_and_excite, _residual, _twice,
-    _nested,
+    _nested, _parted, _laid_out,
 ]  # fmt: skip
 
 

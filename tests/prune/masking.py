@@ -77,23 +77,34 @@ def random_request(model: keras.Model, seed: int) -> dict[str, list[int]]:
     return request
 
 
-def channel_axis(operation: keras.Operation) -> int:
-    """-1, but for the two permutations of the test networks that move the channels."""
-    if isinstance(operation, keras.layers.Permute) and operation.dims[-1] != len(operation.dims):
-        return operation.dims.index(len(operation.dims)) - len(operation.dims)
-    return -3 if type(operation).__name__ == "Moveaxis" else -1
+def channel_axes(old: keras.Model, new: keras.Model) -> dict[str, int]:
+    """Name of each operation -> the axis, counted from the end, that lost channels; else -1."""
+    axes = {}
+    for before, after in zip(old.operations, new.operations, strict=True):
+        shapes = [
+            [node.shape for node in keras.tree.flatten(operation.output)]
+            for operation in (before, after)
+            if len(operation._inbound_nodes) == 1
+        ]
+        for larger, smaller in zip(*shapes, strict=True) if len(shapes) == 2 else ():
+            changed = [n - len(larger) for n in range(len(larger)) if larger[n] != smaller[n]]
+            axes[before.name] = changed[0] if changed else axes.get(before.name, -1)
+    return axes
 
 
-def joined(operation: keras.Operation, out: Any) -> np.ndarray:
+def joined(out: Any, axis: int) -> np.ndarray:
     """The channels of all outputs, one after the other, on the last axis."""
-    outs = [
-        np.moveaxis(np.asarray(x), channel_axis(operation), -1) for x in keras.tree.flatten(out)
-    ]
+    outs = [np.moveaxis(np.asarray(x, float), axis, -1) for x in keras.tree.flatten(out)]
+    if len({x.shape[:-1] for x in outs}) > 1:  # a sequence and a state, which lose no channels
+        outs = [x.ravel() for x in outs]
     return np.concatenate(outs, -1)
 
 
 def run(
-    model: keras.Model, image: np.ndarray, kept: Mapping[str, np.ndarray]
+    model: keras.Model,
+    image: np.ndarray,
+    kept: Mapping[str, np.ndarray],
+    axes: Mapping[str, int] | None = None,
 ) -> dict[str, list[np.ndarray]]:
     """The output of each operation (one array per call), masked before other operations read it."""
     seen: dict[str, list[np.ndarray]] = {}
@@ -101,8 +112,9 @@ def run(
     def masked(operation: keras.Operation) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             out = operation(*args, **kwargs)
+            axis = (axes or {}).get(operation.name, -1)
             if operation.name in kept:
-                axis, outs = channel_axis(operation), out if isinstance(out, list) else [out]
+                outs = out if isinstance(out, list) else [out]
                 mask = np.zeros(sum(part.shape[axis] for part in outs), "float32")
                 mask[kept[operation.name]] = 1
                 ends = np.cumsum([part.shape[axis] for part in outs])[:-1]
@@ -111,7 +123,7 @@ def run(
                     for part, cover in zip(outs, np.split(mask, ends), strict=True)
                 ]
                 out = parts if isinstance(out, list) else parts[0]
-            seen.setdefault(operation.name, []).append(joined(operation, out))
+            seen.setdefault(operation.name, []).append(joined(out, axis))
             return out
 
         return call
@@ -125,7 +137,8 @@ def worst_difference(
     old: keras.Model, new: keras.Model, kept: Mapping[str, np.ndarray], image: np.ndarray
 ) -> float:
     """Largest difference of any operation on its kept channels, relative to its largest value."""
-    before, after = run(old, image, kept), run(new, image, {})
+    axes = channel_axes(old, new)
+    before, after = run(old, image, kept, axes), run(new, image, {}, axes)
     assert set(before) == set(after)
     worst = 0.0
     for name, outputs in before.items():

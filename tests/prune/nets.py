@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import layers
 
-__all__ = ["NETS", "classifier", "image", "lite", "residual"]
+__all__ = ["NETS", "classifier", "conv", "image", "lite", "residual", "shuffled"]
 
 Tensor = Any  # a keras.KerasTensor
 SIZE = 8
@@ -206,7 +206,7 @@ def _split_reshape() -> keras.Model:
     return classifier(inputs, layers.GlobalMaxPooling1D()(x))
 
 
-def _shuffled(x: Tensor, groups: int) -> Tensor:
+def shuffled(x: Tensor, groups: int) -> Tensor:
     _, height, width, channels = x.shape
     x = layers.Reshape((height, width, groups, channels // groups))(x)
     return layers.Reshape((height, width, channels))(layers.Permute((1, 2, 4, 3))(x))
@@ -221,7 +221,7 @@ def _shuffle_net() -> keras.Model:
         right = layers.Conv2D(6, 1, name=f"{unit}_1")(right)
         right = layers.DepthwiseConv2D(3, padding="same", name=f"{unit}_2")(right)
         right = layers.Conv2D(4, 1, activation="relu", name=f"{unit}_3")(right)
-        x = _shuffled(layers.Concatenate()([left, right]), 2)
+        x = shuffled(layers.Concatenate()([left, right]), 2)
     return classifier(inputs, conv(x, 5, "last"))
 
 

@@ -31,6 +31,8 @@ def row(file: str, name: str, **changes: Any) -> dict[str, Any]:
         "balanced_accuracy": 0.7345,
         "keras_accuracy": 0.8,
         "agreement": 0.95,
+        "lost": 3,
+        "won": 1,
         "confusion": [[9, 1], [2, 4]],
         "macs": 12_300_000,
         "parameters": 1_230_000,

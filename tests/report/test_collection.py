@@ -189,3 +189,14 @@ def test_a_line_that_is_no_event_is_skipped_and_counted(journal, line: str) -> N
     facts = collect_run(folder)
     assert facts["missing"] == ["journal.jsonl: 2 lines are no events and are left out"]
     assert stage_of(facts, "Data")["status"] == "interrupted"
+
+
+def test_verdicts_are_those_of_the_newest_run(journal, artifact) -> None:
+    made = artifact("export")
+    note = {"stage": "Export", "text": "3 of 39 test photos lost", "verdict": True}
+    first = [(1, "stage_finished", finished("Export", made)), (2, "note", note)]
+    again = [(4, "stage_skipped", finished("Export", made)), (5, "note", note)]
+    folder = journal((0, "run_started", RUN), *first, (3, "run_started", RUN), *again)
+    export = stage_of(collect_run(folder), "Export")
+    assert export["verdicts"] == ["3 of 39 test photos lost"] and export["notes"] == []
+    assert export["status"] == "cached"

@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kpipe.errors import StoreError
@@ -57,6 +58,30 @@ class Tags(HTMLParser):
 
     def names(self) -> set[str]:
         return {tag for tag, _ in self.found}
+
+
+def test_a_refused_run_shows_why_and_its_refused_files(journal, artifact) -> None:
+    refused = {"stage": "Export", "error": "ExportError", "detail": "9 of <b>39</b> photos lost"}
+    folder = journal(
+        (0, "run_started", {}),
+        (1, "stage_started", started("Export")),
+        (2, "stage_finished", finished("Export", artifact("export"))),
+        (3, "stage_refused", refused),
+    )
+    metrics = {
+        "seed": 3,
+        "image_size": 32,
+        "classes": ["a", "b"],
+        "test_images": 39,
+        "final": "model.tflite",
+        "models": [row("model.tflite", "toy, int8", lost=9, won=0)],
+    }
+    (folder / "refused").mkdir()
+    (folder / "refused" / "metrics.json").write_text(json.dumps(metrics))
+    page = write_report(folder).read_text()
+    assert "<b>Export is refused:</b> 9 of &lt;b&gt;39&lt;/b&gt; photos lost" in page
+    assert "<td>9</td><td>0</td>" in page
+    assert "<td>refused</td>" in page
 
 
 def test_texts_are_never_markup(page: str) -> None:
@@ -230,3 +255,30 @@ def test_the_page_of_a_real_run_shows_its_trainings_and_the_excluded_photo(walk)
     assert "torn.png" in text and "truncated" in text
     assert "FilterPrune: pruning rounds" in text
     assert text.count("<svg") == 6
+
+
+@pytest.mark.parametrize("count", [200, 1000])
+def test_many_classes_are_tables_of_the_worst_and_no_matrix(journal, count: int) -> None:
+    confusion = np.diag(np.full(count, 40))
+    confusion[np.arange(count), (np.arange(count) + 1) % count] = 5
+    confusion[3, 7], confusion[9, 8], confusion[9, 9] = 17, 15, 10
+    folder = journal((0, "run_started", {}))
+    metrics = {
+        "seed": 3,
+        "image_size": 32,
+        "classes": [f"class {number}" for number in range(count)],
+        "test_images": int(confusion.sum()),
+        "final": "model.tflite",
+        "models": [row("model.tflite", "toy", confusion=confusion.tolist())],
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    page = write_report(folder).read_text()
+    tags = Tags(page)
+    assert len(page) < 100_000 and "svg" not in tags.names()
+    assert 90 < sum(tag == "tr" for tag, _ in tags.found) < 120
+    cells = re.sub(r"<[^>]+>|\s+", " ", page).split()
+    text = " ".join(cells)
+    assert f"{5 * count + 32} of {45 * count + 2} test photos, in {count + 2} pairs" in text
+    first = text.index("class 3 class 7 17 27.4 %")
+    assert first < text.index("class 9 class 8 15 50.0 %") < text.index("class 0 class 1 5 11.1 %")
+    assert text.index("class 9 class 8 30 33.3 %") < text.index("class 3 class 7 62 64.5 %")

@@ -20,12 +20,13 @@ from kpipe import Pipeline
 from kpipe.core.digests import Digests, combined
 from kpipe.core.executor import LocalExecutor
 from kpipe.core.journal import Journal, read_journal
-from kpipe.core.runner import run
+from kpipe.core.runner import plan, run
 from kpipe.core.stage import Context, Stage
-from kpipe.data import SPLITS, Manifest
+from kpipe.data import SPLITS, Manifest, problem_table
 from kpipe.errors import DataError
 from kpipe.report import write_report
 from kpipe.stages import Data
+from kpipe.stages.data import _record
 from tests.walking import COUNTS, draw
 
 
@@ -243,6 +244,31 @@ def test_an_earlier_run_that_is_not_there_is_named(source: Path, tmp_path: Path)
         run(pipeline, tmp_path / "out")
 
 
+def test_an_earlier_manifest_that_cannot_be_used_is_refused_by_the_plan(
+    source: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "manifest.csv").write_text("sha256,label\nab,red\n")
+    pipeline = Pipeline("p", [Data(source, image_size=16, previous=tmp_path / "manifest.csv")])
+    with pytest.raises(DataError, match="the table has no column 'split'"):
+        plan(pipeline, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"label": "code", "group": "sesion"},
+        {"label": "cod", "classes": {"0": "sound"}},
+        {"label": "code", "image": "fiel"},
+    ],
+)
+def test_a_column_that_a_table_lacks_is_refused_by_the_plan(
+    fields: dict, table: Path, tmp_path: Path
+) -> None:
+    stage = Data(table, image_size=16, **{"image": "file", **fields})
+    with pytest.raises(DataError, match="the table has no column"):
+        plan(Pipeline("p", [stage]), tmp_path / "out")
+
+
 # Dirt
 
 
@@ -441,3 +467,63 @@ def test_a_photo_that_appears_for_the_rows_of_a_table_discards_the_result(
     pipeline = Pipeline("p", [Data(table, image_size=16, csv={"sep": ";"}, **columns)])
     with pytest.raises(DataError, match=r"blue/00\.png was added"):
         run(pipeline, tmp_path / "out", executor=Appear())
+
+
+def test_of_many_classes_the_note_names_the_smallest(tmp_path: Path) -> None:
+    rows = [
+        (f"/{label}-{place}", f"class {label:02}", SPLITS[place % 3], 1, 1, f"{label}-{place}")
+        for label in range(50)
+        for place in range(3 if label == 17 else 6)
+    ]
+    table = pd.DataFrame(rows, columns=["path", "label", "split", "width", "height", "sha256"])
+    manifest = Manifest(table, tuple(sorted(set(table["label"]))), problem_table())
+    context = Context(tmp_path, {}, 0, Journal(tmp_path / "journal.jsonl"))
+    _record(manifest, context)
+    told = notes(read_journal(tmp_path / "journal.jsonl"))
+    assert told.startswith("297 photos; train/validation/test: 99/99/99 of 50 classes, ")
+    assert "the smallest: class 17 1/1/1, class 00 2/2/2, " in told and told.count("2/2/2") == 9
+
+
+@pytest.fixture
+def lacking(source: Path) -> Path:
+    """A folder with train and test, of which the last lacks the class red; and a table of it."""
+    root = source.parent / "lacking"
+    rows = ["file;of;split"]
+    for place, path in enumerate(sorted(source.rglob("*.png"))):
+        name = path.parent.name
+        split = "train" if name == "red" or place % 4 else "test"
+        target = root / split / name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+        rows.append(f"{target.relative_to(root).as_posix()};{name};{split}")
+    (source.parent / "lacking.csv").write_text("\n".join(rows))
+    return root
+
+
+def test_every_way_on_from_a_declared_split_that_lacks_a_class_works(
+    perform, lacking: Path
+) -> None:
+    table = {"source": lacking.with_suffix(".csv"), "image": "file", "label": "of"}
+    table["root"] = lacking
+    for stage in (Data(lacking, 16), Data(**table, image_size=16)):
+        with pytest.raises(DataError, match="a declared split lacks a class") as caught:
+            perform(stage)
+        assert caught.value.received.startswith("'red': train ")
+        assert 'Data(("photos/train", "photos/test"))' in caught.value.fix
+        assert 'csv={"usecols": ["image", "label"]}' in caught.value.fix
+    for stage in (
+        Data((lacking / "train", lacking / "test"), 16),
+        Data(**table, image_size=16, csv={"usecols": ["file", "of"]}),
+    ):
+        counts = Manifest.load(perform(stage)[0]).counts()
+        assert counts.sum(axis=1).to_dict() == {name: total for name, (total, _) in COUNTS.items()}
+        assert (counts > 0).all(axis=None)
+    # The classes left out, or photos added.
+    codes = {"blue": "blue", "green": "green"}
+    left, _ = perform(Data(**table, image_size=16, classes=codes))
+    assert Manifest.load(left).classes == ("blue", "green")
+    (lacking / "test" / "red").mkdir()
+    moved = sorted((lacking / "train" / "red").iterdir())[0]
+    moved.rename(lacking / "test" / "red" / moved.name)
+    added, _ = perform(Data(lacking, 16))
+    assert Manifest.load(added).counts().loc["red", "test"] == 1

@@ -13,6 +13,7 @@ from kpipe.errors import PruneError
 from kpipe.prune import count_macs
 from kpipe.stages import FilterPrune
 from kpipe.stages.shared.model_folder import load_model, read_metadata, reset_keras, save_model
+from kpipe.stages.shared.validation import Validation
 from tests.stages.conftest import RECIPE, toy_folder
 
 
@@ -215,14 +216,29 @@ def seeing_colors(folder: Path) -> Path:
 
 
 def test_a_tolerance_keeps_the_round_before(perform, data_folder: Path, tmp_path: Path) -> None:
-    stage = FilterPrune(macs=0.7, tolerance=0.1, learning_rate=1e-9, **ALONE, **QUICK)
+    # Without two colors of three, more photos are lost than chance explains.
+    stage = FilterPrune(macs=0.4, tolerance=0.1, learning_rate=1e-9, **ALONE, **QUICK)
     folder, events = perform(stage, data=data_folder, model=seeing_colors(tmp_path / "seeing"))
     before, after = rounds_of(folder)
     assert before["after"] == 1.0 and after["after"] < 0.9
     assert load_model(folder).count_params() == before["params"] > after["params"]
     notes = [event["text"] for event in events if event["event"] == "note"]
-    assert any(note.startswith("stopped: round 1 scores") for note in notes)
+    assert any(note.startswith("stopped: round 1: ") for note in notes)
+    assert after["loss"]["lost"] - after["loss"]["won"] > 0.1 * after["loss"]["photos"]
     assert json.loads((folder / "pruning.json").read_text())["stopped"]
+
+
+def test_a_loss_that_chance_explains_is_noted_and_goes_on(
+    perform, monkeypatch: pytest.MonkeyPatch, data_folder: Path, tmp_path: Path
+) -> None:
+    results = iter([[True] * 9, [False] * 9, [False] + [True] * 8])
+    monkeypatch.setattr(Validation, "correct", lambda *_: np.array(next(results)))
+    stage = FilterPrune(macs=0.7, tolerance=0.05, learning_rate=1e-9, **ALONE, **QUICK)
+    folder, events = perform(stage, data=data_folder, model=seeing_colors(tmp_path / "seeing"))
+    assert not json.loads((folder / "pruning.json").read_text())["stopped"]
+    notes = [event["text"] for event in events if event["event"] == "note"]
+    expected = "round 1: 1 of 9 validation photos lost, 0 won, more than the tolerance of 5.0%"
+    assert any(note.startswith(expected) for note in notes)
 
 
 def test_the_retraining_learns_from_the_network_as_it_was(

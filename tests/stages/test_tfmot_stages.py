@@ -167,3 +167,17 @@ def test_normalizations_inside_a_model_stay_frozen() -> None:
     unfreeze_but_normalization(model)
     kinds = {type(layer) for layer in model._flatten_layers() if not layer.trainable}
     assert kinds == {keras.layers.BatchNormalization}
+
+
+def test_quantize_aware_opens_nested_models(perform, data_folder: Path, tmp_path: Path) -> None:
+    def nest(model: keras.Model) -> keras.Model:
+        pixels = keras.Input((32, 32, 3))
+        return keras.Model(pixels, model(pixels))
+
+    source = changed(tmp_path / "nested", nest)
+    stage = QuantizeAware(epochs=1, learning_rate=1e-9)
+    folder, _ = perform(stage, data=data_folder, model=source)
+    before, after = load_model(source), load_model(folder)
+    assert not any(isinstance(layer, keras.Model) for layer in after.layers)
+    for one, other in zip(kernels(before), kernels(after), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)

@@ -81,13 +81,12 @@ def _near_copies(duplicates: pd.DataFrame, likeness: Likeness) -> list[Problem]:
 
 
 def _conflicts(disputed: pd.DataFrame, likeness: Likeness) -> list[Problem]:
-    pairs = []
-    for _, group in disputed.groupby("similar", sort=False):
-        for row in group.index:
-            others = group[group["label"] != group["label"][row]]
-            same = others[others["sha256"] == group["sha256"][row]]
-            pairs.append((row, (others if same.empty else same).index[0]))
-    labels, paths = disputed["label"], disputed["path"]
+    # Rather a photo of the same bytes than one that looks the same.
+    same = _first_of_another_label(disputed, "sha256")
+    others = same.fillna(_first_of_another_label(disputed, "similar")).astype(int)
+    others = others[_by_group(disputed)]
+    pairs = list(zip(others.index.tolist(), others.tolist(), strict=True))
+    labels, paths = disputed["label"].to_dict(), disputed["path"].to_dict()
     return [
         (
             paths[row],
@@ -98,29 +97,52 @@ def _conflicts(disputed: pd.DataFrame, likeness: Likeness) -> list[Problem]:
     ]
 
 
+def _first_of_another_label(table: pd.DataFrame, key: str) -> pd.Series:
+    """The first row with the same key and another label: (rows,), NaN if there is none."""
+    rows, labels = table.index.to_series(), table["label"].to_numpy()
+    first = rows.groupby(table[key]).transform("first")
+    differs = labels != table["label"][first].to_numpy()
+    second = rows.where(differs).groupby(table[key]).transform("first")
+    return first.where(differs, second)
+
+
+def _by_group(table: pd.DataFrame) -> pd.Index:
+    """The rows, those that look the same one after the other."""
+    rows = table.index.to_series()
+    return rows.groupby(table["similar"]).transform("first").sort_values(kind="stable").index
+
+
 def _crossings(declared: pd.DataFrame) -> list[Problem]:
+    columns = ("path", "split", "sha256")
+    paths, splits, digests = (declared[name].to_dict() for name in columns)
+    ranks = declared["split"].map(SPLITS.index)
+    in_last = ranks == ranks.groupby(declared["similar"]).transform("max")
+    rows = declared.index.to_series()
+    last = rows.where(in_last).groupby(declared["similar"]).transform("first").astype(int)
     problems = []
-    paths, splits, digests = declared["path"], declared["split"], declared["sha256"]
-    earlier = crossing_splits(declared)
-    for _, group in declared.groupby("similar", sort=False):
-        ranks = group["split"].map(SPLITS.index).tolist()
-        last = group.index[ranks.index(max(ranks))]
-        for row in group.index[earlier[group.index]]:
-            how = "a copy" if digests[row] == digests[last] else "a near duplicate"
-            detail = f"{splits[row]}; {how} in {splits[last]}: {paths[last]}"
-            problems.append((paths[row], "duplicates cross splits", detail))
+    ordered = _by_group(declared)
+    for row in ordered[~in_last[ordered]]:
+        other = last[row]
+        how = "a copy" if digests[row] == digests[other] else "a near duplicate"
+        detail = f"{splits[row]}; {how} in {splits[other]}: {paths[other]}"
+        problems.append((paths[row], "duplicates cross splits", detail))
     return problems
 
 
 def _described(
     table: pd.DataFrame, pairs: Sequence[tuple[int, int]], likeness: Likeness
 ) -> list[tuple[int, int, str]]:
-    """Each pair, and how alike it is."""
-    scores = likeness([row for row, _ in pairs], [other for _, other in pairs])
-    digests = table["sha256"]
+    """Each pair, and how alike it is; the same contents are compared once."""
+    digests = table["sha256"].to_dict()
+    contents = {(digests[row], digests[other]): (row, other) for row, other in pairs}
+    unlike = {key: pair for key, pair in contents.items() if key[0] != key[1]}
+    scores = likeness([row for row, _ in unlike.values()], [other for _, other in unlike.values()])
+    # Rounded down: only the same bytes are 100 % alike.
+    alike = {
+        key: f"{np.floor(999 * score) / 10:.1f} % alike"
+        for key, score in zip(unlike, scores, strict=True)
+    }
     return [
-        # Rounded down: only the same bytes are 100 % alike.
-        (row, other, "the same bytes" if same else f"{np.floor(999 * score) / 10:.1f} % alike")
-        for (row, other), score in zip(pairs, scores, strict=True)
-        for same in [digests[row] == digests[other]]
+        (row, other, alike.get((digests[row], digests[other]), "the same bytes"))
+        for row, other in pairs
     ]

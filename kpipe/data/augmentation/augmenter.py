@@ -29,6 +29,7 @@ from kpipe.data.augmentation.policies import aug_mix, rand_augment
 from kpipe.data.augmentation.stateless_random import seed_of, uniforms
 from kpipe.data.augmentation.strengths import FLIPS, STRENGTHS, Flip, invalid_strengths
 from kpipe.errors import DataError, nearest
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = ["Augmenter"]
 
@@ -48,6 +49,7 @@ _NUMBERS = (*Geometry.NUMBERS, *Color.NUMBERS)
 _HUE = 0.1
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class Augmenter:
     """Random changes of photos, each with a strength; all are off by default.

@@ -22,6 +22,7 @@ from kpipe.data.augmentation.stateless_random import Draws, Generator, seed_of
 from kpipe.data.augmentation.strengths import ALPHAS, invalid_strengths
 from kpipe.errors import DataError
 from kpipe.keras_internals import binarize_mask, sample_mask_field, set_generator
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = ["Mixer"]
 
@@ -29,6 +30,7 @@ __all__ = ["Mixer"]
 Mix = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class Mixer:
     """Mix the photos of a batch in pairs; of several methods that are on, each batch draws one.

@@ -21,20 +21,25 @@ def count_classes(
         DataError: if labels are not class indices, or a class (of those named, or of 0 to the
             highest label) has no label.
     """
-    found = np.asarray(labels)
+    try:
+        found = np.asarray(labels)
+    except ValueError:  # rows of different lengths
+        found = np.asarray(labels, object)
     if found.ndim != 1 or not found.size or not np.issubdtype(found.dtype, np.integer):
         raise DataError(
             "labels must be class indices",
             expected="(photos,) integers, at least one",
             received=f"shape {found.shape}, {found.dtype}",
         )
-    indices = np.arange(int(found.max()) + 1 if classes is None else len(classes))
-    invalid = np.setdiff1d(found, indices)
+    number = int(found.max()) + 1 if classes is None else len(classes)
+    invalid = np.unique(found[(found < 0) | (found >= number)])
     if invalid.size:
         raise DataError(
             f"labels {invalid.tolist()} are not class indices",
-            expected=f"0 to {len(indices) - 1}",
+            expected=f"0 to {number - 1}" if number > 0 else "0 or more",
         )
+    # A label may be huge; among more indices than labels, some are absent.
+    indices = np.arange(number if classes else min(number, len(found) + 1))
     absent = np.setdiff1d(indices, found).tolist()
     if absent:
         names = [repr(classes[index]) if classes else str(index) for index in absent]

@@ -14,15 +14,18 @@ from numpy.typing import ArrayLike
 from scipy.special import xlogy
 from sklearn.utils.class_weight import compute_class_weight
 
+from kpipe.class_indices import complete_class_weights
 from kpipe.data.balancing.class_counts import count_classes
 from kpipe.data.balancing.sampling import Sampling
 from kpipe.errors import DataError, nearest
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["Weighting", "class_shares", "class_weight"]
 
 Weighting = Literal["balanced", "effective"]
 
 
+@names_wrong_kinds
 def class_weight(
     labels: ArrayLike,
     classes: Sequence[str] | None = None,
@@ -71,6 +74,7 @@ def class_weight(
     return dict(enumerate(weights.tolist()))
 
 
+@names_wrong_kinds
 def class_shares(
     labels: ArrayLike,
     sampling: Sampling | None = None,
@@ -81,10 +85,14 @@ def class_shares(
     Args:
         labels: (photos,) integers, class indices.
         sampling: which photos an epoch shows; by default, each photo once.
-        class_weight: {class index: weight}; by default, all weights are 1.
+        class_weight: {class index: weight}; 1 for classes left out.
 
     Returns:
         {class index: fraction}; the fractions sum to 1.
+
+    Raises:
+        DataError: if labels are not class indices, a class has no label, or a weight is negative,
+            not finite or of an unknown class.
 
     Example:
         >>> from kpipe.data import Sampling, class_shares
@@ -94,6 +102,9 @@ def class_shares(
         {0: 0.5, 1: 0.5}
     """
     _, counts = count_classes(labels)
+    weights = complete_class_weights(class_weight, len(counts), DataError)
     shown = sampling.targets(labels) if sampling else dict(enumerate(counts.tolist()))
-    masses = {i: count * (class_weight[i] if class_weight else 1.0) for i, count in shown.items()}
+    masses = {i: count * (weights[i] if weights else 1.0) for i, count in shown.items()}
+    if not any(masses.values()):
+        raise DataError("all class weights are 0", expected="a weight above 0")
     return {index: mass / sum(masses.values()) for index, mass in masses.items()}

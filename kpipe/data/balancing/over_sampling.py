@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from kpipe.data.balancing.resampling import Rows, resample
 from kpipe.data.balancing.sampling import Sampling
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["oversample"]
 
 
+@names_wrong_kinds
 def oversample(photos: Rows, ratio: float = 1.0, seed: int = 0) -> Rows:
     """Repeat photos until each class has at least `ratio` times the photos of the largest class.
 

@@ -22,12 +22,14 @@ from numpy.typing import ArrayLike
 
 from kpipe.data.balancing.class_counts import count_classes
 from kpipe.errors import DataError, nearest
+from kpipe.wrong_kinds import names_wrong_kinds, names_wrong_kinds_of_fields
 
 __all__ = ["Method", "Sampling", "repeat_positions"]
 
 Method = Literal["oversample", "undersample", "augment_minority"]
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class Sampling:
     """Which photos an epoch shows, and how often.
@@ -76,6 +78,7 @@ class Sampling:
         least = math.ceil(int(counts.max()) * ratio)
         return {index: max(count, least) for index, count in enumerate(counts.tolist())}
 
+    @names_wrong_kinds
     def draw(self, labels: ArrayLike, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw the photos of one epoch; a pure function of its arguments.
 

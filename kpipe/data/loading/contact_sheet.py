@@ -19,10 +19,12 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from kpipe.data.augmentation.augmenter import Augmenter
 from kpipe.data.augmentation.mixing import Mixer
+from kpipe.data.loading.decoding import check_decoded
 from kpipe.data.loading.epochs import draw_photos, mixing_seed
 from kpipe.data.loading.training_options import TrainingOptions
 from kpipe.data.manifest import Manifest
 from kpipe.errors import DataError
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["contact_sheet"]
 
@@ -34,6 +36,7 @@ _INK = (29, 36, 51)
 _PAPER = (255, 255, 255)
 
 
+@names_wrong_kinds
 def contact_sheet(
     manifest: Manifest,
     images: np.ndarray,
@@ -59,7 +62,8 @@ def contact_sheet(
         An RGB picture, with at most 128 pixels for the side of a photo.
 
     Raises:
-        DataError: if there are no training photos, or `rows` or `views` is below one.
+        DataError: if there are no training photos, the images do not belong to the manifest, or
+            `rows` or `views` is below one.
 
     Example:
         >>> from kpipe.data import Augmenter, contact_sheet, decode, from_folder, split
@@ -72,6 +76,7 @@ def contact_sheet(
         raise DataError(
             f"a contact sheet of {rows} rows and {views} views is empty", expected="at least 1"
         )
+    check_decoded(manifest, images)
     train = manifest.rows("train")
     places = _spread(manifest, rows)
     labels = manifest.labels("train")[places]

@@ -26,12 +26,13 @@ import tensorflow as tf
 from kpipe.data.augmentation.augmenter import Augmenter
 from kpipe.data.augmentation.mixing import Mixer
 from kpipe.data.balancing.sampling import Sampling
-from kpipe.data.loading.decoding import ImageSize, height_and_width
+from kpipe.data.loading.decoding import ImageSize, check_decoded, height_and_width
 from kpipe.data.loading.epochs import draw_photos, in_batches, mixing_seed, photos_per_epoch
 from kpipe.data.loading.fetching import Fetch, fetch_decoded, fetch_files
 from kpipe.data.loading.training_options import TrainingOptions
 from kpipe.data.manifest import Manifest
 from kpipe.errors import DataError
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["dataset", "steps"]
 
@@ -39,6 +40,7 @@ _Batch = tuple[tf.Tensor, ...]
 _PARALLEL = tf.data.AUTOTUNE
 
 
+@names_wrong_kinds
 def steps(
     manifest: Manifest, split: str, batch_size: int = 32, sampling: Sampling | None = None
 ) -> int:
@@ -63,6 +65,7 @@ def steps(
     return -(-photos_per_epoch(manifest.labels(split), sampling) // batch_size)
 
 
+@names_wrong_kinds
 def dataset(
     manifest: Manifest,
     split: str,
@@ -218,19 +221,10 @@ def _size(
         if requested is None:
             raise DataError("no image size", fix="pass image_size=, or images= from decode")
         return requested
-    shape = tuple(images.shape)
-    fits = len(shape) == 4 and shape[0] == len(manifest.table) and shape[3] == 3
-    if not fits or images.dtype != np.uint8 or (requested or shape[1:3]) != shape[1:3]:
-        height, width = requested or ("height", "width")
-        raise DataError(
-            "the decoded images do not match this manifest and size",
-            expected=f"uint8 ({len(manifest.table)}, {height}, {width}, 3)",
-            received=f"{images.dtype} {shape}",
-            fix="decode the same manifest again: kpipe.data.decode(manifest, image_size, folder)",
-        )
-    return shape[1], shape[2]
+    check_decoded(manifest, images, requested)
+    return images.shape[1], images.shape[2]
 
 
 def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
+    if not batch_size >= 1:
         raise DataError(f"batch_size={batch_size!r} is out of range", expected="at least 1")

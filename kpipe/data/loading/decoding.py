@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,16 @@ from kpipe.data.threads import ProgressCallback, in_threads
 from kpipe.errors import DataError
 from kpipe.pixels import Unreadable, background_color, fit_photo
 from kpipe.printable import printable
+from kpipe.wrong_kinds import names_wrong_kinds
 
-__all__ = ["ImageSize", "decode", "height_and_width", "load_image", "load_unchanged"]
+__all__ = [
+    "ImageSize",
+    "check_decoded",
+    "decode",
+    "height_and_width",
+    "load_image",
+    "load_unchanged",
+]
 
 ImageSize = int | tuple[int, int]
 
@@ -29,15 +38,32 @@ _SHOWN = 10
 
 def height_and_width(image_size: ImageSize) -> tuple[int, int]:
     """Return height and width of an image size; raise a DataError if one is not positive."""
-    height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
-    if min(height, width) <= 0:
+    sides = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
+    if len(sides) != 2 or not min(sides) > 0:
         raise DataError(
             f"invalid image size {image_size!r}",
             expected="pixels: one integer above zero, or (height, width)",
         )
-    return height, width
+    return sides[0], sides[1]
 
 
+def check_decoded(
+    manifest: Manifest, images: np.ndarray, size: tuple[int, int] | None = None
+) -> None:
+    """Refuse images that are not the result of `decode(manifest, size, ...)`, or of any size."""
+    shape = tuple(images.shape)
+    fits = len(shape) == 4 and shape[0] == len(manifest.table) and shape[3] == 3
+    if not fits or images.dtype != np.uint8 or (size or shape[1:3]) != shape[1:3]:
+        height, width = size or ("height", "width")
+        raise DataError(
+            "the decoded images do not match this manifest and size",
+            expected=f"uint8 ({len(manifest.table)}, {height}, {width}, 3)",
+            received=f"{images.dtype} {shape}",
+            fix="decode the same manifest again: kpipe.data.decode(manifest, image_size, folder)",
+        )
+
+
+@names_wrong_kinds
 def load_image(path: str | Path, image_size: ImageSize, background: str = "white") -> np.ndarray:
     """Load one photo as models see it.
 
@@ -92,6 +118,7 @@ def load_unchanged(
     return image
 
 
+@names_wrong_kinds
 def decode(
     manifest: Manifest,
     image_size: ImageSize,

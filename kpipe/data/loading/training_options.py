@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kpipe.class_indices import refuse_class_weights
 from kpipe.data.augmentation.augmenter import Augmenter
 from kpipe.data.augmentation.mixing import Mixer
 from kpipe.data.balancing.sampling import Sampling
 from kpipe.errors import DataError
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = ["TrainingOptions"]
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class TrainingOptions:
     """How photos are drawn, shuffled and changed in training, and at which epoch to begin.
@@ -28,7 +31,7 @@ class TrainingOptions:
             sample weights; do not pass the weights to `fit` too.
 
     Raises:
-        DataError: if the seed or the epoch is out of range.
+        DataError: if the seed, the epoch or a class weight is out of range.
 
     Example:
         >>> from kpipe.data import Augmenter, Sampling, TrainingOptions
@@ -54,3 +57,4 @@ class TrainingOptions:
                     f"{name}={value!r} is out of range",
                     expected=f"an integer of at least {low} and below 2**63",
                 )
+        refuse_class_weights(self.class_weight, DataError)

@@ -14,10 +14,12 @@ from kpipe.data.reading.scanning import ScanOptions, scan
 from kpipe.data.reading.tables import further_columns
 from kpipe.data.threads import ProgressCallback
 from kpipe.errors import DataError
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["merge"]
 
 
+@names_wrong_kinds
 def merge(
     manifests: Sequence[Manifest],
     *,

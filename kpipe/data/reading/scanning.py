@@ -24,8 +24,8 @@ from kpipe.data.image_info import (
     THUMBNAIL,
     UNREADABLE,
     ImageInfo,
+    photo_problems,
     read_image_info,
-    wrong_extension,
 )
 from kpipe.data.manifest import COLUMNS, INFO_COLUMNS, Manifest, Problem, problem_table
 from kpipe.data.near_duplicates.grouping import representatives
@@ -112,15 +112,17 @@ def scan(
 
 def similar(photos: Sequence[ImageInfo], cache: str | Path | None = None) -> list[str]:
     """Return `representatives` of readable photos, computed once for the same contents."""
-    digests = sorted({photo.sha256 for photo in photos})
+    contents = {photo.sha256: photo for photo in photos}
+    digests = sorted(contents)
     place = {digest: number for number, digest in enumerate(digests)}
     key = f"similar {hashlib.sha256(''.join(digests).encode()).hexdigest()}"
     with ImageCache(cache) as images:
         result = images.result(key)
         if result is None:
-            names = [photo.sha256 for photo in photos]
-            found = dict(zip(names, representatives(with_thumbnails(photos, images)), strict=True))
-            result = np.array([place[found[digest]] for digest in digests], "<i4").tobytes()
+            found = representatives(
+                with_thumbnails([contents[digest] for digest in digests], images)
+            )
+            result = np.array([place[digest] for digest in found], "<i4").tobytes()
             images.add_result(key, result)
     representative = np.frombuffer(result, "<i4")
     return [digests[representative[place[photo.sha256]]] for photo in photos]
@@ -149,15 +151,17 @@ def image_infos(table: pd.DataFrame, options: ScanOptions) -> list[ImageInfo]:
 
 def _read(paths: Sequence[str], options: ScanOptions) -> tuple[list[ImageInfo], dict[str, str]]:
     """Return what each file holds, and path -> trusted status for its sha256."""
+    # A table may name a file in many rows.
+    files = list(dict.fromkeys(paths))
     with ImageCache(options.cache) as images:
-        statuses = {path: status for path in paths if (status := trusted_status(path))}
+        statuses = {path: status for path in files if (status := trusted_status(path))}
         digests = images.digests(statuses)
         cached = images.infos(set(digests.values()))
         found = {path: cached[digest] for path, digest in digests.items() if digest in cached}
-        unread = [path for path in dict.fromkeys(paths) if path not in found]
+        unread = [path for path in files if path not in found]
         if options.known_digests is not None:
             digests |= options.known_digests([path for path in unread if path in statuses])
-        done = len(paths) - len(unread)
+        done = len(files) - len(unread)
 
         def read(path: str) -> ImageInfo:
             known = {"status": statuses.get(path, ""), "sha256": digests.get(path, "")}
@@ -165,7 +169,7 @@ def _read(paths: Sequence[str], options: ScanOptions) -> tuple[list[ImageInfo], 
 
         def progress(place: int, _: int) -> None:
             if options.progress is not None:
-                options.progress(done + place, len(paths))
+                options.progress(done + place, len(files))
 
         new: list[tuple[str, str, ImageInfo]] = []
         for path, info in zip(unread, in_threads(read, unread, progress), strict=True):
@@ -186,8 +190,8 @@ def _file_problems(paths: Iterable[str], infos: Sequence[ImageInfo]) -> list[Pro
             found.append((path, info.kind, info.detail + _likely_name(path, folders)))
         elif info.kind:
             found.append((path, info.kind, info.detail))
-        elif held := wrong_extension(path, info.format):
-            found.append((path, "wrong extension", held))
+        else:
+            found += [(path, *problem) for problem in photo_problems(path, info)]
     return found
 
 

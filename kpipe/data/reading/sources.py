@@ -27,12 +27,14 @@ from kpipe.data.reading.tables import (
 )
 from kpipe.data.threads import ProgressCallback
 from kpipe.errors import DataError
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["from_csv", "from_dataframe", "from_folder", "list_csv_files"]
 
 _Paths = str | Path | Sequence[str | Path]
 
 
+@names_wrong_kinds
 def from_folder(
     root: _Paths,
     *,
@@ -82,6 +84,7 @@ def from_folder(
     )
 
 
+@names_wrong_kinds
 def from_csv(
     path: _Paths,
     *,
@@ -138,6 +141,7 @@ def from_csv(
     )
 
 
+@names_wrong_kinds
 def from_dataframe(
     df: pd.DataFrame,
     *,
@@ -209,8 +213,15 @@ def from_dataframe(
     )
 
 
+@names_wrong_kinds
 def list_csv_files(
-    path: _Paths, *, image: str, root: str | Path | None = None, label: str = "", **options: Any
+    path: _Paths,
+    *,
+    image: str,
+    root: str | Path | None = None,
+    label: str = "",
+    further_columns: Sequence[str] = (),
+    **options: Any,
 ) -> list[Path]:
     r"""Return the files that CSV or TSV files list, without opening them; some may not exist.
 
@@ -219,13 +230,14 @@ def list_csv_files(
         image: column of the files.
         root: see `from_csv`.
         label: column of the labels, if each of them is a class: their names are then checked.
+        further_columns: columns that must exist too.
         **options: see `from_csv`.
 
     Returns:
         Absolute paths without repeats, in the order of the table.
 
     Raises:
-        DataError: if the file or the column does not exist, the file is not a table, or a label
+        DataError: if the file or a column does not exist, the file is not a table, or a label
             cannot be the name of a class.
 
     Example:
@@ -236,8 +248,9 @@ def list_csv_files(
         ['a.jpg', 'b.jpg']
     """
     found: list[str] = []
+    columns = dict.fromkeys(filter(None, (image, label, *further_columns)))
     for one in map(Path, _as_list(path)):
-        table = read_table(one, options, (image, label) if label else (image,))
+        table = read_table(one, options, list(columns))
         if label:
             labels = table[label].astype("str").unique()
             refuse_class_names((name for name in labels if name.strip()), str(one), DataError)
@@ -253,10 +266,10 @@ def _as_list(paths: _Paths) -> list[str | Path]:
 
 
 def _refuse_missing_folders(roots: Sequence[Path]) -> None:
-    absent = [root for root in roots if not root.is_dir()]
+    absent = [root for root in roots if not os.path.isdir(root)]
     if absent:
         raise DataError(
             f"there is no folder {', '.join(map(str, absent))}",
             expected="a folder with a folder of photos per class",
-            received="a file" if absent[0].exists() else "nothing at this path",
+            received="a file" if os.path.exists(absent[0]) else "nothing at this path",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import math
 import numbers
 import os
@@ -147,11 +148,10 @@ def refuse_several(df: pd.DataFrame, *columns: str) -> None:
 
 
 def listed_paths(column: pd.Series, files: Lookup) -> list[str]:
-    """Return absolute paths, "" for an empty cell."""
+    """Return absolute paths, "" for an empty cell; each name is looked up once."""
+    find = functools.cache(files.find)
     return [
-        ""
-        if empty
-        else files.find(os.fspath(value) if isinstance(value, os.PathLike) else str(value))
+        "" if empty else find(os.fspath(value) if isinstance(value, os.PathLike) else str(value))
         for value, empty in zip(column, missing_cells(column), strict=True)
     ]
 

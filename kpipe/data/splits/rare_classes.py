@@ -1,4 +1,4 @@
-"""Put every class into every split, if it has enough photos.
+"""Put enough photos of every class into every split, if it has as many.
 
 rows := a row per photo: path, label; unit, u (see `units`); declared, earlier, place: index of a
         split in SPLITS, or -1; drawn: whether its unit had no split before the draw
@@ -7,6 +7,7 @@ rows := a row per photo: path, label; unit, u (see `units`); declared, earlier, 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -25,50 +26,67 @@ _SHOWN = 5
 
 
 def every_class_in(
-    rows: pd.DataFrame, opened: np.ndarray, ends: np.ndarray
+    rows: pd.DataFrame, opened: np.ndarray, ends: np.ndarray, minimum: int = 1
 ) -> tuple[pd.DataFrame, list[Problem]]:
-    """Move the nearest unit of a class into each drawn split that has no photo of the class.
+    """Move the nearest units of a class into each drawn split that has too few photos of the class.
 
     Args:
         rows: rows, as above.
         opened: (splits,) the splits that are drawn.
         ends: (splits,) end of the interval of each split in [0, 1].
+        minimum: fewest photos of each class in each drawn split, at least 1.
 
     Returns:
-        The rows with other places, and a problem for each moved photo. No split loses the last
-        photo of a class.
+        The rows with other places, and a problem for each moved photo. No split falls below the
+        minimum of a class for another.
     """
-    rows, problems = rows.copy(), list[Problem]()
-    counts = pd.crosstab(rows["label"], rows["place"]).reindex(columns=opened, fill_value=0)
+    problems: list[Problem] = []
+    labels, names = pd.factorize(rows["label"], sort=True)
+    place, paths = rows["place"].to_numpy().copy(), rows["path"].to_numpy()
+    counts = np.zeros((len(names), len(SPLITS)), int)
+    np.add.at(counts, (labels, place), 1)
+    members = rows.groupby("unit").indices
+    cut = (rows["declared"] == _TRAIN) & (rows["earlier"] < 0)
+    units = rows.assign(cut=cut).groupby("unit")[["drawn", "cut", "u"]].min()
+    units_of = pd.Series(rows["unit"].to_numpy()).groupby(labels).unique()
+    every = "every class" if minimum == 1 else f"{minimum} photos of every class"
     starts = np.concatenate([[0.0], ends[:-1]])
-    for number, column in np.argwhere(counts.to_numpy() == 0):
-        label, place = counts.index[number], opened[column]
-        if ((rows["label"] == label) & (rows["place"] == place)).any():
+    for number, column in np.argwhere(counts[:, opened] < minimum):
+        target = opened[column]
+        if counts[number, target] >= minimum:
             continue
-        for unit in _candidates(rows, label, place, starts[column], ends[column]):
-            going = rows["unit"] == unit
-            left = rows["label"][~going & rows["place"].isin(rows["place"][going])]
-            if set(rows["label"][going]) <= set(left):
-                kind = "moved to have every class in every split"
-                problems += [
-                    (path, kind, f"to {SPLITS[place]} from {SPLITS[old]}, for class {label!r}")
-                    for path, old in zip(rows["path"][going], rows["place"][going], strict=True)
-                ]
-                rows.loc[going, "place"] = place
+        mine = units.loc[np.sort(units_of[number])]
+        if (rows["declared"] == target).any():
+            mine = mine[mine["drawn"]]
+        for unit in _nearest(mine, starts[column], ends[column]):
+            going = members[unit]
+            source = place[going[0]]
+            moved = np.bincount(labels[going], minlength=len(names))
+            if source == target or (counts[:, source] - moved < minimum)[moved > 0].any():
+                continue
+            problems += [
+                (
+                    path,
+                    f"moved to have {every} in every split",
+                    f"to {SPLITS[target]} from {SPLITS[source]}, for class {names[number]!r}",
+                )
+                for path in paths[going]
+            ]
+            place[going] = target
+            counts[:, source] -= moved
+            counts[:, target] += moved
+            if counts[number, target] >= minimum:
                 break
-    return rows, problems
+    return rows.assign(place=place), problems
 
 
-def _candidates(rows: pd.DataFrame, label: str, place: int, start: float, end: float) -> list[int]:
-    """Units of a class that may move to a split: drawn units first, then the nearest."""
-    mine = rows[rows["unit"].isin(rows["unit"][rows["label"] == label])]
+def _nearest(units: pd.DataFrame, start: float, end: float) -> list[int]:
+    """Units that may move to a split: drawn units first, then the nearest."""
     # A split that the source does not declare may be taken from train.
-    cut = (mine["declared"] == _TRAIN) & (mine["earlier"] < 0)
-    cut &= bool((rows["declared"] != place).all())
-    units = mine.assign(free=mine["drawn"] | cut).groupby("unit")[["free", "drawn", "u"]].min()
+    units = units[units["drawn"] | units["cut"]]
     gap = np.maximum(0, np.maximum(start - units["u"], units["u"] - end))
     ordered = units.assign(gap=gap, late=~units["drawn"]).sort_values(["late", "gap", "u"])
-    return ordered.index[ordered["free"]].tolist()
+    return ordered.index.tolist()
 
 
 def uneven(rows: pd.DataFrame, opened: np.ndarray, ends: np.ndarray) -> list[Problem]:
@@ -86,27 +104,27 @@ def uneven(rows: pd.DataFrame, opened: np.ndarray, ends: np.ndarray) -> list[Pro
             "uneven split",
             f"{SPLITS[opened[column]]} has {table[number, column]} photos of class "
             f"{counts.index[number]!r}, {expected[number, column]:.0f} are its share: "
-            "another seed draws anew",
+            "another seed draws anew; min_photos sets a minimum",
         )
         for number, column in np.argwhere(off)
     ]
 
 
 def refuse_absent(
-    manifest: Manifest, fractions: np.ndarray, aside: Counter[str], *, declared: bool
+    manifest: Manifest, minima: Mapping[str, int], aside: Counter[str], *, declared: bool
 ) -> None:
-    """Raise a DataError, with the counts, if a class is missing from a split.
+    """Raise a DataError, with the counts, if a split has too few photos of a class.
 
     Args:
         manifest: the photos with their splits.
-        fractions: fractions of the splits.
+        minima: fewest photos of each class in each split that must not be empty.
         aside: class -> photos that were set aside because they are in a later split too.
         declared: whether the source declares splits.
     """
     counts = manifest.counts()
-    needed = [name for name, fraction in zip(SPLITS, fractions, strict=True) if fraction > 0]
-    needed += [name for name in SPLITS if name not in needed and counts[name].any()]
-    short = counts[(counts[needed] == 0).any(axis=1)]
+    minima = {name: minima.get(name, 1) for name in SPLITS if name in minima or any(counts[name])}
+    needed, most = list(minima), max(minima.values())
+    short = counts[(counts[needed] < pd.Series(minima)).any(axis=1)]
     if short.empty:
         return
     photos = counts.sum(axis=1)
@@ -118,9 +136,11 @@ def refuse_absent(
         + (f"; {aside[name]} set aside" if aside[name] else "")
         for name in short.index
     ]
-    what = "classes too small, or photos too alike or grouped, to be in each split"
+    enough = "be in each split" if most == 1 else f"have {most} photos in each split"
+    what = f"classes too small, or photos too alike or grouped, to {enough}"
     fix = (
-        "add photos of these classes, leave them out, or change the fractions; "
+        "add photos of these classes, leave them out, "
+        f"{'or change the fractions' if most == 1 else 'or lower min_photos'}; "
         "`kpipe check --fix` writes a table under one spelling"
     )
     if any(aside[name] for name in short.index):
@@ -132,16 +152,19 @@ def refuse_absent(
             "them, a split lacks a class"
         )
         fix = "declare one split for each photo and its near duplicates, or declare none"
-    elif declared:
+    elif declared and (counts[needed] == 0).any(axis=None):
         what = "a declared split lacks a class"
         fix = (
             "add photos of these classes to that split, or leave the classes out; or let kpipe "
-            "make the splits: name one of the split folders as the source, or remove the column "
-            "'split' of the table"
+            "make the splits of all photos: name the split folders as the sources, as in "
+            'Data(("photos/train", "photos/test")); or do not read the column \'split\' of the '
+            'table, as in Data(..., csv={"usecols": ["image", "label"]})'
         )
     raise DataError(
         what,
-        expected=f"at least one photo of each class in {', '.join(needed)}",
+        expected="at least one photo of each class in " + ", ".join(needed)
+        if most == 1
+        else ", ".join(f"{least} photos of each class in {name}" for name, least in minima.items()),
         received="\n    ".join(rows),
         fix=fix,
     )

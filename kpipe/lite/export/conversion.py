@@ -45,6 +45,7 @@ from kpipe.lite.int8.ranges import fill_empty_ranges
 from kpipe.lite.runtime.interpreter import LiteModel
 from kpipe.lite.stderr import quiet_stderr
 from kpipe.lite.tflite_file import parse
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["calibrate", "convert"]
 
@@ -52,6 +53,7 @@ _IO_DTYPES = ("uint8", "float32")
 _MODES = ("float16", "dynamic", "mixed", "int8")
 
 
+@names_wrong_kinds
 def convert(
     model: keras.Model,
     quantize: str | None = None,

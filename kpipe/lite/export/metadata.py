@@ -26,6 +26,7 @@ from kpipe.lite.export.flatbuffer import Table, write_flatbuffer
 from kpipe.lite.labels_txt import LABELS_FILE, check_labels, format_labels
 from kpipe.lite.runtime.interpreter import LiteModel
 from kpipe.lite.tflite_file import parse, serialize
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["add_metadata"]
 
@@ -53,6 +54,7 @@ _RGB = np.uint8(1)
 _AXIS_LABELS = np.uint8(2)
 
 
+@names_wrong_kinds
 def add_metadata(
     tflite: str | os.PathLike[str] | bytes,
     labels: Sequence[str],
@@ -115,9 +117,15 @@ def add_metadata(
         subgraph_metadata=[graph],
         min_parser_version=_MIN_PARSER,
     )
-    return _append_labels(
-        _insert_metadata(model.content, write_flatbuffer(metadata, b"M001")), labels
-    )
+    try:
+        buffer = write_flatbuffer(metadata, b"M001")
+    except UnicodeEncodeError as error:
+        raise ExportError(
+            "the metadata cannot be written in UTF-8",
+            expected="text without half a pair of surrogates",
+            received=repr(error.object),
+        ) from error
+    return _append_labels(_insert_metadata(model.content, buffer), labels)
 
 
 def _normalization(mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

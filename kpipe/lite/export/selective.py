@@ -2,7 +2,7 @@
 
 rounding error of each operation         -> candidates                 (NumericVerify)
 one candidate in float, the rest in int8 -> gain of each candidate     (Kullback-Leibler)
-the best 1, 2, 4, ... in float           -> the first file within the tolerance
+the best 1, 2, 4, ... in float           -> the first file that loses no more than it may
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from kpipe.lite.int8.calibrated_model import CalibratedModel
 from kpipe.lite.int8.quantizing import quantize_to_int8, refine
 from kpipe.lite.int8.rounding_errors import measure_rounding_errors
 from kpipe.lite.runtime.interpreter import LiteModel
+from kpipe.paired_loss import PairedLoss
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["QuantizationTrial", "SelectiveQuantization", "quantize_selectively"]
 
@@ -40,16 +42,20 @@ class QuantizationTrial:
         in_float: names of the layers in float32, those that gain most first.
         accuracy: accuracy of the file.
         size: size of the file in bytes.
+        loss: its loss against the float32 file, on the same images.
 
     Example:
         >>> from kpipe.lite import QuantizationTrial
-        >>> QuantizationTrial(in_float=("stem",), accuracy=0.9, size=5504).accuracy
+        >>> from kpipe.paired_loss import PairedLoss
+        >>> loss = PairedLoss(photos=200, lost=5, won=2)
+        >>> QuantizationTrial(in_float=("stem",), accuracy=0.9, size=5504, loss=loss).accuracy
         0.9
     """
 
     in_float: tuple[str, ...]
     accuracy: float
     size: int
+    loss: PairedLoss
 
 
 @dataclass(frozen=True)
@@ -59,14 +65,17 @@ class SelectiveQuantization:
     Attributes:
         content: content of the `.tflite` file, with uint8 input and output.
         in_float: names of its layers in float32, those that gain most first.
-        meets_tolerance: whether its accuracy is within the tolerance.
+        meets_tolerance: whether its loss is within the tolerance, or no more than chance.
         float_accuracy: accuracy of the float32 file.
+        loss: its loss against the float32 file, on the same images.
         trials: every file tried, plain int8 first.
 
     Example:
         >>> from kpipe.lite import QuantizationTrial, SelectiveQuantization
-        >>> trial = QuantizationTrial((), accuracy=0.9, size=4)
-        >>> SelectiveQuantization(b"file", (), True, 0.91, (trial,)).trials[0].accuracy
+        >>> from kpipe.paired_loss import PairedLoss
+        >>> loss = PairedLoss(photos=200, lost=5, won=2)
+        >>> trial = QuantizationTrial((), accuracy=0.9, size=4, loss=loss)
+        >>> SelectiveQuantization(b"file", (), True, 0.915, loss, (trial,)).trials[0].accuracy
         0.9
     """
 
@@ -74,34 +83,42 @@ class SelectiveQuantization:
     in_float: tuple[str, ...]
     meets_tolerance: bool
     float_accuracy: float
+    loss: PairedLoss
     trials: tuple[QuantizationTrial, ...]
 
 
+@names_wrong_kinds
 def quantize_selectively(
     model: keras.Model,
     calibration: Iterable[Any],
-    accuracy: Callable[[bytes], float],
+    correct: Callable[[bytes], Any],
     *,
     tolerance: float = 0.01,
     max_float_ops: int = 32,
 ) -> SelectiveQuantization:
     """Convert to int8, but keep in float32 the operations that lose too much accuracy.
 
+    A file loses too much if its accuracy is below that of the float32 file by more than the
+    tolerance, and if chance does not explain the loss: on the same images, it is correct on
+    significantly fewer (McNemar's exact test, one-sided, 5 %).
+
     Args:
         model: as for `convert`.
         calibration: as for `convert`.
-        accuracy: returns the accuracy of a `.tflite` file in [0, 1]. Choices depend on it, so do
-            not measure it on the test split.
+        correct: returns whether a `.tflite` file is correct on each of the same labelled images,
+            bool (images,), such as `evaluate(...).correct`. Choices depend on it, so do not use
+            images of the test split.
         tolerance: accuracy that the file may lose against the float32 file, in [0, 1].
         max_float_ops: maximum number of operations in float32, each with those that read its
             output.
 
     Returns:
-        The first file within the tolerance: plain int8, or with 1, 2, 4, ... operations in
+        The first file that does not lose too much: plain int8, or with 1, 2, 4, ... operations in
         float32. If there is none, the most accurate file, with `meets_tolerance` false.
 
     Raises:
-        ExportError: as for `convert`, or the tolerance or `max_float_ops` is out of range.
+        ExportError: as for `convert`, or the tolerance or `max_float_ops` is out of range, or
+            `correct` does not return booleans of the same images.
 
     Example:
         >>> import numpy as np
@@ -111,7 +128,7 @@ def quantize_selectively(
         >>> images = np.random.default_rng(0).uniform(0, 255, (4, 8, 8, 3))
         >>> labels = net.predict(images, verbose=0).argmax(axis=1)
         >>> chosen = quantize_selectively(
-        ...     net, images, lambda content: evaluate(content, (images, labels)).accuracy
+        ...     net, images, lambda content: evaluate(content, (images, labels)).correct
         ... )
         >>> chosen.meets_tolerance, chosen.in_float
         (True, ())
@@ -128,24 +145,50 @@ def quantize_selectively(
         calibrated = refine(calibrate(model, images), images)
         plain = quantize_to_int8(calibrated)
     check_raw_pixels(plain)
-    float_accuracy = accuracy(float32)
-    lowest = float_accuracy - tolerance
+    expected = _outcomes(correct, float32)
+
+    def trial(content: bytes, layers: Iterable[str]) -> QuantizationTrial:
+        found = _outcomes(correct, content, expected.shape)
+        loss = PairedLoss.between(expected, found)
+        return QuantizationTrial(tuple(layers), float(found.mean()), len(content), loss)
+
     files = [plain]
-    trials = [QuantizationTrial((), accuracy(plain), len(plain))]
-    if trials[0].accuracy < lowest:
+    trials = [trial(plain, ())]
+    if not trials[0].loss.acceptable(tolerance):
         ranked = _rank_operations(calibrated, float32, plain, images[:_IMAGES])
         for count in _doubling(min(max_float_ops, len(ranked))):
             tensors = list(dict.fromkeys(tensor for group in ranked[:count] for tensor in group))
             files.append(quantize_to_int8(calibrated, tensors))
             layers = dict.fromkeys(find_layer(model, tensor) for tensor in tensors)
-            trials.append(QuantizationTrial(tuple(layers), accuracy(files[-1]), len(files[-1])))
-            if trials[-1].accuracy >= lowest:
+            trials.append(trial(files[-1], layers))
+            if trials[-1].loss.acceptable(tolerance):
                 break
-    meets_tolerance = trials[-1].accuracy >= lowest
+    meets_tolerance = trials[-1].loss.acceptable(tolerance)
     chosen = -1 if meets_tolerance else int(np.argmax([trial.accuracy for trial in trials]))
     return SelectiveQuantization(
-        files[chosen], trials[chosen].in_float, meets_tolerance, float_accuracy, tuple(trials)
+        files[chosen],
+        trials[chosen].in_float,
+        meets_tolerance,
+        float(expected.mean()),
+        trials[chosen].loss,
+        tuple(trials),
     )
+
+
+def _outcomes(
+    correct: Callable[[bytes], Any], content: bytes, shape: tuple[int, ...] | None = None
+) -> np.ndarray:
+    """Return whether a file is correct on each image, bool (images,)."""
+    found = np.asarray(correct(content))
+    sound = found.dtype == bool and found.ndim == 1 and found.size
+    if not sound or shape not in (None, found.shape):
+        raise ExportError(
+            "`correct` did not return a boolean for each image",
+            expected=f"bool {shape or '(images,)'}",
+            received=f"{found.dtype} {found.shape}",
+            fix="return evaluate(content, data).correct",
+        )
+    return found
 
 
 def _doubling(limit: int) -> list[int]:

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from kpipe.errors import ExportError
+from kpipe.installation import translate_missing_packages
 from kpipe.lite.runtime.interpreter import LiteModel
 from kpipe.lite.runtime.peak_memory import peak_memory
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["Benchmark", "benchmark", "compare", "latency"]
 
@@ -72,6 +74,7 @@ class Benchmark:
         return {**asdict(self), "undelegated_ops": list(self.undelegated_ops)}
 
 
+@names_wrong_kinds
 def benchmark(path: _File, threads: int = 1, runs: int = 100) -> Benchmark:
     """Time a `.tflite` file on random pixels.
 
@@ -94,6 +97,7 @@ def benchmark(path: _File, threads: int = 1, runs: int = 100) -> Benchmark:
     return compare([path], threads, runs)[0]
 
 
+@names_wrong_kinds
 def compare(paths: Sequence[_File], threads: int = 1, runs: int = 100) -> list[Benchmark]:
     """Time several `.tflite` files in turns of five runs, on random pixels.
 
@@ -113,6 +117,7 @@ def compare(paths: Sequence[_File], threads: int = 1, runs: int = 100) -> list[B
         >>> first.ratio
         1.0
     """
+    memory = [peak_memory(path, threads) for path in paths]  # first: a file may end the process
     models, loading = [], []
     for path in paths:
         start = time.perf_counter()
@@ -120,7 +125,8 @@ def compare(paths: Sequence[_File], threads: int = 1, runs: int = 100) -> list[B
         loading.append(time.perf_counter() - start)
     durations = _durations(models, runs)
     found = []
-    for model, seconds, times in zip(models, loading, durations, strict=True):
+    rows = zip(models, loading, memory, durations, strict=True)
+    for model, seconds, peak, times in rows:
         p5, median, p95 = np.percentile(times, [5, 50, 95]) * 1000
         partitions, undelegated_ops = model.inspect_delegation()
         found.append(
@@ -132,7 +138,7 @@ def compare(paths: Sequence[_File], threads: int = 1, runs: int = 100) -> list[B
                 p95_ms=float(p95),
                 ratio=float(np.median(_turn_medians(times) / _turn_medians(durations[0]))),
                 initialization_ms=seconds * 1000,
-                peak_memory=peak_memory(model.content, threads),
+                peak_memory=peak,
                 size=len(model.content),
                 gzip_size=len(gzip.compress(model.content, mtime=0)),
                 partitions=partitions,
@@ -142,6 +148,7 @@ def compare(paths: Sequence[_File], threads: int = 1, runs: int = 100) -> list[B
     return found
 
 
+@names_wrong_kinds
 def latency(model: Any, threads: int = 1, runs: int = 100, *, quantize: str | None = None) -> float:
     """Return the median latency of LiteRT for one image, in milliseconds.
 
@@ -164,9 +171,10 @@ def latency(model: Any, threads: int = 1, runs: int = 100, *, quantize: str | No
     """
     if not isinstance(model, (str, os.PathLike, bytes)):
         # Imported here, so that timing a file does not load TensorFlow.
-        from kpipe.lite.export.checks import check_classifier, converter_errors
-        from kpipe.lite.export.conversion import calibrate, convert
-        from kpipe.lite.int8.quantizing import quantize_to_int8
+        with translate_missing_packages("kpipe.lite.latency of a Keras model"):
+            from kpipe.lite.export.checks import check_classifier, converter_errors
+            from kpipe.lite.export.conversion import calibrate, convert
+            from kpipe.lite.int8.quantizing import quantize_to_int8
 
         if quantize == "int8":
             shape = (1, *check_classifier(model))

@@ -19,6 +19,7 @@ from kpipe.errors import DataError
 from kpipe.lite.labels_txt import check_labels, read_labels
 from kpipe.lite.runtime.interpreter import LiteModel
 from kpipe.pixels import background_color, fit_image, fit_photo
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = ["Classifier", "Prediction"]
 
@@ -43,6 +44,7 @@ class Prediction:
     probabilities: dict[str, float]
 
 
+@names_wrong_kinds_of_fields
 class Classifier:
     """A `.tflite` image classifier for photos of any size and format.
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from kpipe.errors import ExportError
 from kpipe.lite.runtime.interpreter import LiteModel
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["Evaluation", "ImageDifference", "evaluate"]
 
@@ -66,6 +67,7 @@ class Evaluation:
         worst_difference: largest absolute difference from the reference's probabilities.
         confusion: int64 (classes, classes), true class by predicted class.
         probabilities: float32 (images, classes), in the order of the data.
+        correct: bool (images,), whether the prediction is correct, in the order of the data.
         differences: the images with the largest differences from the reference, largest first.
 
     Example:
@@ -86,15 +88,18 @@ class Evaluation:
     worst_difference: float | None
     confusion: np.ndarray
     probabilities: np.ndarray
+    correct: np.ndarray
     differences: tuple[ImageDifference, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, without the probabilities."""
-        values = {name: value for name, value in vars(self).items() if name != "probabilities"}
+        """Return plain values for JSON, without those of each image."""
+        each = ("probabilities", "correct")
+        values = {name: value for name, value in vars(self).items() if name not in each}
         differences = [difference.to_dict() for difference in self.differences]
         return values | {"confusion": self.confusion.tolist(), "differences": differences}
 
 
+@names_wrong_kinds
 def evaluate(
     path: str | os.PathLike[str] | bytes,
     data: Iterable[tuple[Any, Any]] | tuple[Any, Any],
@@ -134,7 +139,11 @@ def evaluate(
             raise ExportError(
                 f"invalid number of {name}", expected=f"{least} or more", received=f"{name}={count}"
             )
-    reference = None if reference is None else np.asarray(reference, np.float32)
+    if reference is not None:
+        try:
+            reference = np.atleast_1d(np.asarray(reference, np.float32))
+        except (TypeError, ValueError):  # anything but numbers, or rows of different lengths
+            reference = np.empty(0, np.float32)
     with _parallel_predictor(path, workers or os.cpu_count() or 1) as (model, predict):
         labels, predictions = [], []
         largest = _LargestDifferences(reference, differences)
@@ -146,7 +155,8 @@ def evaluate(
     _check_labels(truth, model)
     probabilities = np.concatenate(predictions)
     confusion = np.zeros((model.classes, model.classes), np.int64)
-    np.add.at(confusion, (truth, probabilities.argmax(axis=1)), 1)
+    predicted = probabilities.argmax(axis=1)
+    np.add.at(confusion, (truth, predicted), 1)
     counts = confusion.sum(axis=1)
     recalls = confusion.diagonal()[counts > 0] / counts[counts > 0]
     agreement, worst = _compare(probabilities, reference, model.name)
@@ -158,6 +168,7 @@ def evaluate(
         worst_difference=worst,
         confusion=confusion,
         probabilities=probabilities,
+        correct=predicted == truth,
         differences=tuple(largest.found),
     )
 

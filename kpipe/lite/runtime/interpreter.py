@@ -17,6 +17,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from kpipe.errors import ExportError
 from kpipe.lite.stderr import quiet_stderr
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = ["LiteModel", "open_inspectable"]
 
@@ -26,6 +27,7 @@ _INTEGERS = (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.int64)
 _MAX_THREADS = 512  # with ten thousand threads, LiteRT aborts the process
 
 
+@names_wrong_kinds_of_fields
 class LiteModel:
     """An image classifier in a `.tflite` file, loaded and ready to predict.
 
@@ -72,9 +74,9 @@ class LiteModel:
             with quiet_stderr():
                 self._interpreter = Interpreter(model_content=self.content, num_threads=threads)
                 self._interpreter.allocate_tensors()
+            self._input, self._output = _classifier_tensors(self._interpreter, self.name)
         except _FAILURES as error:
             raise self._failure(error) from error
-        self._input, self._output = _classifier_tensors(self._interpreter, self.name)
         _, height, width, _ = self._input["shape"].tolist()
         self.image_size = height, width
         self.classes = int(self._output["shape"][1])
@@ -160,8 +162,14 @@ class LiteModel:
 
         Returns:
             (number of partitions that it runs, operations that it leaves to slower kernels).
+
+        Raises:
+            ExportError: names in the file are not UTF-8.
         """
-        nodes = self._interpreter._get_ops_details()
+        try:
+            nodes = self._interpreter._get_ops_details()
+        except _FAILURES as error:
+            raise self._failure(error) from error
         partitions = [node for node in nodes if node["op_name"] == "DELEGATE"]
         operations = [node for node in nodes if node["op_name"] != "DELEGATE"]
         producers = {int(tensor): node for node in operations for tensor in node["outputs"]}
@@ -212,9 +220,9 @@ def open_inspectable(content: bytes) -> Interpreter:
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise ExportError(
-            f"cannot read the model file {path}: {error.strerror}",
+            f"cannot read the model file {path}: {getattr(error, 'strerror', error)}",
             fix="give the path of an exported .tflite file",
         ) from error
 
@@ -227,8 +235,8 @@ def _classifier_tensors(
     images, scores = ([d["shape"].tolist() for d in details] for details in (inputs, outputs))
     if (
         (len(images), len(scores)) != (1, 1)
-        or (len(images[0]), images[0][0], images[0][-1]) != (4, 1, 3)
-        or (len(scores[0]), scores[0][0]) != (2, 1)
+        or (len(images[0]), images[0][:1], images[0][-1:]) != (4, [1], [3])
+        or (len(scores[0]), scores[0][:1]) != (2, [1])
         or 0 in (*images[0], *scores[0])
     ):
         raise ExportError(

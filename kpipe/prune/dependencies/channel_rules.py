@@ -62,8 +62,9 @@ def _link_other_axes(doing: str) -> Callable[[LayerCall], ChannelIds]:
     def link(call: LayerCall) -> ChannelIds:
         axis, rank = call.operation.config["axis"], len(call.output_shape)
         axes = range(rank) if axis is None else np.atleast_1d(axis)
-        if {int(a) % rank for a in axes} & {0, rank - 1}:
-            return protect_channels(f"{doing} the channels or the batch")(call)
+        if rank - 1 in {int(a) % rank for a in axes}:
+            name = call.operation.kind.rpartition(".")[2]
+            return protect_channels(f"{name} {doing} the channels")(call)
         return same_channels(call)
 
     return link
@@ -191,8 +192,8 @@ _link_fill = _link_scalar("fill_value")
 
 
 _MERGE = Rule(link_merge)
-_SOFTMAX = Rule(_link_other_axes("softmax mixes"))
-_NORMALIZE = Rule(_link_other_axes("it normalizes over"), _prune_no_weight)
+_SOFTMAX = Rule(_link_other_axes("mixes"))
+_NORMALIZE = Rule(_link_other_axes("normalizes over"), _prune_no_weight)
 _DIVIDE = Rule(_link_divide)
 _REDUCTION = Rule(_link_reduction)
 

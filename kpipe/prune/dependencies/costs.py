@@ -1,7 +1,7 @@
 """Multiply-accumulates of layers whose channels stay: attention, products, wrappers.
 
-    Attention             queries * keys * (features of a key + features of a value)
-    MultiHeadAttention    the same for each head, and four dense layers
+    Attention             queries * keys * (features of a key + features of a value), for each head
+    MultiHeadAttention    the same, and four dense layers
     EinsumDense           output size * summed axes of the kernel
     RNN                   steps * the matrices of Keras' cells
     Dot, Matmul, Einsum   output size * summed axes
@@ -15,6 +15,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from kpipe.prune.graph.model_graph import Operation, Tensor, kind_of
 
 __all__ = ["COSTS", "UNCOUNTED_OPERATIONS"]
@@ -24,8 +26,7 @@ Cost = Callable[[Operation, Sequence[Shape], Shape], int | None]  # None: not kn
 
 # Raw operations that multiply matrices, and have no entry in the table.
 _UNCOUNTED = """
-    Conv ConvTranspose Correlate DepthwiseConv Dot DotProductAttention Inner Outer SeparableConv
-    Tensordot Vdot
+    Conv ConvTranspose Correlate DepthwiseConv Dot Inner Outer SeparableConv Tensordot Vdot
 """
 UNCOUNTED_OPERATIONS = frozenset(f"ops.{name}" for name in _UNCOUNTED.split())
 _CELLS = ("layers.GRUCell", "layers.LSTMCell", "layers.SimpleRNNCell")
@@ -36,8 +37,14 @@ def _size(shape: Sequence[Any]) -> int:
 
 
 def _attention(operation: Operation, given: Sequence[Shape], made: Shape) -> int | None:
-    query, value, key = given[0], given[1], given[2] if len(given) == 3 else given[1]
+    query, value, *rest = (shape for shape in given if len(shape) > 2)  # masks have two axes
+    key = rest[0] if rest else value
     return _size(query[1:-1]) * _size(value[1:-1]) * (int(key[-1] or 0) + int(value[-1] or 0))
+
+
+def _attention_by_head(operation: Operation, given: Sequence[Shape], made: Shape) -> int | None:
+    (_, *query), (_, keys, _, features), (*_, made_features) = given[:3]
+    return _size(query[:-1]) * int(keys or 0) * (int(features or 0) + int(made_features or 0))
 
 
 def _multi_head(operation: Operation, given: Sequence[Shape], made: Shape) -> int | None:
@@ -68,9 +75,9 @@ def _rnn(operation: Operation, given: Sequence[Shape], made: Shape) -> int | Non
 
 
 def _matmul(operation: Operation, given: Sequence[Shape], made: Shape) -> int | None:
-    if not isinstance(operation.calls[0].arguments[0][0], Tensor):
-        return None
-    return _size(made[1:]) * int(given[0][-1] or 0)
+    first = operation.calls[0].arguments[0][0]
+    shape = given[0] if isinstance(first, Tensor) else np.shape(first)
+    return _size(made[1:]) * int(shape[-1] or 0)
 
 
 def _dot(operation: Operation, given: Sequence[Shape], made: Shape) -> int | None:
@@ -82,7 +89,9 @@ def _dot(operation: Operation, given: Sequence[Shape], made: Shape) -> int | Non
 def _einsum(operation: Operation, given: Sequence[Shape], made: Shape) -> int | None:
     left, _, result = operation.config["subscripts"].replace(" ", "").partition("->")
     sizes: dict[str, int] = {}
-    if len(left.split(",")) != len(given) or not result:
+    if not left.count(","):
+        return 0  # the axes of one tensor are moved or summed
+    if len(given) != 2 or left.count(",") != 1 or not result:
         return None
     for labels, shape in zip(left.split(","), given, strict=True):
         front, dots, back = labels.partition("...")
@@ -103,9 +112,10 @@ COSTS: dict[str, Cost] = {
     "layers.Dot": _dot,
     "layers.EinsumDense": _einsum_dense,
     "layers.Embedding": _nothing,
-    "layers.GroupQueryAttention": _multi_head,
+    "layers.GroupedQueryAttention": _multi_head,
     "layers.MultiHeadAttention": _multi_head,
     "layers.RNN": _rnn,
+    "ops.DotProductAttention": _attention_by_head,
     "ops.Einsum": _einsum,
     "ops.Matmul": _matmul,
 }

@@ -33,6 +33,8 @@ from kpipe.prune.graph.model_graph import Operation
 
 __all__ = ["LAYOUT_RULES"]
 
+_POSITION = slice | int | np.integer
+
 
 def _link_concatenate(call: LayerCall) -> ChannelIds:
     rank = len(call.output_shape)
@@ -49,14 +51,15 @@ def _link_slice(call: LayerCall) -> ChannelIds:
     if rank < 2:
         return protect_channels("it takes some of the batch")(call)
     parts = list(key) if isinstance(key, tuple | list) else [key]
-    if not all(part is Ellipsis or isinstance(part, slice | int) for part in parts):
+    if not all(x is None or x is Ellipsis or isinstance(x, _POSITION) for x in parts):
         return protect_channels("it takes channels or positions by more than numbers and slices")(
             call
         )
-    if Ellipsis in parts:
-        place = parts.index(Ellipsis)
-        parts[place : place + 1] = [slice(None)] * (rank - len(parts) + 1)
-    parts += [slice(None)] * (rank - len(parts))
+    missing = [slice(None)] * (rank - sum(part not in (None, Ellipsis) for part in parts))
+    place = parts.index(Ellipsis) if Ellipsis in parts else len(parts)
+    parts[place : place + 1] = missing
+    if parts[-1] is None:
+        return protect_channels("it moves the channels or the batch to another axis")(call)
     if not isinstance(parts[0], slice):
         return protect_channels("it takes some of the batch")(call)
     if not isinstance(parts[-1], slice):
@@ -70,7 +73,8 @@ def _prune_slice(operation: Operation, inputs: Sequence[Kept], output: Kept) -> 
     call = operation.calls[0]
     key, size = call.arguments[0][1], call.input_shapes[0][-1]
     parts = key if isinstance(key, tuple | list) else (key,)
-    reaches_last = len(parts) == len(call.input_shapes[0]) or Ellipsis in parts
+    axes = sum(part is not None for part in parts)
+    reaches_last = axes == len(call.input_shapes[0]) or Ellipsis in parts
     if not reaches_last or parts[-1] is Ellipsis:
         return LayerChange()  # all channels
     start, stop, _ = parts[-1].indices(size)
@@ -94,6 +98,8 @@ def _prune_split(operation: Operation, inputs: Sequence[Kept], output: Kept) -> 
     if isinstance(ends, int):
         ends = np.arange(1, ends) * (int(shape[-1] or 0) // ends)
     places = np.searchsorted(inputs[0], ends)
+    if not len(places):
+        return LayerChange()  # a single part
     return LayerChange({"indices_or_sections": tuple(int(place) for place in places)})
 
 
@@ -143,8 +149,8 @@ def _link_layout(call: LayerCall) -> ChannelIds:
     flat = np.repeat(ids, math.prod(int(length or 0) for length in inner))
     if size % len(flat) == 0:
         return np.tile(flat, size // len(flat))
-    if len(flat) % size or inner:
-        return protect_channels("it splits the channels over several axes")(call)
+    if len(flat) % size or inner or size == 1:
+        return protect_channels("it lays the channels out over several axes")(call)
     rows = flat.reshape(-1, size)
     for row in rows[1:]:
         call.constraints.join(rows[0], row)

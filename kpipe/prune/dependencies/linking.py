@@ -6,6 +6,8 @@ rule that cannot read what a call gives it -> all channels of the call are prote
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from kpipe.errors import PruneError
@@ -22,13 +24,25 @@ from kpipe.prune.dependencies.rules import (
 )
 from kpipe.prune.graph.model_graph import Call, Graph, Operation
 
-__all__ = ["change_of", "link_channels"]
+__all__ = ["change_of", "link_channels", "reads_channels"]
+
+_WRAPPER = "layers.TimeDistributed"
+_CLOSED = (
+    "it cannot be opened: the network has masks, a size is not fixed, or a layer inside has no "
+    "graph or the name of another layer"
+)
 
 
 def change_of(operation: Operation, inputs: list[Kept], output: Kept) -> LayerChange:
     """Return what changes in an operation; nothing if it has no rule and so loses no channel."""
     rule = rule_of(operation)
     return LayerChange() if rule is None else rule.prune(operation, inputs, output)
+
+
+def reads_channels(operation: Operation, axis: int) -> bool:
+    """Return whether an operation reads the channels on an axis, not the positions on the last."""
+    rule = rule_of(operation)
+    return axis == -1 or (rule is not None and rule.any_axis)
 
 
 def link_channels(
@@ -68,10 +82,11 @@ def _link_call(call: LayerCall) -> ChannelIds | MovedChannels:
     operation = call.operation
     rule = rule_of(operation)
     if rule is None:
-        reason = f"no rule says what {operation.kind} does to channels (see kpipe.prune.register)"
-        return protect_channels(reason)(call)
-    if not rule.any_axis and any(axis != -1 for axis in call.input_axes):
-        return protect_channels("it reads them on another axis than the last")(call)
+        reason = f"no rule says what {operation.kind} does to channels"
+        reason += " (see kpipe.prune.register_rule)"
+        return protect_channels(_CLOSED if operation.kind == _WRAPPER else reason)(call)
+    if not all(reads_channels(operation, axis) for axis in call.input_axes):
+        call = _with_positions(call)
     made = rule.link(call)
     if isinstance(made, MovedChannels):
         return made
@@ -88,8 +103,22 @@ def _link_call(call: LayerCall) -> ChannelIds | MovedChannels:
     return made
 
 
+def _with_positions(call: LayerCall) -> LayerCall:
+    """Protect channels that a layer does not read as such, and the positions that it reads."""
+    inputs, reason = [], "it reads them on another axis than the last"
+    for ids, axis, shape in zip(call.inputs, call.input_axes, call.input_shapes, strict=True):
+        read = ids if axis == -1 else call.constraints.new_ids(_channels(shape, -1))
+        if axis != -1:
+            call.protect(ids, reason)
+            call.protect(read, reason)
+        inputs.append(read)
+    return replace(call, inputs=inputs, input_axes=[-1] * len(inputs))
+
+
 def _protect_unknown_weights(call: LayerCall, rule: Rule, made: ChannelIds) -> None:
     operation = call.operation
+    if not operation.weights:
+        return
     whole = [np.arange(len(ids)) for ids in call.inputs]
     known = rule.prune(operation, whole, np.arange(call.size)).weights
     unknown = sorted(set(operation.weights) - set(known))

@@ -33,6 +33,7 @@ from kpipe.prune.dependencies.registry import rule_of
 from kpipe.prune.dependencies.rules import positions
 from kpipe.prune.graph.graph_reading import read, read_operation
 from kpipe.prune.graph.model_graph import Call, Graph, Operation, Tensor
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = [
     "MacTerm",
@@ -102,8 +103,10 @@ def _cost(operation: Operation, given: Sequence[Shape], made: Shape) -> int | No
     """The multiply-accumulates of one call on one image; None if they are not known."""
     rule, cost = rule_of(operation), COSTS.get(operation.kind)
     if rule is not None:
+        if rule.macs is None:  # a registered rule of a layer that makes channels should have it
+            return None if rule.filter_axes else 0
         sizes = positions(given[0]), positions(made), given[0][-1] or 0, made[-1] or 0
-        return 0 if rule.macs is None else rule.macs(operation, *sizes)
+        return rule.macs(operation, *sizes)
     if cost is not None:
         return cost(operation, given, made)
     if operation.kind in ("layers.TimeDistributed", "layers.SpectralNormalization"):
@@ -124,6 +127,8 @@ def _inside_cost(inner: Any, given: Sequence[Shape], made: Shape) -> int | None:
     if find_graph(inner) is None:
         return None
     graph = read(inner)
+    if [graph.shapes[tensor][1:] for tensor in graph.inputs] != [shape[1:] for shape in given]:
+        return None  # it was built on other sizes
     return None if _uncounted(graph) else sum(t.macs(graph.channels) for t in mac_terms(graph))
 
 
@@ -133,13 +138,15 @@ def _uncounted(graph: Graph) -> list[str]:
         f"{operation.name!r} ({operation.kind})"
         for operation in graph.operations
         for call in operation.calls[:1]
-        if call.inputs and rule_of(operation) is None
+        if call.inputs
         if _cost(operation, call.input_shapes, graph.shapes[call.outputs[0]]) is None
     ]
 
 
 def warn_uncounted(graph: Graph) -> None:
     """Name the operations that figures of multiply-accumulates leave out."""
+    if any(None in shape[1:] for shape in graph.shapes):
+        return  # nothing is counted
     uncounted = _uncounted(graph)
     if uncounted:
         warnings.warn(
@@ -166,6 +173,7 @@ def _rows(graph: Graph) -> dict[int, int]:
     return rows
 
 
+@names_wrong_kinds
 def count_macs(model: keras.Model) -> int:
     """Return the multiply-accumulates of a model for one image; see the module's table.
 
@@ -191,6 +199,7 @@ def graph_macs(graph: Graph) -> int:
     return sum(term.macs(graph.channels) for term in mac_terms(graph))
 
 
+@names_wrong_kinds
 def count_params(model: keras.Model) -> int:
     """Return the number of parameters of a model, trainable or not.
 
@@ -203,6 +212,7 @@ def count_params(model: keras.Model) -> int:
     return int(sum(math.prod(weight.shape) for weight in model.weights))
 
 
+@names_wrong_kinds
 def prunable_fraction(model: keras.Model) -> float:
     """Return the fraction of a model's multiply-accumulates that can be removed, in [0, 1].
 

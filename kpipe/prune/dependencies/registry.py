@@ -8,12 +8,14 @@ from kpipe.prune.dependencies.layout_rules import LAYOUT_RULES
 from kpipe.prune.dependencies.recurrent_rules import RECURRENT_RULES
 from kpipe.prune.dependencies.rules import Rule
 from kpipe.prune.graph.model_graph import Operation, kind_of
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["register_rule", "rule_of"]
 
 _RULES: dict[str, Rule] = {**FILTER_RULES, **CHANNEL_RULES, **LAYOUT_RULES, **RECURRENT_RULES}
 
 
+@names_wrong_kinds
 def register_rule(kind: str | type, rule: Rule) -> None:
     """Set the rule of a kind of layer; an earlier rule is replaced.
 

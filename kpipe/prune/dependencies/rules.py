@@ -24,6 +24,7 @@ import numpy as np
 
 from kpipe.errors import PruneError
 from kpipe.prune.graph.model_graph import Call, Operation
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = [
     "CHANNELWISE_ACTIVATIONS",
@@ -218,6 +219,7 @@ def new_channels(call: LayerCall) -> ChannelIds:
     return call.constraints.new_ids(call.size)
 
 
+@names_wrong_kinds
 def protect_channels(reason: str) -> Callable[[LayerCall], ChannelIds]:
     """Return a `link` that protects all input and output channels.
 

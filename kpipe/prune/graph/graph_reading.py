@@ -43,7 +43,7 @@ def read(model: keras.Model) -> Graph:
     sources: list[Any] = []
     calls: list[list[Call]] = []
     order: list[tuple[int, int]] = []
-    opened = open_time_distributed(read_model)
+    opened = open_time_distributed(read_model.calls)
     for call in sorted(opened, key=lambda call: bool(call.inputs)):  # inputs first
         specs.add(call)
         place = places.setdefault(id(call.operation), len(sources))

@@ -22,6 +22,7 @@ import keras
 
 from kpipe.keras_graph import Tensor
 from kpipe.keras_internals import public_module
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["Call", "Graph", "Operation", "Tensor", "kind_of", "needed_calls", "substituted"]
 
@@ -123,6 +124,7 @@ def substituted(tensor: int, instead: Mapping[int, int]) -> int:
     return tensor
 
 
+@names_wrong_kinds
 def kind_of(thing: Any) -> str:
     """Return the kind of a layer, operation or class, for which rules are registered.
 

@@ -14,27 +14,27 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 
 from kpipe.errors import PruneError
-from kpipe.keras_graph import KerasCall, KerasGraph, Tensor, find_graph, read_graph
+from kpipe.keras_graph import KerasCall, Tensor, find_graph, read_graph
 from kpipe.keras_internals import Reshape, context_arguments, mask_of
 
 __all__ = ["open_time_distributed"]
 
 
-def open_time_distributed(graph: KerasGraph) -> list[KerasCall]:
+def open_time_distributed(closed: Sequence[KerasCall]) -> list[KerasCall]:
     """Return the calls of a graph with those inside of each `TimeDistributed` in its place."""
-    if any(mask_of(tensor) is not None for call in graph.calls for tensor in call.made):
-        return list(graph.calls)
-    owners = {call.operation.name: call.operation for call in graph.calls}
-    numbers = itertools.count(max(n for call in graph.calls for n in call.outputs) + 1)
+    if any(mask_of(tensor) is not None for call in closed for tensor in call.made):
+        return list(closed)
+    owners = {call.operation.name: call.operation for call in closed}
+    numbers = itertools.count(max(n for call in closed for n in call.outputs) + 1)
     calls: list[KerasCall] = []
     uses: Counter[str] = Counter()
-    for call in graph.calls:
+    for call in closed:
         wrapper = call.operation
         again = f"_{uses[wrapper.name] + 1}" if uses[wrapper.name] else ""
         inside = _inside(call, numbers, again)
@@ -65,7 +65,7 @@ def _inside(call: KerasCall, numbers: Iterator[int], again: str) -> list[KerasCa
         graph = read_graph(wrapper.layer, PruneError)
         if len(graph.inputs) != 1 or len(graph.outputs) != 1 or graph.inputs == graph.outputs:
             return []
-        calls = [inner for inner in open_time_distributed(graph) if inner.inputs]
+        calls = [inner for inner in open_time_distributed(graph.calls) if inner.inputs]
         first, last = graph.inputs[0], graph.outputs[0]
     else:
         rows, made = (
@@ -73,7 +73,8 @@ def _inside(call: KerasCall, numbers: Iterator[int], again: str) -> list[KerasCa
         )
         first, last = 0, 1
         arguments: Any = ((Tensor(0),), {})
-        calls = [KerasCall(wrapper.layer, (0,), (1,), arguments, (rows,), (made,))]
+        alone = KerasCall(wrapper.layer, (0,), (1,), arguments, (rows,), (made,))
+        calls = open_time_distributed([alone])
 
     def moved(x: Any) -> Any:
         return Tensor(renumbered[x.number]) if isinstance(x, Tensor) else x

@@ -72,9 +72,16 @@ class LoopConfig:
 
     def stop_reason(self, history: Sequence[Round]) -> str:
         """Return how far the last score is below the tolerance; empty if it is not."""
-        first, last = history[0].after, history[-1].after
+        first, last, loss = history[0].after, history[-1].after, history[-1].loss
         if self.tolerance is None or last >= first - self.tolerance:
             return ""
+        if loss is not None:
+            if loss.acceptable(self.tolerance):
+                return ""
+            return (
+                f"round {history[-1].round}: {loss.describe('images')} against the original model, "
+                f"more than {self.tolerance:g} of them, and beyond chance"
+            )
         return (
             f"round {history[-1].round} scores {last:.4g}, more than {self.tolerance:g} below the "
             f"{first:.4g} of the original model"

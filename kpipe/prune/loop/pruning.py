@@ -12,6 +12,7 @@ again reads the same files as one that was never killed, and ends with the same 
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -24,15 +25,17 @@ import keras
 from kpipe.errors import PruneError
 from kpipe.prune.dependencies.dependency_graph import DependencyGraph, build_dependencies
 from kpipe.prune.dependencies.macs import count_params, graph_macs
-from kpipe.prune.evaluation import Evaluate, Loss, finite
+from kpipe.prune.evaluation import Evaluate, Loss, finite, paired_loss
 from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.loop.config import LoopConfig
+from kpipe.prune.loop.reachability import check_reachable
 from kpipe.prune.loop.rounds import Round, RoundStore
 from kpipe.prune.loop.selection import Selection
 from kpipe.prune.loop.strategies import LatencyStrategy, RankingStrategy, Strategy
-from kpipe.prune.loop.targets import Latency, Target, find_target
+from kpipe.prune.loop.targets import Latency, find_target
 from kpipe.prune.ranking.candidate import Criterion
-from kpipe.prune.surgery.planning import copy_model
+from kpipe.prune.surgery.planning import flat_copy
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["PruneResult", "prune_filters"]
 
@@ -65,6 +68,7 @@ class PruneResult:
     stopped: str = ""
 
 
+@names_wrong_kinds
 def prune_filters(
     model: keras.Model,
     *,
@@ -99,20 +103,24 @@ def prune_filters(
 
     Args:
         model: a built Functional or Sequential model of fixed image size; not changed.
-        macs: fraction of its multiply-accumulates to reach, in (0, 1).
-        params: fraction of its parameters to reach, in (0, 1).
+        macs: fraction of its multiply-accumulates to reach, in (0, 1); 0.50004 meets 0.5.
+        params: fraction of its parameters to reach, in (0, 1); as exact.
         latency_ms: milliseconds to reach, as `latency` measures them.
         latency: (uncompiled model) -> milliseconds, such as `kpipe.lite.latency`. With another
             target it is measured once a round, for the history.
         finetune: (uncompiled model, round from 1) -> the trained model, or None if trained in
             place.
-        evaluate: (uncompiled model) -> a score on validation data, higher is better.
+        evaluate: (uncompiled model) -> a score on validation data, higher is better; or whether
+            each validation image is predicted correctly, bool (images,), whose mean is the score.
         loss: (uncompiled model) -> a loss on validation data, for the trials of `latency_ms`; None
             uses the drop in `evaluate`, which is coarser if it is an accuracy.
         criterion: see `rank`.
         rounds: number of removals, each followed by a retraining.
         tolerance: how far the score may fall below that of the original model. The loop stops at
-            the first round that falls further, and returns the model before it. None: no limit.
+            the first round that falls further, and returns the model before it. If `evaluate`
+            returns booleans, a fall that chance explains does not count: the model must be correct
+            on significantly fewer of the same images (McNemar's exact test, one-sided, 5 %). None:
+            no limit.
         selection: how filters are chosen; `Selection()` if None.
         calibration: batches of images as the model takes them, alone or first in tuples; a few
             hundred images are enough. On them, the statistics of BatchNormalization are shifted by
@@ -150,6 +158,8 @@ def prune_filters(
         >>> result.history[-1].share
         0.5
     """
+    if (measure := latency) is not None:
+        latency = lambda small: finite(measure(small), "latency")  # noqa: E731
     target = find_target(macs, params, latency_ms, latency)
     if isinstance(calibration, Iterator):  # every round reads it from the start
         calibration = list(calibration)
@@ -157,34 +167,42 @@ def prune_filters(
     config = LoopConfig(target, criterion, selection, calibration, rounds, tolerance)
 
     def added_loss(smaller: keras.Model) -> float:
-        return -_score(evaluate, smaller) if loss is None else finite(loss(smaller), "loss")
+        if loss is None:
+            return -finite(evaluate(smaller), "evaluate")
+        return finite(loss(smaller), "loss")
 
     graph = read(model)
     identity = config.identity(model, graph)
     # A copy, because `evaluate` and `latency` may compile what they are given.
-    original = build_dependencies(copy_model(model, graph), selection.ignored_layers)
+    original = build_dependencies(flat_copy(model, graph), selection.ignored_layers)
     strategy: Strategy
     if target.latency is None:
         strategy = RankingStrategy(original, config)
     else:
         strategy = LatencyStrategy(original, config, loss=added_loss, progress=progress)
     original_macs, cost = graph_macs(original.graph), target.cost(original)
-    _check_reachable(target, selection, cost, strategy, len(original.protected))
+    check_reachable(target, selection, cost, strategy.lowest_cost, len(original.protected))
 
-    def row(number: int, dependencies: DependencyGraph, before: float, after: float) -> Round:
+    @functools.cache
+    def reference() -> Any:
+        return evaluate(original.model)
+
+    def row(number: int, dependencies: DependencyGraph, before: float, result: Any) -> Round:
         filters = {group.name: len(group.units) for group in dependencies.groups}
         macs, small = graph_macs(dependencies.graph), dependencies.model
         time = None if latency is None else float(latency(small))
         share = macs / original_macs
-        return Round(number, macs, share, count_params(small), before, after, filters, time)
+        after, compared = finite(result, "evaluate"), paired_loss(reference, result)
+        params = count_params(small)
+        return Round(number, macs, share, params, before, after, filters, time, compared)
 
     with tempfile.TemporaryDirectory() as temporary:
         store = RoundStore(Path(temporary if folder is None else folder), identity, original)
         report = on_round or (lambda row: None)
         history = store.history()
         if not history:
-            score = _score(evaluate, original.model)
-            history = store.save([row(0, original, score, score)], None)
+            score = finite(reference(), "evaluate")
+            history = store.save([row(0, original, score, reference())], None)
         for stored in history:
             report(stored)
         while len(history) <= rounds and not config.stop_reason(history):
@@ -194,12 +212,12 @@ def prune_filters(
             keras.utils.set_random_seed(seed)
             whole = build_dependencies(store.load_model(number - 1), selection.ignored_layers)
             small = strategy.reduce(whole, target.limit(cost, number / rounds), seed)
-            before = _score(evaluate, small)
+            before = finite(evaluate(small), "evaluate")
             returned = finetune(small, number)
             trained = small if returned is None else returned
-            after = _score(evaluate, trained)
+            result = evaluate(_refuse_other(trained))
             dependencies = build_dependencies(trained, selection.ignored_layers)
-            last = row(number, dependencies, before, after)
+            last = row(number, dependencies, before, result)
             history = store.save([*history, last], dependencies)
             report(last)
         stopped = config.stop_reason(history)
@@ -207,34 +225,11 @@ def prune_filters(
         return PruneResult(store.load_model(chosen), tuple(history), stopped)
 
 
-def _score(evaluate: Evaluate, model: keras.Model) -> float:
+def _refuse_other(model: Any) -> keras.Model:
     if not isinstance(model, keras.Model):
         raise PruneError(
             "finetune did not return a model",
             expected="a keras.Model, or None",
             received=repr(model),
         )
-    return finite(evaluate(model), "evaluate")
-
-
-def _check_reachable(
-    target: Target, selection: Selection, cost: float, strategy: Strategy, protected: int
-) -> None:
-    """Refuse a target that the original model meets, or that no removal reaches."""
-    if target.limit(cost) >= cost:
-        raise PruneError(
-            "the original model already meets the target",
-            expected=f"{target.argument} below {cost:.4g}",
-            received=f"{target.argument}={target.value}",
-        )
-    lowest = strategy.lowest_cost()
-    if lowest > target.limit(cost):
-        raise PruneError(
-            f"the model cannot be pruned to {target.argument}={target.value:.4g}",
-            expected=f"{target.format_cost(lowest, cost)}, the nearest that can be reached with "
-            f"round_to={selection.round_to} and "
-            f"min_filters_fraction={selection.min_filters_fraction}",
-            received=f"{target.argument}={target.value}",
-            fix="choose a higher target, or lower min_filters_fraction or round_to"
-            + (f"; {protected} layers are protected" if protected else ""),
-        )
+    return model

@@ -22,9 +22,10 @@ import keras
 
 from kpipe.atomic import replacing, write_text
 from kpipe.errors import PruneError
+from kpipe.live_objects import load_stored
+from kpipe.paired_loss import PairedLoss
 from kpipe.prune.dependencies.dependency_graph import DependencyGraph
-from kpipe.prune.surgery.live_objects import load_stored
-from kpipe.prune.surgery.planning import copy_model
+from kpipe.prune.surgery.planning import flat_copy
 from kpipe.resume_identity import refuse_other
 
 __all__ = ["Round", "RoundStore"]
@@ -43,6 +44,8 @@ class Round:
         after: score after retraining.
         filters: name of a group of filters -> how many are left.
         latency_ms: latency after retraining; None if it is not measured.
+        loss: the images lost and won against the original model; None if `evaluate` returns a
+            number.
 
     Example:
         >>> from kpipe.prune import Round
@@ -59,6 +62,7 @@ class Round:
     after: float
     filters: dict[str, int] = field(default_factory=dict)
     latency_ms: float | None = None
+    loss: PairedLoss | None = None
 
 
 class RoundStore:
@@ -83,7 +87,7 @@ class RoundStore:
             return []
         try:
             stored = json.loads(path.read_text())
-            rows = [Round(**row) for row in stored["rounds"]]
+            rows = [_round(row) for row in stored["rounds"]]
             request, digests = dict(stored["request"]), stored["sha256"]
         except (ValueError, TypeError, KeyError):
             warnings.warn(f"{path} cannot be read: the loop restarts from round 0", stacklevel=3)
@@ -102,7 +106,7 @@ class RoundStore:
         if trained is not None:
             # A copy, so that the file holds no optimizer or losses.
             with replacing(self._path(len(rows) - 1)) as temporary:
-                copy_model(trained.model, trained.graph).save(temporary)
+                flat_copy(trained.model, trained.graph).save(temporary)
         digests = [self._digest(number) if number else "" for number in range(len(rows))]
         content = {
             "request": self.request,
@@ -116,7 +120,7 @@ class RoundStore:
         """Return the model after a round, not compiled; for round 0, a copy of the original."""
         graph = self.original.graph
         if number == 0:
-            return copy_model(self.original.model, graph)
+            return flat_copy(self.original.model, graph)
         return load_stored(self._path(number), [op.source for op in graph.operations])
 
     def _path(self, number: int) -> Path:
@@ -125,3 +129,8 @@ class RoundStore:
     def _digest(self, number: int) -> str:
         path = self._path(number)
         return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+def _round(row: dict[str, Any]) -> Round:
+    loss = row.get("loss")
+    return Round(**{**row, "loss": None if loss is None else PairedLoss(**loss)})

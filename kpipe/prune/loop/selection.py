@@ -24,6 +24,7 @@ from kpipe.errors import PruneError, nearest
 from kpipe.prune.dependencies.dependency_graph import DependencyGraph, Group
 from kpipe.prune.loop.targets import RemovalCost
 from kpipe.prune.ranking.ranking import Ranking
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = [
     "Selection",
@@ -36,6 +37,7 @@ __all__ = [
 _MAX_RESTORED = 16  # chunks that may be restored after the target is met
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class Selection:
     """How filters are chosen for removal.
@@ -68,11 +70,11 @@ class Selection:
     max_pruning_ratio: Mapping[str, float] = field(default_factory=dict)
     ignored_layers: tuple[str, ...] = ()
     blocks: bool = True
-    data: Any = None
+    data: Iterable[Any] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.round_to < 1:
+        if not self.round_to >= 1:
             raise PruneError(
                 "round_to of the selection is out of range",
                 expected="a whole number of at least 1",

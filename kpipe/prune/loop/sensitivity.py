@@ -23,10 +23,12 @@ from kpipe.prune.ranking.candidate import Criterion
 from kpipe.prune.ranking.ranking import rank_groups
 from kpipe.prune.surgery.batch_norm_statistics import ReferenceStatistics
 from kpipe.prune.surgery.planning import apply_plan, plan_units
+from kpipe.wrong_kinds import names_wrong_kinds, names_wrong_kinds_of_fields
 
 __all__ = ["Sensitivity", "scan_sensitivity"]
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class Sensitivity:
     """Scores of a model after removing fractions of one group of filters at a time.
@@ -46,6 +48,7 @@ class Sensitivity:
     whole: float
     scores: Mapping[str, Mapping[float, float]]
 
+    @names_wrong_kinds
     def max_pruning_ratio(self, tolerance: float) -> dict[str, float]:
         """Return group name -> the largest fraction before the score first falls too far.
 
@@ -62,13 +65,14 @@ class Sensitivity:
         return found
 
 
+@names_wrong_kinds
 def scan_sensitivity(
     model: keras.Model,
     evaluate: Evaluate,
     *,
     fractions: Sequence[float] = (0.25, 0.5, 0.75),
     criterion: str | Criterion = "l1",
-    data: Any = None,
+    data: Iterable[Any] | None = None,
     ignored_layers: Iterable[str] = (),
     calibration: Iterable[Any] | None = None,
     progress: Callable[[int, int], None] | None = None,

@@ -20,10 +20,10 @@ import numpy as np
 import tensorflow as tf
 
 from kpipe.errors import PruneError
-from kpipe.keras_internals import first_outputs
+from kpipe.keras_internals import outputs_by_call
 from kpipe.prune.dependencies.dependency_graph import DependencyGraph
 from kpipe.prune.images import image_batches, require_one_input
-from kpipe.prune.surgery.planning import copy_model
+from kpipe.prune.surgery.planning import flat_copy
 
 __all__ = ["ActivationProbe", "ActivationStatistics", "probe_activations"]
 
@@ -49,7 +49,7 @@ class ActivationProbe:
 
     Args:
         model: images -> a list of tensors, the predictions last.
-        places: operation name -> places of its outputs in the list, one for each call.
+        places: operation name -> places of its outputs in the list, call after call.
     """
 
     model: keras.Model
@@ -142,17 +142,23 @@ def _statistics(
 
 def _crossentropy(truth: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
     """Cross-entropy of each image; a single output is the probability of class 1."""
-    classes = max(2, predictions.shape[-1])
+    single = predictions.shape[-1] == 1
+    count, classes = len(predictions), max(2, predictions.shape[-1])
+    shapes = [(count,), (count, 1)] if truth.dtype.is_integer or single else [(count, classes)]
+    values = ""
     if truth.dtype.is_integer:
-        if tf.reduce_any((truth < 0) | (truth >= classes)):
-            raise PruneError(
-                "the labels do not fit the model's predictions",
-                expected=f"integers from 0 to {classes - 1}, or probabilities of {classes} classes",
-                received=f"from {int(tf.reduce_min(truth))} to {int(tf.reduce_max(truth))}",
-            )
-        if predictions.shape[-1] > 1:
-            return keras.losses.sparse_categorical_crossentropy(truth, predictions)
-    if predictions.shape[-1] == 1:
+        low, high = int(tf.reduce_min(truth)), int(tf.reduce_max(truth))
+        values = "" if 0 <= low <= high < classes else f", from {low} to {high}"
+    numbers = truth.dtype.is_integer or truth.dtype.is_floating
+    if tuple(truth.shape) not in shapes or not numbers or values:
+        raise PruneError(
+            "the labels do not fit the model's predictions",
+            expected=f"integers from 0 to {classes - 1}, or probabilities of {classes} classes",
+            received=f"{truth.dtype.name} {tuple(truth.shape)}{values}",
+        )
+    if truth.dtype.is_integer and not single:
+        return keras.losses.sparse_categorical_crossentropy(truth, predictions)
+    if single:
         truth = tf.reshape(tf.cast(truth, predictions.dtype), tf.shape(predictions))
         return keras.losses.binary_crossentropy(truth, predictions)
     return keras.losses.categorical_crossentropy(truth, predictions)
@@ -171,12 +177,12 @@ def probe_activations(dependencies: DependencyGraph, names: Iterable[str]) -> Ac
         f"the activations of {model.name!r} cannot be measured",
         "use a criterion that needs only weights: l1, l2, bn_scale, geometric_median",
     )
-    flat = copy_model(model, dependencies.graph)
+    flat = flat_copy(model, dependencies.graph)
     known = {operation.name: operation for operation in flat.operations}
     outputs: list[Any] = []
     places: dict[str, tuple[int, ...]] = {}
     for name in names:
-        made = first_outputs(known[name])
+        made = [tensor for call in outputs_by_call(known[name]) for tensor in call]
         places[name] = tuple(range(len(outputs), len(outputs) + len(made)))
         outputs += made
     return ActivationProbe(keras.Model(flat.inputs, [*outputs, *flat.outputs]), places)

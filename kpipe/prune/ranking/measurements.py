@@ -70,8 +70,7 @@ class Measurements:
         places = {
             tensor: (operation.name, number)
             for operation in graph.operations
-            for number, call in enumerate(operation.calls)
-            for tensor in call.outputs
+            for number, tensor in enumerate(t for call in operation.calls for t in call.outputs)
         }
         makers = {tensor: places[tensor] for _, tensor in found}
         probe = probe_activations(

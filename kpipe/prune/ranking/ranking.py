@@ -23,6 +23,7 @@ from kpipe.prune.ranking.candidate import Candidate, Criterion
 from kpipe.prune.ranking.measurements import Measurements
 from kpipe.prune.ranking.reconstruction import reconstruction
 from kpipe.prune.ranking.weight_criteria import bn_scale, geometric_median, l1, l2, random
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["CRITERIA", "Ranking", "find_criterion", "rank", "rank_groups"]
 
@@ -72,10 +73,11 @@ _NORMALIZERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+@names_wrong_kinds
 def rank(
     model: keras.Model,
     criterion: str | Criterion = "l1",
-    data: Any = None,
+    data: Iterable[Any] | None = None,
     *,
     normalize: str | None = None,
     ignored_layers: Iterable[str] = (),
@@ -124,7 +126,7 @@ def rank(
 def rank_groups(
     dependencies: DependencyGraph,
     criterion: str | Criterion,
-    data: Any = None,
+    data: Iterable[Any] | None = None,
     *,
     normalize: str | None = None,
     seed: int = 0,

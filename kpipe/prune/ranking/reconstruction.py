@@ -21,8 +21,8 @@ def reconstruction(candidate: Candidate) -> np.ndarray | None:
     """Score by the fraction of the next layers' output that is lost, summed over these layers.
 
     The errors of the channels of one unit are added, as if they were uncorrelated. So are those of
-    the kernel positions of transposed and three-dimensional convolutions. A group that no
-    convolution or dense layer reads gets no scores.
+    the kernel positions of transposed and three-dimensional convolutions. The output of a recurrent
+    layer is what its gates read. A group that none of these layers reads gets no scores.
     """
     scores = np.zeros(len(candidate.group.units))
     place = {unit: number for number, unit in enumerate(candidate.group.units)}

@@ -20,7 +20,8 @@ __all__ = ["CONSUMER_KINDS", "channel_errors", "second_moments"]
 _PATCHED = ("layers.Conv2D", "layers.SeparableConv2D")
 _TRANSPOSED = ("layers.Conv1DTranspose", "layers.Conv2DTranspose", "layers.Conv3DTranspose")
 _OTHERS = ("layers.Conv1D", "layers.Conv3D", "layers.SeparableConv1D", "layers.Dense")
-CONSUMER_KINDS = frozenset((*_PATCHED, *_TRANSPOSED, *_OTHERS))
+_RECURRENT = ("layers.LSTM", "layers.GRU", "layers.SimpleRNN", "layers.Bidirectional")
+CONSUMER_KINDS = frozenset((*_PATCHED, *_TRANSPOSED, *_OTHERS, *_RECURRENT))
 
 
 def second_moments(operation: Operation, x: Any) -> tf.Tensor:
@@ -57,12 +58,13 @@ def channel_errors(operation: Operation, moments: np.ndarray) -> np.ndarray:
 def _consuming_weights(operation: Operation) -> np.ndarray:
     """The weights that read each channel, (kernel positions, input channels, outputs)."""
     weights = dict(zip(operation.weights, operation.source.weights, strict=True))
+    kernels = [w.numpy() for name, w in weights.items() if name.partition("#")[0] == "kernel"]
     if "pointwise_kernel" in weights:
         depthwise, pointwise = weights["depthwise_kernel"].numpy(), weights["pointwise_kernel"]
         *_, channels, multiplier = depthwise.shape
         rows = depthwise.reshape(-1, channels, multiplier)
         return np.einsum("kcm,cmo->kco", rows, pointwise.numpy().reshape(channels, multiplier, -1))
-    kernel = weights["kernel"].numpy()
+    kernel = np.concatenate(kernels, axis=-1)  # a Bidirectional has two
     *_, read, made = kernel.shape
     rows = kernel.reshape(-1, read, made)
     if operation.kind in _TRANSPOSED:

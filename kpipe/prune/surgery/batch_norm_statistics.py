@@ -25,6 +25,7 @@ from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.graph.model_graph import Graph, Operation, Tensor
 from kpipe.prune.images import image_batches, require_one_input
 from kpipe.prune.surgery.planning import Plan
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["ReferenceStatistics", "shift_statistics"]
 
@@ -32,6 +33,7 @@ _KIND = "layers.BatchNormalization"
 _Moments = list[tuple[tf.Tensor, tf.Tensor]]  # mean and variance, each (channels,), one per call
 
 
+@names_wrong_kinds
 def shift_statistics(
     model: keras.Model, smaller: keras.Model, plan: Plan, images: Iterable[Any]
 ) -> None:
@@ -45,7 +47,7 @@ def shift_statistics(
             that begin with one; a few hundred images are enough.
 
     Raises:
-        PruneError: no images, or a model of several inputs.
+        PruneError: no images, a model of several inputs, or models that do not belong together.
 
     Example:
         >>> import keras
@@ -60,7 +62,30 @@ def shift_statistics(
         >>> bool(np.any(smaller.get_layer("bn").moving_mean))
         True
     """
-    ReferenceStatistics(model, read(model), images).shift(smaller, plan)
+    graph = read(model)
+    _refuse_others(graph, read(smaller), plan)
+    ReferenceStatistics(model, graph, images).shift(smaller, plan)
+
+
+def _refuse_others(graph: Graph, smaller: Graph, plan: Plan) -> None:
+    """Raise a PruneError unless the second graph can be the first without what a plan removes."""
+    norms, others = (
+        {o.name: o.source.moving_mean.shape[0] for o in g.operations if o.kind == _KIND}
+        for g in (graph, smaller)
+    )
+    kept = {name: len(plan.kept.get(name, range(size))) for name, size in norms.items()}
+    inputs = [[g.shapes[tensor] for tensor in g.inputs] for g in (graph, smaller)]
+    if wrong := [f"{name!r}" for name, size in others.items() if kept.get(name) != size]:
+        received = f"BatchNormalization layers that differ: {', '.join(wrong)}"
+    elif inputs[0] != inputs[1]:
+        received = f"inputs {inputs[1]} in place of {inputs[0]}"
+    else:
+        return
+    raise PruneError(
+        "the smaller model does not belong to the model and the plan",
+        expected="smaller = remove_filters(model, plan)",
+        received=received,
+    )
 
 
 class ReferenceStatistics:

@@ -18,10 +18,12 @@ from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.graph.model_graph import Graph
 from kpipe.prune.surgery.rebuilding import rebuild
 from kpipe.prune.surgery.residual_blocks import ResidualBlock, find_residual_blocks
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["rank_blocks", "remove_blocks", "residual_blocks", "without_blocks"]
 
 
+@names_wrong_kinds
 def residual_blocks(model: keras.Model) -> tuple[ResidualBlock, ...]:
     """Return the residual blocks of a model, in the order of its graph.
 
@@ -40,6 +42,7 @@ def residual_blocks(model: keras.Model) -> tuple[ResidualBlock, ...]:
     return find_residual_blocks(read(model))
 
 
+@names_wrong_kinds
 def rank_blocks(model: keras.Model, loss: Loss) -> dict[str, float]:
     """Return block name -> loss without the block, lowest first.
 
@@ -67,6 +70,7 @@ def rank_blocks(model: keras.Model, loss: Loss) -> dict[str, float]:
     return dict(sorted(losses.items(), key=lambda item: item[1]))
 
 
+@names_wrong_kinds
 def remove_blocks(
     model: keras.Model, blocks: Iterable[str] | int, *, loss: Loss | None = None
 ) -> keras.Model:

@@ -19,17 +19,18 @@ import numpy as np
 
 from kpipe.errors import PruneError, nearest
 from kpipe.prune.dependencies.dependency_graph import DependencyGraph, build_dependencies
-from kpipe.prune.dependencies.linking import change_of
+from kpipe.prune.dependencies.linking import change_of, reads_channels
 from kpipe.prune.dependencies.macs import kept_width, mac_terms, warn_uncounted
 from kpipe.prune.dependencies.rules import LayerChange
 from kpipe.prune.graph.model_graph import Graph
 from kpipe.prune.surgery.rebuilding import rebuild
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = [
     "Plan",
     "apply_plan",
-    "copy_model",
     "count_kept_params",
+    "flat_copy",
     "plan",
     "plan_units",
     "remove_filters",
@@ -74,6 +75,7 @@ class Plan:
     params_after: int
 
 
+@names_wrong_kinds
 def plan(
     model: keras.Model, remove: Mapping[str, ChannelIndices], *, ignored_layers: Iterable[str] = ()
 ) -> Plan:
@@ -112,11 +114,11 @@ def plan_units(dependencies: DependencyGraph, removed: np.ndarray) -> Plan:
         PruneError: a layer would lose all channels.
     """
     graph = dependencies.graph
-    kept = _kept(dependencies, removed)
+    kept, units = _kept(dependencies, removed), dependencies.units.__getitem__
     empty = [
         repr(operation.name)
         for operation in graph.operations
-        if any(removed[dependencies.units[t]].all() for t in operation.calls[0].outputs)
+        if any(len(u) and removed[u].all() for u in map(units, operation.calls[0].outputs))
     ]
     if empty:
         raise PruneError(
@@ -180,7 +182,7 @@ def _changes(
     dependencies: DependencyGraph, kept: Mapping[str, np.ndarray]
 ) -> dict[str, LayerChange]:
     """Name of each operation -> what changes in it."""
-    graph, units = dependencies.graph, dependencies.units
+    graph, units, axes = dependencies.graph, dependencies.units, dependencies.axes
     stays: dict[int, np.ndarray] = {}
     for operation in graph.operations:
         for call in operation.calls:
@@ -195,11 +197,13 @@ def _changes(
     changes = {}
     for operation in graph.operations:
         call = operation.calls[0]
-        inputs = [stays[tensor] for tensor in call.inputs]
+        inputs = [
+            stays[t] if reads_channels(operation, axes[t]) else np.arange(graph.channels(t))
+            for t in call.inputs
+        ]
         whole = np.arange(sum(len(units[tensor]) for tensor in call.outputs))
         affected = operation.name in kept or any(
-            len(kept_input) < len(units[tensor])
-            for kept_input, tensor in zip(inputs, call.inputs, strict=True)
+            len(stays[tensor]) < len(units[tensor]) for tensor in call.inputs
         )
         output = kept.get(operation.name, whole)
         changes[operation.name] = (
@@ -235,6 +239,7 @@ def _kept(dependencies: DependencyGraph, removed: np.ndarray) -> dict[str, np.nd
     return kept
 
 
+@names_wrong_kinds
 def remove_filters(model: keras.Model, plan: Plan) -> keras.Model:
     """Return a new model without the filters that a plan removes.
 
@@ -269,7 +274,7 @@ def apply_plan(dependencies: DependencyGraph, plan: Plan) -> keras.Model:
     return rebuild(graph, dependencies.model.name, _changes(dependencies, plan.kept), {})
 
 
-def copy_model(model: keras.Model, graph: Graph) -> keras.Model:
+def flat_copy(model: keras.Model, graph: Graph) -> keras.Model:
     """Return a flat copy of a model that is already read, not compiled."""
     return rebuild(graph, model.name, {}, {})
 

@@ -21,6 +21,7 @@ from kpipe.keras_internals import Functional
 from kpipe.sparsity.bridge.layers import FIELDS, is_called, settings_of
 from kpipe.sparsity.bridge.operation import KerasOperation
 from kpipe.sparsity.tf_keras_internals import has_graph
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["CONTAINERS", "layer_mapping", "leaves", "refuse_unmapped"]
 
@@ -28,6 +29,7 @@ _SCOPE = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_./\\>-]*")
 CONTAINERS = (Functional, keras.Sequential, tf_keras.Sequential, tf_keras.Model)
 
 
+@names_wrong_kinds
 def layer_mapping(model: keras.Model | tf_keras.Model) -> pd.DataFrame:
     """Return a row for each layer and raw operation inside, in the order of the graph.
 

@@ -31,10 +31,12 @@ from kpipe.sparsity import tf_keras_internals
 from kpipe.sparsity.bridge.layers import convert_layer, is_called
 from kpipe.sparsity.bridge.mapping import CONTAINERS, leaves, refuse_unmapped
 from kpipe.sparsity.bridge.operation import KerasOperation, Slot
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["fuse_normalizations", "to_keras", "to_tf_keras"]
 
 
+@names_wrong_kinds
 def to_tf_keras(model: keras.Model) -> tf_keras.Model:
     """Return the tf_keras twin of a Keras 3 model: same layer names, same weights, same outputs.
 
@@ -81,6 +83,7 @@ def fuse_normalizations(twin: tf_keras.Model, fused: bool) -> None:
             layer.fused = fused
 
 
+@names_wrong_kinds
 def to_keras(model: tf_keras.Model, template: keras.Model | None = None) -> keras.Model:
     """Return a Keras 3 model with the layers and weights of a tf_keras model.
 

@@ -58,15 +58,19 @@ def loss_name(batches: tf.data.Dataset, settings: TrainingSettings) -> str:
 
 def _check_shapes(spec: Any, model: tf_keras.Model) -> None:
     """Refuse batches that do not fit the model, as far as their shapes are known."""
-    if isinstance(model.input_shape, (list, dict)):
-        return
     images, labels = spec[:2]
-    classes = model.output_shape[-1]
+    if not isinstance(images, tf.TensorSpec):  # of a model of several inputs
+        return
+    several = any(isinstance(s, list | dict) for s in (model.input_shape, model.output_shape))
+    classes = None if several else model.output_shape[-1]
     integers = [tf.TensorShape([None]), tf.TensorShape([None, 1])]
     fractions = [tf.TensorShape([None, classes])]
     shapes = integers if labels.dtype.is_integer or labels.dtype.is_bool else fractions
-    if not images.shape.is_compatible_with(model.input_shape) or not any(
-        map(labels.shape.is_compatible_with, shapes)
+    if (
+        several
+        or len(model.output_shape) != 2
+        or not images.shape.is_compatible_with(model.input_shape)
+        or not any(map(labels.shape.is_compatible_with, shapes))
     ):
         raise SparsityError(
             "the batches do not fit the model",

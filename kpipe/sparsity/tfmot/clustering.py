@@ -25,6 +25,7 @@ from kpipe.sparsity.tfmot.training_settings import (
     refuse_unknown,
 )
 from kpipe.sparsity.tfmot.wrapping import KERNELS, wrap_layers
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["cluster_weights"]
 
@@ -37,6 +38,7 @@ _STARTS = {
 _DEFAULTS = TrainingSettings(learning_rate=1e-5)
 
 
+@names_wrong_kinds
 def cluster_weights(
     model: keras.Model,
     data: Batches,

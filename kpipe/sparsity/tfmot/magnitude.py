@@ -27,12 +27,14 @@ from kpipe.sparsity.tfmot.training_settings import (
 )
 from kpipe.sparsity.tfmot.wrapping import wrap_layers
 from kpipe.sparsity.tfmot.zero_pattern import ZeroPattern
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["prune_magnitude"]
 
 _DEFAULTS = TrainingSettings()
 
 
+@names_wrong_kinds
 def prune_magnitude(
     model: keras.Model,
     data: Batches,

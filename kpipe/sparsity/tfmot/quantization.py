@@ -24,20 +24,24 @@ from kpipe.errors import SparsityError
 from kpipe.sparsity.bridge.mapping import CONTAINERS, leaves
 from kpipe.sparsity.bridge.operation import KerasOperation
 from kpipe.sparsity.bridge.twins import to_keras, to_tf_keras
-from kpipe.sparsity.tf_keras_internals import layers_within
+from kpipe.sparsity.tf_keras_internals import CustomScaleLayer, LayerScale, layers_within
 from kpipe.sparsity.tfmot.batches import Batches
 from kpipe.sparsity.tfmot.loading import int8_registry, quant_ops, tfmot
 from kpipe.sparsity.tfmot.training import RestoreZeros, train
 from kpipe.sparsity.tfmot.training_settings import TrainingJob, TrainingSettings
 from kpipe.sparsity.tfmot.wrapping import refuse_activity_regularizers, wrap_layers
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["train_quantized"]
 
+# Layers that TFMOT can rebuild only by these names.
+_UNREGISTERED = {kind.__name__: kind for kind in (CustomScaleLayer, KerasOperation, LayerScale)}
 _REGISTRY = int8_registry.Default8BitQuantizeRegistry()
 _DEFAULTS = TrainingSettings(learning_rate=1e-5)
 _RANGE_BATCHES = 8
 
 
+@names_wrong_kinds
 def train_quantized(
     model: keras.Model,
     data: Batches,
@@ -100,8 +104,15 @@ def train_quantized(
         restorable,
         clone_function=lambda layer: annotate(layer) if layer.name in supported else layer,
     )
-    with tfmot.quantization.keras.quantize_scope({"KerasOperation": KerasOperation}):
-        twin = tfmot.quantization.keras.quantize_apply(annotated)
+    try:
+        with tfmot.quantization.keras.quantize_scope(_UNREGISTERED):
+            twin = tfmot.quantization.keras.quantize_apply(annotated)
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise SparsityError(
+            f"TFMOT cannot rebuild {model.name!r} for quantization-aware training",
+            received=f"{type(error).__name__}: {error}",
+            fix="convert it without such training: kpipe.lite.convert(model, 'int8', images)",
+        ) from error
     train(
         twin,
         data,

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from kpipe.sparsity.tfmot.loading import tfmot
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = ["SCHEDULES", "ConstantSparsity", "PolynomialSparsity", "SparsitySchedule"]
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class PolynomialSparsity:
     """A growing fraction of zeros.
@@ -46,6 +48,7 @@ class PolynomialSparsity:
         )
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class ConstantSparsity:
     """All zeros at once.

@@ -12,6 +12,7 @@ from typing import Any
 import tf_keras
 
 from kpipe.errors import SparsityError, nearest
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = ["TrainingJob", "TrainingSettings", "refuse_invalid", "refuse_unknown"]
 
@@ -26,6 +27,7 @@ _OPTIMIZERS: dict[str, Callable[..., Any]] = {
 _SCHEDULES = ("constant", "cosine")
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class TrainingSettings:
     """How `prune_magnitude`, `cluster_weights` and `train_quantized` train.

@@ -57,7 +57,8 @@ def model_card(
         "",
         f"Accuracy {row['accuracy']:.1%}, balanced accuracy {row['balanced_accuracy']:.1%}. "
         f"Accuracy of its Keras model {row['keras_accuracy']:.1%}, with the same prediction for "
-        f"{row['agreement']:.1%} of {row['images']:,} photos.",
+        f"{row['agreement']:.1%} of {row['images']:,} photos: {row['lost']:,} lost, "
+        f"{row['won']:,} won.",
         "",
         "| class | photos | recall | precision |",
         "|---|---|---|---|",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from kpipe.errors import TrainingError
 from kpipe.stages.shared.model_folder import is_saved, reset_keras, save_model
 from kpipe.stages.shared.phase_planning import plan_full_res_phase, plan_phases
 from kpipe.stages.shared.photo_dataset import PhotoDataset
@@ -19,7 +18,7 @@ from kpipe.stages.shared.training_run import TrainingRun
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["train_network"]
+__all__ = ["build_network", "train_network"]
 
 
 def train_network(recipe: Recipe, photos: PhotoDataset, run: TrainingRun) -> None:
@@ -37,32 +36,36 @@ def train_network(recipe: Recipe, photos: PhotoDataset, run: TrainingRun) -> Non
         return
     reset_keras(photos.seed)
     full, low = photos.image_size, recipe.low_res_size
-    if low is not None and low >= full:
-        raise TrainingError(
-            f"low_res_size={low} is not smaller than the photos",
-            expected=f"less than {full} pixels",
-            fix="leave low_res_size out, or raise Data.image_size",
-        )
+    recipe.refuse_size(full)
     if low is None:
-        model = _build_network(recipe, photos, full)
+        model = build_network(recipe, full, len(photos.classes), photos.seed)
         rows = [run.fit_phases(model, photos, plan_phases(recipe, photos, model))]
     else:
-        low_res, shrunk = _build_network(recipe, photos, low), photos.resized(low)
+        low_res = build_network(recipe, low, len(photos.classes), photos.seed)
+        shrunk = photos.resized(low)
         low_run, full_run = (
             dataclasses.replace(run, title=f"{run.title} at {size} px") for size in (low, full)
         )
         rows = [low_run.fit_phases(low_res, shrunk, plan_phases(recipe, shrunk, low_res))]
         # Built again, not resized: the padding of some networks depends on the image size.
-        model = _build_network(recipe, photos, full)
+        model = build_network(recipe, full, len(photos.classes), photos.seed)
         copy_state(low_res, model)
         rows.append(full_run.fit_phases(model, photos, [plan_full_res_phase(recipe, photos)]))
     run.write_history(rows)
     save_model(model, run.folder, title=run.title, recipe=recipe.configuration())
 
 
-def _build_network(recipe: Recipe, photos: PhotoDataset, size: int) -> keras.Model:
+def build_network(recipe: Recipe, size: int, classes: int, seed: int) -> keras.Model:
+    """Build a network by a recipe.
+
+    Args:
+        recipe: its backbone, alpha, weights and dropout apply.
+        size: pixels of a side of the photos.
+        classes: number of classes.
+        seed: of the head's initial weights.
+    """
     from kpipe.train import backbone, classifier
 
     options = {} if recipe.alpha is None else {"alpha": recipe.alpha}
     base = backbone(recipe.backbone, image_size=size, weights=recipe.weights, **options)
-    return classifier(base, len(photos.classes), dropout=recipe.dropout, seed=photos.seed)
+    return classifier(base, classes, dropout=recipe.dropout, seed=seed)

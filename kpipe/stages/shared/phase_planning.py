@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from kpipe.train import FeatureConfig, Phase, SwitchTrigger, TrainingConfig
 
-__all__ = ["plan_full_res_phase", "plan_phases"]
+__all__ = ["plan_full_res_phase", "plan_phases", "unfrozen_layers"]
 
 
 def plan_phases(
     recipe: Recipe, photos: PhotoDataset, model: keras.Model
 ) -> list[tuple[Phase, float]]:
     """Return the phases of a network's training, each with its layer decay."""
-    from kpipe.train import Phase, plan_unfreezing
+    from kpipe.train import Phase
 
     features = _plan_features(recipe, photos, model) if recipe.cached_views else None
     phases = []
@@ -36,10 +36,7 @@ def plan_phases(
         # Later phases see later epochs of the data, whose features differ from the cached ones.
         features = dataclasses.replace(features, folder=None) if features else None
     count = recipe.unfreeze_phases
-    unfrozen: tuple[int | None, ...] = (recipe.retrain_last,)
-    if count > 1:
-        unfrozen = plan_unfreezing(model, count + 1, recipe.retrain_last)[1:]
-    for number, last in enumerate(unfrozen, 1):
+    for number, last in enumerate(unfrozen_layers(recipe, model), 1):
         is_last = number == count
         # The last phase trains the most layers and gets the epochs that do not divide evenly.
         epochs = recipe.epochs // count
@@ -47,6 +44,19 @@ def plan_phases(
         config = _training_config(recipe, photos, epochs, switches=is_last)
         phases.append((Phase(config, last, features if last == 0 else None), recipe.layer_decay))
     return phases
+
+
+def unfrozen_layers(recipe: Recipe, model: keras.Model) -> tuple[int | None, ...]:
+    """Return how many last layers of a network train in each phase after that of the head alone.
+
+    Raises:
+        TrainingError: the network has too few blocks of layers for the phases.
+    """
+    from kpipe.train import plan_unfreezing
+
+    if recipe.unfreeze_phases == 1:
+        return (recipe.retrain_last,)
+    return plan_unfreezing(model, recipe.unfreeze_phases + 1, recipe.retrain_last)[1:]
 
 
 def plan_full_res_phase(recipe: Recipe, photos: PhotoDataset) -> tuple[Phase, float]:

@@ -155,8 +155,11 @@ class PhotoDataset:
         )
 
     def sample(self) -> tf.data.Dataset:
-        """Return the first training batches, up to 20."""
-        return self.training_dataset(0).take(min(self.steps_per_epoch, _SAMPLE_STEPS))
+        """Return the first training batches, up to 20, and no more than `Distiller` takes."""
+        from kpipe.train.distillation.compared_features import MOST_PHOTOS
+
+        steps = min(self.steps_per_epoch, _SAMPLE_STEPS, max(1, MOST_PHOTOS // self.batch_size))
+        return self.training_dataset(0).take(steps)
 
     def batch_names(self, epoch: int, batch: int) -> list[str]:
         """Return the paths of the photos in one training batch."""

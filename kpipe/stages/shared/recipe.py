@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from kpipe.core.fields import Between
 from kpipe.core.stage import Stage, stage
-from kpipe.errors import nearest
+from kpipe.errors import TrainingError, nearest
+from kpipe.stages.shared.declared import refusals
 from kpipe.stages.shared.field_types import (
     LearningRate,
     NonNegativeInt,
@@ -65,7 +66,45 @@ class Recipe(Stage):
         known = backbone_names()
         if self.backbone not in known:
             errors.append(f"backbone={self.backbone!r}: {nearest(str(self.backbone), known)}")
-        return errors or [*self._phase_conflicts(), *self._switch_conflicts()]
+        return errors or [
+            *self._network_conflicts(),
+            *self._phase_conflicts(),
+            *self._switch_conflicts(),
+        ]
+
+    def refuse_size(self, image_size: int) -> None:
+        """Refuse photos of a size that the network cannot be trained on.
+
+        Args:
+            image_size: pixels of a side.
+
+        Raises:
+            WeightsError: they are too small for the backbone.
+            TrainingError: they are no larger than `low_res_size`.
+        """
+        from kpipe.train.backbones.catalog import refuse_size
+
+        refuse_size(self.backbone, image_size, image_size)
+        if self.low_res_size is not None and self.low_res_size >= image_size:
+            raise TrainingError(
+                f"low_res_size={self.low_res_size} is not smaller than the photos",
+                expected=f"less than {image_size} pixels",
+                fix="leave low_res_size out, or raise Data.image_size",
+            )
+
+    def _network_conflicts(self) -> list[str]:
+        from kpipe.train.backbones.catalog import refuse_size, refuse_weights_name, refuse_width
+
+        errors = []
+        if self.alpha is not None:
+            errors += refusals(refuse_width, self.backbone, self.alpha, self.weights)
+        if self.weights is not None:
+            errors += refusals(refuse_weights_name, self.weights)
+        if self.low_res_size is not None:
+            size = self.low_res_size
+            found = refusals(refuse_size, self.backbone, size, size)
+            errors += [f"low_res_size={size}: {error}" for error in found]
+        return errors
 
     def _phase_conflicts(self) -> list[str]:
         phases, errors = f"unfreeze_phases={self.unfreeze_phases}", []

@@ -20,9 +20,13 @@ class Validation:
 
     photos: PhotoDataset
 
+    def correct(self, model: keras.Model) -> np.ndarray:
+        """Return whether each photo is predicted correctly, bool (photos,)."""
+        return self._predict(model).argmax(axis=1) == self._labels
+
     def accuracy(self, model: keras.Model) -> float:
         """Return the accuracy, in [0, 1]."""
-        return float((self._predict(model).argmax(axis=1) == self._labels).mean())
+        return float(self.correct(model).mean())
 
     def loss(self, model: keras.Model) -> float:
         """Return the mean cross-entropy."""

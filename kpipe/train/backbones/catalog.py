@@ -1,21 +1,60 @@
-"""The names of the backbones, without importing Keras.
+"""What each backbone accepts, without importing Keras.
 
-A pipeline must reject a misspelt name at once when it is declared. So the names are parsed from the
-source of `keras.applications`; a test compares them with the imported module.
+A pipeline must reject a misspelt name, a width or an image size that the architecture does not have
+when it is declared. So the names are parsed from the source of `keras.applications`, and the few
+facts below are listed; tests compare both with the constructors.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib.util
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from kpipe.errors import WeightsError
+from kpipe.errors import WeightsError, nearest
+from kpipe.installation import missing_package
 
-__all__ = ["OWN_BACKBONES", "backbone_names"]
+__all__ = [
+    "OWN_BACKBONES",
+    "BackboneFacts",
+    "backbone_facts",
+    "backbone_names",
+    "refuse_size",
+    "refuse_weights_name",
+    "refuse_width",
+]
 
 OWN_BACKBONES = ("EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2")
+_WEIGHTS_FILES = (".h5", ".hdf5", ".keras")
+
+
+@dataclass(frozen=True)
+class BackboneFacts:
+    """What one constructor accepts.
+
+    Attributes:
+        smallest: pixels of the shorter side of the smallest image.
+        alphas: width multipliers with published ImageNet weights; empty if it has no alpha.
+        narrowest: the smallest alpha that leaves every layer a filter.
+    """
+
+    smallest: int = 32
+    alphas: tuple[float, ...] = ()
+    narrowest: float = 0.0
+
+
+_FACTS = {
+    **dict.fromkeys(OWN_BACKBONES, BackboneFacts(smallest=1)),
+    "InceptionResNetV2": BackboneFacts(smallest=75),
+    "InceptionV3": BackboneFacts(smallest=75),
+    "MobileNet": BackboneFacts(alphas=(0.25, 0.5, 0.75, 1.0), narrowest=1 / 32),
+    "MobileNetV2": BackboneFacts(alphas=(0.35, 0.5, 0.75, 1.0, 1.3, 1.4)),
+    "MobileNetV3Large": BackboneFacts(alphas=(0.75, 1.0)),
+    "MobileNetV3Small": BackboneFacts(alphas=(0.75, 1.0)),
+    "Xception": BackboneFacts(smallest=71),
+}
 
 
 @cache
@@ -29,7 +68,7 @@ def backbone_names() -> tuple[str, ...]:
     """
     found = importlib.util.find_spec("keras")
     if found is None or not found.submodule_search_locations:
-        raise WeightsError("Keras is not installed", fix="pip install keras")
+        raise missing_package("the list of backbones", "keras")
     index = Path(found.submodule_search_locations[0], "applications", "__init__.py")
     names = [
         alias.name
@@ -39,3 +78,70 @@ def backbone_names() -> tuple[str, ...]:
         if alias.name[0].isupper()  # a constructor; the others are modules
     ]
     return tuple(sorted([*names, *OWN_BACKBONES]))
+
+
+def backbone_facts(name: str) -> BackboneFacts:
+    """Return the facts of a backbone."""
+    return _FACTS.get(name, BackboneFacts())
+
+
+def refuse_width(name: str, alpha: float, weights: str | Path | None) -> None:
+    """Refuse a width multiplier that a backbone does not have.
+
+    Raises:
+        WeightsError: it has none, no filter would be left, or there are no ImageNet weights for it.
+    """
+    facts = backbone_facts(name)
+    if not facts.alphas:
+        wide = [other for other, facts in _FACTS.items() if facts.alphas]
+        raise WeightsError(
+            f"{name} has no alpha",
+            expected=f"alpha for one of {', '.join(wide)}",
+            received=f"alpha={alpha!r}",
+            fix="leave alpha out, or choose one of these",
+        )
+    if weights == "imagenet" and alpha not in facts.alphas:
+        raise WeightsError(
+            f"there are no ImageNet weights for {name} with alpha={alpha!r}",
+            expected=f"alpha among {', '.join(map(str, facts.alphas))}",
+            received=f"alpha={alpha!r}",
+            fix="choose one of these, or weights=None for random weights",
+        )
+    if alpha < facts.narrowest:
+        raise WeightsError(
+            f"alpha={alpha!r} leaves {name} layers without filters",
+            expected=f"{facts.narrowest} or more",
+            received=f"alpha={alpha!r}",
+        )
+
+
+def refuse_size(name: str, height: int, width: int) -> None:
+    """Refuse an image that is too small for a backbone.
+
+    Raises:
+        WeightsError: a side is too short.
+    """
+    smallest = backbone_facts(name).smallest
+    if min(height, width) < smallest:
+        raise WeightsError(
+            f"{name} cannot take images of {height} x {width}",
+            expected=f"images of {smallest} x {smallest} pixels or more",
+            received=f"{height} x {width}",
+        )
+
+
+def refuse_weights_name(weights: str | Path) -> None:
+    """Refuse what is neither "imagenet" nor the name of a weights file, whether it exists or not.
+
+    Raises:
+        WeightsError: it is neither.
+    """
+    if weights == "imagenet" or str(weights).endswith(_WEIGHTS_FILES):
+        return
+    hint = nearest(weights, ["imagenet"])
+    raise WeightsError(
+        f"weights={str(weights)!r} is no weights file",
+        expected=f'"imagenet", None, or a file that ends in {", ".join(_WEIGHTS_FILES)}',
+        received=str(weights),
+        fix=hint if "mean" in hint else "save the weights with model.save_weights",
+    )

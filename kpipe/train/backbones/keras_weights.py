@@ -17,10 +17,9 @@ from typing import Any
 
 from kpipe.errors import WeightsError
 from kpipe.keras_internals import file_utils
+from kpipe.train.backbones.weights_files import FOLDER_VARIABLE, OTHER_WEIGHTS, mirrored_file
 
-__all__ = ["FOLDER_VARIABLE", "fetching", "keras_files"]
-
-FOLDER_VARIABLE = "KPIPE_WEIGHTS"
+__all__ = ["fetching", "keras_files"]
 
 
 @contextlib.contextmanager
@@ -50,21 +49,15 @@ def keras_files() -> Callable[..., str]:
                 f"the weights file {fname} could not be downloaded",
                 expected=f"a connection to {origin}",
                 received=str(error),
-                fix=f"put the file {fname} from that address into a folder, and set the "
-                f"environment variable {FOLDER_VARIABLE} to the folder",
+                fix=f"{OTHER_WEIGHTS}; or put the file {fname} from that address into a folder, "
+                f"and set the environment variable {FOLDER_VARIABLE} to the folder",
             ) from error
 
     return fetch
 
 
 def _mirrored(folder: Path, name: str, origin: str, digest: str | None) -> Path:
-    path = folder / name
-    if not path.is_file():
-        raise WeightsError(
-            f"the folder in {FOLDER_VARIABLE} has no weights file {name}",
-            expected=str(path),
-            fix=f"download {origin} and save it in that folder as {name}",
-        )
+    path = mirrored_file(folder, name, origin)
     # Keras publishes MD5 digests, but none for some families: their files are not verified.
     kind = "sha256" if digest and len(digest) == 64 else "md5"
     if digest:

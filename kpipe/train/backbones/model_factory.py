@@ -10,7 +10,7 @@ of the color channels, so its values for black, red, green and blue determine it
 from __future__ import annotations
 
 import inspect
-import re
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,9 +22,17 @@ import keras
 import numpy as np
 
 from kpipe.errors import TrainingError, WeightsError, nearest
+from kpipe.keras_graph import require_graph
+from kpipe.train.argument_checks import refuse_out_of_range
 from kpipe.train.backbones import efficientnet_lite
-from kpipe.train.backbones.catalog import OWN_BACKBONES
+from kpipe.train.backbones.catalog import (
+    OWN_BACKBONES,
+    refuse_size,
+    refuse_weights_name,
+    refuse_width,
+)
 from kpipe.train.backbones.keras_weights import fetching, keras_files
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["backbone", "classifier"]
 
@@ -43,6 +51,7 @@ def _constructors() -> Mapping[str, Constructor]:
     return {**found, **{name: getattr(efficientnet_lite, name) for name in OWN_BACKBONES}}
 
 
+@names_wrong_kinds
 def backbone(
     name: str,
     *,
@@ -80,13 +89,19 @@ def backbone(
             f"there is no backbone {name!r}", received=name, fix=nearest(name, constructors)
         )
     source = str(weights) if weights is not None else None
-    if source not in ("imagenet", None) and not Path(str(source)).is_file():
-        raise WeightsError(
-            f"no weights file at {source}",
-            expected=f"a .weights.h5 or .h5 file of {name} without its top",
-            fix='check the path, or use weights="imagenet"',
-        )
     height, width = _sides(image_size)
+    refuse_size(name, height, width)
+    if (alpha := options.pop("alpha", None)) is not None:
+        refuse_width(name, alpha, source)
+        options["alpha"] = float(alpha)  # MobileNetV3 has no weights of alpha=1, but of 1.0
+    if source not in ("imagenet", None):
+        refuse_weights_name(source)
+        if not os.path.isfile(source):
+            raise WeightsError(
+                f"no weights file at {source}",
+                expected=f"a .weights.h5 or .h5 file of {name} without its top",
+                fix='check the path, or use weights="imagenet"',
+            )
     fixed = [key for key in _FIXED if key in options]
     if fixed:
         raise WeightsError(
@@ -118,7 +133,6 @@ def backbone(
         raise WeightsError(
             f"{name} cannot be built for images of {height} x {width} with weights={weights!r}"
             + "".join(f", {key}={value!r}" for key, value in options.items()),
-            expected=_smallest(str(error)),
             received=str(error),
             fix="correct what the message names, or use weights=None to check the architecture",
         ) from error
@@ -132,12 +146,6 @@ def _sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
             "the image size is out of range", expected="1 pixel or more", received=repr(image_size)
         )
     return sides
-
-
-def _smallest(message: str) -> str:
-    """Extract the smallest image size from the message of a Keras constructor."""
-    found = re.search(r"at least (\d+)x(\d+)", message)
-    return f"images of {found[1]} x {found[2]} pixels or more" if found else ""
 
 
 def _preprocessed(constructor: Constructor, pixels: keras.KerasTensor) -> keras.KerasTensor | None:
@@ -169,6 +177,7 @@ def _preprocessed(constructor: Constructor, pixels: keras.KerasTensor) -> keras.
     )(x)
 
 
+@names_wrong_kinds
 def classifier(
     base: keras.Model, classes: int, *, dropout: float = 0.2, seed: int = 0
 ) -> keras.Model:
@@ -196,16 +205,13 @@ def classifier(
         >>> classifier(base, classes=5).output_shape
         (None, 5)
     """
-    if classes < 2:
+    if not classes >= 2:
         raise TrainingError(
             "a classifier needs several classes", expected="2 or more", received=str(classes)
         )
-    if not 0 <= dropout < 1:
-        raise TrainingError(
-            "dropout, a fraction of the features, is out of range",
-            expected="[0, 1)",
-            received=str(dropout),
-        )
+    refuse_out_of_range("dropout, a fraction of the features,", dropout, 0, 1)
+    refuse_out_of_range("seed", seed, -(2**63), 2**63)
+    require_graph(base, TrainingError)
     features = base.output
     if not isinstance(features, keras.KerasTensor) or len(features.shape) != 4:
         raise TrainingError(

@@ -13,10 +13,13 @@ import keras
 
 from kpipe.errors import TrainingError
 from kpipe.keras_copies import copy_model
+from kpipe.keras_graph import require_graph
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["resize"]
 
 
+@names_wrong_kinds
 def resize(model: keras.Model, image_size: int | tuple[int, int]) -> keras.Model:
     """Return a copy of a model for images of another height and width.
 
@@ -44,7 +47,7 @@ def resize(model: keras.Model, image_size: int | tuple[int, int]) -> keras.Model
         (None, 48, 48, 3)
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    shapes = [tuple(tensor.shape) for tensor in model.inputs or []]
+    shapes = [tuple(tensor.shape) for tensor in require_graph(model, TrainingError).inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4 or isinstance(model, keras.Sequential):
         raise TrainingError(
             f"{model.name!r} does not take one image",

@@ -11,6 +11,7 @@ a file that imports any other.
 from __future__ import annotations
 
 import math
+import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from kpipe.errors import WeightsError
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["read_torch_file"]
 
@@ -92,6 +94,7 @@ class _Unpickler(pickle.Unpickler):
         return _Storage(str(key), storage_type.dtype, size)
 
 
+@names_wrong_kinds
 def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
     """Read all tensors of a PyTorch state dict saved in the legacy format.
 
@@ -114,7 +117,7 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
         ...
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise WeightsError(
             f"no weights file at {path}", expected="a PyTorch state dict", fix="check the path"
         )

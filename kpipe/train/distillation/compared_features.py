@@ -14,9 +14,9 @@ import numpy as np
 from kpipe.errors import TrainingError
 from kpipe.train.transfer.blocks import OperationCall, read_calls
 
-__all__ = ["averaged", "last_outputs", "with_features"]
+__all__ = ["MOST_PHOTOS", "averaged", "last_outputs", "with_features"]
 
-_MOST_PHOTOS = 10_000  # in a sample; an endless one has more
+MOST_PHOTOS = 10_000  # in a sample; an endless one has more
 
 
 def with_features(model: keras.Model, features: float, layer: str | None, role: str) -> keras.Model:
@@ -68,20 +68,22 @@ def last_outputs(sample: Iterable[Any], *models: keras.Model) -> list[np.ndarray
     photos = 0
     for batch in sample:
         images = batch[0] if isinstance(batch, tuple | list) else batch
-        if len(images.shape) != rank:
+        shape = tuple(getattr(images, "shape", ()))
+        if len(shape) != rank:
             raise TrainingError(
                 "the sample does not consist of batches",
                 expected=f"images with {rank} axes, or tuples that begin with them",
-                received=f"shape {tuple(images.shape)}",
+                received=f"shape {shape}",
                 fix="pass batches.take(50), or [images]",
             )
-        photos += len(images)
-        if photos > _MOST_PHOTOS:
+        # One batch may be larger: it shows that the sample is not endless.
+        if photos and photos + len(images) > MOST_PHOTOS:
             raise TrainingError(
                 "the sample is too large, or endless",
-                expected=f"a few hundred photos, at most {_MOST_PHOTOS}",
+                expected=f"a few hundred photos, at most {MOST_PHOTOS}",
                 fix="pass batches.take(50)",
             )
+        photos += len(images)
         outputs = [keras.tree.flatten(model(images, training=False)) for model in models]
         for predictions, *_ in outputs:
             _check_probabilities(keras.ops.convert_to_numpy(keras.ops.cast(predictions, "float32")))

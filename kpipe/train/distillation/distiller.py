@@ -30,6 +30,7 @@ from kpipe.finite_weights import refuse_non_finite_weights
 from kpipe.train.argument_checks import refuse_out_of_range
 from kpipe.train.distillation.compared_features import averaged, last_outputs, with_features
 from kpipe.train.transfer.blocks import read_calls
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = ["Distiller"]
 
@@ -38,6 +39,7 @@ _PENALTY = 0.3  # of the ridge regression, per photo, times the larger mean vari
 _MOST_WEIGHTS = 2**24  # of P
 
 
+@names_wrong_kinds_of_fields
 class Distiller(keras.Model):
     """Train a student with the predictions and features of a teacher in the loss.
 

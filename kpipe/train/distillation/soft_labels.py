@@ -13,10 +13,14 @@ import keras
 import tensorflow as tf
 
 from kpipe.errors import TrainingError
+from kpipe.keras_graph import require_graph
+from kpipe.train.batch_checks import refuse_unfit_batches
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["soft_labels"]
 
 
+@names_wrong_kinds
 def soft_labels(
     batches: tf.data.Dataset, teacher: keras.Model, teacher_weight: float = 1.0
 ) -> tf.data.Dataset:
@@ -32,7 +36,7 @@ def soft_labels(
         The batches with labels float32 (batch, classes), for a categorical cross-entropy.
 
     Raises:
-        TrainingError: a weight out of range, or batches without labels.
+        TrainingError: a weight out of range, batches without labels, or another kind of teacher.
 
     Example:
         >>> import keras
@@ -59,6 +63,14 @@ def soft_labels(
             expected="batches of (images, labels)",
             received=str(spec),
         )
+    if not (spec[1].dtype.is_integer or spec[1].dtype.is_floating):
+        raise TrainingError(
+            "the labels are no numbers",
+            expected="integers (batch,), or probabilities (batch, classes)",
+            received=str(spec[1]),
+        )
+    require_graph(teacher, TrainingError)
+    refuse_unfit_batches(teacher, batches)
     classes = teacher.output_shape[-1]
 
     def soften(images: tf.Tensor, labels: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:

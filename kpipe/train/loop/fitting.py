@@ -16,6 +16,7 @@ import tensorflow as tf
 from kpipe.class_indices import complete_class_weights, translate_label_errors
 from kpipe.errors import TrainingError
 from kpipe.keras_copies import copy_state
+from kpipe.train.batch_checks import refuse_unfit_batches
 from kpipe.train.loop import checkpoint
 from kpipe.train.loop.checkpointer import Checkpointer
 from kpipe.train.loop.ema_validation import EMAValidation
@@ -24,6 +25,7 @@ from kpipe.train.loop.non_finite import FailedBatch, TerminateOnNonFinite
 from kpipe.train.loop.training_config import TrainingConfig
 from kpipe.train.optimizers.switching import SwitchOptimizer
 from kpipe.train.training_data import TrainingData
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["FitResult", "fit"]
 
@@ -56,6 +58,7 @@ class FitResult:
     resumed_at: int
 
 
+@names_wrong_kinds
 def fit(
     model: keras.Model,
     data: TrainingData,
@@ -84,9 +87,9 @@ def fit(
         callbacks: Keras callbacks, called as in `model.fit`.
 
     Raises:
-        TrainingError: labels of an unsupported type, labels or class weights of classes that the
-            model does not have, a folder of another training run, or a loss that became NaN or
-            infinite. Then the folder holds the last checkpoint, and the batch at fault as
+        TrainingError: images or labels that do not fit the model, labels or class weights of
+            classes that it does not have, a folder of another training run, or a loss that became
+            NaN or infinite. Then the folder holds the last checkpoint, and the batch at fault as
             `refused-batch.npz`.
         OSError: a checkpoint could not be written; the previous one is kept.
 
@@ -132,6 +135,9 @@ def fit(
             fix="call .repeat() on it",
         )
     loss = _loss(batches, validation, config)
+    for given in (batches, validation):
+        if given is not None:
+            refuse_unfit_batches(model, given)
     if config.label_smoothing and loss == "sparse_categorical_crossentropy":
         batches = _one_hot(batches, classes)
         validation = _one_hot(validation, classes) if validation is not None else None

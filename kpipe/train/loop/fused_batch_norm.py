@@ -10,7 +10,7 @@ dozen operations take longer than the convolutions of a mobile network.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,13 @@ import keras
 import tensorflow as tf
 
 from kpipe.keras_internals import layers_within
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["fused_normalization"]
 
 
-@contextmanager
-def fused_normalization(model: keras.Model) -> Iterator[None]:
+@names_wrong_kinds
+def fused_normalization(model: keras.Model) -> AbstractContextManager[None]:
     """Train faster within this context: run each BatchNormalization as one operation.
 
     Outputs, gradients and moving statistics equal Keras' up to rounding. The model, its saved files
@@ -53,6 +54,11 @@ def fused_normalization(model: keras.Model) -> Iterator[None]:
         and layer.variable_dtype == "float32"
         and "call" not in vars(layer)  # as in a nested context
     ]
+    return _fused(layers)
+
+
+@contextmanager
+def _fused(layers: list[keras.layers.BatchNormalization]) -> Iterator[None]:
     for layer in layers:
         # Set on the object without Keras' __setattr__, which would track it as part of the layer.
         object.__setattr__(layer, "call", partial(_call, layer))

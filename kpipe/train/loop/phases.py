@@ -20,6 +20,7 @@ import keras
 import numpy as np
 
 from kpipe.errors import TrainingError
+from kpipe.train.argument_checks import refuse_out_of_range
 from kpipe.train.loop import checkpoint
 from kpipe.train.loop.fitting import FitResult, fit
 from kpipe.train.loop.training_config import TrainingConfig
@@ -28,12 +29,14 @@ from kpipe.train.transfer.batch_norm_momentum import adapt_bn_momentum
 from kpipe.train.transfer.feature_cache import FeatureConfig, split_frozen
 from kpipe.train.transfer.feature_extraction import extract_features
 from kpipe.train.transfer.unfreezing import TrainableLayers, unfreeze
+from kpipe.wrong_kinds import names_wrong_kinds, names_wrong_kinds_of_fields
 
 __all__ = ["Phase", "fit_phases"]
 
 _Callbacks: TypeAlias = Callable[[int, TrainableLayers], Sequence[keras.callbacks.Callback]]
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class Phase:
     """One phase of fine-tuning.
@@ -43,6 +46,9 @@ class Phase:
         last: which layers train, as for `unfreeze`: 0 for the head alone, None for all.
         features: which features of the frozen part to compute once and to train on; None to train
             on photos.
+
+    Raises:
+        TrainingError: `last` is negative.
 
     Example:
         >>> from kpipe.train import FeatureConfig, Phase, TrainingConfig
@@ -54,7 +60,12 @@ class Phase:
     last: int | None = 0
     features: FeatureConfig | None = None
 
+    def __post_init__(self) -> None:
+        if self.last is not None:
+            refuse_out_of_range("last", self.last, 0)
 
+
+@names_wrong_kinds
 def fit_phases(
     model: keras.Model,
     data: TrainingData,

@@ -19,10 +19,12 @@ from kpipe.train.argument_checks import refuse_out_of_range
 from kpipe.train.optimizers.optimizer_factory import OptimizerLike, optimizer
 from kpipe.train.optimizers.schedules import ReduceOnPlateau, Schedule, as_schedule
 from kpipe.train.optimizers.switch_triggers import AtEpoch, PerStepTrigger, SwitchTrigger
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = ["TrainingConfig"]
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class TrainingConfig:
     """How to train.

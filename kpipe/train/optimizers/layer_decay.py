@@ -17,6 +17,7 @@ from kpipe.errors import TrainingError
 from kpipe.keras_internals import APPLY_WEIGHT_DECAY, optimizer_variables, variable_index
 from kpipe.train.optimizers.optimizer_state import inner_optimizer
 from kpipe.train.transfer.blocks import find_blocks
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = ["LayerDecay", "learning_rate_factors"]
 
@@ -24,6 +25,7 @@ _FACTORS = "_kpipe_rate_factors"
 _PATCHED = ("update_step", APPLY_WEIGHT_DECAY, _FACTORS)
 
 
+@names_wrong_kinds_of_fields
 class LayerDecay(keras.callbacks.Callback):
     """Train each block of the model with its own learning rate during `model.fit`.
 

@@ -13,6 +13,7 @@ import keras
 from kpipe.errors import TrainingError, nearest
 from kpipe.keras_internals import copy_decay_exclusions, given_learning_rate
 from kpipe.train.optimizers.schedules import Constant, ReduceOnPlateau, Schedule, as_schedule
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["OptimizerLike", "optimizer", "optimizer_names"]
 
@@ -38,6 +39,7 @@ def optimizer_names() -> list[str]:
     return sorted(_OPTIMIZERS)
 
 
+@names_wrong_kinds
 def optimizer(
     kind: OptimizerLike,
     learning_rate: float | None = None,

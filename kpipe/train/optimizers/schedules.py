@@ -24,6 +24,7 @@ import keras
 
 from kpipe.errors import TrainingError, nearest
 from kpipe.train.optimizers.piecewise_linear import PiecewiseLinear
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = [
     "Constant",
@@ -63,6 +64,7 @@ class Schedule(abc.ABC):
         """
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class Constant(Schedule):
     """One learning rate, which callbacks may change.
@@ -77,6 +79,7 @@ class Constant(Schedule):
         return peak
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class CosineDecay(Schedule):
     """Half a cosine from the peak to `final` (Loshchilov and Hutter 2017, arXiv 1608.03983).
@@ -114,6 +117,7 @@ class CosineDecay(Schedule):
         )
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class ExponentialDecay(Schedule):
     """The same factor at each step, down to `final`.
@@ -137,6 +141,7 @@ class ExponentialDecay(Schedule):
         return keras.optimizers.schedules.ExponentialDecay(peak, steps, self.final)
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class StepDecay(Schedule):
     """A constant learning rate that drops at given points.
@@ -169,6 +174,7 @@ class StepDecay(Schedule):
         )
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class OneCycle(Schedule):
     """A linear rise, fall and final descent (Smith and Topin 2017, arXiv 1708.07120).
@@ -207,6 +213,7 @@ class OneCycle(Schedule):
         )
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class ReduceOnPlateau(Schedule):
     """A learning rate that drops when the loss stops improving, by Keras' ReduceLROnPlateau.

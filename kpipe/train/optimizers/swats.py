@@ -26,12 +26,14 @@ from kpipe.train.optimizers.layer_decay import learning_rate_factors
 from kpipe.train.optimizers.optimizer_state import inner_optimizer
 from kpipe.train.optimizers.switch_triggers import PerStepTrigger, StepObserver
 from kpipe.train.stateful_callback import State
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = ["SWATS"]
 
 _UPDATE = "_backend_update_step"
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class SWATS(PerStepTrigger):
     """Switch from Adam to SGD when the estimate of SGD's learning rate has converged.

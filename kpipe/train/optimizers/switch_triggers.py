@@ -20,6 +20,7 @@ import keras
 from kpipe.errors import TrainingError
 from kpipe.train.argument_checks import refuse_out_of_range
 from kpipe.train.stateful_callback import State
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = ["AtEpoch", "OnPlateau", "PerStepTrigger", "StepObserver", "SwitchTrigger"]
 
@@ -92,6 +93,7 @@ class PerStepTrigger(SwitchTrigger):
         """Return what the history reports about the state after an epoch."""
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class AtEpoch(SwitchTrigger):
     """Switch after a number of epochs.
@@ -121,6 +123,7 @@ class AtEpoch(SwitchTrigger):
         return epoch >= self.epoch
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class OnPlateau(SwitchTrigger):
     """Switch when a metric stops improving.

@@ -33,6 +33,7 @@ from kpipe.train.optimizers.optimizer_state import (
 )
 from kpipe.train.optimizers.switch_triggers import PerStepTrigger, StepObserver, SwitchTrigger
 from kpipe.train.stateful_callback import State, StatefulCallback
+from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
 __all__ = ["SwitchOptimizer"]
 
@@ -40,6 +41,7 @@ __all__ = ["SwitchOptimizer"]
 _ATTRIBUTE = "kpipe_switch"
 
 
+@names_wrong_kinds_of_fields
 class SwitchOptimizer(StatefulCallback):
     """Switch to another optimizer once during `model.fit`.
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 import keras
 
 from kpipe.keras_internals import layers_within
+from kpipe.train.argument_checks import refuse_out_of_range
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["adapt_bn_momentum"]
 
@@ -20,6 +22,7 @@ _HORIZONS_PER_EPOCH = 5
 _LOWEST_MOMENTUM = 0.5
 
 
+@names_wrong_kinds
 def adapt_bn_momentum(model: keras.Model, steps_per_epoch: int) -> float:
     """Lower the momentum of trainable BatchNormalization layers to the length of an epoch.
 
@@ -30,6 +33,9 @@ def adapt_bn_momentum(model: keras.Model, steps_per_epoch: int) -> float:
     Returns:
         The upper bound of the momentum.
 
+    Raises:
+        TrainingError: `steps_per_epoch` is out of range.
+
     Example:
         >>> import keras
         >>> from kpipe.train import adapt_bn_momentum
@@ -39,6 +45,7 @@ def adapt_bn_momentum(model: keras.Model, steps_per_epoch: int) -> float:
         >>> norm.momentum
         0.9
     """
+    refuse_out_of_range("steps_per_epoch", steps_per_epoch, 1)
     momentum = max(_LOWEST_MOMENTUM, 1 - _HORIZONS_PER_EPOCH / steps_per_epoch)
     for layer in layers_within(model):
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:

@@ -27,6 +27,7 @@ import keras
 
 from kpipe.errors import TrainingError
 from kpipe.keras_graph import read_graph
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["Block", "OperationCall", "find_blocks", "places", "read_calls"]
 
@@ -96,6 +97,7 @@ class Block:
     last: int
 
 
+@names_wrong_kinds
 def find_blocks(model: keras.Model) -> tuple[Block, ...]:
     """Return the blocks of a model in order, its head last.
 

@@ -30,8 +30,10 @@ import numpy as np
 import tensorflow as tf
 
 from kpipe.errors import TrainingError
+from kpipe.train.argument_checks import refuse_out_of_range
 from kpipe.train.training_data import BatchNames, TrainingData
 from kpipe.train.transfer.unfreezing import frozen_output
+from kpipe.wrong_kinds import names_wrong_kinds, names_wrong_kinds_of_fields
 
 __all__ = ["COLUMNS", "CachedFeatures", "FeatureConfig", "split_frozen", "view_name"]
 
@@ -39,6 +41,7 @@ COLUMNS = ("features", "labels", "weights")
 _Tensors = tuple[tf.Tensor, ...]
 
 
+@names_wrong_kinds_of_fields
 @dataclass(frozen=True)
 class FeatureConfig:
     """Which features to compute and store.
@@ -66,10 +69,8 @@ class FeatureConfig:
     folder: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.views < 1:
-            raise TrainingError(
-                "views is out of range", expected="1 or more", received=str(self.views)
-            )
+        refuse_out_of_range("views", self.views, 1)
+        refuse_out_of_range("seed", self.seed, -(2**63), 2**63)
         if self.dtype not in ("float32", "float16"):
             raise TrainingError(
                 "unknown dtype of features",
@@ -200,6 +201,7 @@ def view_name(number: int) -> str:
     return f"view-{number:03d}"
 
 
+@names_wrong_kinds
 def split_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     """Split a model at the end of its frozen part.
 
@@ -211,7 +213,8 @@ def split_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
         their layers with the model, so training the tail trains the model.
 
     Raises:
-        TrainingError: no layers are frozen before those that train, or none train.
+        TrainingError: no layers are frozen before those that train, none train, or the model has
+            several inputs.
 
     Example:
         >>> from kpipe.train import backbone, classifier, split_frozen, unfreeze
@@ -223,6 +226,12 @@ def split_frozen(model: keras.Model) -> tuple[keras.Model, keras.Model]:
         ((None, 256), (None, 3))
     """
     end = frozen_output(model)
+    if len(model.inputs) > 1:
+        raise TrainingError(
+            f"the model {model.name!r} has several inputs",
+            expected="one input, of images",
+            received=f"{len(model.inputs)} inputs",
+        )
     stem = keras.Model(model.inputs[0], end)
     if not model.trainable_weights or not stem.weights:
         raise TrainingError(

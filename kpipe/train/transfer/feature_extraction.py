@@ -21,14 +21,17 @@ import keras
 import numpy as np
 
 from kpipe.errors import TrainingError
+from kpipe.keras_graph import require_graph
 from kpipe.resume_identity import claim
 from kpipe.train.training_data import TrainingData
 from kpipe.train.transfer.feature_cache import CachedFeatures, FeatureConfig, view_name
 from kpipe.train.transfer.feature_writer import TEMPORARY, FeatureWriter, Progress
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["extract_features", "remove_unused_features", "weights_digest"]
 
 
+@names_wrong_kinds
 def extract_features(
     stem: keras.Model,
     data: TrainingData,
@@ -78,6 +81,11 @@ def extract_features(
         >>> batch.shape
         TensorShape([8, 4])
     """
+    if len(require_graph(stem, TrainingError).outputs) != 1:
+        raise TrainingError(
+            f"{stem.name!r} has {len(stem.outputs)} outputs",
+            expected="the stem from split_frozen, with one output",
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     os.utime(folder)
@@ -107,6 +115,7 @@ def extract_features(
     return CachedFeatures(folder, config)
 
 
+@names_wrong_kinds
 def remove_unused_features(folder: Path) -> None:
     """Remove features that no training run has used for two weeks.
 
@@ -132,6 +141,7 @@ def _unused(folder: Path, hours: float) -> bool:
     return time.time() - last > 3600 * hours
 
 
+@names_wrong_kinds
 def weights_digest(model: keras.Model) -> str:
     """Return the SHA-256 of a model's weights.
 

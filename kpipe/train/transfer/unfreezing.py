@@ -22,6 +22,7 @@ import keras
 from kpipe.errors import TrainingError
 from kpipe.keras_internals import context_arguments, set_context_arguments
 from kpipe.train.transfer.blocks import Block, find_blocks, places, read_calls
+from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["TrainableLayers", "frozen_output", "plan_unfreezing", "unfreeze"]
 
@@ -81,6 +82,7 @@ class TrainableLayers(Sequence[str]):
         )
 
 
+@names_wrong_kinds
 def unfreeze(model: keras.Model, last: int | None = None) -> TrainableLayers:
     """Make the head and the last layers of the backbone trainable, and freeze all others.
 
@@ -124,6 +126,7 @@ def unfreeze(model: keras.Model, last: int | None = None) -> TrainableLayers:
     return TrainableLayers(tuple(names), last, start, blocks[0].last, frozen)
 
 
+@names_wrong_kinds
 def plan_unfreezing(model: keras.Model, phases: int, last: int | None = None) -> tuple[int, ...]:
     """Plan gradual unfreezing: the `last` of `unfreeze` for each phase, from the head downwards.
 
@@ -162,6 +165,7 @@ def plan_unfreezing(model: keras.Model, phases: int, last: int | None = None) ->
     return tuple(blocks[len(blocks) - 1 - count].last for count in counts)
 
 
+@names_wrong_kinds
 def frozen_output(model: keras.Model) -> keras.KerasTensor:
     """Return the tensor at which the frozen part of a model ends.
 

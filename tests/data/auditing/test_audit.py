@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image, ImageEnhance
 
@@ -176,6 +177,21 @@ def test_copies_across_declared_splits_are_told_and_left_out(tmp_path: Path) -> 
     left = {Path(path).relative_to(tmp_path).as_posix() for path in told.cleaned()["path"]}
     assert "test/boat/0.jpg" in left and "train/boat/leak.jpg" not in left
     assert len(left) == 60
+
+
+def test_a_declared_split_that_lacks_a_class_is_named(photos: Path) -> None:
+    rows = [(path, path.parent.name, "train") for path in sorted(photos.rglob("*.jpg"))]
+    table = pd.DataFrame(rows, columns=["file", "of", "split"])
+    table.loc[[0, 12], "split"] = "test"
+
+    def named(table: pd.DataFrame) -> list[str]:
+        problems = audit(from_dataframe(table, image="file", label="of")).problems
+        return problems["detail"][problems["kind"] == "split without a class"].tolist()
+
+    assert named(table) == ["'tree': no photo in test"]
+    assert named(table.drop(columns="split")) == []
+    table.loc[30, "split"] = ""  # `split` may put it into test
+    assert named(table) == []
 
 
 def test_what_is_cleaned_is_listed_and_adds_up(photos: Path) -> None:

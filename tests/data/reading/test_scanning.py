@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from kpipe.data import from_folder
+from kpipe.data import from_dataframe, from_folder
 from kpipe.data.image_info import THUMBNAIL, read_image_info, wrong_extension
+from kpipe.data.reading import scanning
+from kpipe.data.reading.lookup import Lookup
 from kpipe.data.reading.scanning import ScanOptions, image_infos
 
 
@@ -106,3 +110,32 @@ def test_rows_are_looked_up_by_content_wherever_they_lie(
     )
     infos = image_infos(manifest.table, ScanOptions(cache=tmp_path / "photos.sqlite"))
     assert [info.sha256 for info in infos] == manifest.table["sha256"].tolist()
+
+
+def test_a_file_in_many_rows_is_read_and_looked_up_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, looked, found = Counter[str](), Counter[str](), Counter[str]()
+
+    def counted(
+        counter: Counter[str], function: Callable[..., Any], place: int = 0
+    ) -> Callable[..., Any]:
+        def count(*values: Any, **named: Any) -> Any:
+            counter[str(values[place])] += 1
+            return function(*values, **named)
+
+        return count
+
+    monkeypatch.setattr(scanning, "read_image_info", counted(read, read_image_info))
+    monkeypatch.setattr(scanning, "trusted_status", counted(looked, scanning.trusted_status))
+    monkeypatch.setattr(Lookup, "find", counted(found, Lookup.find, 1))
+    paths = sorted(folder.rglob("*.png"))
+    rows = [(path, f"label {place}") for path in paths for place in (0, 0, 1, 2)]
+    manifest = from_dataframe(pd.DataFrame(rows, columns=["file", "of"]), image="file", label="of")
+    assert len(manifest.table) == 3 * len(paths)
+    assert set(read.values()) == set(looked.values()) == set(found.values()) == {1}
+    assert len(read) == len(looked) == len(found) == len(paths)
+    calls = list[int]()
+    infos = image_infos(manifest.table, ScanOptions(progress=lambda _, total: calls.append(total)))
+    assert len(infos) == 3 * len(paths) and set(calls) == {len(paths)}
+    assert set(read.values()) == {2}

@@ -137,6 +137,75 @@ def test_a_small_class_is_in_every_split(listed: Listed) -> None:
     assert all("for class 'b'" in detail for detail in _kind(made, MOVED))
 
 
+def test_a_declared_minimum_fills_the_splits_of_a_small_class_with_its_nearest(
+    listed: Listed,
+) -> None:
+    manifest = listed(_rows(a=60, b=400, c=27))
+    for seed in range(2):
+        drawn, made = split(manifest, seed=seed), split(manifest, seed=seed, min_photos=9)
+        counts = made.counts()
+        assert counts.to_numpy().min() >= 9
+        assert counts.loc["b"].equals(drawn.counts().loc["b"])
+        assert counts.loc["c"].tolist() == [9, 9, 9]
+        before, after = _by_file(drawn), _by_file(made)
+        moved = {sha for sha in before if before[sha] != after[sha]}
+        named = made.problems["kind"] == "moved to have 9 photos of every class in every split"
+        paths = dict(zip(made.table["path"], made.table["sha256"], strict=True))
+        assert moved <= {paths[path] for path in made.problems["path"][named]}
+        # The photos of a that left train for good are those with its largest numbers.
+        left = [sha for sha, label, _ in _rows(a=60) if before[sha] == "train" != after[sha]]
+        numbers = [_number(f"file {sha}", seed) for sha in left]
+        rest = [_number(f"file {sha}", seed) for sha, *_ in _rows(a=60) if after[sha] == "train"]
+        assert not left or min(numbers) > max(rest)
+
+
+@pytest.mark.parametrize("grown", [61, 90])
+def test_what_a_minimum_moved_stays_with_previous_and_only_it_moves_back_without(
+    listed: Listed, grown: int
+) -> None:
+    labels = [f"class {number}" for number in range(6)]
+    before = split(listed(_rows(**dict.fromkeys(labels, 60))), min_photos=9)
+    more = listed(_rows(**dict.fromkeys(labels, grown)))
+    kept = _by_file(split(more, min_photos=9, previous=before))
+    assert _by_file(before).items() <= kept.items()
+    alone = split(more, min_photos=9)
+    named = set[str]()
+    for made in (before, alone):
+        moved = made.problems["path"][made.problems["kind"].str.startswith("moved to have 9")]
+        named |= set(made.table["sha256"][made.table["path"].isin(moved)])
+    assert {sha for sha, _ in _by_file(before).items() - _by_file(alone).items()} <= named
+
+
+def test_a_minimum_divides_no_group_and_no_look_alikes(listed: Listed) -> None:
+    rows = _rows(a=60, b=60)
+    patients = [f"patient {place % 30}" for place in range(120)]
+    names = [sha for sha, *_ in rows]
+    manifest = _alike(listed(rows, patient=patients), names[:4], names[60:63])
+    made = split(manifest, group="patient", min_photos=8)
+    assert made.counts().to_numpy().min() >= 8
+    assert (made.table.groupby("patient")["split"].nunique() == 1).all()
+    assert (made.table.groupby("similar")["split"].nunique() == 1).all()
+
+
+def test_a_minimum_holds_for_the_splits_that_are_drawn(listed: Listed) -> None:
+    rows = _rows("train", a=80, b=40) + _rows("test", a=20, b=3)
+    made = split(listed(rows), min_photos=12)
+    assert made.counts().loc["b"].tolist() == [28, 12, 3]
+    assert {sha for sha, name in _by_file(made).items() if name == "test"} == {
+        sha for sha, _, name in rows if name == "test"
+    }
+
+
+def test_classes_too_small_for_a_minimum_are_named_with_their_counts(listed: Listed) -> None:
+    with pytest.raises(DataError, match="to have 9 photos in each split") as caught:
+        split(listed(_rows(a=60, b=20)), min_photos=9)
+    assert caught.value.expected.startswith("9 photos of each class in train, 9 photos")
+    assert caught.value.received.startswith("'b': train ")
+    assert "lower min_photos" in caught.value.fix
+    with pytest.raises(DataError, match="invalid minimum of a split"):
+        split(listed(_rows(a=60, b=20)), min_photos=0)
+
+
 def test_the_split_is_a_function_of_content_alone(listed: Listed) -> None:
     rows = _rows(a=40, b=20)
     first = split(listed(rows), seed=3)

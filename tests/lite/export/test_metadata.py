@@ -154,6 +154,6 @@ def test_invalid_arguments_are_refused(float_file: bytes) -> None:
     assert "2 labels" in message(labels=["a", "b"])
     assert "'a' more than once" in message(labels=["a", "a", "b"])
     assert "lines 1 (from 0) are empty" in message(labels=["a", " ", "b"])
-    assert "more than one line" in message(labels=["a\nb", "c", "d"])
+    assert "which a line cannot hold" in message(labels=["a\nb", "c", "d"])
     assert "std=(0.0,)" in message(std=(0.0,))
     assert "invalid normalization" in message(mean=(1.0, 2.0))

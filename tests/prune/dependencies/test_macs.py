@@ -49,13 +49,6 @@ def test_a_layer_used_twice_costs_twice() -> None:
     assert count_macs(keras.Model(inputs, layer(layer(inputs)))) == 2 * 8 * 8 * 9
 
 
-def test_layers_that_cannot_be_counted_are_reported() -> None:
-    inputs = keras.Input((4, 6))
-    outputs = layers.MultiHeadAttention(1, 2, name="attention")(inputs, inputs)
-    with pytest.warns(UserWarning, match="'attention'"):
-        assert count_macs(keras.Model(inputs, outputs)) == 0
-
-
 def test_an_open_image_size_is_refused_but_can_be_planned() -> None:
     inputs = keras.Input((None, None, 3))
     model = nets.classifier(inputs, layers.Conv2D(6, 3, name="first")(inputs))

@@ -13,12 +13,16 @@ from keras import layers
 from kpipe.prune import kind_of, plan, remove_filters
 from kpipe.prune.dependencies.channel_rules import CHANNEL_RULES
 from kpipe.prune.dependencies.filter_rules import FILTER_RULES
+from kpipe.prune.dependencies.layout_rules import LAYOUT_RULES
+from kpipe.prune.dependencies.recurrent_rules import RECURRENT_RULES
 from kpipe.prune.dependencies.rules import CHANNELWISE_ACTIVATIONS
 from tests.prune import nets
 from tests.prune.masking import colored, randomize, worst_difference
 
+RULES = CHANNEL_RULES | FILTER_RULES | LAYOUT_RULES | RECURRENT_RULES
 
-@pytest.mark.parametrize("kind", sorted(k for k in CHANNEL_RULES | FILTER_RULES if "layers." in k))
+
+@pytest.mark.parametrize("kind", sorted(kind for kind in RULES if kind.startswith("layers.")))
 def test_layer_kinds_are_keras_layers(kind: str) -> None:
     assert kind_of(getattr(keras.layers, kind.removeprefix("layers."))) == kind
 
@@ -55,12 +59,18 @@ def test_operation_kinds_are_what_keras_operations_are() -> None:
         keras.ops.image.resize(x, (2, 2)),
         x**2,
         x[:, 0],
+        keras.ops.log_softmax(x),
+        keras.ops.split(x, 3, -1)[0],
+        keras.ops.stack([x, x], 1),
+        keras.ops.transpose(x),
+        keras.ops.swapaxes(x, 1, 2),
+        keras.ops.moveaxis(x, 1, 2),
     ]
     names = "relu relu6 leaky_relu elu selu celu gelu silu hard_silu sigmoid hard_sigmoid"
     names += " log_sigmoid softplus softsign squareplus tanh hard_tanh"
     made += [getattr(keras.ops, name)(x) for name in names.split()]
     kinds = {kind_of(tensor._keras_history.operation) for tensor in made}
-    assert {kind for kind in CHANNEL_RULES if kind.startswith("ops.")} == kinds
+    assert {kind for kind in RULES if kind.startswith("ops.")} == kinds
 
 
 @pytest.mark.parametrize("name", sorted(CHANNELWISE_ACTIVATIONS))
@@ -121,14 +131,46 @@ LEFT_LAST: dict[str, Callable[[Any], Any]] = {
     "a row": lambda x: x[:, -1],
     "resized": lambda x: keras.ops.image.resize(x, (5, 4)),
     "cubed": lambda x: x**3,
+    "half of them": lambda x: x[..., :4],
+    "one of them": lambda x: x[..., 4:5],
+    "the last ones": lambda x: x[..., -5:],
+    "overlapping parts": lambda x: keras.ops.concatenate([x[..., :6], x[:, :, :, 2:]], -1),
+    "split at places": lambda x: keras.ops.concatenate(keras.ops.split(x, [2, 5], -1)[::-1], -1),
+    "split in one": lambda x: keras.ops.split(x, 1, -1)[0],
+    "split with an empty part": lambda x: keras.ops.split(x, [0, 3], -1)[2],
+    "a new axis before": lambda x: keras.ops.sum(x[:, None, ..., :6], 1),
+    "a number and a new axis": lambda x: x[:, 2, None],
+    "split by rows": lambda x: keras.ops.add(*keras.ops.split(x, 2, 1)),
+    "softmax of rows": lambda x: keras.ops.softmax(x, axis=1),
+    "log-softmax of rows": lambda x: keras.ops.log_softmax(x, axis=-2),
+    "softmax of photos": lambda x: keras.ops.softmax(x, axis=0),
+    "softmax layer": layers.Softmax(axis=(1, -2)),
+    "a norm of positions": layers.LayerNormalization(axis=(1, 2)),
+    "there and back": lambda x: keras.ops.transpose(keras.ops.moveaxis(x, -1, 1), (0, 2, 3, 1)),
+    "rows and columns": layers.Permute((2, 1, 3)),
+    "axes there and back": lambda x: keras.ops.swapaxes(keras.ops.moveaxis(x, -1, 1), 1, -1),
+    "stacked": lambda x: keras.ops.stack([x, 2 * x], axis=2)[:, :, 1],
 }
 MOVED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "channels padded": (lambda x: keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, 1))), "pads"),
     "all padded": (lambda x: keras.ops.pad(x, 1), "pads"),
     "a last axis": (lambda x: keras.ops.expand_dims(x, -1)[..., 0], "to another axis"),
-    "half of them": (lambda x: x[..., :4], "some of the channels"),
-    "one of them": (lambda x: x[..., 3:4], "some of the channels"),
-    "a new axis": (lambda x: x[:, None, ..., 0], "more than numbers"),
+    "a new last axis": (lambda x: x[..., None], "to another axis"),
+    "every other": (lambda x: x[..., ::2], "every other channel"),
+    "in another order": (lambda x: x[..., ::-1], "another order"),
+    "without its axis": (lambda x: x[..., 3], "without its axis"),
+    "moved and pooled": (
+        lambda x: layers.GlobalAveragePooling2D()(layers.Permute((3, 1, 2))(x)),
+        "another axis than the last",
+    ),
+    "as positions": (lambda x: layers.Reshape((6, 6 * 8, 1))(x), "over several axes"),
+    "moved and split": (
+        lambda x: layers.Reshape((2, 4, 36))(layers.Reshape((8, 36))(layers.Permute((3, 1, 2))(x))),
+        "over several axes",
+    ),
+    "softmax of all": (layers.Softmax(axis=(1, -1)), "Softmax mixes the channels"),
+    "a norm of all": (layers.LayerNormalization(axis=(2, 3)), "LayerNormalization normalizes over"),
+    "a new axis": (lambda x: x[:, None, ..., 0], "without its axis"),
     "any axis of one": (lambda x: keras.ops.squeeze(x), "without an axis"),
     "a divisor": (lambda x: (1 + x**2) ** -0.5, "divisor"),
     "the largest of all": (lambda x: x + keras.ops.max(x)[()], "over the channels"),
@@ -151,6 +193,11 @@ def test_raw_operations_that_leave_channels_last_are_cut_exactly(change: Any) ->
     made = plan(model, {"first": [0, 3, 7]})
     small = remove_filters(model, made)
     assert small.get_layer("first").filters == 5
+    np.testing.assert_allclose(
+        remove_filters(model, plan(model, {}))(np.ones((1, 8, 8, 3))),
+        model(np.ones((1, 8, 8, 3))),
+        rtol=1e-5,
+    )
     assert worst_difference(model, small, made.kept, colored(2, nets.SIZE)) < 1e-5
 
 

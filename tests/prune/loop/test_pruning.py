@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from kpipe.errors import PruneError
+from kpipe.paired_loss import PairedLoss
 from kpipe.prune import (
     PruneResult,
     Selection,
@@ -219,6 +221,26 @@ def test_a_latency_is_reached_by_asking_for_it() -> None:
     assert len(asked) < 40, "each of the two rounds halves its choices, and measures one of each"
 
 
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_half_of_the_filters_meets_half_of_the_macs(rounds: int) -> None:
+    """What the classifier costs stays, so half of the filters cost a little more than half."""
+    pixels = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(32, 1, name="wide")(pixels)
+    x = keras.layers.Conv2D(19, 3, padding="same", name="narrow")(x)
+    x = keras.layers.Dense(3, name="logits")(keras.layers.GlobalAveragePooling2D()(x))
+    history = prune_filters(
+        keras.Model(pixels, x),
+        macs=0.5,
+        rounds=rounds,
+        criterion=lambda candidate: np.arange(len(candidate.group.units)),
+        finetune=lambda *_: None,
+        evaluate=lambda _: 0.5,
+        selection=Selection(normalize="none", max_pruning_ratio={"narrow": 0.0}),
+    ).history
+    assert history[-1].filters == {"wide": 16, "narrow": 19}
+    assert 0.5 < history[-1].share < 0.50005
+
+
 def test_a_latency_beside_another_target_is_only_reported() -> None:
     result = pruned(latency=lambda model: 7.0, rounds=1)
     assert [row.latency_ms for row in result.history] == [7.0, 7.0]
@@ -249,6 +271,43 @@ def test_it_stops_below_the_tolerance_with_the_model_before(tmp_path: Path, fall
 def test_within_the_tolerance_it_goes_on_to_the_target() -> None:
     result = pruned(evaluate=lambda model: 0.5, tolerance=0.0)
     assert not result.stopped and len(result.history) == 3
+
+
+def outcomes_of(*counts: int, images: int = 40) -> Callable[[Any], np.ndarray]:
+    """Return an `evaluate` that counts the first images as correct, as many as listed."""
+    left = iter(counts)
+    return lambda model: np.arange(images) < next(left)
+
+
+@pytest.mark.parametrize(("lost", "stops"), [(0, False), (1, False), (4, False), (5, True)])
+def test_a_loss_that_chance_explains_does_not_stop_it(lost: int, stops: bool) -> None:
+    # Every lost image is beyond the tolerance; 4 lost and none won have p = 0.06.
+    evaluated = outcomes_of(36, 0, 36 - lost)
+    result = pruned(evaluate=evaluated, finetune=lambda *_: None, tolerance=0.01, rounds=1)
+    assert bool(result.stopped) == stops
+    assert result.history[0].after == 0.9 and result.history[0].loss == PairedLoss(40, 0, 0)
+    assert result.history[1].loss == PairedLoss(40, lost, 0)
+    if stops:
+        assert "5 of 40 images lost, 0 won against the original model" in result.stopped
+
+
+def test_a_killed_loop_compares_with_the_original_model_again(tmp_path: Path) -> None:
+    def killed(model: keras.Model, number: int) -> None:
+        if number == 2:
+            raise Killed
+
+    arguments: dict[str, Any] = {"tolerance": 0.01, "folder": tmp_path}
+    with pytest.raises(Killed):
+        pruned(evaluate=outcomes_of(36, 0, 35, 0), finetune=killed, **arguments)
+    evaluated = outcomes_of(0, 33, 36)  # round 2 after removal, retrained, the original model
+    result = pruned(evaluate=evaluated, finetune=lambda *_: None, **arguments)
+    assert [row.loss.lost for row in result.history if row.loss] == [0, 1, 3]
+
+
+def test_results_of_other_images_are_refused() -> None:
+    results = iter([np.ones(40, bool), np.ones(40, bool), np.ones(39, bool)])
+    with pytest.raises(PruneError, match="other images"):
+        pruned(evaluate=lambda model: next(results), finetune=lambda *_: None, rounds=1)
 
 
 def test_ceilings_hold_over_all_rounds() -> None:

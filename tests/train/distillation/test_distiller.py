@@ -27,6 +27,7 @@ from kpipe.train import (
     fit,
     unfreeze,
 )
+from kpipe.train.distillation.compared_features import MOST_PHOTOS, last_outputs
 
 IMAGES = np.random.default_rng(0).uniform(0, 1, (12, 4, 4, 3)).astype("float32")
 LABELS = np.arange(12, dtype=np.int32) % 3
@@ -393,3 +394,13 @@ def test_constant_features_have_no_effect(blind: str) -> None:
     np.testing.assert_allclose(projected, 0, atol=0.01)
     if blind == "teacher":
         np.testing.assert_allclose(distiller._targets(IMAGES)[1], 0, atol=0.01)
+
+
+def test_one_batch_may_be_larger_than_a_sample_of_many() -> None:
+    pixels = keras.Input((2,))
+    model = keras.Model(pixels, keras.layers.Dense(2, activation="softmax")(pixels))
+    images = np.zeros((MOST_PHOTOS + 1, 2), np.float32)
+    (predictions,) = last_outputs([images], model)
+    assert predictions.shape == (MOST_PHOTOS + 1, 2)
+    with pytest.raises(TrainingError, match="too large, or endless"):
+        last_outputs([images, images[:1]], model)

@@ -52,12 +52,14 @@ def referenced(config: Any, sources: Iterable[Any]) -> tuple[Any, dict[str, Any]
         source = known.get(_name(node))
         for key, value in node.items() if source is not None else ():
             function = term_of(source, key)
-            if isinstance(value, str | dict) and _is_own_function(function):
+            # Own classes may look up a name, or make a function from it, in their own way.
+            described = isinstance(value, dict) or _is_keras(type(source))
+            if isinstance(value, str | dict) and described and _is_own_function(function):
                 named = refer(source, key, function)
                 new[key] = {**named, "class_name": "function", "config": named["registered_name"]}
-        described = known.get(_name(node.get("config")))
-        if "class_name" in node and described is not None and not _is_keras(type(described)):
-            new |= refer(described, "class", type(described))
+        inside = known.get(_name(node.get("config")))
+        if "class_name" in node and inside is not None and not _is_keras(type(inside)):
+            new |= refer(inside, "class", type(inside))
         return new
 
     return replaced(config), live

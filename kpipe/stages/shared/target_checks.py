@@ -1,0 +1,74 @@
+"""What the fields of FilterPrune and of earlier stages show about its target."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from kpipe.core.stage import Stage
+from kpipe.stages.data import Data
+from kpipe.stages.fine_tune import FineTune
+from kpipe.stages.shared.declared import newest, refusals
+from kpipe.stages.shared.network_training import build_network
+
+__all__ = ["refuse_unreachable_target", "target_conflicts"]
+
+_MANY_CLASSES = 10_000
+
+
+def target_conflicts(target: Mapping[str, float], min_filters_fraction: float) -> list[str]:
+    """Return one sentence for each error in the target.
+
+    Args:
+        target: "macs" or "params" -> fraction to keep; or "latency_ms" -> milliseconds, of which
+            only a measurement tells whether they can be reached.
+        min_filters_fraction: minimum fraction of filters to keep in each group.
+    """
+    if len(target) > 1:
+        targets = ", ".join(f"{name}={value}" for name, value in target.items())
+        return [f"{targets}: one target is enough"]
+    # Multiply-accumulates and parameters have a factor for the filters read and one for those made,
+    # and of each at least this fraction is kept.
+    lowest = min_filters_fraction**2
+    return [
+        f"{name}={value}: at least {lowest:.4g} of them stay with "
+        f"min_filters_fraction={min_filters_fraction}"
+        for name, value in target.items()
+        if name != "latency_ms" and value < lowest * (1 - 1e-6)
+    ]
+
+
+def refuse_unreachable_target(
+    earlier: Sequence[Stage],
+    target: Mapping[str, float],
+    round_to: int,
+    min_filters_fraction: float,
+) -> None:
+    """Refuse a target that no removal of filters from the declared network reaches.
+
+    Args:
+        earlier: the stages before FilterPrune, which declare the network.
+        target: as for `target_conflicts`.
+        round_to: keep a multiple of this number of filters in each group.
+        min_filters_fraction: minimum fraction of filters to keep in each group.
+
+    Raises:
+        PruneError: the target cannot be reached.
+    """
+    recipe, data = newest(earlier, FineTune), newest(earlier, Data)
+    if recipe is None or data is None or "latency_ms" in target:
+        return
+    from kpipe.prune import Selection
+    from kpipe.prune.loop.reachability import refuse_unreachable
+
+    untrained = dataclasses.replace(recipe, weights=None)
+    selection = Selection(round_to=round_to, min_filters_fraction=min_filters_fraction)
+
+    def check(classes: int) -> None:
+        model = build_network(untrained, data.image_size, classes, seed=0)
+        refuse_unreachable(model, selection, **target)
+
+    # The classes are not known yet. Removals leave a + b * classes of c + d * classes: for any
+    # number of classes, a fraction between that for the fewest and that for the most.
+    if refusals(check, 2):
+        check(max(2, data.most_classes() or _MANY_CLASSES))

@@ -1,0 +1,38 @@
+"""A run whose result is refused: the error, the report, and another limit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from kpipe.cli.entry import commands
+from kpipe.errors import TrainingError
+
+PIPELINE = """
+from kpipe import Pipeline
+from tests.core.toys import Read, Weigh
+
+pipeline = Pipeline("toy", [Read("source.txt"), Weigh({limit})])
+"""
+
+
+def test_a_refused_run_has_a_report_and_another_limit_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("source.txt").write_text("abcd")
+    Path("toy.py").write_text(PIPELINE.format(limit=3))
+    kpipe = CliRunner()
+    refused = kpipe.invoke(commands, ["run", "toy.py"])
+    assert isinstance(refused.exception, TrainingError)
+    (page,) = Path("saved_models/toy").glob("*/report.html")
+    assert f"report:  {page}" in refused.output
+    assert "Weigh is refused:" in page.read_text()
+    assert f"see the files in {page.parent / 'refused'}" in str(refused.exception)
+
+    assert "refused" in kpipe.invoke(commands, ["plan", "toy.py"]).output
+    accepted = kpipe.invoke(commands, ["run", "toy.py", "--set", "Weigh.limit=4"])
+    assert accepted.exit_code == 0 and "nothing to do" in accepted.output
+    assert "4 letters are just enough" in accepted.output

@@ -1,0 +1,1 @@
+"""The walk through all public names with wrong arguments; see `walk`."""
