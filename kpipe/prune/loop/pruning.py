@@ -103,8 +103,8 @@ def prune_filters(
 
     Args:
         model: a built Functional or Sequential model of fixed image size; not changed.
-        macs: fraction of its multiply-accumulates to reach, in (0, 1).
-        params: fraction of its parameters to reach, in (0, 1).
+        macs: fraction of its multiply-accumulates to reach, in (0, 1); 0.50004 meets 0.5.
+        params: fraction of its parameters to reach, in (0, 1); as exact.
         latency_ms: milliseconds to reach, as `latency` measures them.
         latency: (uncompiled model) -> milliseconds, such as `kpipe.lite.latency`. With another
             target it is measured once a round, for the history.

@@ -221,6 +221,26 @@ def test_a_latency_is_reached_by_asking_for_it() -> None:
     assert len(asked) < 40, "each of the two rounds halves its choices, and measures one of each"
 
 
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_half_of_the_filters_meets_half_of_the_macs(rounds: int) -> None:
+    """What the classifier costs stays, so half of the filters cost a little more than half."""
+    pixels = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(32, 1, name="wide")(pixels)
+    x = keras.layers.Conv2D(19, 3, padding="same", name="narrow")(x)
+    x = keras.layers.Dense(3, name="logits")(keras.layers.GlobalAveragePooling2D()(x))
+    history = prune_filters(
+        keras.Model(pixels, x),
+        macs=0.5,
+        rounds=rounds,
+        criterion=lambda candidate: np.arange(len(candidate.group.units)),
+        finetune=lambda *_: None,
+        evaluate=lambda _: 0.5,
+        selection=Selection(normalize="none", max_pruning_ratio={"narrow": 0.0}),
+    ).history
+    assert history[-1].filters == {"wide": 16, "narrow": 19}
+    assert 0.5 < history[-1].share < 0.50005
+
+
 def test_a_latency_beside_another_target_is_only_reported() -> None:
     result = pruned(latency=lambda model: 7.0, rounds=1)
     assert [row.latency_ms for row in result.history] == [7.0, 7.0]

@@ -71,6 +71,7 @@ def test_the_target_is_met_and_no_lower_score_is_left(
     after = plan_units(dependencies, removed).macs_after
     assert after is not None and after <= target
     assert not (removed & dependencies.locked).any()
+    restored = []
     for name, ranking in rankings.items():
         gone = removed[ranking.group.units]
         left = int((~gone).sum())
@@ -78,6 +79,11 @@ def test_the_target_is_met_and_no_lower_score_is_left(
         assert left % round_to == 0 or left == len(gone)
         if gone.any():
             assert ranking.scores[gone].max() <= ranking.scores[~gone].min()
+            fewer = removed.copy()
+            last = np.argsort(ranking.scores)[: int(gone.sum())][-round_to:]
+            fewer[ranking.group.units[last]] = False
+            restored.append(cost(fewer))
+    assert max(restored) > target, "nearer by one step"
 
 
 def test_blocks_go_in_the_order_of_their_mean_score(
