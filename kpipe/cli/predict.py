@@ -32,7 +32,9 @@ __all__ = ["predict"]
 def predict(model: Path, images: tuple[Path, ...], top: int, background: str) -> None:
     """Classify IMAGES (files or folders) with an exported MODEL.tflite."""
     from kpipe.lite import Classifier
+    from kpipe.lite.runtime.peak_memory import peak_memory
 
+    peak_memory(model)  # a damaged file may end the process
     classifier = Classifier(model, background=background)
     errors = []
     paths = list(_image_files(images))

@@ -2,12 +2,13 @@
 
 ImageInfo := sha256 of the file's bytes, and
              of a photo:  format, mode, orientation, size; mean and deviation of each channel;
-                          perceptual hash; thumbnail
+                          perceptual hash; thumbnail; whether it moves; damage of its data
              otherwise:   kind and detail of the problem
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,11 +19,11 @@ import numpy as np
 from PIL import Image
 
 from kpipe.data.file_status import current_status, sha256_of
-from kpipe.pixels import Unreadable, read_photo
+from kpipe.pixels import Header, Unreadable, read_photo
 
 __all__ = [
-    "CHANNELS", "COLORS", "THUMBNAIL", "UNREADABLE", "ImageInfo", "read_image_info",
-    "wrong_extension",
+    "CHANNELS", "COLORS", "THUMBNAIL", "UNREADABLE", "ImageInfo", "photo_problems",
+    "read_image_info", "wrong_extension",
 ]  # fmt: skip
 
 # Side in pixels of the grey square that near duplicates are found by.
@@ -36,6 +37,13 @@ UNREADABLE = frozenset(
     ["empty file", "truncated", "undecodable", "too many pixels", "missing file", "unreadable file"]
 )
 _LEVELS = np.arange(256.0)
+# Formats of several frames. Phones write MPO, whose first frame is the photo.
+_MOVING = ("GIF", "PNG", "TIFF", "WEBP")
+# What the JPEG decoder fills in for lost data, and the percentage of the height that is reported.
+_FILL, _LOST = 128, 2
+_JPEG = ("JPEG", "MPO")
+# Quarter turns, against the clock, from an upright photo back to the rows of its file.
+_BACK = {3: 2, 4: 2, 5: -1, 6: 1, 7: 1, 8: -1}
 # The formats that an extension promises; other extensions promise none.
 _PROMISES = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), ("JPEG", "MPO")),
@@ -66,6 +74,8 @@ class ImageInfo:
         colors: the whole photo resized to (COLORS, COLORS, 3) uint8 in RGB.
         kind: kind of the problem with the file; "" if it holds a photo.
         detail: detail of the problem.
+        moving: whether it has several frames.
+        damage: what is wrong with its data, although they can be decoded.
         thumbnail: the whole photo resized to (THUMBNAIL, THUMBNAIL) uint8 in grey; empty when read
             from the cache, until it is requested.
     """
@@ -81,6 +91,8 @@ class ImageInfo:
     colors: bytes = b""
     kind: str = ""
     detail: str = ""
+    moving: bool = False
+    damage: str = ""
     thumbnail: bytes = b""
 
 
@@ -125,6 +137,20 @@ def wrong_extension(path: str, format: str) -> str:
     return f"holds {format}" if promised and format not in promised else ""
 
 
+def photo_problems(path: str, info: ImageInfo) -> list[tuple[str, str]]:
+    """Return kind and detail of each problem with a file that holds a photo.
+
+    >>> photo_problems("a.jpg", ImageInfo(format="PNG", moving=True))
+    [('wrong extension', 'holds PNG'), ('first frame', 'PNG')]
+    """
+    found = {
+        "wrong extension": wrong_extension(path, info.format),
+        "first frame": info.format if info.moving else "",
+        "damaged photo": info.damage,
+    }
+    return [(kind, detail) for kind, detail in found.items() if detail]
+
+
 def _decode_info(file: BinaryIO, suffix: str) -> ImageInfo:
     try:
         header, image = read_photo(file, suffix, at_least=THUMBNAIL)
@@ -144,7 +170,39 @@ def _decode_info(file: BinaryIO, suffix: str) -> ImageInfo:
         hash=_hash(grey.reduce(2)),
         thumbnail=grey.tobytes(),
         colors=square.reduce(THUMBNAIL // COLORS).tobytes(),
+        moving=header.format in _MOVING and _is_moving(file),
+        damage=_damage(file, header, image),
     )
+
+
+def _is_moving(file: BinaryIO) -> bool:
+    # Later frames may be damaged, which does not harm the first.
+    with contextlib.suppress(Exception), Image.open(file, formats=_MOVING) as image:
+        return bool(getattr(image, "is_animated", False))
+    return False
+
+
+def _damage(file: BinaryIO, header: Header, image: Image.Image) -> str:
+    """Return what is wrong with data that were decoded; other formats do not show it."""
+    if header.format in _JPEG:
+        # Compared as stored in the file, from top to bottom.
+        rows = np.rot90(np.asarray(image), _BACK.get(header.orientation, 0))
+        lost = _last_filled(rows) if (rows[-1] == _FILL).all() else 0
+        return f"the last {lost} % are grey" if lost >= _LOST else ""
+    if header.format == "PNG":
+        try:
+            with Image.open(file, formats=["PNG"]) as png:
+                png.verify()
+        except Exception as error:
+            return str(error)
+    return ""
+
+
+def _last_filled(rows: np.ndarray) -> int:
+    """Return the percentage of the last rows, (height, width, 3), that the decoder filled."""
+    kept = np.flatnonzero((rows != _FILL).any(axis=(1, 2)))
+    # One color all over is another problem.
+    return 100 - 100 * (int(kept[-1]) + 1) // len(rows) if kept.size else 0
 
 
 def _channels(image: Image.Image) -> bytes:

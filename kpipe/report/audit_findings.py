@@ -23,6 +23,8 @@ _SERIOUS = {
     "unreadable directory": "The folder cannot be listed; its content is not part of the data.",
     "empty file": "The file has no content: copy it again from its source.",
     "truncated": "The file is incomplete: copy it again from its source.",
+    "damaged photo": "Data of the file are lost or changed, although it can be decoded: copy it "
+    "again from its source.",
     "undecodable": "The content is not a photo in a supported format.",
     "too many pixels": "The image claims more pixels than are safe to decode.",
     "wrong extension": "The extension does not match the format of the content. kpipe reads the "
@@ -42,8 +44,8 @@ _SERIOUS = {
     "leave the class out, or let kpipe make the splits.",
     "class too small": "The class has too few photos to train, validate and test on.",
     "constant image": "A single color: a lens cap, or a failed export.",
-    "unused range": "Nearly black: files of 16 bits hold values of fewer, such as 12. Scale them "
-    "to the whole range.",
+    "unused range": "Nearly black: a covered lens, or files of 16 bits that hold values of fewer, "
+    "such as 12. Scale those to the whole range.",
     "tiny image": "Much smaller than the other photos.",
     "absurd dimensions": "An extreme aspect ratio: the model sees only a small part of the photo.",
     "photo outside a class folder": "The photo has no label: move it into a class folder.",

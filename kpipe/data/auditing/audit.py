@@ -3,7 +3,8 @@
 problems   path, kind, detail:
            of files         empty file, not an image, undecodable, truncated, too many pixels,
                             missing file, unreadable file, wrong extension
-           of photos        constant image, tiny image, absurd dimensions, unused range
+           of photos        constant image, tiny image, absurd dimensions, unused range,
+                            damaged photo, first frame
            of several       exact duplicate, near duplicate, same photo, two labels,
                             duplicates cross splits
            of classes       label spelling, several labels, folder as a class, class too small,
@@ -25,7 +26,7 @@ import pandas as pd
 from kpipe.data.auditing.cleaning import clean
 from kpipe.data.auditing.duplicates import duplicate_problems
 from kpipe.data.auditing.spelling import Variant, several_labels, spelling_variants
-from kpipe.data.image_info import CHANNELS, ImageInfo, wrong_extension
+from kpipe.data.image_info import CHANNELS, ImageInfo, photo_problems
 from kpipe.data.manifest import Manifest, Problem, problem_table
 from kpipe.data.near_duplicates.grouping import likeness
 from kpipe.data.reading.image_cache import ImageCache
@@ -49,8 +50,8 @@ _FOLDERS = frozenset(
         *("testing", "training", "val", "valid", "validation", "xml"),
     )
 )
-# Levels of 255 that 14-bit values in a 16-bit file reach.
-_DARK = 64
+# Levels of 255 that 14-bit values in a 16-bit file reach, and 12-bit values in one of any format.
+_DARK_GREY, _DARK = 64, 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +135,7 @@ def audit(
     found: list[Problem] = [
         *earlier,
         *_photo_problems(table, photos),
-        *_unused_range(photos, cache),
+        *_unused_range(table, photos, cache),
         *duplicate_problems(merged, likeness_of),
         *_class_problems(Counter(merged["label"]), counts, variants),
         *_absent_from_splits(manifest),
@@ -157,8 +158,8 @@ def _file_problems(table: pd.DataFrame, infos: Sequence[ImageInfo]) -> list[Prob
     rows = list(zip(table["path"], infos, strict=True))
     found = [(path, info.kind, info.detail) for path, info in rows if info.kind]
     if "format" not in table:
-        wrong = ((path, wrong_extension(path, info.format)) for path, info in rows if info.format)
-        found += [(path, "wrong extension", detail) for path, detail in wrong if detail]
+        photos = ((path, info) for path, info in rows if not info.kind)
+        found += [(path, *one) for path, info in photos for one in photo_problems(path, info)]
     return found
 
 
@@ -180,14 +181,30 @@ def _photo_problems(table: pd.DataFrame, photos: Sequence[ImageInfo]) -> list[Pr
     ]
 
 
-def _unused_range(photos: Sequence[ImageInfo], cache: str | Path | None) -> list[Problem]:
-    """Whether photos of 16 bits hold fewer, as those of scientific cameras often do."""
-    deep = [photo for photo in photos if photo.mode.startswith("I")]
+def _unused_range(
+    table: pd.DataFrame, photos: Sequence[ImageInfo], cache: str | Path | None
+) -> list[Problem]:
+    """Photos that are nearly black, as if files of 16 bits held fewer, and not of one color."""
+    deep = np.array([photo.mode.startswith("I") for photo in photos], bool)
+    limits = np.where(deep, _DARK_GREY, _DARK)
+    means, deviations = np.split(_channels(photos), 2, axis=1)
+    suspect = (means < limits[:, None]).all(axis=1) & (deviations >= _FLAT).any(axis=1)
+    suspects: list[int] = np.flatnonzero(suspect).tolist()
     with ImageCache(cache) as images:
-        found = with_thumbnails(deep, images)
-    brightest = max((max(photo.thumbnail) for photo in found), default=255)
-    detail = f"{len(deep)} photos of 16 bits, none brighter than {brightest} of 255"
-    return [("", "unused range", detail)] if brightest <= _DARK else []
+        found = with_thumbnails([photos[row] for row in suspects], images)
+    brightest = {row: max(one.thumbnail) for row, one in zip(suspects, found, strict=True)}
+    dark = {row: level for row, level in brightest.items() if level < limits[row]}
+    problems: list[Problem] = []
+    rows: list[int] = np.flatnonzero(deep).tolist()
+    if rows and dark.keys() >= set(rows):
+        level = max(dark[row] for row in rows)
+        detail = f"{len(rows)} photos of 16 bits, none brighter than {level} of 255"
+        problems.append(("", "unused range", detail))
+        dark = {row: level for row, level in dark.items() if not deep[row]}
+    return problems + [
+        (table["path"][row], "unused range", f"nothing is brighter than {level} of 255")
+        for row, level in dark.items()
+    ]
 
 
 def _class_problems(

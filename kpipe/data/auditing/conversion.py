@@ -2,7 +2,6 @@
 
 turned upright    EXIF orientation 2 to 8
 converted         CMYK, 16-bit, palette, alpha, and other modes that are neither RGB nor grey
-first frame       GIF, whose later frames are ignored
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ from __future__ import annotations
 from kpipe.data.manifest import INFO_COLUMNS, Manifest, Problem
 from kpipe.wrong_kinds import names_wrong_kinds
 
-__all__ = ["CONVERSIONS", "conversion_notes"]
+__all__ = ["conversion_notes"]
 
-CONVERSIONS = frozenset({"turned upright", "converted", "first frame"})
 _PLAIN = frozenset({"RGB", "L", "1"})
 _WORDS = {
     "CMYK": "CMYK to RGB",
@@ -35,7 +33,7 @@ def conversion_notes(manifest: Manifest, background: str = "white") -> list[Prob
         background: the CSS color shown under transparent pixels.
 
     Returns:
-        Problems of the kinds "turned upright", "converted" and "first frame".
+        Problems of the kinds "turned upright" and "converted".
 
     Example:
         >>> from pathlib import Path
@@ -60,7 +58,6 @@ def conversion_notes(manifest: Manifest, background: str = "white") -> list[Prob
         "converted": modes.where(~modes.isin(_PLAIN)).map(
             lambda mode: words[mode].format(mode=mode, background=background), na_action="ignore"
         ),
-        "first frame": table["format"].where(table["format"] == "GIF"),
     }
     found: list[Problem] = []
     for kind, details in done.items():

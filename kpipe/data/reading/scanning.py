@@ -24,8 +24,8 @@ from kpipe.data.image_info import (
     THUMBNAIL,
     UNREADABLE,
     ImageInfo,
+    photo_problems,
     read_image_info,
-    wrong_extension,
 )
 from kpipe.data.manifest import COLUMNS, INFO_COLUMNS, Manifest, Problem, problem_table
 from kpipe.data.near_duplicates.grouping import representatives
@@ -190,8 +190,8 @@ def _file_problems(paths: Iterable[str], infos: Sequence[ImageInfo]) -> list[Pro
             found.append((path, info.kind, info.detail + _likely_name(path, folders)))
         elif info.kind:
             found.append((path, info.kind, info.detail))
-        elif held := wrong_extension(path, info.format):
-            found.append((path, "wrong extension", held))
+        else:
+            found += [(path, *problem) for problem in photo_problems(path, info)]
     return found
 
 

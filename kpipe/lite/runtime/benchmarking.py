@@ -117,6 +117,7 @@ def compare(paths: Sequence[_File], threads: int = 1, runs: int = 100) -> list[B
         >>> first.ratio
         1.0
     """
+    memory = [peak_memory(path, threads) for path in paths]  # first: a file may end the process
     models, loading = [], []
     for path in paths:
         start = time.perf_counter()
@@ -124,7 +125,8 @@ def compare(paths: Sequence[_File], threads: int = 1, runs: int = 100) -> list[B
         loading.append(time.perf_counter() - start)
     durations = _durations(models, runs)
     found = []
-    for model, seconds, times in zip(models, loading, durations, strict=True):
+    rows = zip(models, loading, memory, durations, strict=True)
+    for model, seconds, peak, times in rows:
         p5, median, p95 = np.percentile(times, [5, 50, 95]) * 1000
         partitions, undelegated_ops = model.inspect_delegation()
         found.append(
@@ -136,7 +138,7 @@ def compare(paths: Sequence[_File], threads: int = 1, runs: int = 100) -> list[B
                 p95_ms=float(p95),
                 ratio=float(np.median(_turn_medians(times) / _turn_medians(durations[0]))),
                 initialization_ms=seconds * 1000,
-                peak_memory=peak_memory(model.content, threads),
+                peak_memory=peak,
                 size=len(model.content),
                 gzip_size=len(gzip.compress(model.content, mtime=0)),
                 partitions=partitions,

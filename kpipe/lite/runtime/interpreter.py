@@ -74,9 +74,9 @@ class LiteModel:
             with quiet_stderr():
                 self._interpreter = Interpreter(model_content=self.content, num_threads=threads)
                 self._interpreter.allocate_tensors()
+            self._input, self._output = _classifier_tensors(self._interpreter, self.name)
         except _FAILURES as error:
             raise self._failure(error) from error
-        self._input, self._output = _classifier_tensors(self._interpreter, self.name)
         _, height, width, _ = self._input["shape"].tolist()
         self.image_size = height, width
         self.classes = int(self._output["shape"][1])
@@ -162,8 +162,14 @@ class LiteModel:
 
         Returns:
             (number of partitions that it runs, operations that it leaves to slower kernels).
+
+        Raises:
+            ExportError: names in the file are not UTF-8.
         """
-        nodes = self._interpreter._get_ops_details()
+        try:
+            nodes = self._interpreter._get_ops_details()
+        except _FAILURES as error:
+            raise self._failure(error) from error
         partitions = [node for node in nodes if node["op_name"] == "DELEGATE"]
         operations = [node for node in nodes if node["op_name"] != "DELEGATE"]
         producers = {int(tensor): node for node in operations for tensor in node["outputs"]}
@@ -229,8 +235,8 @@ def _classifier_tensors(
     images, scores = ([d["shape"].tolist() for d in details] for details in (inputs, outputs))
     if (
         (len(images), len(scores)) != (1, 1)
-        or (len(images[0]), images[0][0], images[0][-1]) != (4, 1, 3)
-        or (len(scores[0]), scores[0][0]) != (2, 1)
+        or (len(images[0]), images[0][:1], images[0][-1:]) != (4, [1], [3])
+        or (len(scores[0]), scores[0][:1]) != (2, [1])
         or 0 in (*images[0], *scores[0])
     ):
         raise ExportError(

@@ -1,14 +1,18 @@
-"""The memory that a file needs, measured in a process that does nothing else.
+"""A file run in a process that does nothing else: for its memory, and because LiteRT may crash.
 
-python -m kpipe.lite.runtime.peak_memory THREADS < FILE
+python -m kpipe.lite.runtime.peak_memory THREADS [PATH] < CONTENT -> {"bytes": 3579904}
+                                                                  -> {"error": {"what": ..., ...}}
 """
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,30 +22,41 @@ from kpipe.lite.runtime.interpreter import LiteModel
 __all__ = ["peak_memory"]
 
 
-def peak_memory(content: bytes, threads: int = 1) -> int:
+def peak_memory(source: str | os.PathLike[str] | bytes, threads: int = 1) -> int:
     """Return the bytes by which a new process grows, at most, as it loads and runs a file.
 
+    LiteRT ends the process for some damaged files. Call this first for a file from elsewhere.
+
     Args:
-        content: content of a `.tflite` file, which counts as well.
+        source: path of a `.tflite` file, or its content; the content counts as well.
         threads: number of processor threads that LiteRT may use.
 
     Raises:
-        ExportError: the process died.
+        ExportError: the file cannot be run, or the process died.
     """
+    path, content = ([], source) if isinstance(source, bytes) else ([os.fspath(source)], b"")
     # Not multiprocessing, which would run the caller's script again.
     done = subprocess.run(
-        [sys.executable, "-m", "kpipe.lite.runtime.peak_memory", str(threads)],
+        [sys.executable, "-m", "kpipe.lite.runtime.peak_memory", str(threads), *path],
         input=content,
         capture_output=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     )
-    if done.returncode:
+    try:
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        end = f"exit code {done.returncode}"
+        if done.returncode < 0:
+            end = signal.Signals(-done.returncode).name
         raise ExportError(
-            "the process that measures memory died",
-            received=f"exit code {done.returncode}: {done.stderr.decode(errors='replace')[-500:]}",
-            fix="check that there is enough memory to run the file",
-        )
-    return int(done.stdout)
+            f"{path[0] if path else 'the model'} ended the process that tried to run it",
+            expected="a complete .tflite file, and enough memory",
+            received=f"{end} {done.stderr.decode(errors='replace')[-500:]}".rstrip(),
+            fix="export the model again",
+        ) from None
+    if "error" in found:
+        raise ExportError(**found["error"])
+    return int(found["bytes"])
 
 
 def _peak() -> int:
@@ -55,8 +70,16 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-if __name__ == "__main__":
+def _main(threads: str, path: str = "") -> dict[str, Any]:
     before = _peak()
-    model = LiteModel(sys.stdin.buffer.read(), int(sys.argv[1]))
-    model.invoke(np.zeros((1, *model.image_size, 3), model.input_dtype))
-    print(_peak() - before)
+    try:
+        model = LiteModel(path or sys.stdin.buffer.read(), int(threads))
+        model.invoke(np.zeros((1, *model.image_size, 3), model.input_dtype))
+    except ExportError as error:
+        parts = ("what", "expected", "received", "fix")
+        return {"error": {name: getattr(error, name) for name in parts}}
+    return {"bytes": _peak() - before}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_main(*sys.argv[1:])))

@@ -42,7 +42,6 @@ def test_each_conversion_is_told_by_path(manifest: Manifest) -> None:
         ("palette.png", "converted", "palette to RGB, what is transparent over red"),
         ("rgba.png", "converted", "alpha, over red"),
         ("still.gif", "converted", "palette to RGB, what is transparent over red"),
-        ("still.gif", "first frame", "GIF"),
         ("turned.jpg", "turned upright", "EXIF orientation 8"),
     ]
 

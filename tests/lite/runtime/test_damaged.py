@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kpipe import cli
 from kpipe.errors import ExportError
 from kpipe.lite import Classifier, LiteModel, add_metadata, benchmark, evaluate, latency
+from kpipe.lite.runtime.peak_memory import peak_memory
 from kpipe.lite.tflite_file import parse, serialize
 from tests.lite.conftest import photos
+from tests.lite.damaging import LABELS, damage
 
-LABELS = ["a", "b", "c"]
+PROJECT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -59,55 +63,54 @@ def test_metadata_are_added_to_a_path(float_file, tmp_path):
         add_metadata(tmp_path / "absent.tflite", LABELS)
 
 
-# In another process, which a file may end.
-SCRIPT = """
-import sys
-from pathlib import Path
+def test_a_file_that_ends_the_process_is_named(broken, tmp_path, monkeypatch, capsys):
+    """LiteRT aborts for about one in a hundred damaged files."""
+    crashing = tmp_path / "python"
+    crashing.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    crashing.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(crashing))
+    with pytest.raises(ExportError, match=r"broken\.tflite ended the process .*\n.*\n.*SIGSEGV"):
+        benchmark(broken)
+    monkeypatch.setattr(sys, "argv", ["kpipe", "predict", str(broken), "photo.jpg"])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert "ended the process that tried to run it" in capsys.readouterr().err
 
-import numpy as np
 
-from kpipe.errors import KpipeError
-from kpipe.lite import Classifier, add_metadata, evaluate
-
-content, (first, last) = Path(sys.argv[1]).read_bytes(), map(int, sys.argv[2:])
-path = Path(sys.argv[1]).with_name("damaged.tflite")
-for seed in range(first, last):
-    random, damaged = np.random.default_rng(seed), bytearray(content)
-    start, length = random.integers(len(content)), random.integers(1, 65)
-    if seed % 4 == 0:
-        for place in random.integers(len(content), size=8):
-            damaged[place] = random.integers(256)
-    elif seed % 4 == 1:
-        del damaged[start:]
-    elif seed % 4 == 2:
-        damaged[start : start + length] = bytes(len(damaged[start : start + length]))
-    else:
-        damaged[start : start + length] = random.bytes(length)
-    path.write_bytes(damaged)
-    print(seed, flush=True)
-    image = np.full((32, 32, 3), seed % 256, np.uint8)
-    for use in (
-        lambda: Classifier(path).predict(image),
-        lambda: evaluate(path, (image[None], np.zeros(1, int)), workers=1),
-        lambda: add_metadata(path, ["a", "b", "c"]),
-    ):
-        try:
-            use()
-        except KpipeError:
-            pass
-"""
+def test_another_process_reports_what_this_one_would(broken):
+    errors = []
+    for use in (peak_memory, lambda path: LiteModel(path).predict(photos(1))):
+        with pytest.raises(ExportError) as raised:
+            use(broken)
+        errors.append(str(raised.value))
+    assert errors[0] == errors[1]
 
 
 @pytest.mark.parametrize(
-    "count", [100, pytest.param(500, marks=pytest.mark.slow)], ids=["few", "many"]
+    ("name", "count"),
+    [
+        ("int8", 80),
+        pytest.param("int8", 500, marks=pytest.mark.slow),
+        pytest.param("float", 500, marks=pytest.mark.slow),
+    ],
 )
-def test_damaged_files_end_without_a_traceback(count, int8_file, tmp_path):
+def test_damaged_files_end_without_a_traceback(name, count, request, tmp_path):
     path = tmp_path / "model.tflite"
-    path.write_bytes(add_metadata(int8_file, LABELS))
-    for first in range(0, count, 100):
-        words = [str(path), str(first), str(first + 100)]
-        command = [sys.executable, "-c", SCRIPT, *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-        seeds = done.stdout.split()
-        assert done.returncode == 0, f"file {seeds[-1:]}, {done.returncode}: {done.stderr[-2000:]}"
-        assert len(seeds) == 100
+    path.write_bytes(add_metadata(request.getfixturevalue(f"{name}_file"), LABELS))
+    first, ended = 0, []
+    while first < count:
+        words = ["-m", "tests.lite.damaging", str(path), str(first), str(count)]
+        command = [sys.executable, *words]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=600)
+        seed = int(done.stdout.split()[-1])
+        if done.returncode < 0:  # LiteRT itself ended the process
+            ended.append(seed)
+        else:
+            assert done.returncode == 0, f"{name}, seed {seed}: {done.stderr[-2000:]}"
+        first = seed + 1
+    assert len(ended) <= count / 20
+    content = path.read_bytes()
+    for seed in ended[:2]:
+        path.write_bytes(damage(content, seed))
+        with pytest.raises(ExportError, match=r"model\.tflite ended the process"):
+            benchmark(path)
