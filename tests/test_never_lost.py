@@ -6,6 +6,7 @@ neither on the process that started it nor on what that process did before.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -19,10 +20,12 @@ import pytest
 from kpipe.cli import load_pipeline
 from kpipe.core.journal import read_journal
 from kpipe.core.runner import run_folder
+from tests.walking import declare, draw
 
 pytestmark = pytest.mark.slow
 
 PROJECT = Path(__file__).parents[1]
+KILLS = 20
 PUBLISHED = ("model.tflite", "model.keras", "labels.txt", "metrics.json")
 
 # In the order of the run, so that all are reached: between and within epochs, at writes, renames.
@@ -83,6 +86,34 @@ def test_killed_at_every_kind_of_moment_it_ends_the_same(walk, tmp_path: Path) -
     events = read_journal(folder / "journal.jsonl")
     made = [event["stage"] for event in events if event["event"] == "stage_finished"]
     assert len(made) == len(set(made)) == 8, "a finished stage was made again"
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_killed_twenty_times_it_ends_the_same(tmp_path: Path, seed: int) -> None:
+    source = draw(tmp_path / "photos")
+    file = declare(tmp_path / "tiny.py", source)
+    text = file.read_text()
+    for old, new in {
+        "retrain_last=None": "retrain_last=3, head_epochs=2, cached_views=2",
+        "rounds=1": "rounds=2, round_to=4, latency_of=None",
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    file.write_text(text)
+    done = subprocess.run(
+        command("-m", "tests.killed_often", file, tmp_path, KILLS, seed),
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    print(done.stdout)  # the seed's kills
+    assert done.returncode == 0, done.stderr[-3000:]
+    counts, *kills = map(json.loads, done.stdout.splitlines())
+    assert len(kills) == KILLS
+    assert {stage for stage, _ in kills} == set(counts) > {"FineTune", "FilterPrune", "Export"}
+    folders = [run_folder(load_pipeline(file), tmp_path / root) for root in ("never", "killed")]
+    same(*folders)
 
 
 def test_killed_from_outside_at_any_moment_it_ends_the_same(walk, tmp_path: Path) -> None:

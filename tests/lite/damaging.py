@@ -6,6 +6,7 @@ Prints each seed before its file is used, because LiteRT ends the process for a 
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,8 @@ USES: dict[str, Callable[[Path, np.ndarray], Any]] = {
     "inspect": lambda path, image: LiteModel(path).inspect_delegation(),
     "metadata": lambda path, image: add_metadata(path, LABELS),
 }
+
+_LONGEST = 120  # seconds for a file, after which the process ends
 
 
 def damage(content: bytes, seed: int) -> bytes:
@@ -92,6 +95,7 @@ def main(file: str, first: str, last: str) -> None:
     for seed in range(int(first), int(last)):
         path.write_bytes(damage(content, seed))
         print(seed, flush=True)
+        signal.alarm(_LONGEST)
         image = np.full((32, 32, 3), seed % 256, np.uint8)
         for use in USES.values():
             with contextlib.suppress(ExportError):

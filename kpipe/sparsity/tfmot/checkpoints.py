@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from kpipe.errors import SparsityError
 from kpipe.sparsity.bridge.layers import is_called, settings_of
 from kpipe.sparsity.bridge.mapping import leaves
 from kpipe.sparsity.tf_keras_internals import BaseRandomLayer, generator_of, layers_within
@@ -46,10 +48,26 @@ class Saver:
         )
 
     def restore(self) -> int:
-        """Restore the last saved epoch, if any, and return the number of steps done."""
-        if self._manager is not None and self._manager.latest_checkpoint:
-            status = self._checkpoint.restore(self._manager.latest_checkpoint)
-            status.assert_existing_objects_matched()
+        """Restore the last readable epoch, if any is saved, and return the number of steps done.
+
+        Raises:
+            SparsityError: the saved epochs are damaged.
+        """
+        saved = self._manager.checkpoints if self._manager is not None else []
+        for path in reversed(saved):
+            try:
+                self._checkpoint.restore(path).assert_existing_objects_matched()
+                break
+            except (tf.errors.OpError, AssertionError, ValueError) as error:
+                damage = str(error)
+            warnings.warn(f"the checkpoint {path} cannot be read: {damage[:200]}", stacklevel=2)
+        else:
+            if saved:  # the weights are no longer those of the start
+                raise SparsityError(
+                    "no checkpoint of this training can be read",
+                    received=", ".join(saved),
+                    fix=f"remove {os.path.dirname(saved[0])} to train from the start",
+                )
         return int(self.optimizer.iterations)
 
     def save(self) -> None:

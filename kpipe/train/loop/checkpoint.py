@@ -27,6 +27,8 @@ from kpipe.errors import TrainingError
 
 __all__ = ["Checkpoint", "epochs_in", "keep_only", "newest", "read", "restore", "store", "write"]
 
+# What NumPy and zipfile raise for damaged bytes, checksums and flags among them.
+_DAMAGE = (OSError, EOFError, KeyError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile)
 _PATTERN = re.compile(r"epoch-(\d{5,})\.npz")
 
 
@@ -87,11 +89,11 @@ def read(folder: Path, epoch: int) -> Checkpoint:
     try:
         # Open the file here, since np.load leaves a damaged file open.
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            names = sorted(file.files)
             record = json.loads(str(file["record"]))
-            model = tuple(file[name] for name in names if name.startswith("model-"))
-            state = tuple(file[name] for name in names if name.startswith("optimizer-"))
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            model, state = (_in_order(file, kind) for kind in ("model", "optimizer"))
+            if len(file.files) != 1 + len(model) + len(state):
+                raise ValueError(f"unknown names among {', '.join(file.files)}")
+    except _DAMAGE as error:
         raise TrainingError(
             f"the checkpoint {path} cannot be read",
             expected="a file written by an earlier run of this training",
@@ -149,6 +151,11 @@ def restore(variables: Sequence[keras.Variable], values: Sequence[np.ndarray], w
 
 def _path(folder: Path, epoch: int) -> Path:
     return folder / f"epoch-{epoch:05d}.npz"
+
+
+def _in_order(file: Mapping[str, np.ndarray], kind: str) -> tuple[np.ndarray, ...]:
+    count = sum(name.startswith(f"{kind}-") for name in file)
+    return tuple(file[f"{kind}-{i:05d}"] for i in range(count))
 
 
 def _numbered(kind: str, variables: Sequence[keras.Variable]) -> dict[str, np.ndarray]:

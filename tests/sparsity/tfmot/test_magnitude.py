@@ -114,6 +114,27 @@ def test_killed_training_continues_and_ends_as_if_never_killed(tmp_path, model, 
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_warned_about(tmp_path, model, pruned):
+    settings = TrainingSettings(on_epoch=killed_after(1))
+    with pytest.raises(Killed):
+        prune_magnitude(model, batches, **QUICK, settings=settings, folder=tmp_path)
+    _, second = sorted(tmp_path.glob("*.data-*"))
+    content = second.read_bytes()
+    second.write_bytes(bytes(len(content)))
+    with pytest.warns(UserWarning, match=r"ckpt-8 cannot be read"):
+        resumed = prune_magnitude(model, batches, **QUICK, folder=tmp_path)
+    for old, new in zip(pruned.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    for file in tmp_path.glob("*.data-*"):
+        file.write_bytes(bytes(file.stat().st_size))
+    with (
+        pytest.warns(UserWarning, match="cannot be read"),
+        pytest.raises(SparsityError, match="no checkpoint of this training can be read"),
+    ):
+        prune_magnitude(model, batches, **QUICK, folder=tmp_path)
+
+
 def test_seed_changes_the_dropout_draws(model, pruned):
     other = prune_magnitude(model, batches, **QUICK, settings=TrainingSettings(seed=1))
     assert not np.array_equal(pruned.get_layer("top").kernel, other.get_layer("top").kernel)

@@ -226,6 +226,23 @@ def test_a_damaged_checkpoint_is_warned_about_and_trained_again(
     assert tiny.same(values, uninterrupted[1])
 
 
+def test_damage_anywhere_in_a_checkpoint_is_noticed(tmp_path: Path) -> None:
+    run(tmp_path, config=TrainingConfig(epochs=1))
+    path = tmp_path / "epoch-00000.npz"
+    content, sound = path.read_bytes(), checkpoint.read(tmp_path, 0)
+    random = np.random.default_rng(0)
+    for _ in range(500):
+        damaged = bytearray(content)
+        damaged[random.integers(len(content))] ^= 1 << int(random.integers(8))
+        path.write_bytes(damaged)
+        try:
+            found = checkpoint.read(tmp_path, 0)
+        except TrainingError:
+            continue
+        assert tiny.same(found.model + found.optimizer, sound.model + sound.optimizer)
+        assert found.record == sound.record
+
+
 def test_a_folder_of_another_training_is_rejected(tmp_path: Path) -> None:
     run(tmp_path, config=TrainingConfig(epochs=1))
     with pytest.raises(TrainingError, match="another training: plan"):
