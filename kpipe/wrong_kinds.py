@@ -114,7 +114,7 @@ def _fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, tuple({type(part) for part in parts}))
     if origin is collections.abc.Callable:
         return callable(value) and _takes(value, parts[0])
-    if annotation is Any or getattr(origin or annotation, "_is_protocol", False):
+    if annotation is Any or typing.Protocol in getattr(origin or annotation, "__bases__", ()):
         return True
     if origin is tuple and Ellipsis not in parts:
         return isinstance(value, collections.abc.Sequence) and (
