@@ -1,12 +1,12 @@
-"""TypeErrors that name the argument of a wrong kind.
+"""Raise TypeErrors that name the argument of a wrong type.
 
     call -> result
          -> error of kpipe: as it is
          -> any other error, and an argument that does not fit its annotation: a TypeError with its
             name, from that error
 
-Arguments are not checked before the call: a type checker does that, and what works may be of
-another kind, such as a list for a tuple.
+Arguments are not checked before the call: a type checker does that, and values
+of other types, such as a list for a tuple, may work.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NUMBERS = {float: numbers.Real, int: numbers.Integral}
 
 
 def names_wrong_kinds(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function that fails name its arguments of a wrong kind.
+    """Name the arguments of a wrong type when a function fails.
 
     Example:
         >>> from kpipe.wrong_kinds import names_wrong_kinds
@@ -104,7 +104,7 @@ def _described(value: Any) -> str:
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a value is of the kind of an annotation; of one that cannot tell, it is."""
+    """Whether a value fits an annotation; True if the annotation cannot tell."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return _fits(value, parts[0])

@@ -134,7 +134,7 @@ def plan(pipeline: Pipeline, root: Path) -> list[PlannedStage]:
     """Return what `run` would do now with each stage, and why; the arguments are those of `run`.
 
     Raises:
-        KpipeError: something outside is missing that a stage without a result needs.
+        KpipeError: a file or package that a pending stage needs is missing.
 
     Example:
         >>> from pathlib import Path

@@ -14,7 +14,7 @@ from tests.wrong_arguments.walk import Made, Row
 
 __all__ = ["RESULTS", "ROWS"]
 
-# Classes of which kpipe makes the objects, base classes, and names that are no functions.
+# Classes of which kpipe makes the objects, base classes, and names that are not functions.
 RESULTS = {
     *(f"kpipe.train.{name}" for name in ("Block", "FitResult", "Schedule", "StatefulCallback")),
     *(f"kpipe.train.{name}" for name in ("SwitchTrigger", "TrainableLayers", "CachedFeatures")),

@@ -1,4 +1,4 @@
-"""Put enough photos of every class into every split, if it has as many.
+"""Give every split a minimum number of photos of each class, where the class has that many.
 
 rows := a row per photo: path, label; unit, u (see `units`); declared, earlier, place: index of a
         split in SPLITS, or -1; drawn: whether its unit had no split before the draw
@@ -104,7 +104,7 @@ def uneven(rows: pd.DataFrame, opened: np.ndarray, ends: np.ndarray) -> list[Pro
             "uneven split",
             f"{SPLITS[opened[column]]} has {table[number, column]} photos of class "
             f"{counts.index[number]!r}, {expected[number, column]:.0f} are its share: "
-            "another seed draws anew; min_photos sets a minimum",
+            "another seed draws other splits; min_photos sets a minimum",
         )
         for number, column in np.argwhere(off)
     ]

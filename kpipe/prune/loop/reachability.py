@@ -1,4 +1,4 @@
-"""Whether any removal that is allowed reaches a target."""
+"""Refuse a target that no allowed removal reaches."""
 
 from __future__ import annotations
 
