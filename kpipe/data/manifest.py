@@ -15,7 +15,9 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -69,7 +71,7 @@ class Manifest:
         table: one row per photo. `path` is absolute, `label` a class name, `split` one of "train",
             "validation", "test" or "" (not yet split), `width` and `height` are those of the
             upright photo in pixels, `sha256` that of the file's bytes in hexadecimal. Further
-            columns are text.
+            columns are text, or are saved as text.
         classes: the class names, sorted.
         problems: path, kind, detail of each file or row that was set aside, and of each decision
             about the splits.
@@ -228,7 +230,12 @@ def _read_table(path: Path, *, spreadsheet: bool = False) -> pd.DataFrame:
 
 def _each_text(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     """Return the table with each text, and each name of a column, changed."""
-    changed = table.rename(columns=change)
+    once = cache(change)
+
+    def text_changed(value: Any) -> Any:
+        return once(value) if isinstance(value, str) else value
+
+    changed = table.rename(columns=text_changed)
     for name in changed.select_dtypes(exclude="number"):
-        changed[name] = changed[name].map({text: change(text) for text in set(changed[name])})
+        changed[name] = changed[name].map(text_changed)
     return changed

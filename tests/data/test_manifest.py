@@ -54,6 +54,35 @@ def test_any_names_survive_saving(tmp_path: Path, names: list[str]) -> None:
     _same(Manifest.load(tmp_path), made)
 
 
+def test_further_columns_of_any_kind_are_saved_as_text(tmp_path: Path) -> None:
+    made = _manifest(
+        ["a", "b"],
+        blurred=[True, False],
+        day=pd.to_datetime(["2024-01-31", "2024-02-29"]),
+        place=["\x1b[31m", np.nan],
+        mixed=["x", 1],
+        score=[0.5, np.nan],
+        kind=pd.Categorical(["x", "y"]),
+        boxes=[[1, 2], []],
+    )
+    made = Manifest(
+        made.table.assign(**{"7": 1}).rename(columns={"7": 7}), ("a", "b"), made.problems
+    )
+    made.save(tmp_path)
+    loaded = Manifest.load(tmp_path)
+    assert loaded.digest == made.digest
+    assert loaded.table.iloc[:, 6:].to_dict("list") == {
+        "blurred": ["True", "False"],
+        "day": ["2024-01-31", "2024-02-29"],
+        "place": ["\x1b[31m", ""],
+        "mixed": ["x", "1"],
+        "score": ["0.5", ""],
+        "kind": ["x", "y"],
+        "boxes": ["[1, 2]", "[]"],
+        "7": ["1", "1"],
+    }
+
+
 def test_no_problems_survive_saving(tmp_path: Path) -> None:
     made = Manifest(_manifest(["a"]).table, ("a",), problem_table())
     made.save(tmp_path)
