@@ -1,7 +1,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kpipe.errors import DataError
@@ -15,6 +15,18 @@ TEXTS = st.text(st.sampled_from("\\xuU01bc5e=+-'@\x1b\n\u202e\U000e0001") | st.c
 def test_escapes_can_be_undone(text):
     assert original(escaped(text)) == text
     assert cell_text(cell(text)) == text
+
+
+@given(st.text(st.sampled_from("\\xuUdf01")))
+@example("\\Udeadbeef")
+@example("\\U00110000")
+def test_any_text_has_an_original(text):
+    assert len(original(text)) <= len(text)
+
+
+def test_what_is_no_code_point_stays():
+    assert original("\\Udeadbeef, \\U00110000") == "\\Udeadbeef, \\U00110000"
+    assert original(escaped("\U0010ffff\U000e0001")) == "\U0010ffff\U000e0001"
 
 
 @given(TEXTS)
