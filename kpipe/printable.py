@@ -23,7 +23,9 @@ _ESCAPE = r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U00(?:0[0-9a-f]|10)[0-9a-f]{4}"
 _HIDDEN = re.compile(f"[{_INVISIBLE}]")
 _UNSAFE = re.compile(rf"[{_INVISIBLE}]|(?={_ESCAPE})\\")
 _ESCAPED = re.compile(_ESCAPE)
-_FORMULA = re.compile(r"'*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+# A negative number stays one.
+_NUMBER = r"-[0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?\Z"
+_FORMULA = re.compile(rf"(?!{_NUMBER})'*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 _LONG = 80
 
 

@@ -1,3 +1,4 @@
+import re
 import unicodedata
 
 import pytest
@@ -37,7 +38,14 @@ def test_nothing_invisible_is_left(text):
     assert not kinds & {"Cc", "Cs", "Zl", "Zp"}
     assert not set(printable(text)) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
     assert printable(printable(text)) == printable(text)
-    assert cell(text)[:1] not in set("=+-@\t\r")
+    assert cell(text)[:1] not in set("=+-@\t\r") or re.fullmatch("-[0-9.e-]+", cell(text))
+
+
+@pytest.mark.parametrize("text", ["-1", "-70.25", "-1e-05"])
+def test_a_negative_number_is_no_formula(text):
+    assert cell(text) == text == cell_text(text)
+    assert cell(f"{text}+1") == f"'{text}+1"
+    assert cell_text(cell(f"'{text}")) == f"'{text}"
 
 
 @pytest.mark.parametrize("text", ["t-shirt", r"C:\photos\1.jpg", "犬", "👩\u200d🌾"])

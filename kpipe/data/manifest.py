@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from kpipe.errors import DataError, nearest
-from kpipe.printable import cell, cell_text, escaped, original
+from kpipe.printable import cell, cell_text, escaped
 from kpipe.wrong_kinds import names_wrong_kinds, names_wrong_kinds_of_fields
 
 __all__ = [
@@ -173,7 +173,7 @@ class Manifest:
         """Write manifest.csv, problems.csv and manifest.json into a folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_table(self.table, folder / "manifest.csv")
+        write_table(self.table, folder / "manifest.csv", spreadsheet=True)
         write_table(self.problems, folder / "problems.csv", spreadsheet=True)
         about = {"version": _VERSION, "classes": list(self.classes), "digest": self.digest}
         text = json.dumps(about, ensure_ascii=False, indent=1)
@@ -191,7 +191,7 @@ class Manifest:
         try:
             about = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
             table = _read_table(folder / "manifest.csv")
-            problems = _read_table(folder / "problems.csv", spreadsheet=True)
+            problems = _read_table(folder / "problems.csv")
             manifest = cls(table, tuple(about["classes"]), problems)
             unchanged = manifest.digest == about["digest"]
         except (OSError, KeyError, ValueError) as error:
@@ -222,9 +222,9 @@ def write_table(table: pd.DataFrame, path: Path, *, spreadsheet: bool = False) -
     written.to_csv(path, index=False, encoding="utf-8", lineterminator="\n", quoting=csv.QUOTE_ALL)
 
 
-def _read_table(path: Path, *, spreadsheet: bool = False) -> pd.DataFrame:
+def _read_table(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path, dtype="str", na_filter=False, encoding="utf-8", lineterminator="\n")
-    table = _each_text(table, cell_text if spreadsheet else original)
+    table = _each_text(table, cell_text)
     return table.astype({name: "int64" for name in _NUMBERS if name in table})
 
 
