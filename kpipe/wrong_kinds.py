@@ -1,9 +1,9 @@
 """Raise TypeErrors that name the argument of a wrong type.
 
     call -> result
-         -> error of kpipe: as it is
-         -> any other error, and an argument that does not fit its annotation: a TypeError with its
-            name, from that error
+         -> error of Python, Keras, TensorFlow, NumPy, pandas, scikit-learn or Pillow, and an
+            argument that does not fit its annotation: a TypeError with its name, from that error
+         -> any other error, of kpipe or of a user's callback: as it is
 
 Arguments are not checked before the call: a type checker does that, and values
 of other types, such as a list for a tuple, may work.
@@ -20,14 +20,13 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from kpipe.errors import KpipeError
-
 __all__ = ["names_wrong_kinds", "names_wrong_kinds_of_fields"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Class = TypeVar("Class", bound=type)
 
+_RAW = {"builtins", "keras", "tensorflow", "numpy", "pandas", "sklearn", "PIL"}
 _NUMBERS = {float: numbers.Real, int: numbers.Integral}
 
 
@@ -49,10 +48,8 @@ def names_wrong_kinds(function: Callable[P, R]) -> Callable[P, R]:
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except KpipeError:
-            raise
         except Exception as error:
-            wrong = _wrong_kinds(function, args, kwargs, error)
+            wrong = _wrong_kinds(function, args, kwargs, error) if _is_raw(error) else []
             if wrong:
                 raise TypeError(f"{_name(function)}(): {'; '.join(wrong)}") from error
             raise
@@ -65,6 +62,10 @@ def names_wrong_kinds_of_fields(kind: Class) -> Class:
     initialize: Any = kind.__init__  # type: ignore[misc]
     kind.__init__ = names_wrong_kinds(initialize)  # type: ignore[misc]
     return kind
+
+
+def _is_raw(error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] in _RAW
 
 
 def _name(function: Callable[..., Any]) -> str:
@@ -114,7 +115,7 @@ def _fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, tuple({type(part) for part in parts}))
     if origin is collections.abc.Callable:
         return callable(value) and _takes(value, parts[0])
-    if annotation is Any or getattr(origin or annotation, "_is_protocol", False):
+    if annotation is Any or typing.Protocol in getattr(origin or annotation, "__bases__", ()):
         return True
     if origin is tuple and Ellipsis not in parts:
         return isinstance(value, collections.abc.Sequence) and (

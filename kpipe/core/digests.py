@@ -23,14 +23,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kpipe.core.fingerprint import fingerprint
+from kpipe.system_files import SYSTEM_FILES
 
-__all__ = ["Digests", "as_text", "combined", "file_state", "files_below"]
+__all__ = ["Digests", "as_text", "combined", "files_below"]
 
 _UNSETTLED_NS = 2_000_000_000
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yield every file below a folder in sorted order, following links to folders once."""
+    """Yield every file below a folder in sorted order, following links to folders once.
+
+    What operating systems leave there is skipped: looking at a folder does not change it.
+    """
     seen: set[tuple[int, int]] = set()
 
     def walk(current: Path) -> Iterator[Path]:
@@ -42,6 +46,8 @@ def files_below(folder: Path) -> Iterator[Path]:
         if not os.access(current, os.R_OK | os.X_OK):
             return
         for child in sorted(current.iterdir()):
+            if child.name in SYSTEM_FILES:
+                continue
             if child.is_dir():
                 yield from walk(child)
             elif child.is_file():
@@ -98,7 +104,7 @@ class Digests:
     def files(self, path: Path) -> dict[str, str]:
         """Return name -> sha256 of each file below a folder, or "." -> that of a file.
 
-        A file that vanishes meanwhile has "".
+        A file that vanishes meanwhile has "". `save` keeps what was computed.
         """
         found = {}
         for file in files_below(path) if path.is_dir() else [path]:
@@ -107,7 +113,6 @@ class Digests:
             except FileNotFoundError:
                 digest = ""
             found[as_text(file.relative_to(path))] = digest
-        self.save()
         return found
 
     def save(self) -> None:
@@ -137,14 +142,6 @@ class Digests:
 def combined(files: dict[str, str]) -> str:
     """Return one digest of what `Digests.files` found."""
     return files["."] if "." in files else fingerprint(files)
-
-
-def file_state(path: Path) -> str:
-    """Return what any write to a file or folder changes; "" if it does not exist."""
-    try:
-        return _state(path.stat())
-    except OSError:
-        return ""
 
 
 def _name(path: Path) -> str:

@@ -246,9 +246,12 @@ def run(
 
 
 def _rehearse(pipeline: Pipeline, planned: Sequence[PlannedStage]) -> None:
-    """Raise the error of a stage that would fail after the stages before it have run for hours."""
+    """Raise the error of a stage that would fail after the stages before it have run for hours.
+
+    A stage that continues was rehearsed when it began.
+    """
     for index, (stage, status) in enumerate(zip(pipeline.stages, planned, strict=True)):
-        if status.status not in ("cached", "refused"):
+        if status.status in ("runs", "waits"):
             stage.rehearse(pipeline.stages[:index])
 
 

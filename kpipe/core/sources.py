@@ -1,22 +1,25 @@
 """What a stage reads from outside the store, and whether that changes while it reads.
 
-    Snapshot := digests {source: {file: sha256}}, states {file or folder: size, inode, mtime, ctime}
+    Snapshot := digests {source: {file: sha256}}
+                states  {file: (inode, mtime, size), folder: (inode, mtime, ctime)}
 
-The digests are part of the stage's key. The states tell what was changed and changed back, such as
-two folders whose names were exchanged for a while.
+The digests are part of the stage's key. The states tell what was changed and changed back: content,
+and folders whose names were exchanged for a while. A rename changes the ctime of a folder but not
+its mtime; a file that a file browser leaves in it changes both.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from kpipe.core.digests import Digests, as_text, combined, file_state, files_below
+from kpipe.core.digests import Digests, as_text, combined, files_below
 from kpipe.core.fingerprint import fingerprint
 from kpipe.core.stage import Stage
+from kpipe.core.store import discard
 from kpipe.errors import DataError
 
 __all__ = ["Snapshot", "refuse_changes", "snapshot"]
@@ -32,10 +35,12 @@ class Snapshot:
         digests: source -> relative path of each file below it ("." for a source that is a file) ->
             sha256.
         states: path -> state of each file, and of each folder that holds some.
+        folders: the paths that are folders.
     """
 
     digests: dict[str, dict[str, str]]
-    states: dict[str, str]
+    states: dict[str, tuple[int, int, int]]
+    folders: frozenset[str]
 
     def digest(self) -> str:
         """Return the digest of all sources, for the key."""
@@ -52,12 +57,18 @@ class Snapshot:
         ]
 
     def touched(self, other: Snapshot) -> list[str]:
-        """Return one phrase for each file or folder whose state differs in another snapshot."""
+        """Return one phrase for each file or folder that was changed, and changed back."""
         return [
             f"{path} was changed, and changed back"
-            for path in sorted(self.states.keys() | other.states.keys())
-            if self.states.get(path) != other.states.get(path)
+            for path in sorted(self.states.keys() & other.states.keys())
+            if self._differs(path, other.states[path])
         ]
+
+    def _differs(self, path: str, now: tuple[int, int, int]) -> bool:
+        before = self.states[path]
+        if path not in self.folders:
+            return before != now
+        return before[0] != now[0] or (before[1] == now[1] and before[2] != now[2])
 
     def _files(self) -> dict[str, str]:
         return {
@@ -74,8 +85,10 @@ def snapshot(stage: Stage, digests: Digests) -> Snapshot:
         DataError: one does not exist.
     """
     found: dict[str, dict[str, str]] = {}
-    states: dict[str, str] = {}
-    for path in stage.sources():
+    files: set[Path] = set()
+    folders: set[Path] = set()
+    sources = stage.sources()
+    for path in sources:
         if not path.exists():
             raise DataError(
                 f"{stage.name} reads {path}, which does not exist",
@@ -84,10 +97,45 @@ def snapshot(stage: Stage, digests: Digests) -> Snapshot:
                 fix="correct the path in the pipeline file; it is relative to the current folder",
             )
         found[str(path)] = digests.files(path)
-        files = list(files_below(path)) if path.is_dir() else []
-        folders = {above for file in files for above in file.parents if above.is_relative_to(path)}
-        states |= {as_text(each): file_state(each) for each in {path, *files, *folders}}
-    return Snapshot(found, states)
+        if path.is_dir():
+            below = list(files_below(path))
+            files.update(below)
+            folders |= {path} | _between(path, below)
+        else:
+            files.add(path)
+            # Only with another file can one be exchanged.
+            folders |= {path.parent} if len(sources) > 1 else set()
+    digests.save()
+    states = {as_text(path): _file_state(path) for path in files}
+    states |= {as_text(path): _folder_state(path) for path in folders}
+    return Snapshot(found, states, frozenset(map(as_text, folders)))
+
+
+def _between(top: Path, files: Iterable[Path]) -> set[Path]:
+    """Return the folders below `top` that hold the files, directly or not."""
+    found: set[Path] = set()
+    for folder in {file.parent for file in files}:
+        while folder != top and folder not in found:
+            found.add(folder)
+            folder = folder.parent
+    return found
+
+
+def _file_state(path: Path) -> tuple[int, int, int]:
+    """Return what writing to a file changes; not its ctime, which new links and rights change."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _folder_state(path: Path) -> tuple[int, int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
 @contextlib.contextmanager
@@ -110,13 +158,21 @@ def refuse_changes(stage: Stage, known: Snapshot, digests: Digests, folder: Path
     except BaseException as error:
         # What an interrupted stage wrote would be resumed under the same key.
         if changes := _changes(stage, before, digests):
-            shutil.rmtree(folder)
+            _discard(folder)
             if isinstance(error, Exception):
                 _refuse(stage, changes, error)
+            what = f"the files that {stage.name} reads changed; what it wrote is discarded"
+            warnings.warn(f"{what}: {_listed(changes)}", stacklevel=2)
         raise
     if changes := _changes(stage, before, digests):
-        shutil.rmtree(folder)
+        _discard(folder)
         _refuse(stage, changes)
+
+
+def _discard(folder: Path) -> None:
+    # Windows keeps files that are open, such as the images that a traceback holds.
+    with contextlib.suppress(OSError):
+        discard(folder)
 
 
 def _changes(stage: Stage, before: Snapshot, digests: Digests) -> list[str]:
@@ -129,10 +185,14 @@ def _changes(stage: Stage, before: Snapshot, digests: Digests) -> list[str]:
 
 def _refuse(stage: Stage, changes: list[str], cause: Exception | None = None) -> None:
     if changes:
-        more = [f"and {len(changes) - _SHOWN} more"] if len(changes) > _SHOWN else []
         raise DataError(
             f"the files that {stage.name} reads changed during the run",
             expected="files that stay as they are until the stage has finished",
-            received="\n    ".join([*changes[:_SHOWN], *more]),
+            received=_listed(changes),
             fix="run again when nothing writes to them; no result of the changed files was kept",
         ) from cause
+
+
+def _listed(changes: list[str]) -> str:
+    more = [f"and {len(changes) - _SHOWN} more"] if len(changes) > _SHOWN else []
+    return "\n    ".join([*changes[:_SHOWN], *more])

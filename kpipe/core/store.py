@@ -223,7 +223,9 @@ def _refuse_long_path(root: Path) -> None:
 
 def discard(path: Path) -> None:
     """Remove a result or a run; after an interruption, no half of it is left under its name."""
-    remove(path if path.suffix else _move_aside(path, ".removed"))
+    if path.suffix not in (".damaged", ".replaced", ".removed"):
+        path = _move_aside(path, ".removed")
+    remove(path)
 
 
 def remove(path: Path) -> None:
@@ -260,7 +262,7 @@ def _digest(files: dict[str, str]) -> str:
 
 def _move_aside(path: Path, suffix: str) -> Path:
     """Rename a result, in place of one that was moved aside before."""
-    aside = path.with_name(path.name + suffix)
+    aside = path.with_name(path.name.removesuffix(".partial") + suffix)
     if os.path.lexists(aside):
         remove(aside)
     return path.rename(aside)

@@ -70,7 +70,7 @@ CHANGES = {
     "removed": (lambda f: (f / "photos/b/1.txt").unlink(), None, r"b/1\.txt was removed$"),
     "labels": (exchange, None, r"a/1\.txt was changed\n.*b/1\.txt was changed$"),
     "a single file": (write("list.txt", "2"), None, r"list\.txt was changed$"),
-    "labels, and back": (exchange, exchange, "photos was changed, and changed back"),
+    "labels, and back": (exchange, exchange, "photos/a was changed, and changed back"),
     "content, and back": (
         write("list.txt", "2"),
         write("list.txt", "1"),
@@ -124,9 +124,39 @@ def test_a_change_before_the_stage_begins_stops_it(files):
     assert [path.name for path in (files / "out" / ".cache").glob("*/text.txt")] == []
 
 
+def test_what_changes_no_content_is_no_change(files):
+    photo = files / "photos" / "a" / "1.txt"
+
+    def meddle():
+        photo.chmod(0o600)
+        os.link(photo, files / "a link of a backup")
+        (files / "photos" / "a" / ".DS_Store").write_text("a folder was looked at")
+        (files / "photos" / "__MACOSX").mkdir()
+
+    run(pipeline_on(files), files / "out", executor=Meddling(meddle))
+    assert [step.status for step in plan(pipeline_on(files), files / "out")] == ["cached"]
+
+
+@stage
+class ReadListed(ReadAll):
+    def sources(self) -> tuple[Path, ...]:
+        return Path(self.list), *sorted(Path(self.folder).rglob("*.txt"))
+
+
+def test_files_that_a_table_lists_are_watched_too(files):
+    listed = ReadListed(str(files / "photos"), str(files / "list.txt"))
+    meddling = Meddling(lambda: exchange(files), lambda: exchange(files))
+    with pytest.raises(DataError, match="changed during the run") as raised:
+        run(Pipeline("toy", [listed]), files / "out", executor=meddling)
+    assert "photos/a was changed, and changed back" in raised.value.received
+
+
 def test_an_interrupted_stage_does_not_resume_from_files_that_changed(files):
     meddling = Meddling(lambda: exchange(files), lambda: exchange(files), KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        pytest.warns(UserWarning, match="ReadAll reads changed; what it wrote is discarded"),
+    ):
         run(pipeline_on(files), files / "out", executor=meddling)
     assert [step.status for step in plan(pipeline_on(files), files / "out")] == ["runs"]
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from kpipe.class_names import refuse_class_names
 from kpipe.errors import DataError
 from kpipe.pixels import SUFFIXES
+from kpipe.system_files import SYSTEM_FILES
 
 if TYPE_CHECKING:
     # Not pandas: `kpipe plan` lists the classes.
@@ -34,7 +35,6 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-_JUNK = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX"})
 
 
 def listed_files(root: Path, problems: list[Problem]) -> Iterator[tuple[str, str, str]]:
@@ -117,7 +117,7 @@ def _entries(folder: str, problems: list[Problem]) -> list[tuple[str, bool]]:
     kept = []
     for name, is_folder in found:
         path = os.path.join(folder, name)
-        if name in _JUNK:
+        if name in SYSTEM_FILES:
             continue
         if not _is_text(path):
             # Neither tables nor JSON can hold such a name.
