@@ -1,4 +1,4 @@
-"""Measure reports of runs with many classes, and `kpipe check` of tables with many rows a photo.
+"""Measure reports of runs with many classes, and `kpipe check` of tables with many rows per photo.
 
     python benchmarks/many.py [--classes 10 200 1000] [--files 20000] [--rows 10]
 
@@ -87,10 +87,10 @@ def check(files: int, rows: int, scratch: Path) -> None:
     time.sleep(3)
     tables = {
         f"{files:,} rows": [(name, place % LABELS) for place, name in enumerate(names)],
-        f"{files * rows:,} rows, one label a file": [
+        f"{files * rows:,} rows, one label per file": [
             (name, place % LABELS) for place, name in enumerate(names) for _ in range(rows)
         ],
-        f"{files * rows:,} rows, {rows} labels a file": [
+        f"{files * rows:,} rows, {rows} labels per file": [
             (name, (place + row) % LABELS)
             for place, name in enumerate(names)
             for row in range(rows)

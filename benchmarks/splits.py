@@ -1,8 +1,8 @@
-"""Measure how near splits come to the fractions asked for, and what added photos move.
+"""Measure how close splits come to the requested fractions, and how many photos move.
 
     python benchmarks/splits.py [--classes 200] [--photos 20 60 200 1000]
 
-Every class is one draw: `--classes` classes of so many photos each are split into 70, 15 and 15 %,
+Each class is one draw: `--classes` classes of `--photos` photos each are split 70 : 15 : 15,
 then again with 1, 10 and 50 % more photos. A row shows the test photos of a class (least, 5th to
 95th percentile, most), and how many of its photos each addition moves (mean, most). The rules:
 

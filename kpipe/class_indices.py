@@ -18,7 +18,7 @@ __all__ = [
 
 
 def refuse_class_weights(weights: Mapping[int, float] | None, error: type[KpipeError]) -> None:
-    """Raise `error` for what is no class index and for weights that are negative or not finite.
+    """Raise `error` for invalid class indices and for weights that are negative or not finite.
 
     Args:
         weights: class index -> weight, or None.

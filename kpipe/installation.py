@@ -1,10 +1,12 @@
-"""What an installation can do. kpipe and kpipe-lite install the same files, with other packages.
+"""Report packages that this installation lacks.
 
-kpipe       every package                 all commands and public names
+kpipe and kpipe-lite install the same files but require different packages:
+
+kpipe       all packages                  all commands and public names
 kpipe-lite  LiteRT, NumPy and Pillow      `kpipe predict`, `kpipe benchmark`, and the names of
                                           `kpipe.lite` that run a file
 
-What needs a package that is not installed raises an InstallationError.
+Whatever needs a package that is not installed raises an InstallationError.
 """
 
 from __future__ import annotations

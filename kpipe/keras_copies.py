@@ -4,7 +4,7 @@
     state  := weights, and what a layer derives from them or keeps beside them
 
 A Normalization computes with constants that it derives from its weights, and a StringLookup keeps a
-table that is no weight. `set_weights` changes neither; Keras' loading from a file does both. So
+table that is not a weight. `set_weights` changes neither; Keras' loading from a file does both. So
 `copy_state` passes the state from layer to layer by the methods that write and read files.
 """
 

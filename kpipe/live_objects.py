@@ -4,8 +4,8 @@
     referenced      {"name": "conv", "activation": a reference, "kpipe>conv.activation"}
     live            {"kpipe>conv.activation": the function that the layer holds}
 
-Keras finds a function or class by its bare name. An own function may be unknown to Keras, or share
-its name with one of Keras, and the code of a lambda is refused.
+Keras finds a function or class by its bare name. A custom function may be unknown to Keras or
+share its name with one of Keras, and Keras refuses the code of a lambda.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def referenced(config: Any, sources: Iterable[Any]) -> tuple[Any, dict[str, Any]
         source = known.get(_name(node))
         for key, value in node.items() if source is not None else ():
             function = term_of(source, key)
-            # Own classes may look up a name, or make a function from it, in their own way.
+            # Custom classes may look up a name, or make a function from it, in their own way.
             described = isinstance(value, dict) or _is_keras(type(source))
             if isinstance(value, str | dict) and described and _is_own_function(function):
                 named = refer(source, key, function)

@@ -77,10 +77,15 @@ class PairedLoss:
     def p_value(self, margin: float = 0.0) -> float:
         """Return the one-sided p-value of H0: the true loss is at most the margin.
 
-        Given the number of discordant photos, `lost` is binomial. Without a margin, its probability
-        is 1/2, which is McNemar's exact test. With one, it also depends on how often the two
-        models differ; that is estimated by maximum likelihood under H0, in closed form, as in the
-        score test of Nam (1997) and Tango (1998).
+        Without a margin, this is McNemar's exact test: given the number of discordant photos,
+        `lost` is binomial with probability 1/2. With one, that number must not be given: of a model
+        that never wins, every discordant photo is a lost one, however many there are. So it is the
+        tail of `lost - won` over all draws of the photos:
+
+            p := P(L - W >= lost - won),  L, W multinomial with probabilities win + margin, win
+
+        `win` is estimated by maximum likelihood under H0, in closed form, as in the score test of
+        Nam (1997) and Tango (1998), which takes the tail of a normal distribution instead.
 
         Args:
             margin: a fraction of the photos, in [0, 1].
@@ -103,15 +108,21 @@ class PairedLoss:
         if not discordant:
             return 1.0
         # scipy.stats loads slowly, and most files lose nothing.
-        from scipy.stats import binomtest
+        from scipy.stats import binom
 
+        if not margin:
+            return float(binom.sf(self.lost - 1, discordant, 0.5))
         # The probability to win a photo under H0: the root of a w^2 + b w + c = 0.
         a = 2 * self.photos
         b = (2 * self.photos - self.lost + self.won) * margin - discordant
         c = -self.won * margin * (1 - margin)
         win = (math.sqrt(b * b - 4 * a * c) - b) / (2 * a)
-        lost = (win + margin) / (2 * win + margin)
-        return float(binomtest(self.lost, discordant, lost, alternative="greater").pvalue)
+        differ = min(2 * win + margin, 1.0)
+        # Of d discordant photos, lost - won is at least the observed one from this many lost on.
+        d = np.arange(self.photos + 1)
+        least = np.ceil((d + self.lost - self.won) / 2)
+        tails = binom.sf(least - 1, d, (win + margin) / (2 * win + margin))
+        return min(float(binom.pmf(d, self.photos, differ) @ tails), 1.0)
 
     def verdict(self, tolerance: float) -> Verdict:
         """Judge the loss by a tolerance.

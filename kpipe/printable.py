@@ -19,11 +19,13 @@ _INVISIBLE = (
     r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks and overrides of the writing direction
     r"\u00ad\u180e\u200b\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f"
 )
-_ESCAPE = r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8}"
+_ESCAPE = r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U00(?:0[0-9a-f]|10)[0-9a-f]{4}"
 _HIDDEN = re.compile(f"[{_INVISIBLE}]")
 _UNSAFE = re.compile(rf"[{_INVISIBLE}]|(?={_ESCAPE})\\")
 _ESCAPED = re.compile(_ESCAPE)
-_FORMULA = re.compile(r"'*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+# A negative number stays one.
+_NUMBER = r"-[0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?\Z"
+_FORMULA = re.compile(rf"(?!{_NUMBER})'*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 _LONG = 80
 
 

@@ -1,12 +1,12 @@
-"""TypeErrors that name the argument of a wrong kind.
+"""Raise TypeErrors that name the argument of a wrong type.
 
     call -> result
-         -> error of kpipe: as it is
-         -> any other error, and an argument that does not fit its annotation: a TypeError with its
-            name, from that error
+         -> error of Python, Keras, TensorFlow, NumPy, pandas, scikit-learn or Pillow, and an
+            argument that does not fit its annotation: a TypeError with its name, from that error
+         -> any other error, of kpipe or of a user's callback: as it is
 
-Arguments are not checked before the call: a type checker does that, and what works may be of
-another kind, such as a list for a tuple.
+Arguments are not checked before the call: a type checker does that, and values
+of other types, such as a list for a tuple, may work.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from kpipe.errors import KpipeError
-
 __all__ = ["names_wrong_kinds", "names_wrong_kinds_of_fields"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Class = TypeVar("Class", bound=type)
 
+_RAW = {"builtins", "keras", "tensorflow", "numpy", "pandas", "sklearn", "PIL"}
 _NUMBERS = {float: numbers.Real, int: numbers.Integral}
 
 
 def names_wrong_kinds(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function that fails name its arguments of a wrong kind.
+    """Name the arguments of a wrong type when a function fails.
 
     Example:
         >>> from kpipe.wrong_kinds import names_wrong_kinds
@@ -49,10 +48,8 @@ def names_wrong_kinds(function: Callable[P, R]) -> Callable[P, R]:
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except KpipeError:
-            raise
         except Exception as error:
-            wrong = _wrong_kinds(function, args, kwargs, error)
+            wrong = _wrong_kinds(function, args, kwargs, error) if _is_raw(error) else []
             if wrong:
                 raise TypeError(f"{_name(function)}(): {'; '.join(wrong)}") from error
             raise
@@ -65,6 +62,10 @@ def names_wrong_kinds_of_fields(kind: Class) -> Class:
     initialize: Any = kind.__init__  # type: ignore[misc]
     kind.__init__ = names_wrong_kinds(initialize)  # type: ignore[misc]
     return kind
+
+
+def _is_raw(error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] in _RAW
 
 
 def _name(function: Callable[..., Any]) -> str:
@@ -104,7 +105,7 @@ def _described(value: Any) -> str:
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a value is of the kind of an annotation; of one that cannot tell, it is."""
+    """Whether a value fits an annotation; True if the annotation cannot tell."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return _fits(value, parts[0])

@@ -19,6 +19,8 @@ from tests.walking import declare, draw
 
 # Two workers share two cores: with a thread for each core, theirs wait for one another.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+# Runs in this process and in others must round alike, whatever loads TensorFlow first.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
 @dataclass(frozen=True)

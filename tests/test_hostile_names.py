@@ -91,7 +91,7 @@ def test_a_run_and_its_report_show_names_escaped(kpipe, photos):
 
 def test_a_problem_is_never_a_formula(tmp_path):
     table = from_folder(draw(tmp_path / "photos")).table
-    found = [("=1+1", "kind", "@SUM(1)"), ("a.jpg", "kind", "'=quoted'"), ("+1", "kind", "-2")]
+    found = [("=1+1", "kind", "@SUM(1)"), ("a.jpg", "kind", "'=quoted'"), ("+1", "kind", "-2+3")]
     manifest = Manifest(table, ("blue", "green", "red"), problem_table(found))
     manifest.save(tmp_path / "saved")
     with (tmp_path / "saved" / "problems.csv").open(newline="") as file:

@@ -95,6 +95,7 @@ def test_killed_at_twenty_events_it_ends_the_same(tmp_path: Path, seed: int) -> 
     done = subprocess.run(
         command("-m", "tests.killed_often", file, tmp_path, KILLS, seed),
         cwd=PROJECT,
+        env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "1"},  # as in a user's run
         capture_output=True,
         text=True,
         check=False,

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom, binomtest
 
 from kpipe.paired_loss import PairedLoss
+
+
+def draws(lost: Any, won: Any, photos: int, lose: float, win: float) -> Any:
+    """How often so many photos are lost and won, of the true probabilities to lose and win one."""
+    return binom.pmf(lost, photos, lose) * binom.pmf(won, photos - lost, win / (1 - lose))
+
+
+def refusals(photos: int, tolerance: float, lose: float, win: float) -> float:
+    """The fraction of all draws of the photos in which the file is refused."""
+    lost, won = np.mgrid[: photos + 1, : photos + 1].reshape(2, -1)
+    frequency = draws(lost, won, photos, lose, win)
+    likely = frequency > 1e-6
+    counts = zip(lost[likely].tolist(), won[likely].tolist(), strict=True)
+    refused = [PairedLoss(photos, *pair).verdict(tolerance) == "beyond" for pair in counts]
+    return float(frequency[likely] @ refused)
 
 
 def test_without_a_margin_it_is_the_exact_test_of_mcnemar() -> None:
@@ -28,8 +45,33 @@ def test_with_a_margin_the_frequency_of_wins_has_the_largest_likelihood(
 
     bounds = (1e-12, (1 - margin) / 2)
     win = minimize_scalar(deviance, bounds=bounds, method="bounded", options={"xatol": 1e-12}).x
-    expected = binom.sf(lost - 1, lost + won, (win + margin) / (2 * win + margin))
+    counts = np.arange(photos + 1)
+    frequency = draws(counts[:, None], counts, photos, win + margin, win)
+    expected = frequency[counts[:, None] - counts >= lost - won].sum()
     assert PairedLoss(photos, lost, won).p_value(margin) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("photos", "lost", "tolerance", "p_value"),
+    [
+        (10_000, 190, 0.01, 5.3e-16),
+        (2000, 38, 0.01, 2.0e-4),
+        (500, 90, 0.1, 3.7e-8),
+        (100_000, 1100, 0.01, 9.1e-4),
+        (39, 5, 0.01, 0.029),
+    ],
+)
+def test_a_file_that_only_loses_is_refused(
+    photos: int, lost: int, tolerance: float, p_value: float
+) -> None:
+    loss = PairedLoss(photos, lost, 0)
+    assert loss.verdict(tolerance) == "beyond"
+    assert loss.p_value(tolerance) == pytest.approx(p_value, rel=0.03)
+
+
+@pytest.mark.parametrize("win", [0.0, 0.005])
+def test_a_true_loss_far_above_the_tolerance_is_refused_in_most_draws(win: float) -> None:
+    assert refusals(1000, 0.01, 0.03 + win, win) > 0.9
 
 
 @pytest.mark.parametrize("photos", [39, 200])
@@ -37,14 +79,9 @@ def test_with_a_margin_the_frequency_of_wins_has_the_largest_likelihood(
 def test_a_true_loss_of_the_tolerance_is_refused_in_at_most_5_percent(
     photos: int, tolerance: float
 ) -> None:
-    lost, won = np.mgrid[: photos + 1, : photos + 1].reshape(2, -1)
-    for differ in (tolerance + 0.001, 1.2 * tolerance + 0.01, tolerance + 0.05):
+    for differ in (tolerance, tolerance + 0.001, 1.2 * tolerance + 0.01, tolerance + 0.05):
         lose, win = (differ + tolerance) / 2, (differ - tolerance) / 2
-        frequency = binom.pmf(lost, photos, lose) * binom.pmf(won, photos - lost, win / (1 - lose))
-        likely = frequency > 1e-6
-        counts = zip(lost[likely].tolist(), won[likely].tolist(), strict=True)
-        refused = [PairedLoss(photos, *pair).verdict(tolerance) == "beyond" for pair in counts]
-        assert frequency[likely] @ refused <= 0.05
+        assert refusals(photos, tolerance, lose, win) <= 0.05
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
+import re
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kpipe.errors import DataError
@@ -17,6 +18,18 @@ def test_escapes_can_be_undone(text):
     assert cell_text(cell(text)) == text
 
 
+@given(st.text(st.sampled_from("\\xuUdf01")))
+@example("\\Udeadbeef")
+@example("\\U00110000")
+def test_any_text_has_an_original(text):
+    assert len(original(text)) <= len(text)
+
+
+def test_what_is_no_code_point_stays():
+    assert original("\\Udeadbeef, \\U00110000") == "\\Udeadbeef, \\U00110000"
+    assert original(escaped("\U0010ffff\U000e0001")) == "\U0010ffff\U000e0001"
+
+
 @given(TEXTS)
 def test_nothing_invisible_is_left(text):
     kinds = {
@@ -25,7 +38,14 @@ def test_nothing_invisible_is_left(text):
     assert not kinds & {"Cc", "Cs", "Zl", "Zp"}
     assert not set(printable(text)) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
     assert printable(printable(text)) == printable(text)
-    assert cell(text)[:1] not in set("=+-@\t\r")
+    assert cell(text)[:1] not in set("=+-@\t\r") or re.fullmatch("-[0-9.e-]+", cell(text))
+
+
+@pytest.mark.parametrize("text", ["-1", "-70.25", "-1e-05"])
+def test_a_negative_number_is_no_formula(text):
+    assert cell(text) == text == cell_text(text)
+    assert cell(f"{text}+1") == f"'{text}+1"
+    assert cell_text(cell(f"'{text}")) == f"'{text}"
 
 
 @pytest.mark.parametrize("text", ["t-shirt", r"C:\photos\1.jpg", "犬", "👩\u200d🌾"])

@@ -1,4 +1,4 @@
-"""Lines on the terminal, without Rich: kpipe-lite does not bring it."""
+"""Print lines on the terminal without Rich, which kpipe-lite does not install."""
 
 from __future__ import annotations
 

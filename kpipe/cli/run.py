@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from kpipe.cli.pipeline_file import FILE, ROOT, SET, load_pipeline
 from kpipe.cli.stderr_log import log_native_stderr
 from kpipe.core.disk_errors import translate_disk_errors
 from kpipe.core.journal import Event
+from kpipe.core.pipeline import Pipeline
 from kpipe.core.runner import run as run_pipeline
 from kpipe.core.runner import run_folder
 from kpipe.errors import KpipeError
@@ -40,8 +42,7 @@ def run(file: Path, settings: tuple[str, ...], root: Path, fresh: bool) -> None:
                 result = run_pipeline(pipeline, root, fresh=fresh, listeners=(progress.show, hear))
             except KpipeError:
                 if refusals:
-                    page = _write_report(run_folder(pipeline, root))
-                    print_line(console, f"report:  {page}")
+                    _report_refused(pipeline, root, console)
                 raise
         if not result.made:
             console.print("nothing to do: every stage is cached (--fresh runs them again)")
@@ -52,6 +53,16 @@ def run(file: Path, settings: tuple[str, ...], root: Path, fresh: bool) -> None:
         if result.made or not page.exists():
             _write_report(result.folder)
     print_line(console, f"results: {result.folder}\nreport:  {page}")
+
+
+def _report_refused(pipeline: Pipeline, root: Path, console: Console) -> None:
+    """Write the report of a refused run; without one, the refusal is still what the user needs."""
+    try:
+        page = _write_report(run_folder(pipeline, root))
+    except Exception as error:
+        warnings.warn(f"the report could not be written: {error}", stacklevel=2)
+    else:
+        print_line(console, f"report:  {page}")
 
 
 def _write_report(folder: Path) -> Path:

@@ -3,7 +3,7 @@
     {"time": "2026-01-31T12:00:00.000+00:00", "event": "epoch", "stage": "FineTune", ...}
 
 `record` stores an event and notifies the listeners; `progress` only notifies them. Reading skips
-and counts lines that are no events, such as one truncated by a kill: the resumed run records the
+and counts lines that are not events, such as one truncated by a kill: the resumed run records the
 event again.
 """
 
@@ -92,12 +92,12 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[Event]:
-    """Return the events of a journal, oldest first, without lines that are no events."""
+    """Return the events of a journal, oldest first, without lines that are not events."""
     return parse_journal(path)[0]
 
 
 def parse_journal(path: Path) -> tuple[list[Event], int]:
-    """Return the events of a journal, oldest first, and the number of lines that are no events."""
+    """Return the events of a journal, oldest first, and the number of lines that are not events."""
     # Not `splitlines`: strings in JSON may hold other line separators of Unicode.
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     events = [_parse(line) for line in lines if line.strip()]

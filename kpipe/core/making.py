@@ -63,7 +63,7 @@ class Maker:
 
         Raises:
             DataError: a source changed since the key was computed; the result is discarded.
-            StoreError: the same of an input.
+            StoreError: an input changed since the key was computed; the result is discarded.
         """
         key = fingerprint(about)
         if not self.fresh and (entry := self.store.find(key)):

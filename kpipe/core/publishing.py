@@ -1,7 +1,7 @@
-"""What a run copies from the results of its stages into its own folder.
+"""Copy files from the results of stages into the folder of a run.
 
 <run>/           the published files of a run whose results are all accepted
-<run>/refused/   the same of a run whose last result was refused, see `Stage.judge`
+<run>/refused/   the same files of a run whose last result was refused, see `Stage.judge`
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ def plan(pipeline: Pipeline, root: Path) -> list[PlannedStage]:
     """Return what `run` would do now with each stage, and why; the arguments are those of `run`.
 
     Raises:
-        KpipeError: something outside is missing that a stage without a result needs.
+        KpipeError: a file or package that a pending stage needs is missing.
 
     Example:
         >>> from pathlib import Path
@@ -252,9 +252,12 @@ def run(
 
 
 def _rehearse(pipeline: Pipeline, planned: Sequence[PlannedStage]) -> None:
-    """Raise the error of a stage that would fail after the stages before it have run for hours."""
+    """Raise the error of a stage that would fail after the stages before it have run for hours.
+
+    A stage that continues was rehearsed when it began.
+    """
     for index, (stage, status) in enumerate(zip(pipeline.stages, planned, strict=True)):
-        if status.status not in _MADE:
+        if status.status in ("runs", "waits"):
             stage.rehearse(pipeline.stages[:index])
 
 

@@ -11,9 +11,9 @@ machine, and an interrupted stage resumes from what it wrote.
 A stage that would fail says so as early as it can:
 
     validation_errors    at once: its own fields
-    conflicts            when a pipeline is declared: its fields beside those of earlier stages
-    check_surroundings   in `plan`, and when a run begins: what must be there beside the sources
-    rehearse             when a run begins: whatever else needs no result of an earlier stage
+    conflicts            when a pipeline is declared: its fields against those of earlier stages
+    check_surroundings   in `plan`, and when a run begins: what must exist besides the sources
+    rehearse             when a run begins: everything else that needs no earlier result
 
 The first three import neither Keras nor TensorFlow.
 """

@@ -41,6 +41,8 @@ _LEVELS = np.arange(256.0)
 _MOVING = ("GIF", "PNG", "TIFF", "WEBP")
 # What the JPEG decoder fills in for lost data, and the percentage of the height that is reported.
 _FILL, _LOST = 128, 2
+# Rows of the largest usual block, and one that interpolated colors reach.
+_BLOCK = 17
 _JPEG = ("JPEG", "MPO")
 # Quarter turns, against the clock, from an upright photo back to the rows of its file.
 _BACK = {3: 2, 4: 2, 5: -1, 6: 1, 7: 1, 8: -1}
@@ -187,7 +189,7 @@ def _damage(file: BinaryIO, header: Header, image: Image.Image) -> str:
     if header.format in _JPEG:
         # Compared as stored in the file, from top to bottom.
         rows = np.rot90(np.asarray(image), _BACK.get(header.orientation, 0))
-        lost = _last_filled(rows) if (rows[-1] == _FILL).all() else 0
+        lost = _last_filled(rows)
         return f"the last {lost} % are grey" if lost >= _LOST else ""
     if header.format == "PNG":
         try:
@@ -199,10 +201,21 @@ def _damage(file: BinaryIO, header: Header, image: Image.Image) -> str:
 
 
 def _last_filled(rows: np.ndarray) -> int:
-    """Return the percentage of the last rows, (height, width, 3), that the decoder filled."""
-    kept = np.flatnonzero((rows != _FILL).any(axis=(1, 2)))
+    """Return the percentage of the last rows, (height, width, 3), that the decoder filled.
+
+    Data end within a row of blocks: the fill begins at most that row earlier at one end of the rows
+    than at the other. Grey that belongs to the picture (bars, a frame, a background) does not.
+    """
+    kept = (rows != _FILL).any(axis=2)
     # One color all over is another problem.
-    return 100 - 100 * (int(kept[-1]) + 1) // len(rows) if kept.size else 0
+    if not kept[0].any() or kept[-1].any():
+        return 0
+    # Per column, the rows after the last one that is kept.
+    filled = kept[::-1].argmax(axis=0)
+    step = abs(int(filled[0]) - int(filled[-1]))
+    if not (kept[:, 0].any() and kept[:, -1].any() and 0 < step <= _BLOCK):
+        return 0
+    return 100 * int(filled[kept.any(axis=0)].min()) // len(rows)
 
 
 def _channels(image: Image.Image) -> bytes:

@@ -15,13 +15,15 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from kpipe.errors import DataError, nearest
-from kpipe.printable import cell, cell_text, escaped, original
+from kpipe.printable import cell, cell_text, escaped
 from kpipe.wrong_kinds import names_wrong_kinds, names_wrong_kinds_of_fields
 
 __all__ = [
@@ -69,7 +71,7 @@ class Manifest:
         table: one row per photo. `path` is absolute, `label` a class name, `split` one of "train",
             "validation", "test" or "" (not yet split), `width` and `height` are those of the
             upright photo in pixels, `sha256` that of the file's bytes in hexadecimal. Further
-            columns are text.
+            columns are text, or are saved as text.
         classes: the class names, sorted.
         problems: path, kind, detail of each file or row that was set aside, and of each decision
             about the splits.
@@ -171,7 +173,7 @@ class Manifest:
         """Write manifest.csv, problems.csv and manifest.json into a folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_table(self.table, folder / "manifest.csv")
+        write_table(self.table, folder / "manifest.csv", spreadsheet=True)
         write_table(self.problems, folder / "problems.csv", spreadsheet=True)
         about = {"version": _VERSION, "classes": list(self.classes), "digest": self.digest}
         text = json.dumps(about, ensure_ascii=False, indent=1)
@@ -189,7 +191,7 @@ class Manifest:
         try:
             about = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
             table = _read_table(folder / "manifest.csv")
-            problems = _read_table(folder / "problems.csv", spreadsheet=True)
+            problems = _read_table(folder / "problems.csv")
             manifest = cls(table, tuple(about["classes"]), problems)
             unchanged = manifest.digest == about["digest"]
         except (OSError, KeyError, ValueError) as error:
@@ -220,15 +222,20 @@ def write_table(table: pd.DataFrame, path: Path, *, spreadsheet: bool = False) -
     written.to_csv(path, index=False, encoding="utf-8", lineterminator="\n", quoting=csv.QUOTE_ALL)
 
 
-def _read_table(path: Path, *, spreadsheet: bool = False) -> pd.DataFrame:
+def _read_table(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path, dtype="str", na_filter=False, encoding="utf-8", lineterminator="\n")
-    table = _each_text(table, cell_text if spreadsheet else original)
+    table = _each_text(table, cell_text)
     return table.astype({name: "int64" for name in _NUMBERS if name in table})
 
 
 def _each_text(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
     """Return the table with each text, and each name of a column, changed."""
-    changed = table.rename(columns=change)
+    once = cache(change)
+
+    def text_changed(value: Any) -> Any:
+        return once(value) if isinstance(value, str) else value
+
+    changed = table.rename(columns=text_changed)
     for name in changed.select_dtypes(exclude="number"):
-        changed[name] = changed[name].map({text: change(text) for text in set(changed[name])})
+        changed[name] = changed[name].map(text_changed)
     return changed

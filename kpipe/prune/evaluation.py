@@ -20,7 +20,7 @@ Loss = Callable[[keras.Model], float]
 
 
 def finite(value: Any, function: str) -> float:
-    """Return the number that a user's function returned; of booleans, their mean.
+    """Return the number that a user's function returned; for booleans, their mean.
 
     Raises:
         PruneError: it is not a finite number.

@@ -10,8 +10,8 @@
 The verdicts of a stage say why its newest result was refused, or accepted with doubts. The metrics
 of a refused run are those of its refused files.
 
-Removed artifacts, and the number of lines of the journal that are no events, are listed under
-"missing", so an old run still has a report.
+"missing" lists removed artifacts and the number of journal lines that are not events, so an old run
+still has a report.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def collect_run(folder: Path) -> dict[str, Any]:
     problems: list[dict[str, str]] = []
     missing: list[str] = []
     if skipped:
-        missing.append(f"{journal.name}: {skipped} lines are no events and are left out")
+        missing.append(f"{journal.name}: {skipped} lines are not events and are skipped")
     contact_sheet: Path | None = None
     for stage in stages:
         if not stage["folder"]:

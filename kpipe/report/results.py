@@ -5,7 +5,7 @@ metrics.json and pruning.json hold what is the same in every run; `measured.json
     of Export       {"models": {file: {"median_ms", "p95_ms", ...}}}
     of FilterPrune  {"latency_ms": [of each round]}
 
-Older results hold all of it in the first file.
+Older results hold all of it in the first file, and lack the photos lost and won: those are None.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
     metrics: dict[str, Any] | None = read_json(folder / "metrics.json", None)
     if metrics:
         measured = read_json(folder / MEASURED, {}).get("models", {})
-        metrics["models"] = [{**row, **measured.get(row["file"], {})} for row in metrics["models"]]
+        metrics["models"] = [
+            {"lost": None, "won": None, **row, **measured.get(row["file"], {})}
+            for row in metrics["models"]
+        ]
     return metrics
 
 

@@ -24,7 +24,6 @@ from kpipe.core.fields import Between
 from kpipe.core.journal import Journal
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.core.store import MEASURED
-from kpipe.errors import ExportError
 from kpipe.stages.shared.field_types import UnitInterval
 from kpipe.stages.shared.loss_judgement import judge_losses
 from kpipe.stages.shared.model_card import model_card
@@ -92,8 +91,10 @@ class Export(Stage):
     note: str = ""
 
     def run(self, context: Context) -> None:
+        from kpipe.lite.labels_txt import format_labels
+
         photos = PhotoDataset.read(context)
-        labels = _labels_text(photos.classes)
+        labels = format_labels(photos.classes)
         (context.folder / "labels.txt").write_text(labels, encoding="utf-8")
         first, *smaller = context.inputs["model"]
         last = context.newest("model")
@@ -260,16 +261,3 @@ def _size_of(model: keras.Model, about: dict[str, Any]) -> dict[str, int]:
 
 def _slug(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
-
-
-def _labels_text(classes: tuple[str, ...]) -> str:
-    from kpipe.lite.labels_txt import format_labels
-
-    broken = [name for name in classes if name.splitlines() != [name]]
-    if broken:
-        raise ExportError(
-            f"class names that labels.txt cannot store: {', '.join(map(repr, broken))}",
-            expected="names of one line each",
-            fix="rename these classes in the data",
-        )
-    return format_labels(classes)

@@ -90,7 +90,7 @@ class FilterPrune(Stage):
         >>> FilterPrune().target, FilterPrune(latency_ms=2.0, rounds=6).target
         ({'macs': 0.5}, {'latency_ms': 2.0})
         >>> FilterPrune(macs=0.5, params=0.3).validation_errors()
-        ['macs=0.5, params=0.3: one target is enough']
+        ['macs=0.5, params=0.3: only one target is allowed']
     """
 
     needs: ClassVar = ("data", "model", "balance?", "augmentation?")

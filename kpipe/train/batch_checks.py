@@ -1,4 +1,4 @@
-"""The check that a model can train on batches, before the first step."""
+"""Check that a model can train on batches, before the first step."""
 
 from __future__ import annotations
 

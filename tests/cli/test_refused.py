@@ -36,3 +36,21 @@ def test_a_refused_run_has_a_report_and_another_limit_runs_nothing(
     accepted = kpipe.invoke(commands, ["run", "toy.py", "--set", "Weigh.limit=4"])
     assert accepted.exit_code == 0 and "nothing to do" in accepted.output
     assert "4 letters are just enough" in accepted.output
+
+
+def test_a_report_that_fails_does_not_hide_the_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("source.txt").write_text("abcd")
+    Path("toy.py").write_text(PIPELINE.format(limit=3))
+
+    def fail(folder: Path) -> Path:
+        raise OSError("no space for the page")
+
+    monkeypatch.setattr("kpipe.report.write_report", fail)
+    with pytest.warns(UserWarning, match="report could not be written: no space for the page"):
+        refused = CliRunner().invoke(commands, ["run", "toy.py"])
+    assert isinstance(refused.exception, TrainingError)
+    assert "4 letters are too many" in str(refused.exception)
+    assert "report:" not in refused.output

@@ -300,6 +300,23 @@ def test_what_a_later_stage_lacks_is_said_before_the_first_one_runs(tmp_path, so
     assert run(pipeline, out).made == ("Read", "Picky")
 
 
+def test_a_stage_that_continues_is_not_rehearsed_again(tmp_path, source, monkeypatch):
+    def stumble(self, context):
+        raise TrainingError("stumbled")
+
+    out, needed, rehearsed = tmp_path / "out", tmp_path / "needed", tmp_path / "rehearsed"
+    needed.touch()
+    rehearsed.touch()
+    pipeline = Pipeline("toy", [Read(str(source)), Picky(str(needed), str(rehearsed))])
+    with monkeypatch.context() as patch:
+        patch.setattr(Picky, "run", stumble)
+        with pytest.raises(TrainingError, match="stumbled"):
+            run(pipeline, out)
+    rehearsed.unlink()
+    assert statuses(pipeline, out) == ["cached", "continues"]
+    assert run(pipeline, out).made == ("Picky",)
+
+
 def test_a_stage_with_a_result_needs_nothing_any_more(tmp_path, source):
     out, needed = tmp_path / "out", tmp_path / "needed"
     needed.touch()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,54 @@ def test_any_names_survive_saving(tmp_path: Path, names: list[str]) -> None:
     made = _manifest(names)
     made.save(tmp_path)
     _same(Manifest.load(tmp_path), made)
+
+
+def test_no_text_of_a_saved_manifest_is_a_formula(tmp_path: Path) -> None:
+    labels = ['=HYPERLINK("http://x")', "'=quoted", "@SUM(1)", "+1", "-2+3", "-2", "plain"]
+    columns = {"=1+1": pd.Series(labels[::-1], dtype="str")}
+    made = _manifest(labels, **columns)
+    made.save(tmp_path)
+    _same(Manifest.load(tmp_path), made)
+    with (tmp_path / "manifest.csv").open(newline="") as file:
+        cells = {text for row in csv.reader(file) for text in row}
+    assert {text for text in cells if text[:1] in set("=+-@")} == {"-2"}
+
+
+def test_a_saved_manifest_without_formulas_is_plain_text(tmp_path: Path) -> None:
+    made = _manifest(["a", "b"], longitude=["-70.25", "2"], size=[-1, 2])
+    made.save(tmp_path)
+    assert (tmp_path / "manifest.csv").read_text() == made.table.to_csv(
+        index=False, quoting=csv.QUOTE_ALL
+    )
+
+
+def test_further_columns_of_any_kind_are_saved_as_text(tmp_path: Path) -> None:
+    made = _manifest(
+        ["a", "b"],
+        blurred=[True, False],
+        day=pd.to_datetime(["2024-01-31", "2024-02-29"]),
+        place=["\x1b[31m", np.nan],
+        mixed=["x", 1],
+        score=[0.5, np.nan],
+        kind=pd.Categorical(["x", "y"]),
+        boxes=[[1, 2], []],
+    )
+    made = Manifest(
+        made.table.assign(**{"7": 1}).rename(columns={"7": 7}), ("a", "b"), made.problems
+    )
+    made.save(tmp_path)
+    loaded = Manifest.load(tmp_path)
+    assert loaded.digest == made.digest
+    assert loaded.table.iloc[:, 6:].to_dict("list") == {
+        "blurred": ["True", "False"],
+        "day": ["2024-01-31", "2024-02-29"],
+        "place": ["\x1b[31m", ""],
+        "mixed": ["x", "1"],
+        "score": ["0.5", ""],
+        "kind": ["x", "y"],
+        "boxes": ["[1, 2]", "[]"],
+        "7": ["1", "1"],
+    }
 
 
 def test_no_problems_survive_saving(tmp_path: Path) -> None:

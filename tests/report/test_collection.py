@@ -187,7 +187,7 @@ def test_a_line_that_is_no_event_is_skipped_and_counted(journal, line: str) -> N
     with (folder / "journal.jsonl").open("a") as stream:
         stream.write(f"{line}\n\n{line}\n")
     facts = collect_run(folder)
-    assert facts["missing"] == ["journal.jsonl: 2 lines are no events and are left out"]
+    assert facts["missing"] == ["journal.jsonl: 2 lines are not events and are skipped"]
     assert stage_of(facts, "Data")["status"] == "interrupted"
 
 

@@ -23,3 +23,10 @@ def test_older_results_hold_their_figures_themselves(tmp_path: Path) -> None:
     (tmp_path / "pruning.json").write_text(json.dumps({"rounds": [{"latency_ms": 3.0}]}))
     assert read_metrics(tmp_path)["models"] == [row("m.tflite", "m")]
     assert read_pruning(tmp_path)["rounds"] == [{"latency_ms": 3.0}]
+
+
+def test_photos_lost_and_won_of_older_results_are_unknown(tmp_path: Path) -> None:
+    new = row("m.tflite", "m")
+    old = {name: value for name, value in new.items() if name not in ("lost", "won")}
+    (tmp_path / "metrics.json").write_text(json.dumps({"models": [old]}))
+    assert read_metrics(tmp_path)["models"] == [{**new, "lost": None, "won": None}]

@@ -84,6 +84,22 @@ def test_a_refused_run_shows_why_and_its_refused_files(journal, artifact) -> Non
     assert "<td>refused</td>" in page
 
 
+def test_photos_lost_and_won_that_an_older_run_did_not_count_are_dashes(journal) -> None:
+    folder = journal((0, "run_started", {}))
+    model = row("model.tflite", "toy")
+    del model["lost"], model["won"]
+    metrics = {
+        "seed": 3,
+        "image_size": 32,
+        "classes": ["a", "b"],
+        "test_images": 39,
+        "final": "model.tflite",
+        "models": [model],
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert "<td>-</td><td>-</td>" in write_report(folder).read_text()
+
+
 def test_texts_are_never_markup(page: str) -> None:
     assert not {"script", "em", "i", "u"} & Tags(page).names()
     assert "&lt;b&gt;bold&lt;/b&gt;" in page and "<b>bold" not in page

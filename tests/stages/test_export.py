@@ -27,7 +27,7 @@ from kpipe.lite import Classifier
 from kpipe.lite.runtime.evaluation import Evaluation
 from kpipe.report import collect_run
 from kpipe.stages import Data, Export
-from kpipe.stages.export import _calibration, _labels_text
+from kpipe.stages.export import _calibration
 from kpipe.stages.shared.model_folder import load_model
 from tests.stages.conftest import toy_folder
 from tests.walking import draw
@@ -311,11 +311,3 @@ def test_calibration_photos_are_even_over_the_classes_and_from_training(
     assert len(set(drawn)) == len(drawn) == min(count, len(rows))
     found = np.bincount([place[image] for image in drawn], minlength=3)
     assert found.tolist() == ([2, 2, 2] if count == 6 else np.bincount(labels).tolist())
-
-
-@pytest.mark.parametrize("name", ["", "two\nlines", "carriage\rreturn", "line\u2028separator"])
-def test_class_names_that_labels_txt_cannot_store_are_named(name: str) -> None:
-    with pytest.raises(ExportError) as caught:
-        _labels_text(("fine", name))
-    assert repr(name) in str(caught.value)
-    assert _labels_text(("fine", "two words")) == "fine\ntwo words\n"

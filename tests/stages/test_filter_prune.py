@@ -97,7 +97,7 @@ def test_without_a_target_half_of_the_work_stays() -> None:
     assert FilterPrune().target == {"macs": 0.5}
     assert FilterPrune(params=0.3).target == {"params": 0.3}
     (problem,) = FilterPrune(params=0.3, latency_ms=2.0).validation_errors()
-    assert "params=0.3, latency_ms=2.0: one target is enough" in problem
+    assert "params=0.3, latency_ms=2.0: only one target is allowed" in problem
 
 
 def test_parameters_can_be_the_target(perform, data_folder: Path, tmp_path: Path) -> None:

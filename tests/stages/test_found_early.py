@@ -98,7 +98,7 @@ def test_photos_of_a_size_that_the_network_does_not_take_are_refused(
 def test_a_target_below_what_must_stay_is_refused(fields: dict[str, Any], refused: bool) -> None:
     errors = FilterPrune(**fields).validation_errors()
     assert bool(errors) is refused
-    assert all("of them stay with min_filters_fraction" in error for error in errors)
+    assert all("cannot be reached: min_filters_fraction" in error for error in errors)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tests.wrong_arguments.walk import Made, Row
 
 __all__ = ["RESULTS", "ROWS"]
 
-# Classes of which kpipe makes the objects, and names that are no functions.
+# Classes of which kpipe makes the objects, and names that are not functions.
 RESULTS = {
     *("kpipe.KpipeError", "kpipe.__version__"),
     *("kpipe.data.Audit", "kpipe.data.SPLITS"),

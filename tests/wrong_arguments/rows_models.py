@@ -11,7 +11,7 @@ from tests.wrong_arguments.walk import Made, Row
 
 __all__ = ["RESULTS", "ROWS"]
 
-# Classes of which kpipe makes the objects, base classes, and names that are no functions.
+# Classes of which kpipe makes the objects, base classes, and names that are not functions.
 RESULTS = {
     *(f"kpipe.lite.{name}" for name in ("Benchmark", "Evaluation", "ImageDifference")),
     *(f"kpipe.lite.{name}" for name in ("Prediction", "QuantizationTrial")),

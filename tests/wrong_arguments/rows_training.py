@@ -26,7 +26,7 @@ LITE = Row(
     }
 )
 
-# Classes of which kpipe makes the objects, base classes, and names that are no functions.
+# Classes of which kpipe makes the objects, base classes, and names that are not functions.
 RESULTS = {
     *(f"kpipe.train.{name}" for name in ("Block", "FitResult", "Schedule", "StatefulCallback")),
     *(f"kpipe.train.{name}" for name in ("SwitchTrigger", "TrainableLayers", "CachedFeatures")),

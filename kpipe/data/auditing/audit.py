@@ -184,7 +184,7 @@ def _photo_problems(table: pd.DataFrame, photos: Sequence[ImageInfo]) -> list[Pr
 def _unused_range(
     table: pd.DataFrame, photos: Sequence[ImageInfo], cache: str | Path | None
 ) -> list[Problem]:
-    """Photos that are nearly black, as if files of 16 bits held fewer, and not of one color."""
+    """Nearly black photos, such as 12-bit values in 16-bit files, but not constant images."""
     deep = np.array([photo.mode.startswith("I") for photo in photos], bool)
     limits = np.where(deep, _DARK_GREY, _DARK)
     means, deviations = np.split(_channels(photos), 2, axis=1)

@@ -107,7 +107,7 @@ def _first_of_another_label(table: pd.DataFrame, key: str) -> pd.Series:
 
 
 def _by_group(table: pd.DataFrame) -> pd.Index:
-    """The rows, those that look the same one after the other."""
+    """The rows, sorted so that photos that look the same are adjacent."""
     rows = table.index.to_series()
     return rows.groupby(table["similar"]).transform("first").sort_values(kind="stable").index
 
@@ -132,7 +132,7 @@ def _crossings(declared: pd.DataFrame) -> list[Problem]:
 def _described(
     table: pd.DataFrame, pairs: Sequence[tuple[int, int]], likeness: Likeness
 ) -> list[tuple[int, int, str]]:
-    """Each pair, and how alike it is; the same contents are compared once."""
+    """Each pair with its similarity; equal contents are compared once."""
     digests = table["sha256"].to_dict()
     contents = {(digests[row], digests[other]): (row, other) for row, other in pairs}
     unlike = {key: pair for key, pair in contents.items() if key[0] != key[1]}

@@ -23,7 +23,7 @@ __all__ = ["Variant", "several_labels", "spelling_variants"]
 # Two similar names of real classes would both be frequent: only a rarer one is a typo.
 _RARE = 0.3
 _LETTERS = 6
-_JOINS = ("|", ",", ";", "+", "&", "/", " and ", " ")
+_JOINS = ("|", ",", ";", "+", "&", "/", " and ")
 _SEPARATORS = re.compile(r"[\s_\-.'\u2019`]+")
 
 
@@ -58,7 +58,7 @@ def several_labels(labels: Iterable[str]) -> dict[str, list[str]]:
     for label in sorted(known):
         for sign in _JOINS:
             parts = [part.strip() for part in label.split(sign)]
-            if len(parts) > 1 and known.issuperset(parts):
+            if len(set(parts)) > 1 and known.issuperset(parts):
                 found[label] = parts
                 break
     return found

@@ -25,7 +25,7 @@ from kpipe.errors import DataError
 __all__ = ["ImageCache"]
 
 # Raised whenever the meaning of a column changes: a cache of another version is emptied.
-_VERSION = 6
+_VERSION = 7
 _RESULTS = 20
 _COLUMNS = tuple(field.name for field in dataclasses.fields(ImageInfo))
 # 80 megabytes for 20,000 photos, and rarely needed: fetched separately.

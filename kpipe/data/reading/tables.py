@@ -64,7 +64,7 @@ def read_table(path: Path, options: Mapping[str, Any], columns: Sequence[str] = 
     refuse_missing_columns(table, *columns)
     if not {"names", "header"} & options.keys():
         # pandas renames the second column of a name.
-        _refuse_doubled(_header(path, arguments), columns)
+        _refuse_duplicates(_header(path, arguments), columns)
     return table
 
 
@@ -109,7 +109,7 @@ def refuse_missing_columns(df: pd.DataFrame, *columns: str) -> None:
             received=f"columns {', '.join(names)}",
             fix="; ".join(nearest(str(column), names) for column in absent),
         )
-    _refuse_doubled(df.columns.tolist(), columns)
+    _refuse_duplicates(df.columns.tolist(), columns)
 
 
 def _refuse_lists(columns: Sequence[Any]) -> None:
@@ -117,18 +117,18 @@ def _refuse_lists(columns: Sequence[Any]) -> None:
         if not isinstance(column, Hashable):
             raise DataError(
                 f"{column!r} is not the name of a column",
-                expected="one column with one label a photo",
+                expected="one column with one label per photo",
                 fix="for a column per class: df.assign(label=df[columns].idxmax(axis=1)), "
                 "if each photo has one label",
             )
 
 
-def _refuse_doubled(names: Sequence[Any], columns: Sequence[Any]) -> None:
-    doubled = [column for column in dict.fromkeys(columns) if names.count(column) > 1]
-    if doubled:
+def _refuse_duplicates(names: Sequence[Any], columns: Sequence[Any]) -> None:
+    duplicates = [column for column in dict.fromkeys(columns) if names.count(column) > 1]
+    if duplicates:
         raise DataError(
-            f"the table has more than one column {quoted(doubled)}",
-            expected="columns of different names: one label a photo",
+            f"the table has more than one column {quoted(duplicates)}",
+            expected="columns of different names: one label per photo",
             received=f"columns {', '.join(map(str, names))}",
             fix="rename or remove the other column",
         )
@@ -141,7 +141,7 @@ def refuse_several(df: pd.DataFrame, *columns: str) -> None:
         if several:
             raise DataError(
                 f"{len(several)} of {len(df)} cells of column {column!r} hold several values",
-                expected="one label a photo, and one file",
+                expected="one label per photo, and one file",
                 received=quoted(several, _SHOWN),
                 fix="keep one value in each cell; leave out photos with several labels",
             )
@@ -268,7 +268,7 @@ def table_entries(
     image, label = columns
     tables = list(tables)
     for _, table in tables:
-        _refuse_doubled(table.columns.tolist(), table.columns.tolist())
+        _refuse_duplicates(table.columns.tolist(), table.columns.tolist())
         refuse_several(table, *columns)
     files: list[str] = []
     for base, table in tables:

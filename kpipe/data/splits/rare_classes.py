@@ -1,4 +1,4 @@
-"""Put enough photos of every class into every split, if it has as many.
+"""Give every split a minimum number of photos of each class, where the class has that many.
 
 rows := a row per photo: path, label; unit, u (see `units`); declared, earlier, place: index of a
         split in SPLITS, or -1; drawn: whether its unit had no split before the draw
@@ -104,14 +104,19 @@ def uneven(rows: pd.DataFrame, opened: np.ndarray, ends: np.ndarray) -> list[Pro
             "uneven split",
             f"{SPLITS[opened[column]]} has {table[number, column]} photos of class "
             f"{counts.index[number]!r}, {expected[number, column]:.0f} are its share: "
-            "another seed draws anew; min_photos sets a minimum",
+            "another seed draws other splits; min_photos sets a minimum",
         )
         for number, column in np.argwhere(off)
     ]
 
 
 def refuse_absent(
-    manifest: Manifest, minima: Mapping[str, int], aside: Counter[str], *, declared: bool
+    manifest: Manifest,
+    minima: Mapping[str, int],
+    aside: Counter[str],
+    kept: Counter[str],
+    *,
+    declared: bool,
 ) -> None:
     """Raise a DataError, with the counts, if a split has too few photos of a class.
 
@@ -119,6 +124,7 @@ def refuse_absent(
         manifest: the photos with their splits.
         minima: fewest photos of each class in each split that must not be empty.
         aside: class -> photos that were set aside because they are in a later split too.
+        kept: class -> photos that keep an earlier split.
         declared: whether the source declares splits.
     """
     counts = manifest.counts()
@@ -134,6 +140,7 @@ def refuse_absent(
         f"{name!r}{hints.get(name, '')}: "
         + ", ".join(f"{place} {short.loc[name, place]}" for place in needed)
         + (f"; {aside[name]} set aside" if aside[name] else "")
+        + (f"; {kept[name]} keep an earlier split" if kept[name] else "")
         for name in short.index
     ]
     enough = "be in each split" if most == 1 else f"have {most} photos in each split"
@@ -149,9 +156,15 @@ def refuse_absent(
         rows += [printable(f"{path}: {detail}") for path, detail in shown.itertuples(index=False)]
         what = (
             f"{aside.total()} photos, or near duplicates of them, are in several splits; without "
-            "them, a split lacks a class"
+            f"them, a split {'lacks' if most == 1 else 'has too few photos of'} a class"
         )
         fix = "declare one split for each photo and its near duplicates, or declare none"
+    elif all(kept[name] and photos[name] >= sum(minima.values()) for name in short.index):
+        what = f"photos keep their split of before, which leaves too few to {enough}"
+        fix = (
+            "add photos of these classes, which are shared out, or split without `previous`"
+            f"{'' if most == 1 else ', or lower min_photos'}"
+        )
     elif declared and (counts[needed] == 0).any(axis=None):
         what = "a declared split lacks a class"
         fix = (
@@ -162,9 +175,11 @@ def refuse_absent(
         )
     raise DataError(
         what,
-        expected="at least one photo of each class in " + ", ".join(needed)
-        if most == 1
-        else ", ".join(f"{least} photos of each class in {name}" for name, least in minima.items()),
+        expected="; ".join(
+            f"at least {'one photo' if least == 1 else f'{least} photos'} of each class in "
+            + ", ".join(name for name in needed if minima[name] == least)
+            for least in sorted(set(minima.values()), reverse=True)
+        ),
         received="\n    ".join(rows),
         fix=fix,
     )

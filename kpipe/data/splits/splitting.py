@@ -114,7 +114,8 @@ def split(
     declared = bool((manifest.table["split"] != "").any())
     minima = {SPLITS[place]: 1 for place in np.flatnonzero(shares)}
     minima |= {SPLITS[place]: min_photos for place in opened}
-    refuse_absent(result_manifest, minima, set_aside, declared=declared)
+    kept = Counter(rows["label"][rows["earlier"] != _NONE])
+    refuse_absent(result_manifest, minima, set_aside, kept, declared=declared)
     return result_manifest
 
 

@@ -118,7 +118,9 @@ class LiteModel:
         found = np.concatenate(rows) if rows else np.empty((0, self.classes), np.float32)
         if not np.isfinite(found).all():
             raise ExportError(
-                f"{self.name} returns NaN or infinity", expected="a probability a class", fix=_FIX
+                f"{self.name} returns NaN or infinity",
+                expected="one probability per class",
+                fix=_FIX,
             )
         return found
 

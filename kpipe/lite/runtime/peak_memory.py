@@ -1,4 +1,4 @@
-"""A file run in a process that does nothing else: for its memory, and because LiteRT may crash.
+"""Run a file in a separate process, to measure its memory and because LiteRT may crash.
 
 python -m kpipe.lite.runtime.peak_memory THREADS [PATH] < CONTENT -> {"bytes": 3579904}
                                                                   -> {"error": {"what": ..., ...}}

@@ -6,7 +6,7 @@
     join groups of channels  GroupNormalization
     protect channels         layers that mix them: Softmax or LayerNormalization over the channels
 
-Those that lay channels out anew are in `layout_rules`.
+The rules of layers that rearrange channels are in `layout_rules`.
 
 Removing a channel must equal masking it. So a rule passes a channel on only if that output channel
 depends on its own input channel alone.

@@ -1,9 +1,9 @@
-"""Rules of layers that lay channels out anew: they join, part, reorder and move axes.
+"""Rules of layers that rearrange channels: they join, split, reorder and move axes.
 
 join        Concatenate, Stack
-part        Split, slices
-reorder     Permute, Transpose, Swapaxes, Moveaxis: the channels may come to another axis
-lay out     Flatten, Reshape
+split       Split, slices
+reorder     Permute, Transpose, Swapaxes, Moveaxis: the channels may move to another axis
+reshape     Flatten, Reshape
 other axes  ExpandDims, Squeeze
 
 shuffle of g groups    (..., channels) -> (..., g, channels / g) -> (..., channels / g, g)

@@ -1,8 +1,8 @@
 """The graph of a Keras model as plain data, which pruning works on.
 
-Nested models are opened, and models and layers in `TimeDistributed`, so that channels run through
-them. The tensors inside a nested model get
-the sizes that it is called on, not the sizes that it was built on.
+Nested models, and models and layers in `TimeDistributed`, are opened so that channels run through
+them. The tensors inside a nested model get the sizes that it is called on, not those that it was
+built on.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def prune_filters(
     Args:
         model: a built Functional or Sequential model of fixed image size; not changed.
         macs: fraction of its multiply-accumulates to reach, in (0, 1); 0.50004 meets 0.5.
-        params: fraction of its parameters to reach, in (0, 1); as exact.
+        params: fraction of its parameters to reach, in (0, 1); also met to four digits.
         latency_ms: milliseconds to reach, as `latency` measures them.
         latency: (uncompiled model) -> milliseconds, such as `kpipe.lite.latency`. With another
             target it is measured once a round, for the history.
@@ -158,8 +158,8 @@ def prune_filters(
         >>> result.history[-1].share
         0.5
     """
-    if (measure := latency) is not None:
-        latency = lambda small: finite(measure(small), "latency")  # noqa: E731
+    if latency is not None:
+        latency = _finite_latency(latency)
     target = find_target(macs, params, latency_ms, latency)
     if isinstance(calibration, Iterator):  # every round reads it from the start
         calibration = list(calibration)
@@ -233,3 +233,12 @@ def _refuse_other(model: Any) -> keras.Model:
             received=repr(model),
         )
     return model
+
+
+def _finite_latency(measure: Latency) -> Latency:
+    """Return the measurement with a check that each result is finite."""
+
+    def measured(model: keras.Model) -> float:
+        return finite(measure(model), "latency")
+
+    return measured

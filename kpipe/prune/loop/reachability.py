@@ -1,4 +1,4 @@
-"""Whether any removal that is allowed reaches a target."""
+"""Refuse a target that no allowed removal reaches."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def check_reachable(
             received=f"{target.argument}={target.value}",
         )
     lowest = lowest_cost()
-    if lowest > target.limit(cost):
+    if lowest > target.most(target.limit(cost)):
         raise PruneError(
             f"the model cannot be pruned to {target.argument}={target.value:.4g}",
             expected=f"{target.format_cost(lowest, cost)}, the nearest that can be reached with "

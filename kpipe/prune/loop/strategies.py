@@ -26,9 +26,6 @@ from kpipe.prune.surgery.planning import apply_plan, plan_units
 
 __all__ = ["LatencyStrategy", "RankingStrategy", "Strategy"]
 
-# A counted cost meets a limit to four digits. Half of the filters often cost 0.50002 of the
-# original, because the classifier keeps its outputs; another chunk would overshoot by far.
-_MET = 1 + 1e-4
 _MEASUREMENTS = 3  # of the latency of a model before a search, of which the median counts
 
 
@@ -88,13 +85,15 @@ class RankingStrategy(Strategy):
 
     def reduce(self, dependencies: DependencyGraph, limit: float, seed: int) -> keras.Model:
         target = self._config.target
-        if target.cost(dependencies) <= limit * _MET:  # the last round saved more than needed
+        most = target.most(limit)
+        if target.cost(dependencies) <= most:  # the last round saved more than needed
             return dependencies.model
         rankings, cost = self._rank(dependencies, seed), target.removal_cost(dependencies)
         round_to = self._config.selection.round_to
+        lowest = cost(largest_removal(dependencies, self._min_units))  # above the limit, perhaps
         below, near = (
             select(dependencies, rankings, cost, allowed, self._min_units, round_to)
-            for allowed in (limit, limit * _MET)
+            for allowed in (max(limit, lowest), most)
         )
         nearest = near if abs(cost(near) - limit) < limit - cost(below) else below
         plan = plan_units(dependencies, nearest)

@@ -1,4 +1,4 @@
-"""What the fields of stages show before any of them runs."""
+"""Find errors in the fields of stages before any of them runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def newest(earlier: Sequence[Stage], kind: type[Kind]) -> Kind | None:
 
 
 def refusals(check: Callable[..., object], *arguments: object) -> list[str]:
-    """Return the error of a check as the one sentence of a list; an empty list without one."""
+    """Return a list with one sentence on the error of a check, or an empty list."""
     try:
         check(*arguments)
     except KpipeError as error:

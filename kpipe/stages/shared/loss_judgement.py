@@ -1,4 +1,4 @@
-"""The judgement of exported files by the test photos that they lose against their Keras models.
+"""Judge exported files by the test photos that they lose against their Keras models.
 
 within the tolerance                        -> accepted
 beyond it, and chance may explain the loss  -> accepted, with a note
@@ -43,9 +43,9 @@ def judge_losses(rows: Sequence[Mapping[str, Any]], tolerance: float) -> list[st
             received="; ".join(
                 f"{facts[file]} (p = {losses[file].p_value(tolerance):.2g})" for file in lossy
             ),
-            fix=f"accept the loss with --set Export.tolerance={needed}, which converts nothing "
-            "again; export another form with --set Export.quantize=mixed, or put QuantizeAware() "
-            "before Export",
+            fix=f"accept the loss with --set Export.tolerance={needed}; the converted files are "
+            "reused. Or export another form with --set Export.quantize=mixed, or put "
+            "QuantizeAware() before Export",
         )
     return [
         f"{facts[file]}, above the tolerance of {tolerance:.1%}; {losses[file].photos:,} photos "

@@ -1,4 +1,4 @@
-"""What the fields of FilterPrune and of earlier stages show about its target."""
+"""Check the target of FilterPrune before any stage runs."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from kpipe.stages.shared.network_training import build_network
 __all__ = ["refuse_unreachable_target", "target_conflicts"]
 
 _MANY_CLASSES = 10_000
+_COSTS = {"macs": "MACs", "params": "parameters"}
 
 
 def target_conflicts(target: Mapping[str, float], min_filters_fraction: float) -> list[str]:
     """Return one sentence for each error in the target.
 
     Args:
-        target: "macs" or "params" -> fraction to keep; or "latency_ms" -> milliseconds, of which
-            only a measurement tells whether they can be reached.
+        target: "macs" or "params" -> fraction to keep; or "latency_ms" -> milliseconds, which
+            are not checked, because that needs a measurement.
         min_filters_fraction: minimum fraction of filters to keep in each group.
     """
     if len(target) > 1:
         targets = ", ".join(f"{name}={value}" for name, value in target.items())
-        return [f"{targets}: one target is enough"]
-    # Multiply-accumulates and parameters have a factor for the filters read and one for those made,
-    # and of each at least this fraction is kept.
+        return [f"{targets}: only one target is allowed"]
+    # MACs and parameters are proportional to the filters that a layer reads and to those that it
+    # makes. At least this fraction of each is kept.
     lowest = min_filters_fraction**2
     return [
-        f"{name}={value}: at least {lowest:.4g} of them stay with "
-        f"min_filters_fraction={min_filters_fraction}"
+        f"{name}={value} cannot be reached: min_filters_fraction={min_filters_fraction} keeps at "
+        f"least {lowest:.4g} of the {_COSTS[name]}"
         for name, value in target.items()
         if name != "latency_ms" and value < lowest * (1 - 1e-6)
     ]
@@ -68,7 +69,7 @@ def refuse_unreachable_target(
         model = build_network(untrained, data.image_size, classes, seed=0)
         refuse_unreachable(model, selection, **target)
 
-    # The classes are not known yet. Removals leave a + b * classes of c + d * classes: for any
-    # number of classes, a fraction between that for the fewest and that for the most.
+    # The number of classes is not known yet. Pruning leaves (a + b * classes) / (c + d * classes)
+    # of the cost. For any number, that lies between its values for the fewest and the most classes.
     if refusals(check, 2):
         check(max(2, data.most_classes() or _MANY_CLASSES))

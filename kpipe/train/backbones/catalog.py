@@ -89,7 +89,7 @@ def refuse_width(name: str, alpha: float, weights: str | Path | None) -> None:
     """Refuse a width multiplier that a backbone does not have.
 
     Raises:
-        WeightsError: it has none, no filter would be left, or there are no ImageNet weights for it.
+        WeightsError: it has no alpha, a layer would have no filters, or no ImageNet weights exist.
     """
     facts = backbone_facts(name)
     if not facts.alphas:
@@ -131,7 +131,7 @@ def refuse_size(name: str, height: int, width: int) -> None:
 
 
 def refuse_weights_name(weights: str | Path) -> None:
-    """Refuse what is neither "imagenet" nor the name of a weights file, whether it exists or not.
+    """Refuse weights that are neither "imagenet" nor the name of a file, which need not exist.
 
     Raises:
         WeightsError: it is neither.
@@ -140,7 +140,7 @@ def refuse_weights_name(weights: str | Path) -> None:
         return
     hint = nearest(weights, ["imagenet"])
     raise WeightsError(
-        f"weights={str(weights)!r} is no weights file",
+        f"weights={str(weights)!r} is not a weights file",
         expected=f'"imagenet", None, or a file that ends in {", ".join(_WEIGHTS_FILES)}',
         received=str(weights),
         fix=hint if "mean" in hint else "save the weights with model.save_weights",

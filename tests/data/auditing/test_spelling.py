@@ -72,6 +72,17 @@ def test_a_label_that_joins_others_is_found(label: str) -> None:
     assert set(several_labels(["cat", "dog", label])) == {label}
 
 
-@pytest.mark.parametrize("labels", [["hot dog", "dog"], ["t-shirt", "shirt"], ["a/b", "a"], ["|"]])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["hot dog", "dog"],
+        ["hot dog", "hot", "dog"],
+        ["a a", "a"],
+        ["a/a", "a"],
+        ["t-shirt", "shirt"],
+        ["a/b", "a"],
+        ["|"],
+    ],
+)
 def test_other_labels_join_none(labels: list[str]) -> None:
     assert several_labels(labels) == {}

@@ -91,6 +91,26 @@ def test_image_info_describes_the_pixels(photo: Callable[..., Path]) -> None:
     assert info.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+# Corners of a photo of 200 x 160 on grey of the size.
+FRAMES = {
+    "above and below": ((0, 40), (200, 240)),
+    "below": ((0, 0), (200, 240)),
+    "below, beside one side": ((30, 0), (230, 240)),
+    "below, beside both sides": ((30, 0), (260, 240)),
+    "all around": ((30, 40), (260, 240)),
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_grey_that_belongs_to_a_photo_is_no_damage(frame: str, tmp_path: Path) -> None:
+    corner, size = FRAMES[frame]
+    noise = np.random.default_rng(0).integers(0, 256, (160, 200, 3), np.uint8)
+    framed = Image.new("RGB", size, (128, 128, 128))
+    framed.paste(Image.fromarray(noise), corner)
+    framed.save(tmp_path / "a.jpg")
+    assert read_image_info(str(tmp_path / "a.jpg")).damage == ""
+
+
 def test_progress_counts_every_file_once(folder: Path, tmp_path: Path) -> None:
     paths = sorted(map(str, folder.rglob("*.png")))
     steps: list[tuple[int, int]] = []

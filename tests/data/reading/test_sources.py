@@ -401,6 +401,14 @@ def test_a_missing_table_is_refused(tmp_path: Path) -> None:
         from_csv(tmp_path / "nowhere.csv", image="a", label="b")
 
 
+def test_a_name_with_an_escape_of_nothing_is_a_missing_file(folder: Path) -> None:
+    files = [*sorted(map(str, folder.rglob("*.png"))), r"img\Udeadbeef.jpg"]
+    labels = [Path(file).parent.name for file in files[:-1]]
+    table = pd.DataFrame({"file": files, "label": [*labels, "cat"]})
+    made = from_dataframe(table, image="file", label="label")
+    assert made.problems["kind"].tolist() == ["missing file"]
+
+
 def test_rows_without_a_file_and_rows_listed_twice_are_set_aside(folder: Path) -> None:
     files = ["cat/00.png", "cat/01.png", "cat/01.png", "cat/gone.png", None, "dog/00.png"]
     files += ["dog/01.png", "cat/00.png"]

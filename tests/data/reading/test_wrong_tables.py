@@ -1,4 +1,4 @@
-"""Tables that are not one file and one label a photo: an error that says so."""
+"""Tables that are not one file and one label per photo: an error that says so."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def root(photo, tmp_path):
 
 CASES = {
     "lists": (PLAIN.assign(lbl=SEVERAL), "lbl", "8 of 8 cells of column 'lbl' hold several values"),
-    "tuples": (PLAIN.assign(lbl=list(map(tuple, SEVERAL))), "lbl", "one label a photo"),
+    "tuples": (PLAIN.assign(lbl=list(map(tuple, SEVERAL))), "lbl", "one label per photo"),
     "arrays": (PLAIN.assign(lbl=[np.array(one) for one in SEVERAL]), "lbl", "hold several values"),
     "a set": (PLAIN.assign(lbl=[*LABELS[1:], {"a", "b"}]), "lbl", "1 of 8 cells"),
     "files": (PLAIN.assign(img=[[name] for name in FILES]), "lbl", "column 'img' hold several"),
     "columns": (PLAIN.assign(dog=0), ["lbl", "dog"], r"'dog'\] is not the name of a column"),
-    "doubled label": (
+    "duplicate label": (
         PLAIN.assign(more="z").set_axis(["img", "lbl", "lbl"], axis=1),
         "lbl",
         "more than one column 'lbl'",
     ),
-    "doubled other": (
+    "duplicate other": (
         PLAIN.assign(x=0, y=0).set_axis(["img", "lbl", "x", "x"], axis=1),
         "lbl",
         "more than one column 'x'",
@@ -74,7 +74,7 @@ def test_labels_that_are_no_text_are_read(values, root):
     assert len(from_dataframe(table, image="img", label="lbl", root=root).classes) == 2
 
 
-def test_doubled_columns_of_a_file_are_refused(root):
+def test_duplicate_columns_of_a_file_are_refused(root):
     rows = [f"{name},{label},z" for name, label in zip(FILES, LABELS, strict=True)]
     (root / "list.csv").write_text("\n".join(["img,lbl,lbl", *rows]))
     with pytest.raises(DataError, match="more than one column 'lbl'"):
@@ -83,7 +83,7 @@ def test_doubled_columns_of_a_file_are_refused(root):
 
 def test_one_hot_columns_of_a_file_are_refused(root):
     (root / "list.csv").write_text("img,cat,dog\n0.png,1,0\n1.png,0,1\n")
-    with pytest.raises(DataError, match="one label a photo"):
+    with pytest.raises(DataError, match="one label per photo"):
         from_csv(root / "list.csv", image="img", label=["cat", "dog"])
 
 

@@ -199,11 +199,55 @@ def test_a_minimum_holds_for_the_splits_that_are_drawn(listed: Listed) -> None:
 def test_classes_too_small_for_a_minimum_are_named_with_their_counts(listed: Listed) -> None:
     with pytest.raises(DataError, match="to have 9 photos in each split") as caught:
         split(listed(_rows(a=60, b=20)), min_photos=9)
-    assert caught.value.expected.startswith("9 photos of each class in train, 9 photos")
+    assert caught.value.expected == "at least 9 photos of each class in train, validation, test"
     assert caught.value.received.startswith("'b': train ")
     assert "lower min_photos" in caught.value.fix
     with pytest.raises(DataError, match="invalid minimum of a split"):
         split(listed(_rows(a=60, b=20)), min_photos=0)
+
+
+def test_a_minimum_that_a_declared_split_need_not_have_is_told_apart(listed: Listed) -> None:
+    with pytest.raises(DataError) as caught:
+        split(listed(_rows("train", a=80, b=20) + _rows("test", a=20, b=3)), min_photos=12)
+    assert caught.value.expected == (
+        "at least 12 photos of each class in train, validation; "
+        "at least one photo of each class in test"
+    )
+
+
+def test_a_minimum_that_earlier_splits_prevent_says_so(listed: Listed) -> None:
+    rows = _rows(a=30, b=30)
+    train = listed([(sha, label, "train") for sha, label, _ in rows[:28] + rows[30:58]])
+    for minimum, enough in ((6, "have 6 photos in each split"), (2, "have 2 photos")):
+        with pytest.raises(DataError, match=f"keep their split of before.*{enough}") as caught:
+            split(listed(rows), previous=train, min_photos=minimum)
+        assert "'a': train 28, " in caught.value.received
+        assert caught.value.received.count("28 keep an earlier split") == 2
+        assert "too alike" not in str(caught.value)
+    # Each of the ways on that the error names.
+    added = listed(
+        rows + [(_sha((label, place, "added")), label, "") for label in "ab" for place in range(20)]
+    )
+    for made in (
+        split(listed(rows), previous=train),
+        split(listed(rows), min_photos=6),
+        split(added, previous=train, min_photos=6),
+    ):
+        assert (made.counts() > 0).all(axis=None)
+
+
+def test_a_class_too_small_for_a_minimum_is_no_fault_of_earlier_splits(listed: Listed) -> None:
+    rows = listed(_rows(a=60, b=9))
+    with pytest.raises(DataError, match="classes too small"):
+        split(rows, previous=split(rows), min_photos=6)
+
+
+def test_photos_set_aside_leave_too_few_for_a_minimum(listed: Listed) -> None:
+    declared = _rows("train", a=80, b=30)
+    twice = [(sha, label, "test") for sha, label, _ in declared if label == "b"][:28]
+    rows = declared + twice + _rows("test", a=20)
+    with pytest.raises(DataError, match="has too few photos of a class"):
+        split(listed(rows), min_photos=6)
 
 
 def test_the_split_is_a_function_of_content_alone(listed: Listed) -> None:

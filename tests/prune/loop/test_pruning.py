@@ -22,6 +22,7 @@ from kpipe.prune import (
 )
 from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.graph.model_graph import Graph
+from kpipe.prune.loop.reachability import refuse_unreachable
 from tests.prune import nets
 from tests.prune.masking import randomize
 
@@ -221,24 +222,40 @@ def test_a_latency_is_reached_by_asking_for_it() -> None:
     assert len(asked) < 40, "each of the two rounds halves its choices, and measures one of each"
 
 
-@pytest.mark.parametrize("rounds", [1, 2, 3])
-def test_half_of_the_filters_meets_half_of_the_macs(rounds: int) -> None:
+def halvable() -> keras.Model:
     """What the classifier costs stays, so half of the filters cost a little more than half."""
     pixels = keras.Input((16, 16, 3))
     x = keras.layers.Conv2D(32, 1, name="wide")(pixels)
     x = keras.layers.Conv2D(19, 3, padding="same", name="narrow")(x)
     x = keras.layers.Dense(3, name="logits")(keras.layers.GlobalAveragePooling2D()(x))
+    return keras.Model(pixels, x)
+
+
+def at_least(fraction: float) -> Selection:
+    ratios = {"narrow": 0.0}
+    return Selection(normalize="none", max_pruning_ratio=ratios, min_filters_fraction=fraction)
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5])
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_half_of_the_filters_meets_half_of_the_macs(rounds: int, fraction: float) -> None:
     history = prune_filters(
-        keras.Model(pixels, x),
+        halvable(),
         macs=0.5,
         rounds=rounds,
         criterion=lambda candidate: np.arange(len(candidate.group.units)),
         finetune=lambda *_: None,
         evaluate=lambda _: 0.5,
-        selection=Selection(normalize="none", max_pruning_ratio={"narrow": 0.0}),
+        selection=at_least(fraction),
     ).history
     assert history[-1].filters == {"wide": 16, "narrow": 19}
     assert 0.5 < history[-1].share < 0.50005
+
+
+def test_a_target_that_is_met_to_four_digits_is_not_refused_beforehand() -> None:
+    refuse_unreachable(halvable(), at_least(0.5), macs=0.5)
+    with pytest.raises(PruneError, match=r"macs of at least 0\.5001"):
+        refuse_unreachable(halvable(), at_least(0.5), macs=0.4999)
 
 
 def test_a_latency_beside_another_target_is_only_reported() -> None:

@@ -37,6 +37,6 @@ def test_a_loss_beyond_chance_names_the_files_and_a_tolerance_that_accepts_them(
 
 
 def test_the_named_tolerance_accepts_a_loss_of_a_round_figure() -> None:
-    with pytest.raises(ExportError, match=r"Export.tolerance=0\.07,"):
+    with pytest.raises(ExportError, match=r"Export.tolerance=0\.07;"):
         judge_losses([row("a.tflite", 700, 0, 10_000)], 0.01)
     assert judge_losses([row("a.tflite", 700, 0, 10_000)], 0.07) == []
