@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -34,13 +35,14 @@ class Maker:
         store: where results are.
         executor: where stages run.
         seed: the pipeline's seed.
-        fresh: make results that exist again.
+        fresh: make results again that existed before this object.
     """
 
     store: Store
     executor: Executor
     seed: int
     fresh: bool
+    _began: int = dataclasses.field(default_factory=time.time_ns)
 
     def result(
         self,
@@ -52,7 +54,7 @@ class Maker:
     ) -> tuple[Entry, bool]:
         """Return the result of a stage, and whether this run made it.
 
-        A result that another run finishes while this one waits for it counts as fresh.
+        A result that another run has finished in the meantime counts as fresh.
 
         Args:
             stage: the stage.
@@ -66,17 +68,11 @@ class Maker:
             StoreError: an input changed since the key was computed; the result is discarded.
         """
         key = fingerprint(about)
-        if not self.fresh and (entry := self.store.find(key)):
+        if entry := self._find(key):
             return entry, False
-        waited = False
-
-        def wait(holder: str) -> None:
-            nonlocal waited
-            waited = True
-            wait_reporter(journal, f"making the same result, {key[:12]}")(holder)
-
+        wait = wait_reporter(journal, f"making the same result, {key[:12]}")
         with self.store.lock(key, wait):
-            if (waited or not self.fresh) and (entry := self.store.find(key)):
+            if entry := self._find(key):
                 return entry, False
             context = Context(
                 folder=self.store.begin(key, fresh=self.fresh),
@@ -92,6 +88,12 @@ class Maker:
             self._execute(stage, context, key, sources)
             self._refuse_changed(inputs, stage, context)
             return self.store.commit(key, about), True
+
+    def _find(self, key: str) -> Entry | None:
+        entry = self.store.find(key)
+        if entry and self.fresh and entry.committed_ns < self._began:
+            return None
+        return entry
 
     def _execute(self, stage: Stage, context: Context, key: str, sources: Snapshot) -> None:
         continues = any(context.folder.iterdir())

@@ -62,6 +62,11 @@ class Entry:
     digest: str
     about: dict[str, Any]
 
+    @property
+    def committed_ns(self) -> int:
+        """When it was stored, in nanoseconds of `time.time_ns`."""
+        return (self.folder / ENTRY).stat().st_mtime_ns
+
 
 class Store:
     """Results by key, below one folder.
@@ -175,7 +180,8 @@ class Store:
         # `Path.glob` fails for a name that is too long.
         for file in self.root.glob(f"*/{ENTRY}") if os.path.isdir(self.root) else ():
             with contextlib.suppress(_DamagedError, OSError):
-                found.append((file.stat().st_mtime_ns, _read(file.parent)[0]))
+                entry = _read(file.parent)[0]
+                found.append((entry.committed_ns, entry))
         return [entry for _, entry in sorted(found, key=lambda row: row[0])]
 
     def close(self) -> None:
