@@ -1,6 +1,6 @@
 """Compare training steps with and without oneDNN, in turns.
 
-    python benchmarks/onednn.py [--rounds 3]
+    python benchmarks/onednn.py [--rounds 3] [--cases NAME ...]
 
 Each round starts one process with TF_ENABLE_ONEDNN_OPTS=0 and one with 1, since TensorFlow reads
 the variable once; every second round in reverse order. A process trains each network of the table
@@ -21,7 +21,7 @@ from functools import partial
 
 import numpy as np
 
-STEPS, WARM_UP, BATCH = 20, 5, 32
+STEPS, WARM_UP, BATCH = 15, 4, 32
 
 
 def training(name: str, size: int, last: int | None, **options: float) -> float:
@@ -93,9 +93,9 @@ CASES: dict[str, Callable[[], float]] = {
 }
 
 
-def child(chosen: str) -> dict[str, float]:
+def child(chosen: str, cases: list[str]) -> dict[str, float]:
     environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": chosen, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, __file__, "--child"]
+    command = [sys.executable, __file__, "--child", "--cases", *cases]
     outcome = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
     measured: dict[str, float] = json.loads(outcome.stdout.splitlines()[-1])
     return measured
@@ -104,19 +104,22 @@ def child(chosen: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
-        print(json.dumps({name: case() for name, case in CASES.items()}))
+        print(json.dumps({name: CASES[name]() for name in asked.cases}))
         return
     rounds = []
     for number in range(asked.rounds):
-        turn = {chosen: child(chosen) for chosen in ("01" if number % 2 == 0 else "10")}
+        turn = {
+            chosen: child(chosen, asked.cases) for chosen in ("01" if number % 2 == 0 else "10")
+        }
         rounds.append(turn)
         print(json.dumps(turn), file=sys.stderr, flush=True)
     print("| one step of 32 photos | without / with oneDNN | range | without, ms | with, ms |")
     print("|---|---|---|---|---|")
-    for name in CASES:
+    for name in asked.cases:
         off, on = (np.array([turn[chosen][name] for turn in rounds]) for chosen in "01")
         ratios = off / on
         print(
