@@ -2,7 +2,8 @@
 
 TensorFlow turns oneDNN on by itself only on processors with AVX-512 VNNI or its successors. On
 those with AVX2 alone, which most desks have, a training step of a whole mobile network takes half
-the time with it (docs/evidence.md). TensorFlow reads the environment variable once, when it is loaded.
+the time with it (docs/evidence.md). TensorFlow reads the environment variable once, when it is
+loaded.
 """
 
 from __future__ import annotations
