@@ -14,16 +14,19 @@ PIPELINE = """
 from kpipe import Pipeline
 from tests.core.toys import Read, Weigh
 
-pipeline = Pipeline("toy", [Read("source.txt"), Weigh({limit})])
+pipeline = Pipeline("toy", [Read("source.txt"), Weigh(3)])
 """
 
 
-def test_a_refused_run_has_a_report_and_another_limit_runs_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(autouse=True)
+def declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipeline of a run that is refused, in the current folder."""
     monkeypatch.chdir(tmp_path)
     Path("source.txt").write_text("abcd")
-    Path("toy.py").write_text(PIPELINE.format(limit=3))
+    Path("toy.py").write_text(PIPELINE)
+
+
+def test_a_refused_run_has_a_report_and_another_limit_runs_nothing() -> None:
     kpipe = CliRunner()
     refused = kpipe.invoke(commands, ["run", "toy.py"])
     assert isinstance(refused.exception, TrainingError)
@@ -38,13 +41,7 @@ def test_a_refused_run_has_a_report_and_another_limit_runs_nothing(
     assert "4 letters are just enough" in accepted.output
 
 
-def test_a_report_that_fails_does_not_hide_the_refusal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("source.txt").write_text("abcd")
-    Path("toy.py").write_text(PIPELINE.format(limit=3))
-
+def test_a_report_that_fails_does_not_hide_the_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(folder: Path) -> Path:
         raise OSError("no space for the page")
 

@@ -5,6 +5,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,18 @@ from kpipe.errors import StoreError
 from kpipe.report import write_report
 from kpipe.report.charts import confusion_matrix, learning_curves
 from tests.report.conftest import HISTORY, finished, row, started
+
+
+def write_metrics(folder: Path, classes: list[str], photos: int, *models: dict[str, Any]) -> None:
+    metrics = {
+        "seed": 3,
+        "image_size": 32,
+        "classes": classes,
+        "test_images": photos,
+        "final": "model.tflite",
+        "models": models,
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics))
 
 
 @pytest.fixture
@@ -29,18 +42,13 @@ def page(journal, artifact) -> str:
         (4, "stage_started", started("FineTune")),
         (9, "stage_finished", finished("FineTune", artifact("model", history_json=trained))),
     )
-    metrics = {
-        "seed": 3,
-        "image_size": 32,
-        "classes": ["<b>bold</b>", "a & b"],
-        "test_images": 16,
-        "final": "model.tflite",
-        "models": [
-            row("toy.tflite", "toy <em>", accuracy=0.5),
-            row("model.tflite", "toy, int8", accuracy=0.8125),
-        ],
-    }
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    write_metrics(
+        folder,
+        ["<b>bold</b>", "a & b"],
+        16,
+        row("toy.tflite", "toy <em>", accuracy=0.5),
+        row("model.tflite", "toy, int8", accuracy=0.8125),
+    )
     (folder / "pipeline.py").write_text('pipeline = "</pre><script>alert(1)</script>"')
     return write_report(folder).read_text()
 
@@ -68,16 +76,10 @@ def test_a_refused_run_shows_why_and_its_refused_files(journal, artifact) -> Non
         (2, "stage_finished", finished("Export", artifact("export"))),
         (3, "stage_refused", refused),
     )
-    metrics = {
-        "seed": 3,
-        "image_size": 32,
-        "classes": ["a", "b"],
-        "test_images": 39,
-        "final": "model.tflite",
-        "models": [row("model.tflite", "toy, int8", lost=9, won=0)],
-    }
     (folder / "refused").mkdir()
-    (folder / "refused" / "metrics.json").write_text(json.dumps(metrics))
+    write_metrics(
+        folder / "refused", ["a", "b"], 39, row("model.tflite", "toy, int8", lost=9, won=0)
+    )
     page = write_report(folder).read_text()
     assert "<b>Export is refused:</b> 9 of &lt;b&gt;39&lt;/b&gt; photos lost" in page
     assert "<td>9</td><td>0</td>" in page
@@ -88,15 +90,7 @@ def test_photos_lost_and_won_that_an_older_run_did_not_count_are_dashes(journal)
     folder = journal((0, "run_started", {}))
     model = row("model.tflite", "toy")
     del model["lost"], model["won"]
-    metrics = {
-        "seed": 3,
-        "image_size": 32,
-        "classes": ["a", "b"],
-        "test_images": 39,
-        "final": "model.tflite",
-        "models": [model],
-    }
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    write_metrics(folder, ["a", "b"], 39, model)
     assert "<td>-</td><td>-</td>" in write_report(folder).read_text()
 
 
@@ -176,15 +170,7 @@ def test_the_trade_and_the_farthest_photos_are_shown(journal) -> None:
         ],
     )
     folder = journal((0, "run_started", {}))
-    metrics = {
-        "seed": 3,
-        "image_size": 32,
-        "classes": ["one", "two"],
-        "test_images": 16,
-        "final": "model.tflite",
-        "models": [final],
-    }
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    write_metrics(folder, ["one", "two"], 16, final)
     (folder / "pipeline.py").write_text("")
     text = write_report(str(folder)).read_text()
     assert "91.2 %" in text and "87.6 %" in text and "90.9 %" in text and "conv&lt;1&gt;" in text
@@ -279,15 +265,12 @@ def test_many_classes_are_tables_of_the_worst_and_no_matrix(journal, count: int)
     confusion[np.arange(count), (np.arange(count) + 1) % count] = 5
     confusion[3, 7], confusion[9, 8], confusion[9, 9] = 17, 15, 10
     folder = journal((0, "run_started", {}))
-    metrics = {
-        "seed": 3,
-        "image_size": 32,
-        "classes": [f"class {number}" for number in range(count)],
-        "test_images": int(confusion.sum()),
-        "final": "model.tflite",
-        "models": [row("model.tflite", "toy", confusion=confusion.tolist())],
-    }
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    write_metrics(
+        folder,
+        [f"class {number}" for number in range(count)],
+        int(confusion.sum()),
+        row("model.tflite", "toy", confusion=confusion.tolist()),
+    )
     page = write_report(folder).read_text()
     tags = Tags(page)
     assert len(page) < 100_000 and "svg" not in tags.names()
