@@ -5,8 +5,8 @@
             argument that does not fit its annotation: a TypeError with its name, from that error
          -> any other error, of kpipe or of a user's callback: as it is
 
-Arguments are not checked before the call: a type checker does that, and values
-of other types, such as a list for a tuple, may work.
+Arguments are not checked before the call: a type checker does that, and values of other types,
+such as a list for a tuple, may work.
 """
 
 from __future__ import annotations

