@@ -156,6 +156,8 @@ def trial(name: str, recipe: str, seed: int, photos: Path, weights: str) -> dict
 def judge(folder: Path) -> dict[str, float]:
     """Return what the kept model predicts for the validation photos."""
     import keras
+    from scipy.optimize import minimize_scalar
+    from scipy.special import softmax
     from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
     prepared = data_folder(folder)
@@ -166,11 +168,18 @@ def judge(folder: Path) -> dict[str, float]:
     probabilities = model.predict(images.astype("float32"), batch_size=64, verbose=0)
     labels = manifest.labels("validation")
     keras.backend.clear_session()
+    logits = np.log(probabilities.astype("float64").clip(1e-12))
+
+    def cross_entropy(temperature: float) -> float:
+        softened = softmax(logits / temperature, axis=1)
+        return float(log_loss(labels, softened, labels=range(len(manifest.classes))))
+
+    best = minimize_scalar(cross_entropy, bounds=(0.2, 5), method="bounded")
     return {
         "photos": len(labels),
-        "cross_entropy": float(
-            log_loss(labels, probabilities, labels=range(len(manifest.classes)))
-        ),
+        "cross_entropy": cross_entropy(1),
+        "calibrated": float(best.fun),
+        "temperature": float(best.x),
         "accuracy": float(accuracy_score(labels, probabilities.argmax(1))),
         "balanced": float(balanced_accuracy_score(labels, probabilities.argmax(1))),
     }
