@@ -44,31 +44,36 @@ FLIPS = {
 }
 PLAIN = {"flip": "", "rotate": 0.05, "crop": 0.8, "brightness": 0.1, "contrast": 0.2}
 ALL = {"retrain_last": None, "learning_rate": 3e-4, "epochs": 20}
+SWITCH = {"switch_to": "sgd", "switch_learning_rate": 1e-2}
 
 # Recipe -> fields of FineTune, of Augment (under "augment") and of Balance (under "balance").
 RECIPES: dict[str, dict[str, Any]] = {
     "base": {},
     # Which layers, and how fast.
     "last 60": {"retrain_last": 60},
+    "all, 3e-3": {**ALL, "learning_rate": 3e-3},
     "all, 1e-3": {**ALL, "learning_rate": 1e-3},
     "all, 3e-4": ALL,
     "all, 1e-4": {**ALL, "learning_rate": 1e-4},
+    "all, backbone 0.1": {**ALL, "learning_rate": 1e-3, "backbone_factor": 0.1},
     "all, decay 0.9": {**ALL, "learning_rate": 1e-3, "layer_decay": 0.9},
     "all, decay 0.8": {**ALL, "learning_rate": 1e-3, "layer_decay": 0.8},
     "all, no head first": {**ALL, "head_epochs": 0},
+    "all, warm-up": {**ALL, "warmup": 0.1},
+    "all, warm-up, 1e-3": {**ALL, "learning_rate": 1e-3, "warmup": 0.1},
+    "all, warm-up, clip 1": {**ALL, "learning_rate": 1e-3, "warmup": 0.1, "clip_norm": 1.0},
+    "all, frozen norm": {**ALL, "freeze_norm": True},
+    "all, frozen norm, 1e-3": {**ALL, "learning_rate": 1e-3, "freeze_norm": True},
     "all, one-cycle": {**ALL, "schedule": "one-cycle"},
     "all, 40 epochs": {**ALL, "epochs": 40},
     # Optimizers and the switch, each at several rates.
     "all, adamw": {**ALL, "optimizer": "adamw"},
+    "all, adamw 0.05": {**ALL, "optimizer": "adamw", "weight_decay": 0.05},
     "all, sgd 3e-2": {**ALL, "optimizer": "sgd", "learning_rate": 3e-2},
     "all, sgd 1e-2": {**ALL, "optimizer": "sgd", "learning_rate": 1e-2},
-    "all, switch at 10": {
-        **ALL,
-        "switch_to": "sgd",
-        "switch_when": 10,
-        "switch_learning_rate": 1e-2,
-    },
-    "all, plateau": {**ALL, "switch_to": "sgd", "switch_learning_rate": 1e-2},
+    "all, sgd 3e-3": {**ALL, "optimizer": "sgd", "learning_rate": 3e-3},
+    "all, switch at 10": {**ALL, **SWITCH, "switch_when": 10},
+    "all, switch at plateau": {**ALL, **SWITCH},
     "all, swats": {**ALL, "switch_to": "sgd", "switch_when": "swats", "schedule": "constant"},
     # Regularization.
     "all, smoothing 0.1": {**ALL, "label_smoothing": 0.1},

@@ -41,11 +41,17 @@ class FineTune(Recipe):
             blocks; None for all, 0 for the head alone.
         unfreeze_phases: number of phases in which these layers are unfrozen, from the top down.
         layer_decay: factor of the learning rate from one block to the block below it.
+        backbone_factor: factor of the learning rate of all pretrained layers.
+        freeze_norm: whether BatchNormalization layers keep the statistics and scales of the
+            pretraining.
         dropout: fraction of the features to drop before the head.
         label_smoothing: fraction of each label to spread evenly over all classes.
         optimizer: the first optimizer.
         learning_rate: its learning rate.
         schedule: learning rate schedule of each optimizer, in each phase.
+        warmup: fraction of a phase in which the learning rate of "cosine" rises to its peak.
+        weight_decay: decoupled weight decay; None for the optimizer's default.
+        clip_norm: largest norm of all gradients together; None for no limit.
         switch_to: optimizer for the rest of the last phase, or None.
         switch_when: "plateau" (no lower validation loss for two epochs), "swats" (when Adam's
             steps suggest it, at the learning rate that they suggest), or an epoch of the phase.

@@ -91,6 +91,9 @@ CHANGES: dict[str, dict[str, Any]] = {
         "retrain_last": None,
         "unfreeze_phases": 2,
         "layer_decay": 0.9,
+        "backbone_factor": 0.1,
+        "weight_decay": 0.01,
+        "clip_norm": 1.0,
         "dropout": 0.5,
         "label_smoothing": 0.1,
         "optimizer": "adamw",
@@ -149,7 +152,11 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 # Fields that exclude one of `CHANGES`, changed alone.
-INSTEAD: dict[str, dict[str, Any]] = {"FilterPrune": {"macs": 0.3, "latency_ms": 2.0}}
+INSTEAD: dict[str, dict[str, Any]] = {
+    "FilterPrune": {"macs": 0.3, "latency_ms": 2.0},
+    # They go with pretrained weights and with "cosine".
+    "FineTune": {"freeze_norm": True, "warmup": 0.1},
+}
 
 NAN = float("nan")
 # Stage, field, bad value, what the problem must say.
@@ -222,6 +229,11 @@ WRONG = [
     ("FineTune", "cached_views", 1.5, "whole number"),
     ("FineTune", "unfreeze_phases", 0, "1 or more"),
     ("FineTune", "layer_decay", 1.5, "between 0.01 and 1"),
+    ("FineTune", "backbone_factor", 0, "between 0.001 and 1"),
+    ("FineTune", "freeze_norm", 1, "True or False"),
+    ("FineTune", "warmup", 1.0, "between 0 and 0.9"),
+    ("FineTune", "weight_decay", -0.1, "0 or more"),
+    ("FineTune", "clip_norm", 0, "above 0"),
     ("FineTune", "label_smoothing", 1.0, "between 0 and 0.95"),
     ("FineTune", "ema_momentum", 1.0, "between 0 and 1"),
     ("FineTune", "patience", 0, "1 or more"),

@@ -67,6 +67,10 @@ def test_phases_are_trained_in_order_and_told(perform, data_folder: Path, weight
         retrain_last=20,
         unfreeze_phases=2,
         layer_decay=0.9,
+        backbone_factor=0.5,
+        freeze_norm=True,
+        warmup=0.2,
+        clip_norm=1.0,
         epochs=5,
         label_smoothing=0.1,
         ema_momentum=0.9,
@@ -122,7 +126,7 @@ def test_features_are_told_apart_by_all_that_they_depend_on(
 
     def folder(photos: PhotoDataset = photos, **fields) -> Path | None:
         recipe = FineTune("MobileNet", alpha=0.25, weights=str(weights), **fields)
-        (phase, _), *_ = plan_phases(recipe, photos, model)
+        phase, *_ = plan_phases(recipe, photos, model)
         return phase.features.folder
 
     same = [
@@ -260,7 +264,7 @@ def test_a_new_head_trains_alone_first_where_pretrained_layers_could_suffer(
     fields: dict, epochs: list[int], rates: list[float], photos: PhotoDataset
 ) -> None:
     model = classifier(backbone("MobileNet", image_size=32, weights=None, alpha=0.25), 3)
-    phases = [phase for phase, _ in plan_phases(FineTune("MobileNet", **fields), photos, model)]
+    phases = plan_phases(FineTune("MobileNet", **fields), photos, model)
     assert [phase.config.epochs for phase in phases] == epochs
     assert [phase.config.learning_rate for phase in phases] == pytest.approx(rates)
     assert (phases[0].last, phases[0].features is None) == (

@@ -142,7 +142,7 @@ ROWS = {
             "folder": ("path", None),
         }
     ),
-    "kpipe.train.LayerDecay": Row({"decay": ("fraction", 0.5)}),
+    "kpipe.train.LayerDecay": Row({"decay": ("fraction", 0.5), "backbone": ("fraction", 0.5)}),
     "kpipe.train.OnPlateau": Row(
         {
             "monitor": ("name", "val_loss"),
@@ -157,6 +157,9 @@ ROWS = {
             "config": ("anything", ONE_EPOCH),
             "last": ("count", 0),
             "features": ("anything", None),
+            "freeze_norm": ("flag", False),
+            "layer_decay": ("fraction", 0.5),
+            "backbone_factor": ("fraction", 0.5),
         }
     ),
     "kpipe.train.ReduceOnPlateau": Row(
@@ -185,6 +188,8 @@ ROWS = {
             "label_smoothing": ("fraction", 0.0),
             "ema_momentum": ("fraction", None),
             "patience": ("count", None),
+            "weight_decay": ("number", None),
+            "clip_norm": ("number", None),
         }
     ),
     "kpipe.train.TrainingData": Row(
@@ -263,6 +268,8 @@ ROWS = {
         {"batches": DATASET, "teacher": MODEL, "teacher_weight": ("fraction", 0.5)},
     ),
     "kpipe.train.split_frozen": Row({"model": ("model", Made(frozen))}),
-    "kpipe.train.unfreeze": Row({"model": FRESH, "last": ("count", 0)}),
+    "kpipe.train.unfreeze": Row(
+        {"model": FRESH, "last": ("count", 0), "freeze_norm": ("flag", False)}
+    ),
     "kpipe.train.weights_digest": Row({"model": MODEL}),
 }

@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["plan_full_res_phase", "plan_phases", "unfrozen_layers"]
 
 
-def plan_phases(
-    recipe: Recipe, photos: PhotoDataset, model: keras.Model
-) -> list[tuple[Phase, float]]:
-    """Return the phases of a network's training, each with its layer decay."""
+def plan_phases(recipe: Recipe, photos: PhotoDataset, model: keras.Model) -> list[Phase]:
+    """Return the phases of a network's training."""
     from kpipe.train import Phase
 
     features = _plan_features(recipe, photos, model) if recipe.cached_views else None
@@ -32,7 +30,7 @@ def plan_phases(
     if recipe.effective_head_epochs:
         learning_rate = recipe.head_learning_rate or 3 * recipe.learning_rate
         config = _training_config(recipe, photos, recipe.effective_head_epochs, learning_rate)
-        phases.append((Phase(config, 0, features), 1.0))
+        phases.append(Phase(config, 0, features))
         # Later phases see later epochs of the data, whose features differ from the cached ones.
         features = dataclasses.replace(features, folder=None) if features else None
     count = recipe.unfreeze_phases
@@ -42,7 +40,7 @@ def plan_phases(
         epochs = recipe.epochs // count
         epochs += recipe.epochs % count if is_last else 0
         config = _training_config(recipe, photos, epochs, switches=is_last)
-        phases.append((Phase(config, last, features if last == 0 else None), recipe.layer_decay))
+        phases.append(_phase(recipe, config, last, features if last == 0 else None))
     return phases
 
 
@@ -59,12 +57,20 @@ def unfrozen_layers(recipe: Recipe, model: keras.Model) -> tuple[int | None, ...
     return plan_unfreezing(model, recipe.unfreeze_phases + 1, recipe.retrain_last)[1:]
 
 
-def plan_full_res_phase(recipe: Recipe, photos: PhotoDataset) -> tuple[Phase, float]:
-    """Return the phase at full size after training at a lower resolution, and its layer decay."""
+def plan_full_res_phase(recipe: Recipe, photos: PhotoDataset) -> Phase:
+    """Return the phase at full size after training at a lower resolution."""
+    config = _training_config(recipe, photos, recipe.full_res_epochs, 0.1 * recipe.learning_rate)
+    return _phase(recipe, config, recipe.retrain_last)
+
+
+def _phase(
+    recipe: Recipe, config: TrainingConfig, last: int | None, features: FeatureConfig | None = None
+) -> Phase:
     from kpipe.train import Phase
 
-    config = _training_config(recipe, photos, recipe.full_res_epochs, 0.1 * recipe.learning_rate)
-    return Phase(config, recipe.retrain_last), recipe.layer_decay
+    return Phase(
+        config, last, features, recipe.freeze_norm, recipe.layer_decay, recipe.backbone_factor
+    )
 
 
 def _plan_features(recipe: Recipe, photos: PhotoDataset, model: keras.Model) -> FeatureConfig:
@@ -103,14 +109,15 @@ def _training_config(
     learning_rate: float | None = None,
     switches: bool = False,
 ) -> TrainingConfig:
-    from kpipe.train import TrainingConfig
+    from kpipe.train import CosineDecay, TrainingConfig
 
+    schedule = CosineDecay(recipe.warmup) if recipe.schedule == "cosine" else recipe.schedule
     switches = switches and recipe.switch_to is not None
     return TrainingConfig(
         epochs=epochs,
         optimizer=recipe.optimizer,
         learning_rate=learning_rate or recipe.learning_rate,
-        schedule=recipe.schedule,
+        schedule=schedule,
         switch_to=recipe.switch_to if switches else None,
         switch_learning_rate=recipe.switch_learning_rate if switches else None,
         switch_when=_switch_trigger(recipe) if switches else None,
@@ -118,6 +125,8 @@ def _training_config(
         label_smoothing=recipe.label_smoothing,
         ema_momentum=recipe.ema_momentum,
         patience=recipe.patience,
+        weight_decay=recipe.weight_decay,
+        clip_norm=recipe.clip_norm,
     )
 
 

@@ -13,6 +13,7 @@ from kpipe.errors import TrainingError, nearest
 from kpipe.stages.shared.declared import refusals
 from kpipe.stages.shared.field_types import (
     LearningRate,
+    LossWeight,
     NonNegativeInt,
     OpenUnitInterval,
     Optimizer,
@@ -36,11 +37,16 @@ class Recipe(Stage):
     retrain_last: NonNegativeInt | None = 30
     unfreeze_phases: PositiveInt = 1
     layer_decay: Annotated[float, Between(0.01, 1)] = 1.0
+    backbone_factor: Annotated[float, Between(0.001, 1)] = 1.0
+    freeze_norm: bool = False
     dropout: Annotated[float, Between(0, 0.95)] = 0.2
     label_smoothing: Annotated[float, Between(0, 0.95)] = 0.0
     optimizer: Optimizer = "adam"
     learning_rate: LearningRate = 1e-3
     schedule: Schedule = "cosine"
+    warmup: Annotated[float, Between(0, 0.9)] = 0.0
+    weight_decay: LossWeight | None = None
+    clip_norm: LearningRate | None = None
     switch_to: Optimizer | None = None
     switch_when: PositiveInt | Literal["plateau", "swats"] = "plateau"
     switch_learning_rate: LearningRate | None = None
@@ -104,6 +110,8 @@ class Recipe(Stage):
             size = self.low_res_size
             found = refusals(refuse_size, self.backbone, size, size)
             errors += [f"low_res_size={size}: {error}" for error in found]
+        if self.freeze_norm and self.weights is None:
+            errors.append("freeze_norm=True keeps pretrained statistics, and weights=None has none")
         return errors
 
     def _phase_conflicts(self) -> list[str]:
@@ -112,6 +120,8 @@ class Recipe(Stage):
             errors.append(f"{phases}: each phase needs one of epochs={self.epochs}")
         if self.unfreeze_phases > 1 and self.retrain_last == 0:
             errors.append(f"{phases}: retrain_last=0 unfreezes nothing")
+        if self.warmup and self.schedule != "cosine":
+            errors.append(f'warmup={self.warmup} needs schedule="cosine", not {self.schedule!r}')
         return errors
 
     def _switch_conflicts(self) -> list[str]:

@@ -61,32 +61,31 @@ class TrainingRun:
         self.write_history([self._summary(result, config)])
 
     def fit_phases(
-        self, model: keras.Model, photos: PhotoDataset, phases: Sequence[tuple[Phase, float]]
+        self, model: keras.Model, photos: PhotoDataset, phases: Sequence[Phase]
     ) -> dict[str, Any]:
-        """Train a model in phases, each with its layer decay; return a row of `history.json`."""
-        from kpipe.train import LayerDecay, fit_phases
+        """Train a model in phases; return a row of `history.json`."""
+        from kpipe.train import fit_phases
 
-        lengths = [phase.config.epochs for phase, _ in phases]
+        lengths = [phase.config.epochs for phase in phases]
 
         def callbacks(number: int, unfrozen: TrainableLayers) -> list[keras.callbacks.Callback]:
-            phase, layer_decay = phases[number - 1]
+            phase = phases[number - 1]
             which = f", phase {number} of {len(phases)}" if len(phases) > 1 else ""
             views = phase.features.views if phase.features else 0
             features = f", on features of {views} view{'s' * (views > 1)}" if views else ""
             self._note(f" at {photos.input_size} px{which}: {unfrozen}{features}")
             done = sum(lengths[: number - 1])
-            recorder = self._epoch_recorder(photos.steps_per_epoch, sum(lengths), done)
-            return [recorder] if layer_decay == 1 else [LayerDecay(layer_decay), recorder]
+            return [self._epoch_recorder(photos.steps_per_epoch, sum(lengths), done)]
 
         result = fit_phases(
             model,
             photos.training_data(),
-            [phase for phase, _ in phases],
+            phases,
             folder=self.folder / f"training-{photos.input_size}",
             callbacks=callbacks,
             progress=lambda done, total: self._progress(": features", done, total),
         )
-        return self._summary(result, phases[-1][0].config)
+        return self._summary(result, phases[-1].config)
 
     def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
         """Write `history.json`, one row for each fit."""

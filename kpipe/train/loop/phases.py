@@ -1,6 +1,7 @@
 """Fine-tuning in phases: the head first, then more of the backbone, each with its own settings.
 
-    phase := config, which layers train, on what: photos, or features of the frozen part
+    phase := config, which layers train, how fast each of them, and on what: photos, or features of
+             the frozen part
     folder/phase-1, folder/phase-2, ...: checkpoints of each phase, and its features/ if it has any
 
 Phase p starts from the best weights of phase p - 1, and from the epoch of the data after those of
@@ -24,6 +25,7 @@ from kpipe.train.argument_checks import refuse_out_of_range
 from kpipe.train.loop import checkpoint
 from kpipe.train.loop.fitting import FitResult, fit
 from kpipe.train.loop.training_config import TrainingConfig
+from kpipe.train.optimizers.layer_decay import LayerDecay
 from kpipe.train.training_data import TrainingData
 from kpipe.train.transfer.batch_norm_momentum import adapt_bn_momentum
 from kpipe.train.transfer.feature_cache import FeatureConfig, split_frozen
@@ -46,9 +48,12 @@ class Phase:
         last: which layers train, as for `unfreeze`: 0 for the head alone, None for all.
         features: which features of the frozen part to compute once and to train on; None to train
             on photos.
+        freeze_norm: keep BatchNormalization layers frozen.
+        layer_decay: factor of the learning rate from a block to the one below it, in (0, 1].
+        backbone_factor: factor of the learning rate of all blocks but the head, in (0, 1].
 
     Raises:
-        TrainingError: `last` is negative.
+        TrainingError: `last` or a factor is out of range.
 
     Example:
         >>> from kpipe.train import FeatureConfig, Phase, TrainingConfig
@@ -59,10 +64,14 @@ class Phase:
     config: TrainingConfig
     last: int | None = 0
     features: FeatureConfig | None = None
+    freeze_norm: bool = False
+    layer_decay: float = 1.0
+    backbone_factor: float = 1.0
 
     def __post_init__(self) -> None:
         if self.last is not None:
             refuse_out_of_range("last", self.last, 0)
+        LayerDecay(self.layer_decay, self.backbone_factor)  # refuses factors out of range
 
 
 @names_wrong_kinds
@@ -129,7 +138,11 @@ def fit_phases(
     results: list[FitResult] = []
     best, values, epochs = 0, _values(model), 0
     for number, phase in enumerate(phases, 1):
-        phase_callbacks = callbacks(number, unfreeze(model, phase.last))
+        phase_callbacks = list(
+            callbacks(number, unfreeze(model, phase.last, freeze_norm=phase.freeze_norm))
+        )
+        if (phase.layer_decay, phase.backbone_factor) != (1.0, 1.0):
+            phase_callbacks.insert(0, LayerDecay(phase.layer_decay, phase.backbone_factor))
         adapt_bn_momentum(model, data.steps_per_epoch)
         trained, phase_data = model, data.after(epochs)
         phase_folder = Path(folder) / f"phase-{number}" if folder is not None else None

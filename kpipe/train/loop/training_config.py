@@ -6,6 +6,7 @@ config := epochs, optimizer, its schedule, [trigger, second optimizer], weights 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,10 @@ class TrainingConfig:
         label_smoothing: the fraction of each label to spread evenly over all classes, in [0, 1).
         ema_momentum: the momentum, in (0, 1), of an exponential moving average of the weights,
             which is then validated and kept; None for the weights themselves.
+        weight_decay: the decoupled weight decay of "adamw" and "sgd", 0 or more; None for Keras'
+            default. It applies to all weights, as in Keras.
+        clip_norm: the largest norm of all gradients together, above 0; longer gradients are
+            shortened to it (Pascanu et al. 2013, arXiv 1211.5063). None for no limit.
         patience: stop after this many epochs without a lower "val_loss" (without validation,
             "loss"), at least 1; None to never stop early.
 
@@ -73,6 +78,8 @@ class TrainingConfig:
     label_smoothing: float = 0.0
     ema_momentum: float | None = None
     patience: int | None = None
+    weight_decay: float | None = None
+    clip_norm: float | None = None
 
     def __post_init__(self) -> None:
         refuse_out_of_range("epochs", self.epochs, 1)
@@ -83,9 +90,13 @@ class TrainingConfig:
             )
         if self.patience is not None:
             refuse_out_of_range("patience", self.patience, 1)
-        for name in ("learning_rate", "switch_learning_rate"):
+        for name in ("learning_rate", "switch_learning_rate", "weight_decay"):
             if getattr(self, name) is not None:
                 refuse_out_of_range(name, getattr(self, name), 0)
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
+            raise TrainingError(
+                "clip_norm is out of range", expected="above 0", received=str(self.clip_norm)
+            )
         refuse_class_weights(self.class_weight, TrainingError)
         if (self.switch_to is None) != (self.switch_when is None):
             raise TrainingError(
@@ -117,7 +128,7 @@ class TrainingConfig:
             self.learning_rate,
             schedule=self.schedule,
             steps=self.epochs * steps_per_epoch,
-            **self._averaging(),
+            **self._options(),
         )
 
     def second_optimizer(
@@ -140,7 +151,7 @@ class TrainingConfig:
             chosen.pop("learning_rate", learning_rate),
             schedule=self.schedule,
             steps=max(1, self.epochs - epoch) * steps_per_epoch,
-            **{**self._averaging(), **chosen},
+            **{**self._options(), **chosen},
         )
 
     def schedule_callbacks(self, monitor: str) -> list[keras.callbacks.Callback]:
@@ -148,10 +159,16 @@ class TrainingConfig:
         schedule = as_schedule(self.schedule)
         return [schedule.callback(monitor)] if isinstance(schedule, ReduceOnPlateau) else []
 
-    def _averaging(self) -> dict[str, Any]:
-        if self.ema_momentum is None:
-            return {}
-        return {"use_ema": True, "ema_momentum": self.ema_momentum}
+    def _options(self) -> dict[str, Any]:
+        """Return the arguments of both optimizers."""
+        options: dict[str, Any] = {}
+        if self.ema_momentum is not None:
+            options |= {"use_ema": True, "ema_momentum": self.ema_momentum}
+        if self.weight_decay is not None:
+            options["weight_decay"] = self.weight_decay
+        if self.clip_norm is not None:
+            options["global_clipnorm"] = self.clip_norm
+        return options
 
     def _check_per_step_switch(self, first: Any, second: Any) -> None:
         if not isinstance(self.switch_when, PerStepTrigger):

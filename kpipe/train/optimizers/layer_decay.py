@@ -1,9 +1,10 @@
 """Layer-wise learning rate decay.
 
-    learning rate of a block := learning rate of the optimizer * decay ** (blocks above it)
+    learning rate of the head := learning rate of the optimizer
+    learning rate of a block  := learning rate of the optimizer * backbone * decay ** blocks above
 
-The head is block 0. Lower blocks hold more general features and should change less: Howard and
-Ruder 2018 (arXiv 1801.06146, section 3.2) divide the learning rate by 2.6 from layer to layer.
+The head is the top block. Lower blocks hold more general features and should change less: Howard
+and Ruder 2018 (arXiv 1801.06146, section 3.2) divide the learning rate by 2.6 from layer to layer.
 """
 
 from __future__ import annotations
@@ -37,9 +38,11 @@ class LayerDecay(keras.callbacks.Callback):
     Args:
         decay: the factor from a block to the one below it, in (0, 1]. The paper uses 1 / 2.6 for
             networks of four blocks; deep networks need values near 1.
+        backbone: a further factor of all blocks but the head, in (0, 1]: a new head has more to
+            learn than pretrained layers.
 
     Raises:
-        TrainingError: a decay out of range; at the start of a fit, a model without a graph of
+        TrainingError: a factor out of range; at the start of a fit, a model without a graph of
             layers.
 
     Example:
@@ -55,11 +58,15 @@ class LayerDecay(keras.callbacks.Callback):
         {'conv': 0.5, 'head': 1.0}
     """
 
-    def __init__(self, decay: float) -> None:
+    def __init__(self, decay: float, backbone: float = 1.0) -> None:
         super().__init__()
-        if not 0 < decay <= 1:
-            raise TrainingError("decay is out of range", expected="(0, 1]", received=str(decay))
+        for name, factor in (("decay", decay), ("backbone", backbone)):
+            if not 0 < factor <= 1:
+                raise TrainingError(
+                    f"{name} is out of range", expected="(0, 1]", received=str(factor)
+                )
         self.decay = decay
+        self.backbone = backbone
         self._scaled: keras.optimizers.Optimizer | None = None
 
     def factors(self, model: keras.Model) -> dict[str, float]:
@@ -69,7 +76,7 @@ class LayerDecay(keras.callbacks.Callback):
     def _by_layer(self, model: keras.Model) -> list[tuple[keras.layers.Layer, float]]:
         blocks = find_blocks(model)
         return [
-            (layer, self.decay**above)
+            (layer, self.decay**above * (self.backbone if above else 1.0))
             for above, block in zip(reversed(range(len(blocks))), blocks, strict=True)
             for layer in block.layers
             if layer.weights

@@ -20,7 +20,7 @@ from typing import Any, overload
 import keras
 
 from kpipe.errors import TrainingError
-from kpipe.keras_internals import context_arguments, set_context_arguments
+from kpipe.keras_internals import context_arguments, layers_within, set_context_arguments
 from kpipe.train.transfer.blocks import Block, find_blocks, places, read_calls
 from kpipe.wrong_kinds import names_wrong_kinds
 
@@ -83,7 +83,9 @@ class TrainableLayers(Sequence[str]):
 
 
 @names_wrong_kinds
-def unfreeze(model: keras.Model, last: int | None = None) -> TrainableLayers:
+def unfreeze(
+    model: keras.Model, last: int | None = None, *, freeze_norm: bool = False
+) -> TrainableLayers:
     """Make the head and the last layers of the backbone trainable, and freeze all others.
 
     No block is split: `last` is rounded up to whole blocks (see `find_blocks`).
@@ -97,6 +99,8 @@ def unfreeze(model: keras.Model, last: int | None = None) -> TrainableLayers:
             nested models.
         last: the minimum number of trainable layers at the end of the backbone, counting layers
             without weights; None for all, 0 for the head only.
+        freeze_norm: freeze all BatchNormalization layers too. They then keep the moving mean and
+            variance of the pretraining, which rest on more photos than a batch holds.
 
     Returns:
         The trainable layers; `str()` of them is a sentence.
@@ -119,6 +123,8 @@ def unfreeze(model: keras.Model, last: int | None = None) -> TrainableLayers:
         trains = block.last <= start
         for layer in block.layers:
             layer.trainable = trains
+            if freeze_norm:
+                _freeze_norm(layer)
             _pass_training(layer, trains)
             if trains and layer.trainable_weights:
                 names.append(layer.name)
@@ -222,6 +228,12 @@ def _is_random(operation: Any) -> bool:
 
 def _draws(operation: Any) -> bool:
     return _is_random(operation) and "training" in context_arguments(operation)
+
+
+def _freeze_norm(layer: keras.layers.Layer) -> None:
+    for inner in layers_within(layer):
+        if isinstance(inner, keras.layers.BatchNormalization):
+            inner.trainable = False
 
 
 def _pass_training(layer: keras.layers.Layer, trains: bool) -> None:

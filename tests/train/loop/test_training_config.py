@@ -78,6 +78,17 @@ def test_only_a_plateau_needs_a_callback() -> None:
     assert (callback.monitor, callback.patience) == ("loss", 2)
 
 
+def test_both_optimizers_decay_weights_and_shorten_gradients() -> None:
+    config = TrainingConfig(
+        epochs=2, optimizer="adamw", switch_to="sgd", switch_when=AtEpoch(1),
+        weight_decay=0.05, clip_norm=1.5,
+    )  # fmt: skip
+    for made in (config.first_optimizer(3), config.second_optimizer(1, 3)):
+        assert (made.weight_decay, made.global_clipnorm) == (0.05, 1.5)
+    plain = TrainingConfig(epochs=2).first_optimizer(3)
+    assert (plain.weight_decay, plain.global_clipnorm) == (None, None)
+
+
 class Unknown(keras.optimizers.schedules.LearningRateSchedule):
     """Not registered with Keras."""
 
@@ -103,6 +114,9 @@ class Unknown(keras.optimizers.schedules.LearningRateSchedule):
         ({"ema_momentum": 1.0}, "ema_momentum"),
         ({"ema_momentum": 0.0}, "ema_momentum"),
         ({"patience": 0}, "patience"),
+        ({"weight_decay": -0.1}, "weight_decay"),
+        ({"clip_norm": 0.0}, "clip_norm is out of range"),
+        ({"clip_norm": float("nan")}, "clip_norm is out of range"),
         ({"class_weight": {0: -1.0}}, "invalid for class 0"),
         ({"optimizer": keras.optimizers.SGD(Unknown())}, "cannot be created"),
         ({"switch_to": "sgd", "switch_when": AtEpoch(2)}, "after the last epoch"),

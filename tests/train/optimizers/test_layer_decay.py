@@ -147,6 +147,17 @@ def test_frozen_layers_count_as_depth_and_do_not_change() -> None:
     assert moved == [False, False, True, True, True, True]
 
 
+def test_the_backbone_has_a_factor_of_its_own() -> None:
+    assert LayerDecay(1.0, backbone=0.1).factors(net()) == {"lower": 0.1, "upper": 0.1, "logits": 1}
+    start = net().get_weights()
+    model = fitted(net(), keras.optimizers.SGD(RATE), [LayerDecay(1.0, backbone=0.1)], 1)
+    rates = [0.1 * RATE] * 4 + [RATE] * 2
+    steps = zip(start, rates, gradients(net()), strict=True)
+    close(model.get_weights(), [w - rate * g for w, rate, g in steps])
+    with pytest.raises(TrainingError, match="backbone is out of range"):
+        LayerDecay(0.5, backbone=0.0)
+
+
 @pytest.mark.parametrize("decay", [0.0, 1.5, float("nan")])
 def test_a_decay_out_of_range_is_rejected(decay: float) -> None:
     with pytest.raises(TrainingError, match="decay is out of range"):

@@ -134,3 +134,20 @@ def test_the_frozen_part_ends_where_training_begins() -> None:
     model = nested()
     unfreeze(model, 0)
     assert frozen_output(model) is model.get_layer("pool").output
+
+
+def test_normalization_stays_frozen_where_asked() -> None:
+    model = tiny.model()
+    assert list(unfreeze(model, freeze_norm=True)) == ["conv", "logits"]
+    norm = model.get_layer("norm")
+    before = norm.get_weights()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(tiny.data(0), steps_per_epoch=tiny.STEPS, shuffle=False, verbose=0)
+    for one, other in zip(before, norm.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert "norm" in list(unfreeze(model))
+
+    outer = nested()
+    unfreeze(outer, freeze_norm=True)
+    (inner,) = (layer for layer in outer.layers if isinstance(layer, keras.Model))
+    assert not inner.get_layer("norm").trainable and inner.get_layer("conv").trainable
