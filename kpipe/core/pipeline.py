@@ -103,7 +103,7 @@ class Pipeline:
                 )
             for index in indices:
                 value = parse_field(stages[index], field, text)
-                stages[index] = dataclasses.replace(stages[index], **{field: value})  # type: ignore[type-var]
+                stages[index] = stages[index].with_field(field, value)
         return Pipeline(self.name, stages, seed)
 
     def render(self) -> str:

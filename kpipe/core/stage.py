@@ -23,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -105,6 +106,8 @@ class Stage(ABC):
         version: increase it when the same configuration gives a different result than before.
         packages: installed packages whose versions are part of the cache key.
         judged: fields that are not part of the cache key, because only `judge` reads them.
+        preset_by: the field that chooses other defaults, if there is one.
+        presets: value of that field -> the defaults of other fields that it changes.
         duplicate_hint: what to do instead of declaring the stage twice, which is an error.
     """
 
@@ -114,6 +117,8 @@ class Stage(ABC):
     version: ClassVar[int] = 1
     packages: ClassVar[tuple[str, ...]] = ()
     judged: ClassVar[tuple[str, ...]] = ()
+    preset_by: ClassVar[str] = ""
+    presets: ClassVar[Mapping[Any, Mapping[str, Any]]] = {}
     duplicate_hint: ClassVar[str] = "keep one"
 
     @property
@@ -124,6 +129,26 @@ class Stage(ABC):
     def configuration(self) -> dict[str, Any]:
         """Return the fields by name."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    def with_field(self, name: str, value: Any) -> Stage:
+        """Return the stage with another value of a field.
+
+        Another preset changes the fields that were not declared, and no other.
+
+        Raises:
+            PipelineError: a preset that would change nothing, since its fields are declared.
+        """
+        declared: frozenset[str] = vars(self).get(_DECLARED, frozenset(self.configuration()))
+        changed = {field for preset in self.presets.values() for field in preset}
+        if name == self.preset_by and value != getattr(self, name) and changed <= declared:
+            raise PipelineError(
+                f"{self.name}.{name}={value!r} would change nothing",
+                expected=f"some of {', '.join(sorted(changed))} to be left to {name}",
+                received="a declaration of each of them",
+                fix="remove them from the pipeline file, or set them one by one",
+            )
+        fields = {field: getattr(self, field) for field in declared}
+        return type(self)(**{**fields, name: value})
 
     def sources(self) -> tuple[Path, ...]:
         """Return the external files and folders it reads; they are part of its cache key."""
@@ -177,6 +202,8 @@ class Stage(ABC):
 
 Kind = TypeVar("Kind", bound=Stage)
 
+_DECLARED = "_declared_fields"
+
 
 @dataclass_transform(frozen_default=True)
 def stage(kind: type[Kind]) -> type[Kind]:
@@ -201,6 +228,8 @@ def stage(kind: type[Kind]) -> type[Kind]:
 def _refuse_unknown_fields(
     kind: str, initialize: Callable[..., None], known: list[str]
 ) -> Callable[..., None]:
+    parameters = inspect.signature(initialize)
+
     @functools.wraps(initialize)
     def checked(self: Any, *values: Any, **fields: Any) -> None:
         unknown = [name for name in fields if name not in known]
@@ -212,7 +241,8 @@ def _refuse_unknown_fields(
                 fix="; ".join(f"{name}: {nearest_field(name, known)}" for name in unknown),
             )
         try:
-            initialize(self, *values, **fields)
+            declared = dict(list(parameters.bind(self, *values, **fields).arguments.items())[1:])
+            initialize(self, *values, **{**_preset(self, declared), **fields})
         except TypeError as error:
             # The message of dataclasses: "Data.__init__() missing 1 required positional argument".
             raise PipelineError(
@@ -220,5 +250,15 @@ def _refuse_unknown_fields(
                 expected=f"{kind}({', '.join(known)})",
                 received=", ".join([*map(repr, values), *fields]) or "nothing",
             ) from None
+        object.__setattr__(self, _DECLARED, frozenset(declared))
 
     return checked
+
+
+def _preset(stage: Stage, declared: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of the chosen preset, for the fields that are not declared."""
+    if stage.preset_by not in declared:
+        return {}
+    chosen = declared[stage.preset_by]
+    preset = stage.presets.get(chosen, {}) if isinstance(chosen, str) else {}
+    return {name: value for name, value in preset.items() if name not in declared}
