@@ -27,7 +27,7 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
-from recipes import FLIPS, data_folder
+from recipes import FLIPS, SPLIT, SPLITS, data_folder
 from results import add_row, read_rows
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
@@ -66,7 +66,8 @@ def listed(photos: Path, which: str) -> Path:
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         manifest = from_folder(photos / which)
-        table = split(manifest, (0.7, 0.15, 0.15), seed=7).table[["path", "label", "split"]]
+        fractions, seed = SPLITS.get(which, SPLIT)
+        table = split(manifest, fractions, seed=seed).table[["path", "label", "split"]]
         table = table.assign(path=[str((photos / name).resolve()) for name in table["path"]])
         table.to_csv(path, index=False)
     return path
