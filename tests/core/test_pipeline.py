@@ -192,3 +192,43 @@ def test_a_field_is_found_by_its_usual_names():
     ]:
         assert nearest_field(name, known) == f"did you mean {field!r}?"
     assert nearest_field("lr", ["epochs", "lrs"]) == "did you mean 'lrs'?"
+
+
+@stage
+class Cook(Stage):
+    gives: ClassVar = ("text",)
+    publishes: ClassVar = ("*",)
+    preset_by: ClassVar = "effort"
+    presets: ClassVar = {"quick": {"minutes": 5}, "best": {"minutes": 60, "salt": 2}}
+
+    dish: str
+    minutes: int = 20
+    salt: int = 1
+    effort: Literal["quick", "standard", "best"] = "standard"
+
+    def run(self, context): ...
+
+
+def test_a_preset_changes_the_defaults_and_nothing_that_is_declared():
+    assert Cook("rice") == Cook("rice", effort="standard")
+    assert (Cook("rice", effort="quick").minutes, Cook("rice", effort="quick").salt) == (5, 1)
+    best = Cook("rice", salt=0, effort="best")
+    assert (best.minutes, best.salt) == (60, 0)
+    assert "minutes=60" in repr(best) and eval(repr(best)) == best
+    assert Cook("rice", effort="bset").validation_errors() == [
+        "effort='bset': expected 'quick' or 'standard' or 'best'; did you mean 'best'?"
+    ]
+
+
+def test_a_setting_chooses_another_preset():
+    def cook(*settings: str, **declared: int) -> Stage:
+        return Pipeline("meal", [Cook("rice", **declared)]).with_settings(settings).stages[0]
+
+    assert cook("Cook.effort=quick") == Cook("rice", effort="quick")
+    assert cook("Cook.effort=best", salt=1) == Cook("rice", effort="best", salt=1)
+    assert cook("Cook.minutes=7", "Cook.effort=best").minutes == 7
+    assert cook("Cook.effort=best", "Cook.minutes=7").salt == 2
+    assert cook("Cook.effort=best", "Cook.effort=standard") == Cook("rice")
+    assert cook("Cook.effort=standard", minutes=3, salt=3) == Cook("rice", 3, 3)
+    with pytest.raises(PipelineError, match="would change nothing"):
+        cook("Cook.effort=best", minutes=3, salt=3)
