@@ -27,7 +27,7 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
-from recipes import FLIPS, SPLIT, SPLITS, data_folder
+from recipes import FLIPS, SPLIT, SPLITS, stage_folder
 from results import add_row, read_rows
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
@@ -46,7 +46,7 @@ def case(name: str, photos: Path, which: str, seed: int, weights: str) -> dict[s
     """Train one case, and return its row."""
     data = Data(str(listed(photos, which)), image_size=SIZE, image="path", label="label")
     prepared = run(Pipeline(f"{which}-data", [data]), photos / "outcome").folder
-    folder = data_folder(prepared)
+    folder = stage_folder(prepared, "Data")
     start = time.monotonic()
     if name == "keras.io":
         model = keras_io(folder, seed, weights)

@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 
 from kpipe import Pipeline
+from kpipe.core.journal import read_journal
 from kpipe.core.runner import run
 from kpipe.data import Manifest, from_csv, from_folder, split
 from kpipe.stages import Augment, Balance, Data, FineTune
@@ -170,7 +171,7 @@ def judge(folder: Path) -> dict[str, float]:
     from scipy.special import softmax
     from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
-    prepared = data_folder(folder)
+    prepared = stage_folder(folder, "Data")
     manifest = Manifest.load(prepared)
     rows = manifest.rows("validation")
     images = np.load(prepared / "images.npy", mmap_mode="r")[rows]
@@ -195,12 +196,10 @@ def judge(folder: Path) -> dict[str, float]:
     }
 
 
-def data_folder(folder: Path) -> Path:
-    from kpipe.core.journal import read_journal
-
-    events = [e for e in read_journal(folder / "journal.jsonl") if e.get("stage") == "Data"]
-    named = [event["folder"] for event in events if "folder" in event]
-    return (folder / named[-1]).resolve()
+def stage_folder(folder: Path, stage: str) -> Path:
+    """Return the folder of a stage's result in a run."""
+    events = [e for e in read_journal(folder / "journal.jsonl") if e.get("stage") == stage]
+    return (folder / [event["folder"] for event in events if "folder" in event][-1]).resolve()
 
 
 def table(results: Path) -> None:
