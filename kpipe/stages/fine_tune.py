@@ -37,6 +37,9 @@ class FineTune(Recipe):
             since a new head has nothing to forget.
         cached_views: number of epochs' augmentations for which features of the frozen backbone
             are cached; 0 computes the features anew in every epoch.
+        cached_phases: "head" to compute features for the head alone, or "all" to train the last
+            layers, too, on features of the layers below them. Epochs are then several times
+            shorter, and see as many augmentations as there are views.
         retrain_last: number of last backbone layers to train with the head, rounded up to whole
             blocks; None for all, 0 for the head alone.
         unfreeze_phases: number of phases in which these layers are unfrozen, from the top down.
@@ -111,13 +114,15 @@ class FineTune(Recipe):
         data = newest(earlier, Data)
         if data is None:
             return
-        from kpipe.train import unfreeze
+        from kpipe.train import split_frozen, unfreeze
 
         for size in sorted({self.low_res_size or data.image_size, data.image_size}):
             # The classes are not known yet, and nothing but the head depends on them.
             model = build_network(self, size, classes=2, seed=0)
             for last in unfrozen_layers(self, model):
                 unfreeze(model, last)
+                if self.cached_phases == "all":
+                    split_frozen(model)
 
     def run(self, context: Context) -> None:
         photos = PhotoDataset.read(context, batch_size=self.batch_size)

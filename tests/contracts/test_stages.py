@@ -154,8 +154,8 @@ CHANGES: dict[str, dict[str, Any]] = {
 # Fields that exclude one of `CHANGES`, changed alone.
 INSTEAD: dict[str, dict[str, Any]] = {
     "FilterPrune": {"macs": 0.3, "latency_ms": 2.0},
-    # They go with pretrained weights and with "cosine".
-    "FineTune": {"freeze_norm": True, "warmup": 0.1},
+    # They go with pretrained weights, with "cosine" and with frozen layers.
+    "FineTune": {"freeze_norm": True, "warmup": 0.1, "cached_phases": "all"},
 }
 
 NAN = float("nan")
@@ -227,6 +227,7 @@ WRONG = [
     ("FineTune", "head_epochs", -1, "0 or more"),
     ("FineTune", "head_learning_rate", 0.0, "above 0"),
     ("FineTune", "cached_views", 1.5, "whole number"),
+    ("FineTune", "cached_phases", "al", "did you mean 'all'?"),
     ("FineTune", "unfreeze_phases", 0, "1 or more"),
     ("FineTune", "layer_decay", 1.5, "between 0.01 and 1"),
     ("FineTune", "backbone_factor", 0, "between 0.001 and 1"),

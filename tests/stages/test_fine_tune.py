@@ -64,6 +64,8 @@ def test_phases_are_trained_in_order_and_told(perform, data_folder: Path, weight
         alpha=0.25,
         weights=str(weights),
         head_epochs=2,
+        cached_views=2,
+        cached_phases="all",
         retrain_last=20,
         unfreeze_phases=2,
         layer_decay=0.9,
@@ -86,6 +88,7 @@ def test_phases_are_trained_in_order_and_told(perform, data_folder: Path, weight
     ]
     phases = [(int(m[1]), int(m[3])) for m in trained if m]
     assert [number for number, _ in phases] == [1, 2, 3]
+    assert sum("on features of 1 view" in note for note in notes) == 3
     assert 1 == phases[0][1] < phases[1][1] < phases[2][1]
     assert [e["epoch"] for e in events if e["event"] == "epoch"] == [1, 2, 3, 4, 5, 6, 7]
     (history,) = json.loads((folder / "history.json").read_text())
@@ -270,3 +273,16 @@ def test_a_new_head_trains_alone_first_where_pretrained_layers_could_suffer(
     assert (phases[0].last, phases[0].features is None) == (
         (0, False) if len(epochs) == 2 or fields.get("retrain_last") == 0 else (30, True)
     )
+
+
+def test_the_last_layers_train_on_features_where_asked(
+    photos: PhotoDataset, tmp_path: Path
+) -> None:
+    model = classifier(backbone("MobileNet", image_size=32, weights=None, alpha=0.25), 3)
+    photos = dataclasses.replace(photos, shared_folder=tmp_path)
+    recipe = FineTune("MobileNet", cached_phases="all", retrain_last=20, unfreeze_phases=2)
+    head, *others = plan_phases(recipe, photos, model)
+    assert head.features.folder is not None
+    assert [phase.features.folder for phase in others] == [None, None], "a part of their own"
+    refused = FineTune("MobileNet", cached_phases="all", retrain_last=None).validation_errors()
+    assert "needs frozen layers" in refused[0]

@@ -1,6 +1,7 @@
 """The phases of training that a recipe declares.
 
-phases := [the head alone, on cached features], then the last layers, unfrozen in one phase or more
+phases := [the head alone, on cached features], then the last layers, unfrozen in one phase or more,
+          on photos or on cached features of the layers below them
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ def plan_phases(recipe: Recipe, photos: PhotoDataset, model: keras.Model) -> lis
         phases.append(Phase(config, 0, features))
         # Later phases see later epochs of the data, whose features differ from the cached ones.
         features = dataclasses.replace(features, folder=None) if features else None
+    below = None
+    if features and recipe.cached_phases == "all":
+        below = dataclasses.replace(features, folder=None)
     count = recipe.unfreeze_phases
     for number, last in enumerate(unfrozen_layers(recipe, model), 1):
         is_last = number == count
@@ -40,7 +44,7 @@ def plan_phases(recipe: Recipe, photos: PhotoDataset, model: keras.Model) -> lis
         epochs = recipe.epochs // count
         epochs += recipe.epochs % count if is_last else 0
         config = _training_config(recipe, photos, epochs, switches=is_last)
-        phases.append(_phase(recipe, config, last, features if last == 0 else None))
+        phases.append(_phase(recipe, config, last, features if last == 0 else below))
     return phases
 
 

@@ -34,6 +34,7 @@ class Recipe(Stage):
     head_epochs: NonNegativeInt | None = None
     head_learning_rate: LearningRate | None = None
     cached_views: NonNegativeInt = 4
+    cached_phases: Literal["head", "all"] = "head"
     retrain_last: NonNegativeInt | None = 30
     unfreeze_phases: PositiveInt = 1
     layer_decay: Annotated[float, Between(0.01, 1)] = 1.0
@@ -120,6 +121,11 @@ class Recipe(Stage):
             errors.append(f"{phases}: each phase needs one of epochs={self.epochs}")
         if self.unfreeze_phases > 1 and self.retrain_last == 0:
             errors.append(f"{phases}: retrain_last=0 unfreezes nothing")
+        if self.cached_phases == "all" and (self.retrain_last is None or not self.cached_views):
+            errors.append(
+                f'cached_phases="all" needs frozen layers and their features, not retrain_last='
+                f"{self.retrain_last}, cached_views={self.cached_views}"
+            )
         if self.warmup and self.schedule != "cosine":
             errors.append(f'warmup={self.warmup} needs schedule="cosine", not {self.schedule!r}')
         return errors
