@@ -55,7 +55,13 @@ SWITCH = {"switch_to": "sgd", "switch_learning_rate": 1e-2}
 RECIPES: dict[str, dict[str, Any]] = {
     "base": {},
     # Which layers, and how fast.
+    "head": {"retrain_last": 0},
     "last 60": {"retrain_last": 60},
+    "last 100": {"retrain_last": 100},
+    "last 30, 3e-4": {"learning_rate": 3e-4},
+    "last 30, frozen norm": {"freeze_norm": True},
+    "last 30, 8 views": {"cached_views": 8, "cached_phases": "all"},
+    "last 30, 8 views, 60 epochs": {"cached_views": 8, "cached_phases": "all", "epochs": 60},
     "all, 3e-3": {**ALL, "learning_rate": 3e-3},
     "all, 1e-3": {**ALL, "learning_rate": 1e-3},
     "all, 3e-4": ALL,
@@ -71,6 +77,14 @@ RECIPES: dict[str, dict[str, Any]] = {
     "all, frozen norm, 1e-3": {**ALL, "learning_rate": 1e-3, "freeze_norm": True},
     "all, one-cycle": {**ALL, "schedule": "one-cycle"},
     "all, 40 epochs": {**ALL, "epochs": 40},
+    "last 30, smoothing 0.1": {"label_smoothing": 0.1},
+    "last 30, ema 0.99": {"ema_momentum": 0.99},
+    "last 30, dropout 0.5": {"dropout": 0.5},
+    "last 30, sgd 1e-2": {"optimizer": "sgd", "learning_rate": 1e-2},
+    "last 30, mix_up 0.2": {"augment": {"mix_up": 0.2}},
+    "last 30, cut_mix 1": {"augment": {"cut_mix": 1.0}},
+    "last 30, rand_augment 0.3": {"augment": {"rand_augment": 0.3}},
+    "last 30, crop 0.5": {"augment": {"crop": 0.5}},
     # Optimizers and the switch, each at several rates.
     "all, adamw": {**ALL, "optimizer": "adamw"},
     "all, adamw 0.05": {**ALL, "optimizer": "adamw", "weight_decay": 0.05},
