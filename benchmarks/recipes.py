@@ -49,6 +49,7 @@ FLIPS = {
 }
 PLAIN = {"flip": "", "rotate": 0.05, "crop": 0.8, "brightness": 0.1, "contrast": 0.2}
 ALL = {"retrain_last": None, "learning_rate": 3e-4, "epochs": 20}
+FROZEN = {**ALL, "freeze_norm": True}
 SWITCH = {"switch_to": "sgd", "switch_learning_rate": 1e-2}
 
 # Recipe -> fields of FineTune, of Augment (under "augment") and of Balance (under "balance").
@@ -73,8 +74,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "all, warm-up": {**ALL, "warmup": 0.1},
     "all, warm-up, 1e-3": {**ALL, "learning_rate": 1e-3, "warmup": 0.1},
     "all, warm-up, clip 1": {**ALL, "learning_rate": 1e-3, "warmup": 0.1, "clip_norm": 1.0},
-    "all, frozen norm": {**ALL, "freeze_norm": True},
-    "all, frozen norm, 1e-3": {**ALL, "learning_rate": 1e-3, "freeze_norm": True},
+    "all, frozen norm": FROZEN,
+    "all, frozen norm, 1e-3": {**FROZEN, "learning_rate": 1e-3},
     "all, one-cycle": {**ALL, "schedule": "one-cycle"},
     "all, 40 epochs": {**ALL, "epochs": 40},
     "last 30, smoothing 0.1": {"label_smoothing": 0.1},
@@ -107,6 +108,32 @@ RECIPES: dict[str, dict[str, Any]] = {
     "all, crop 0.5": {**ALL, "augment": {"crop": 0.5}},
     "all, class weights": {**ALL, "balance": "class_weight"},
     "all, low res 64": {**ALL, "low_res_size": 64, "full_res_epochs": 4, "epochs": 16},
+    # Around the best of those above: all layers, normalization frozen.
+    "frozen norm, 1e-3, warm-up": {**FROZEN, "learning_rate": 1e-3, "warmup": 0.1},
+    "frozen norm, 1e-4": {**FROZEN, "learning_rate": 1e-4},
+    "frozen norm, decay 0.9": {**FROZEN, "learning_rate": 1e-3, "layer_decay": 0.9},
+    "frozen norm, last 60": {**FROZEN, "retrain_last": 60},
+    "frozen norm, last 100": {**FROZEN, "retrain_last": 100},
+    "frozen norm, 40 epochs": {**FROZEN, "epochs": 40},
+    "frozen norm, sgd 1e-2": {**FROZEN, "optimizer": "sgd", "learning_rate": 1e-2},
+    "frozen norm, sgd 3e-3": {**FROZEN, "optimizer": "sgd", "learning_rate": 3e-3},
+    "frozen norm, switch at 10": {**FROZEN, **SWITCH, "switch_when": 10},
+    "frozen norm, switch at plateau": {**FROZEN, **SWITCH},
+    "frozen norm, swats": {
+        **FROZEN,
+        "switch_to": "sgd",
+        "switch_when": "swats",
+        "schedule": "constant",
+    },
+    "frozen norm, adamw 0.05": {**FROZEN, "optimizer": "adamw", "weight_decay": 0.05},
+    "frozen norm, smoothing 0.1": {**FROZEN, "label_smoothing": 0.1},
+    "frozen norm, ema 0.99": {**FROZEN, "ema_momentum": 0.99},
+    "frozen norm, dropout 0.5": {**FROZEN, "dropout": 0.5},
+    "frozen norm, batch 16": {**FROZEN, "batch_size": 16},
+    "frozen norm, crop 0.5": {**FROZEN, "augment": {"crop": 0.5}},
+    "frozen norm, mix_up 0.2": {**FROZEN, "augment": {"mix_up": 0.2}},
+    "frozen norm, cut_mix 1": {**FROZEN, "augment": {"cut_mix": 1.0}},
+    "frozen norm, rand_augment 0.3": {**FROZEN, "augment": {"rand_augment": 0.3}},
 }
 
 
