@@ -39,7 +39,7 @@ def translate_disk_errors(root: Path, option: str = "--root") -> Iterator[None]:
         ...     Path("photos/red/00.png/out").mkdir()
         Traceback (most recent call last):
         kpipe.errors.StoreError: results cannot be written to ...
-          expected: a folder that can be made and written
+          expected: nothing at photos/red/00.png, or what kpipe made there
           ...
     """
     try:

@@ -88,8 +88,9 @@ class RoundStore:
         try:
             stored = json.loads(path.read_text())
             rows = [_round(row) for row in stored["rounds"]]
-            request, digests = dict(stored["request"]), stored["sha256"]
-        except (ValueError, TypeError, KeyError):
+            request = dict(stored["request"])
+            digests = [str(stored["sha256"][number]) for number in range(len(rows))]
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             warnings.warn(f"{path} cannot be read: the loop restarts from round 0", stacklevel=3)
             return []
         refuse_other(self.folder, request, self.request, "another loop", error=PruneError)
