@@ -67,7 +67,8 @@ def translate_disk_errors(root: Path, option: str = "--root") -> Iterator[None]:
                 fix=f"rename or remove {obstacle}, or pass another path with {option}",
             ) from error
         # A folder that cannot be made, such as one in /proc, or that somebody removed.
-        vanished = number == errno.ENOENT and not os.path.isdir(os.path.dirname(name) or ".")
+        above = (root, os.path.dirname(name) or ".")
+        vanished = number == errno.ENOENT and not all(map(os.path.isdir, above))
         if number in _UNUSABLE or vanished:
             raise StoreError(
                 what,
