@@ -4,7 +4,8 @@ printable   ESC[31m           -> \x1b[31m      invisible characters, line breaks
 cell        =HYPERLINK(...)   -> '=HYPERLINK(...)
 
 In tables, `escaped` and `cell` also escape a backslash that looks like an escape, which makes
-them reversible: `original` and `cell_text` restore the text.
+them reversible: `original` and `cell_text` restore the text; `name_in_cell` restores a name from a
+table that kpipe may not have written.
 """
 
 from __future__ import annotations
@@ -12,7 +13,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["cell", "cell_text", "escaped", "original", "printable", "quoted", "shortened"]
+__all__ = [
+    "cell",
+    "cell_text",
+    "escaped",
+    "name_in_cell",
+    "original",
+    "printable",
+    "quoted",
+    "shortened",
+]
 
 _INVISIBLE = (
     r"\x00-\x1f\x7f-\x9f\u2028\u2029"  # control characters and line breaks
@@ -65,6 +75,18 @@ def cell(text: str) -> str:
 def cell_text(text: str) -> str:
     """Return the text that `cell` was given."""
     return original(text.removeprefix("'") if _FORMULA.match(text) else text)
+
+
+def name_in_cell(text: str) -> str:
+    r"""Return the name for which `cell` returns the text; the text itself, if there is none.
+
+    Example:
+        >>> from kpipe.printable import name_in_cell
+        >>> name_in_cell("'=red"), name_in_cell("'red"), name_in_cell(r"\x41")
+        ('=red', "'red", '\\x41')
+    """
+    name = cell_text(text)
+    return name if cell(name) == text else text
 
 
 def shortened(text: str, limit: int = _LONG) -> str:

@@ -100,6 +100,15 @@ def test_a_problem_is_never_a_formula(tmp_path):
     assert list(Manifest.load(tmp_path / "saved").problems.itertuples(index=False)) == found
 
 
+def test_a_fixed_table_has_no_formula_and_the_same_classes(kpipe, photos):
+    (photos / "blue").rename(photos / "=blue")
+    kpipe("check", "photos", "--fix", "fixed.csv")
+    with Path("fixed.csv").open(newline="") as file:
+        assert not {text[:1] for row in csv.reader(file) for text in row} & set("=+-@")
+    manifest = from_csv("fixed.csv", image="path", label="label")
+    assert manifest.classes == ("\x1b[31mred", "=blue", "green")
+
+
 UNUSABLE = ["new\nline", "back\rreturn", "separator\u2028line", "\ufeffmark"]
 
 

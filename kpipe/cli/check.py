@@ -186,7 +186,7 @@ def _fix(audit: Audit, file: Path, console: Console) -> None:
 
     file.parent.mkdir(parents=True, exist_ok=True)
     cleaned = audit.cleaned()
-    write_table(cleaned, file)
+    write_table(cleaned, file, spreadsheet=True)
     changes = audit.changes
     print_line(console, f"{file}: {len(cleaned)} photos, {len(changes)} changes", "bold")
     for path, change in changes.head(_CHANGES).itertuples(index=False):

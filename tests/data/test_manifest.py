@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from kpipe.data import Manifest
+from kpipe.data import Manifest, from_csv, from_folder
 from kpipe.data.manifest import problem_table
 from kpipe.errors import DataError
 
@@ -64,6 +65,38 @@ def test_no_text_of_a_saved_manifest_is_a_formula(tmp_path: Path) -> None:
     with (tmp_path / "manifest.csv").open(newline="") as file:
         cells = {text for row in csv.reader(file) for text in row}
     assert {text for text in cells if text[:1] in set("=+-@")} == {"-2"}
+
+
+def test_a_saved_manifest_is_a_table_of_the_same_classes(tmp_path: Path) -> None:
+    names = [
+        "=red",
+        "@green",
+        "'=quoted",
+        "'plain'",
+        "\x1b[31mred",
+        r"a\x1b",
+        r"C:\x41",
+        "-2",
+        "+1",
+    ]
+    for place, name in enumerate(names):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(2):
+            color = (20 * place, 90 * number, 0)
+            Image.new("RGB", (20, 20), color).save(tmp_path / "photos" / name / f"{number}.png")
+    made = from_folder(tmp_path / "photos")
+    further = made.table.assign(place=made.table["label"])
+    Manifest(further, made.classes, made.problems).save(tmp_path)
+    again = from_csv(tmp_path / "manifest.csv", image="path", label="label")
+    assert again.classes == made.classes
+    for column in ("label", "place"):
+        assert again.table[column].tolist() == made.table["label"].tolist()
+    some = {name: "formula" if name[0] in "=@+" else "other" for name in names}
+    mapped = from_csv(tmp_path / "manifest.csv", image="path", label="label", classes=some)
+    assert mapped.table["label"].tolist() == [some[name] for name in made.table["label"]]
+    written = {"'=red": "red", "@green": "green"}  # as a text editor shows them, or as they are
+    some_rows = from_csv(tmp_path / "manifest.csv", image="path", label="label", classes=written)
+    assert some_rows.classes == ("green", "red")
 
 
 def test_a_saved_manifest_without_formulas_is_plain_text(tmp_path: Path) -> None:

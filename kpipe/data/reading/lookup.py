@@ -19,7 +19,7 @@ import pandas as pd
 
 from kpipe.data.manifest import Problem
 from kpipe.pixels import SUFFIXES
-from kpipe.printable import original, shortened
+from kpipe.printable import cell_text, shortened
 
 __all__ = ["Lookup", "each_once", "unlisted"]
 
@@ -47,8 +47,8 @@ class Lookup:
         path = os.path.normpath(os.path.join(self._root, name))
         if os.path.lexists(path):
             return path
-        # A table that `kpipe check --fix` wrote has escapes of invisible characters.
-        written = os.path.normpath(os.path.join(self._root, original(name).replace("\0", "\\0")))
+        # A table that kpipe wrote has escapes of invisible characters, and of formulas.
+        written = os.path.normpath(os.path.join(self._root, cell_text(name).replace("\0", "\\0")))
         if written != path and os.path.lexists(written):
             return written
         slashed = os.path.normpath(os.path.join(self._root, name.strip().replace("\\", "/")))

@@ -101,7 +101,7 @@ def from_csv(
     r"""List the photos of a CSV or TSV file.
 
     Cells are read as text, so classes called "NA" or "007" keep their names; only an empty cell is
-    missing.
+    missing. An apostrophe that `Manifest.save` put before a name such as "=red" is removed.
 
     Args:
         path: path of the table, or of several with the same columns. The separator is a tab if the

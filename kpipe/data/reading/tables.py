@@ -17,7 +17,7 @@ from kpipe.data.manifest import COLUMNS, INFO_COLUMNS, Problem
 from kpipe.data.reading.folders import SPLIT_NAMES
 from kpipe.data.reading.lookup import Lookup, each_once, unlisted
 from kpipe.errors import DataError, nearest
-from kpipe.printable import quoted, shortened
+from kpipe.printable import name_in_cell, quoted, shortened
 
 __all__ = [
     "class_names",
@@ -165,7 +165,10 @@ def further_columns(df: pd.DataFrame) -> pd.DataFrame:
     """Return the columns that the manifest does not fill itself, as text."""
     names = [name for name in df.columns if name not in (*COLUMNS, *INFO_COLUMNS)]
     return pd.DataFrame(
-        {str(name): ["" if pd.isna(value) else str(value) for value in df[name]] for name in names},
+        {
+            str(name): ["" if pd.isna(value) else name_in_cell(str(value)) for value in df[name]]
+            for name in names
+        },
         index=df.index,
     )
 
@@ -207,8 +210,11 @@ def class_names(
             fix="numbers are compared by value: 0, 0.0 and '0.0' are one label",
         )
     found, seen = [], set()
-    for path, value, empty in zip(files, column, missing_cells(column), strict=True):
+    for path, cell, empty in zip(files, column, missing_cells(column), strict=True):
+        value = name_in_cell(cell) if isinstance(cell, str) else cell
         key = "" if empty else _canonical(value)
+        if key not in declared and _canonical(cell) in declared:
+            key = _canonical(cell)  # declared as the table has it
         seen.add(key)
         if empty:
             problems.append((path, "no label", "the cell is empty"))
@@ -217,7 +223,7 @@ def class_names(
             found.append(value if isinstance(value, str) else key)
         else:
             if key not in declared:
-                problems.append((path, "label not declared", shortened(repr(value))))
+                problems.append((path, "label not declared", shortened(repr(cell))))
             found.append(declared.get(key, ""))
     absent = sorted(set(declared) - seen)
     if absent:
