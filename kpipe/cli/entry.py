@@ -6,17 +6,17 @@ import contextlib
 import importlib
 import io
 import os
-import shlex
 import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from typing import NoReturn
 
 import click
 
 from kpipe import __version__
-from kpipe.cli.output import print_text
+from kpipe.cli.output import print_text, run_again
 from kpipe.cli.signals import Interruption, interruptible
 from kpipe.errors import InstallationError, KpipeError
 from kpipe.installation import refuse_mixed_versions, translate_missing_packages
@@ -48,7 +48,7 @@ def main() -> None:
         except (click.Abort, KeyboardInterrupt):
             _end_interrupted(interruption)
         except KpipeError as error:
-            _print_error(str(error))
+            _print_error(str(error), getattr(error, "__notes__", ()))
             sys.exit(2)
         except Exception:
             if interruption.number != signal.SIGINT:  # the terminal may be gone
@@ -71,11 +71,13 @@ def _end_interrupted(interruption: Interruption) -> NoReturn:
     sys.exit(128 + interruption.number)
 
 
-def _print_error(text: str) -> None:
+def _print_error(text: str, notes: Sequence[str] = ()) -> None:
+    """Print an error, and what to do next: its notes or, after `run`, how to resume."""
     print_text(f"error: {text}", error=True, bold=True, fg="red")
-    if sys.argv[1:2] == ["run"]:
-        words = [word for word in sys.argv[1:] if word != "--fresh"]
-        print_text(f"  to resume: kpipe {shlex.join(words)}", error=True, bold=True)
+    if sys.argv[1:2] == ["run"] and not notes:
+        notes = [f"to resume: {run_again()}"]
+    for note in notes:
+        print_text(f"  {note}", error=True, bold=True)
 
 
 @click.group()

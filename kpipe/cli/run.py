@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from kpipe.cli.output import run_again
 from kpipe.cli.pipeline_file import FILE, ROOT, SET, load_pipeline
 from kpipe.cli.stderr_log import log_native_stderr
 from kpipe.core.disk_errors import translate_disk_errors
@@ -40,9 +41,10 @@ def run(file: Path, settings: tuple[str, ...], root: Path, fresh: bool) -> None:
         with log_native_stderr(root), Progress(console) as progress:
             try:
                 result = run_pipeline(pipeline, root, fresh=fresh, listeners=(progress.show, hear))
-            except KpipeError:
+            except KpipeError as error:
                 if refusals:
                     _report_refused(pipeline, root, console)
+                    error.add_note(f"then, with what you change: {run_again()}")
                 raise
         if not result.made:
             console.print("nothing to do: every stage is cached (--fresh runs them again)")

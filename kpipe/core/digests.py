@@ -7,7 +7,8 @@ A cached digest is valid while the file's size, inode, mtime and ctime are uncha
 updates the ctime, which no program can reset, so this is as reliable as reading the file again.
 Files changed within the last two seconds are not cached: a second write could share the timestamp.
 
-A cache that cannot be read or written, such as one on a read-only disk, only costs time.
+A cache that cannot be read or written, such as one on a read-only disk or one that another program
+keeps locked, only costs time. A damaged one is rebuilt.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import sqlite3
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kpipe.core.fingerprint import fingerprint
@@ -28,6 +30,8 @@ from kpipe.system_files import SYSTEM_FILES
 __all__ = ["Digests", "as_text", "combined", "files_below"]
 
 _UNSETTLED_NS = 2_000_000_000
+_SHA256 = re.compile("[0-9a-f]{64}")
+_LONGEST_WAIT = 10  # seconds, for another process that writes
 
 
 def files_below(folder: Path) -> Iterator[Path]:
@@ -76,8 +80,12 @@ class Digests:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._new: dict[str, tuple[str, str]] = {}
-        self._database = _open(path)
+        self._database: sqlite3.Connection | None = None
+        with self._optional():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = _connect(path)
 
     def known(self, path: Path) -> str:
         """Return the sha256 of a file if it is cached and the file has not changed, else ""."""
@@ -101,13 +109,19 @@ class Digests:
             self._new[name] = (state, digest)
         return digest
 
-    def files(self, path: Path) -> dict[str, str]:
+    def files(self, path: Path, below: Iterable[Path] | None = None) -> dict[str, str]:
         """Return name -> sha256 of each file below a folder, or "." -> that of a file.
 
         A file that vanishes meanwhile has "". `save` keeps what was computed.
+
+        Args:
+            path: the folder or file.
+            below: its files, if they have been listed; for a file, the file.
         """
+        if below is None:
+            below = files_below(path) if path.is_dir() else [path]
         found = {}
-        for file in files_below(path) if path.is_dir() else [path]:
+        for file in below:
             try:
                 digest = self.file(file)
             except FileNotFoundError:
@@ -120,23 +134,57 @@ class Digests:
         if not (self._database and self._new):
             return
         rows = [(name, *row) for name, row in self._new.items()]
-        with _optional(), self._database:
+        with self._optional(), self._database:
             self._database.executemany("REPLACE INTO digests VALUES (?, ?, ?)", rows)
             self._new.clear()
 
     def close(self) -> None:
         """Save the cache and close it."""
-        if self._database:
-            with contextlib.closing(self._database):
-                self.save()
+        try:
+            self.save()
+        finally:
+            self._disconnect()
 
     def _cached(self, name: str, state: str) -> str:
         row = self._new.get(name)
         if row is None and self._database:
             query = "SELECT status, sha256 FROM digests WHERE path = ?"
-            with _optional():
+            with self._optional():
                 row = self._database.execute(query, (name,)).fetchone()
-        return str(row[1]) if row and row[0] == state else ""
+        known = row and row[0] == state and isinstance(row[1], str) and _SHA256.fullmatch(row[1])
+        return row[1] if known else ""
+
+    @contextlib.contextmanager
+    def _optional(self) -> Iterator[None]:
+        """Go on without the cache if it cannot be used, unless the disk is full."""
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            if "full" in str(error) or getattr(error, "errno", None) == errno.ENOSPC:
+                raise
+            if _means_damage(error):
+                self._rebuild(error)
+            elif "locked" in str(error):
+                self._disconnect()  # each file would wait again
+
+    def _rebuild(self, error: Exception) -> None:
+        warnings.warn(f"{self._path} is damaged and is rebuilt: {error}", stacklevel=4)
+        self._disconnect()
+        with contextlib.suppress(OSError, sqlite3.Error):
+            self._path.unlink()
+            self._database = _connect(self._path)
+
+    def _disconnect(self) -> None:
+        if self._database:
+            self._database.close()
+        self._database = None
+
+
+def _means_damage(error: Exception) -> bool:
+    # Operational errors concern the surroundings, except a text that is not UTF-8.
+    if isinstance(error, sqlite3.OperationalError):
+        return "decode" in str(error)
+    return isinstance(error, sqlite3.DatabaseError)
 
 
 def combined(files: dict[str, str]) -> str:
@@ -157,32 +205,8 @@ def as_text(path: Path) -> str:
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
-def _open(path: Path) -> sqlite3.Connection | None:
-    with _optional():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return _connect(path)
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError as error:
-            warnings.warn(f"{path} is damaged and is rebuilt: {error}", stacklevel=4)
-            path.unlink()
-            return _connect(path)
-    return None
-
-
-@contextlib.contextmanager
-def _optional() -> Iterator[None]:
-    """Go on without the cache if it cannot be used, unless the disk is full."""
-    try:
-        yield
-    except (OSError, sqlite3.Error) as error:
-        if "full" in str(error) or getattr(error, "errno", None) == errno.ENOSPC:
-            raise
-
-
 def _connect(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=60)
+    database = sqlite3.connect(path, timeout=_LONGEST_WAIT)
     try:
         database.execute(
             "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, status TEXT, sha256 TEXT)"

@@ -16,16 +16,9 @@ __all__ = ["translate_disk_errors", "translate_file_errors"]
 
 # SQLite, and libraries that write through C, report a full disk in words, without an errno.
 _FULL = ("No space left", "disk is full")
-_UNUSABLE = (
-    errno.EACCES,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-)
+_UNUSABLE = (errno.EACCES, errno.ENAMETOOLONG, errno.EPERM, errno.EROFS)
+# Something of another kind is in the place of a file or folder.
+_TAKEN = (errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENOTDIR)
 
 
 @contextlib.contextmanager
@@ -61,15 +54,28 @@ def translate_disk_errors(root: Path, option: str = "--root") -> Iterator[None]:
                 received=f"{_free(root) / 1e6:.1f} MB free ({error})",
                 fix="free some space and run again; finished stages and epochs are kept",
             ) from error
-        concerns = isinstance(name, str | os.PathLike) and _touches(folder, name)
-        # Below a folder that does not exist and cannot be made, such as one in /proc.
-        unmade = number == errno.ENOENT and not os.path.isdir(root)
-        if concerns and (number in _UNUSABLE or unmade):
+        if not (isinstance(name, str | os.PathLike) and _touches(folder, name)):
+            raise
+        name = getattr(error, "filename2", None) or name  # the target of a rename
+        what = f"results cannot be written to {folder}"
+        if number in _TAKEN or (number == errno.ENOENT and os.path.islink(name)):
+            obstacle = _obstacle(Path(name))
             raise StoreError(
-                f"results cannot be written to {folder}",
+                what,
+                expected=f"nothing at {obstacle}, or what kpipe made there",
+                received=str(error),
+                fix=f"rename or remove {obstacle}, or pass another path with {option}",
+            ) from error
+        # A folder that cannot be made, such as one in /proc, or that somebody removed.
+        vanished = number == errno.ENOENT and not os.path.isdir(os.path.dirname(name) or ".")
+        if number in _UNUSABLE or vanished:
+            raise StoreError(
+                what,
                 expected="a folder that can be made and written",
                 received=str(error),
-                fix=f"change its permissions, or pass another path with {option}",
+                fix=f"change its permissions, or pass another path with {option}"
+                if not vanished
+                else f"run again if another program removed it; or pass another path with {option}",
             ) from error
         raise
 
@@ -101,6 +107,12 @@ def translate_file_errors(file: Path, option: str) -> Iterator[None]:
 def _free(root: Path) -> int:
     existing = next(path for path in (root, *root.absolute().parents) if path.exists())
     return shutil.disk_usage(existing).free
+
+
+def _obstacle(path: Path) -> Path:
+    """Return the first part of the path that is no folder, or the path."""
+    parts = [*reversed(path.parents), path]
+    return next((part for part in parts if os.path.lexists(part) and not part.is_dir()), path)
 
 
 def _touches(folder: Path, name: str | os.PathLike[str]) -> bool:

@@ -12,10 +12,11 @@ import contextlib
 import dataclasses
 import os
 import re
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from kpipe.core.journal import read_journal
+from kpipe.core.journal import parse_journal
 from kpipe.core.lock import file_lock
 from kpipe.core.store import Store, discard
 from kpipe.errors import StoreError, nearest
@@ -143,9 +144,24 @@ def _name(run: Path) -> str:
 
 def _needs(run: Path) -> Mapping[str, str]:
     """Return stage -> key of its newest result, finished or begun."""
+    journal = run / "journal.jsonl"
+    try:
+        events, unreadable = parse_journal(journal)
+    except OSError as error:
+        raise StoreError(
+            f"{journal} cannot be read, so it is unknown which results its run needs",
+            received=str(error),
+            fix=f"make it readable; or rename or remove {journal}, if the run is of no use",
+        ) from error
+    if unreadable:
+        warnings.warn(
+            f"{unreadable} lines of {journal} are no events; results that only they name count "
+            "as needed by no run",
+            stacklevel=2,
+        )
     return {
         event["stage"]: event["key"]
-        for event in read_journal(run / "journal.jsonl")
+        for event in events
         if event["event"] in ("stage_started", "stage_skipped", "stage_finished")
         and isinstance(event.get("key"), str)
     }

@@ -14,7 +14,7 @@ from kpipe.core.fingerprint import fingerprint
 from kpipe.core.journal import Journal
 from kpipe.core.sources import Snapshot, refuse_changes
 from kpipe.core.stage import Context, Stage
-from kpipe.core.store import Entry, Store, remove
+from kpipe.core.store import Entry, Store, discard_partial
 from kpipe.errors import KpipeError, StoreError
 
 __all__ = ["Maker", "wait_reporter"]
@@ -99,7 +99,9 @@ class Maker:
         continues = any(context.folder.iterdir())
         context.journal.record("stage_started", continues=continues, key=key)
         try:
-            with refuse_changes(stage, sources, self.store.digests, context.folder):
+            with refuse_changes(
+                stage, sources, self.store.digests, context.folder, context.journal
+            ):
                 self.executor.execute(stage, context)
         except BaseException as error:
             detail = str(error) if isinstance(error, KpipeError) else traceback.format_exc()
@@ -112,7 +114,7 @@ class Maker:
         for entry in (entry for entries in inputs.values() for entry in entries):
             now = self.store.find(entry.key)
             if now is None or now.digest != entry.digest:
-                remove(context.folder)
+                discard_partial(context.folder)
                 raise StoreError(
                     f"an input of {stage.name} changed while it ran; its result is discarded",
                     expected=f"{entry.folder}, as it was when the stage started",

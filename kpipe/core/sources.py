@@ -18,8 +18,9 @@ from pathlib import Path, PurePosixPath
 
 from kpipe.core.digests import Digests, as_text, combined, files_below
 from kpipe.core.fingerprint import fingerprint
+from kpipe.core.journal import Journal
 from kpipe.core.stage import Stage
-from kpipe.core.store import discard
+from kpipe.core.store import discard_partial
 from kpipe.errors import DataError
 
 __all__ = ["Snapshot", "refuse_changes", "snapshot"]
@@ -45,6 +46,11 @@ class Snapshot:
     def digest(self) -> str:
         """Return the digest of all sources, for the key."""
         return fingerprint({source: combined(files) for source, files in self.digests.items()})
+
+    @property
+    def is_one_file(self) -> bool:
+        """Whether the only source is a single file."""
+        return [list(files) for files in self.digests.values()] == [["."]]
 
     def differences(self, other: Snapshot) -> list[str]:
         """Return one phrase for each file whose content differs in another snapshot."""
@@ -96,15 +102,15 @@ def snapshot(stage: Stage, digests: Digests) -> Snapshot:
                 received=f"nothing at {path.absolute()}",
                 fix="correct the path in the pipeline file; it is relative to the current folder",
             )
-        found[str(path)] = digests.files(path)
-        if path.is_dir():
-            below = list(files_below(path))
-            files.update(below)
+        is_folder = path.is_dir()
+        below = list(files_below(path)) if is_folder else [path]
+        found[str(path)] = digests.files(path, below)
+        files.update(below)
+        if is_folder:
             folders |= {path} | _between(path, below)
-        else:
-            files.add(path)
+        elif len(sources) > 1:
             # Only with another file can one be exchanged.
-            folders |= {path.parent} if len(sources) > 1 else set()
+            folders.add(path.parent)
     digests.save()
     # Not the ctime of files: new links and rights change it.
     states = {as_text(path): _state(path, "st_size") for path in files}
@@ -131,7 +137,9 @@ def _state(path: Path, third: str) -> tuple[int, int, int]:
 
 
 @contextlib.contextmanager
-def refuse_changes(stage: Stage, known: Snapshot, digests: Digests, folder: Path) -> Iterator[None]:
+def refuse_changes(
+    stage: Stage, known: Snapshot, digests: Digests, folder: Path, journal: Journal
+) -> Iterator[None]:
     """Run a stage in the body; remove its result if its sources changed since the key was computed.
 
     Args:
@@ -139,6 +147,7 @@ def refuse_changes(stage: Stage, known: Snapshot, digests: Digests, folder: Path
         known: the snapshot that the key was computed from.
         digests: reads again only files whose size, inode or times differ.
         folder: where the stage writes; removed if the result does not belong to the key.
+        journal: the journal of the stage.
 
     Raises:
         DataError: the sources changed, in place of any other error of the body.
@@ -149,30 +158,31 @@ def refuse_changes(stage: Stage, known: Snapshot, digests: Digests, folder: Path
         yield
     except BaseException as error:
         # What an interrupted stage wrote would be resumed under the same key.
-        if changes := _changes(stage, before, digests):
-            _discard(folder)
+        if changes := _changes(stage, before, digests, journal):
+            discard_partial(folder)
             if isinstance(error, Exception):
                 _refuse(stage, changes, error)
             what = f"the files that {stage.name} reads changed; what it wrote is discarded"
             warnings.warn(f"{what}: {_listed(changes)}", stacklevel=2)
         raise
-    if changes := _changes(stage, before, digests):
-        _discard(folder)
+    if changes := _changes(stage, before, digests, journal):
+        discard_partial(folder)
         _refuse(stage, changes)
 
 
-def _discard(folder: Path) -> None:
-    # Windows keeps files that are open, such as the images that a traceback holds.
-    with contextlib.suppress(OSError):
-        discard(folder)
-
-
-def _changes(stage: Stage, before: Snapshot, digests: Digests) -> list[str]:
+def _changes(stage: Stage, before: Snapshot, digests: Digests, journal: Journal) -> list[str]:
+    """Return why what the stage wrote may be that of other files."""
     try:
         now = snapshot(stage, digests)
     except DataError as error:
         return [error.what]
-    return before.differences(now) or before.touched(now)
+    changed, touched = before.differences(now), before.touched(now)
+    if touched and not changed and before.is_one_file:
+        kept = f"{touched[0]}, or only touched, while {stage.name} ran: the result is kept"
+        with contextlib.suppress(OSError):  # the disk is full
+            journal.record("note", text=kept)
+        return []
+    return changed or touched
 
 
 def _refuse(stage: Stage, changes: list[str], cause: Exception | None = None) -> None:

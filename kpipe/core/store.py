@@ -1,7 +1,7 @@
 """The content-addressed store of stage results.
 
     <root>/<key>/           a finished result: its files and `entry.json`; key = fingerprint(about)
-    <root>/<key>.partial/   an unfinished result
+    <root>/<key>.partial/   an unfinished result; with the file `.discarded`, none to continue
     <root>/<key>.damaged/   a result that was set aside; may be deleted at any time
     <root>/locks/<key>      locked by the run that makes the result
     <root>/locks/store      shared by runs; locked by what removes results
@@ -37,10 +37,11 @@ from kpipe.core.fingerprint import fingerprint
 from kpipe.core.lock import file_lock
 from kpipe.errors import KpipeError, StoreError
 
-__all__ = ["ENTRY", "MEASURED", "Entry", "Store", "discard", "remove"]
+__all__ = ["ENTRY", "MEASURED", "Entry", "Store", "discard", "discard_partial", "remove"]
 
 ENTRY = "entry.json"
 MEASURED = "measured.json"
+_DISCARDED = ".discarded"
 # SQLite opens no file whose path has more than 511 bytes; stages keep caches in `shared`.
 _LONGEST_PATH = 450
 
@@ -115,7 +116,9 @@ class Store:
 
     def has_partial(self, key: str) -> bool:
         """Whether an unfinished result of this key exists."""
-        return os.path.isdir(self._partial(key))  # `Path.is_dir` fails for a path that is too long
+        folder = self._partial(key)
+        # `Path.is_dir` fails for a path that is too long.
+        return os.path.isdir(folder) and not os.path.lexists(folder / _DISCARDED)
 
     def lock(self, key: str, wait: Callable[[str], None]) -> AbstractContextManager[None]:
         """Keep other runs from making the same result while the block runs.
@@ -146,7 +149,7 @@ class Store:
                 stacklevel=2,
             )
         folder = self._partial(key)
-        if os.path.lexists(folder) and (fresh or not folder.is_dir()):
+        if os.path.lexists(folder) and (fresh or not self.has_partial(key)):
             remove(folder)
         folder.mkdir(exist_ok=True)
         return folder
@@ -232,6 +235,26 @@ def discard(path: Path) -> None:
     if path.suffix not in (".damaged", ".replaced", ".removed"):
         path = _move_aside(path, ".removed")
     remove(path)
+
+
+def discard_partial(folder: Path) -> None:
+    """Remove an unfinished result, or mark it, so that no run continues it.
+
+    Raises:
+        StoreError: it can be neither removed nor marked.
+    """
+    try:
+        # Windows renames no folder with open files, such as the images that a traceback holds.
+        with contextlib.suppress(OSError):
+            discard(folder)
+        if folder.is_dir():
+            (folder / _DISCARDED).touch()
+    except OSError as error:
+        raise StoreError(
+            f"{folder} holds results of files that changed, and cannot be discarded",
+            received=str(error),
+            fix="remove this folder before the next run, which would continue it",
+        ) from error
 
 
 def remove(path: Path) -> None:
