@@ -104,6 +104,57 @@ def test_a_damaged_cache_is_rebuilt(tmp_path, damage):
     digests.close()
 
 
+@pytest.fixture
+def filled(tmp_path, monkeypatch):
+    """A cache of one file and of many that do not exist."""
+    monkeypatch.setattr("kpipe.core.digests._UNSETTLED_NS", 0)
+    cache, file = tmp_path / "digests.sqlite", tmp_path / "a.txt"
+    file.write_text("ab")
+    with contextlib.closing(Digests(cache)) as digests:
+        digests.file(file)
+    with contextlib.closing(sqlite3.connect(cache)) as database, database:
+        rows = [(f"/{number:05}" * 20, "1 2 3 4", "0" * 64) for number in range(2000)]
+        database.executemany("INSERT INTO digests VALUES (?, ?, ?)", rows)
+    return cache, file
+
+
+@pytest.mark.parametrize("value", [5, b"\x00\xff", "no digest", "F" * 64, None])
+def test_a_row_that_holds_no_digest_is_computed_again(filled, value):
+    cache, file = filled
+    with contextlib.closing(sqlite3.connect(cache)) as database, database:
+        database.execute("UPDATE digests SET sha256 = ?", (value,))
+    for _ in range(2):
+        with contextlib.closing(Digests(cache)) as digests:
+            assert digests.file(file) == hashlib.sha256(b"ab").hexdigest()
+    assert digests.known(file) == ""  # closed
+
+
+def test_damage_that_a_search_meets_is_reported_and_rebuilt(filled):
+    cache, file = filled
+    content = bytearray(cache.read_bytes())
+    half = len(content) // 2  # opening reads the first pages alone
+    content[half:] = b"\x7f" * (len(content) - half)
+    cache.write_bytes(content)
+    with contextlib.closing(Digests(cache)) as digests:
+        with pytest.warns(UserWarning, match="is damaged and is rebuilt"):
+            assert digests.file(file) == hashlib.sha256(b"ab").hexdigest()
+    with contextlib.closing(Digests(cache)) as digests:
+        assert digests.known(file) == hashlib.sha256(b"ab").hexdigest()
+
+
+@pytest.mark.parametrize("locked_first", [True, False])
+def test_a_cache_that_another_program_locks_is_waited_for_once(filled, monkeypatch, locked_first):
+    cache, file = filled
+    monkeypatch.setattr("kpipe.core.digests._LONGEST_WAIT", 0.01)
+    digests = None if locked_first else Digests(cache)
+    with contextlib.closing(sqlite3.connect(cache)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        digests = digests or Digests(cache)
+        assert digests.file(file) == hashlib.sha256(b"ab").hexdigest()
+        assert digests._database is None
+        digests.close()
+
+
 @pytest.mark.parametrize("place", ["folder", "file/digests.sqlite", "n" * 300])
 def test_a_cache_that_cannot_be_opened_only_costs_time(tmp_path, place):
     (tmp_path / "a.txt").write_text("ab")

@@ -1,17 +1,22 @@
 """Files that change while a stage reads them: nothing is kept under a key of other files."""
 
+import contextlib
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
+from kpipe.core.digests import Digests, files_below
 from kpipe.core.journal import read_journal
 from kpipe.core.pipeline import Pipeline
 from kpipe.core.runner import plan, run
+from kpipe.core.sources import snapshot
 from kpipe.core.stage import Context, Stage, stage
-from kpipe.errors import DataError, TrainingError
+from kpipe.core.store import discard_partial
+from kpipe.errors import DataError, StoreError, TrainingError
 from tests.core.toys import Join, Read, Suffix
 
 
@@ -168,3 +173,82 @@ def test_a_file_whose_name_is_no_utf8_is_watched_too(files):
     meddling = Meddling(lambda: odd.write_text("y"), lambda: odd.write_text("x"))
     with pytest.raises(DataError, match=r"\\xff\.txt was changed, and changed back"):
         run(pipeline_on(files), files / "out", executor=meddling)
+
+
+def touch(files):
+    os.utime(files / "list.txt", (0, 0))
+
+
+def rewrite(files):
+    (files / "list.txt").write_text("2")
+    (files / "list.txt").write_text("1")
+
+
+def replace(files):
+    shutil.copy(files / "list.txt", files / "copy")
+    (files / "copy").replace(files / "list.txt")
+
+
+@pytest.mark.parametrize("meddle", [touch, rewrite, replace])
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt()])
+def test_the_result_of_one_file_is_kept_if_the_content_is_the_same(files, meddle, error):
+    """As that of hours of training from a file of weights."""
+    pipeline = Pipeline("toy", [Read(str(files / "list.txt"))])
+    meddling = Meddling(lambda: meddle(files), None, error)
+    with pytest.raises(KeyboardInterrupt) if error else contextlib.nullcontext():
+        run(pipeline, files / "out", executor=meddling)
+    status = "continues" if error else "cached"
+    assert [step.status for step in plan(pipeline, files / "out")] == [status]
+    (journal,) = (files / "out").glob("toy/*/journal.jsonl")
+    (note,) = [event["text"] for event in read_journal(journal) if event["event"] == "note"]
+    assert "list.txt was changed, and changed back, or only touched, while Read ran" in note
+
+
+def test_one_file_of_other_content_is_refused(files):
+    pipeline = Pipeline("toy", [Read(str(files / "list.txt"))])
+    with pytest.raises(DataError, match="changed during the run"):
+        run(pipeline, files / "out", executor=Meddling(lambda: write("list.txt", "2")(files)))
+    assert list((files / "out" / ".cache").glob("*/text.txt")) == []
+
+
+def test_what_cannot_be_removed_is_not_continued(files, monkeypatch):
+    """Windows renames no folder with open files."""
+
+    def fail(path, suffix):
+        raise PermissionError(13, "a file in it is open", str(path))
+
+    with monkeypatch.context() as patched, pytest.raises(DataError, match="changed during the run"):
+        patched.setattr("kpipe.core.store._move_aside", fail)
+        run(pipeline_on(files), files / "out", executor=Meddling(lambda: exchange(files)))
+    exchange(files)
+    assert [step.status for step in plan(pipeline_on(files), files / "out")] == ["runs"]
+    seen = []
+
+    class Looking:
+        def execute(self, stage, context):
+            seen.extend(context.folder.iterdir())
+            stage.run(context)
+
+    assert run(pipeline_on(files), files / "out", executor=Looking()).made == ("ReadAll",)
+    assert seen == []
+
+
+def test_what_can_be_neither_removed_nor_marked_is_an_error_that_names_it(tmp_path, monkeypatch):
+    def fail(path, *_):
+        raise PermissionError(13, "read-only", str(path))
+
+    monkeypatch.setattr("kpipe.core.store._move_aside", fail)
+    monkeypatch.setattr(Path, "touch", fail)
+    (tmp_path / "key.partial").mkdir()
+    with pytest.raises(StoreError, match=r"key\.partial holds .* cannot be discarded"):
+        discard_partial(tmp_path / "key.partial")
+
+
+def test_a_folder_is_listed_once(files, monkeypatch):
+    listed = []
+    for module in ("digests", "sources"):
+        name = f"kpipe.core.{module}.files_below"
+        monkeypatch.setattr(name, lambda path: listed.append(path) or files_below(path))
+    with contextlib.closing(Digests(files / "digests.sqlite")) as digests:
+        snapshot(ReadAll(str(files / "photos"), str(files / "list.txt")), digests)
+    assert listed == [files / "photos"]
