@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import time
 import traceback
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,17 @@ from kpipe.core.store import Entry, Store, discard_partial
 from kpipe.errors import KpipeError, StoreError
 
 __all__ = ["Maker", "wait_reporter"]
+
+# What reading a damaged file raises, besides the errors of kpipe and of the system.
+_DAMAGE = (
+    AttributeError,
+    EOFError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
 
 Inputs = Mapping[str, tuple[Entry, ...]]
 
@@ -108,6 +120,8 @@ class Maker:
             # On a full disk the journal cannot be written either; raise the first error.
             with contextlib.suppress(OSError):
                 context.journal.record("stage_failed", error=type(error).__name__, detail=detail)
+            if continues and isinstance(error, _DAMAGE):
+                raise _cannot_continue(stage, context, error) from error
             raise
 
     def _refuse_changed(self, inputs: Inputs, stage: Stage, context: Context) -> None:
@@ -121,3 +135,14 @@ class Maker:
                     received=self.store.damage(entry.key) or "another result, of a --fresh run",
                     fix="run again",
                 )
+
+
+def _cannot_continue(stage: Stage, context: Context, error: Exception) -> StoreError:
+    aside = context.folder.with_suffix(".damaged")
+    return StoreError(
+        f"{stage.name} failed when it continued what an interrupted run had written",
+        expected=f"the files in {context.folder}, as that run left them",
+        received=f"{type(error).__name__}: {error}",
+        fix=f"if they are damaged, start the stage again: rename {context.folder} to {aside.name}; "
+        f"if it fails then too, the traceback is in {context.journal.path}",
+    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from kpipe.cli.entry import commands
+from kpipe.cli.entry import commands, main
 from kpipe.errors import TrainingError
 
 PIPELINE = """
@@ -39,6 +40,17 @@ def test_a_refused_run_has_a_report_and_another_limit_runs_nothing() -> None:
     accepted = kpipe.invoke(commands, ["run", "toy.py", "--set", "Weigh.limit=4"])
     assert accepted.exit_code == 0 and "nothing to do" in accepted.output
     assert "4 letters are just enough" in accepted.output
+
+
+def test_a_refusal_says_how_to_judge_again_and_not_how_to_resume(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["kpipe", "run", "toy.py", "--fresh"])
+    with pytest.raises(SystemExit):
+        main()
+    error = capsys.readouterr().err
+    assert error.rstrip().endswith("\n  then, with what you change: kpipe run toy.py")
+    assert "to resume" not in error and "what to do" in error
 
 
 def test_a_report_that_fails_does_not_hide_the_refusal(monkeypatch: pytest.MonkeyPatch) -> None:

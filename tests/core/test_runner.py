@@ -111,6 +111,36 @@ def test_an_interrupted_stage_resumes_in_its_folder(tmp_path):
     assert (result.folder / "count.txt").read_text() == "3"
 
 
+def test_a_stage_that_cannot_continue_says_how_to_start_it_again(tmp_path, monkeypatch):
+    stumble = tmp_path / "stumble"
+    stumble.touch()
+    pipeline = Pipeline("toy", [Count(3, str(stumble))])
+    with pytest.raises(TrainingError):
+        run(pipeline, tmp_path / "out")
+    (partial,) = (tmp_path / "out" / ".cache").glob("*.partial")
+    (partial / "state.json").write_text("{")
+    real = Count.run
+
+    def reading(self, context):
+        if (context.folder / "state.json").exists():
+            json.loads((context.folder / "state.json").read_text())
+        real(self, context)
+
+    monkeypatch.setattr(Count, "run", reading)
+    with pytest.raises(StoreError, match="Count failed when it continued") as raised:
+        run(pipeline, tmp_path / "out")
+    assert "JSONDecodeError" in raised.value.received
+    assert f"rename {partial} to {partial.stem}.damaged" in raised.value.fix
+    partial.rename(partial.with_suffix(".damaged"))
+    assert run(pipeline, tmp_path / "out").made == ("Count",)
+
+
+def test_a_defect_of_a_stage_that_does_not_continue_is_raised_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(Count, "run", lambda self, context: [][0])
+    with pytest.raises(IndexError):
+        run(Pipeline("toy", [Count(3)]), tmp_path / "out")
+
+
 def result_of(root, stage):
     (entry,) = [entry for entry in entries_of(root) if entry.about["stage"] == stage]
     return entry.folder
