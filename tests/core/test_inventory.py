@@ -127,3 +127,25 @@ def test_an_unknown_run_is_refused_with_the_nearest(tmp_path: Path, source: Path
         run_folders(tmp_path / "out", [f"toi/{folder.name}"])
     with pytest.raises(StoreError, match="there are no runs"):
         run_folders(tmp_path / "absent", ["toy/1"])
+
+
+def test_a_journal_that_cannot_be_read_stops_a_removal(tmp_path: Path, source: Path) -> None:
+    root = tmp_path / "out"
+    journal = run(pipeline_on(source), root).folder / "journal.jsonl"
+    journal.rename(journal.with_suffix(".aside"))
+    journal.mkdir()
+    for ask in (list_results, remove_results):
+        with pytest.raises(StoreError, match=r"journal\.jsonl cannot be read") as raised:
+            ask(root)
+        assert "rename or remove" in raised.value.fix
+    assert len(list((root / ".cache").glob("*/entry.json"))) == 3
+
+
+def test_lines_that_are_no_events_are_counted_when_results_are_listed(
+    tmp_path: Path, source: Path
+) -> None:
+    journal = run(pipeline_on(source), tmp_path / "out").folder / "journal.jsonl"
+    journal.write_text("torn\n" + journal.read_text() + "{}\n")
+    with pytest.warns(UserWarning, match="2 lines of .* are no events"):
+        found = list_results(tmp_path / "out")
+    assert all(one.runs for one in found)
