@@ -47,7 +47,9 @@ def claim(path: Path, identity: Mapping[str, Any], other: str, *, error: type[Kp
             temporary.write_text(text, encoding="utf-8")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as problem:
+        if not isinstance(stored, dict):
+            raise ValueError(f"expected a JSON object, found {stored!r:.80}")
+    except (OSError, ValueError, RecursionError) as problem:
         raise error(
             f"{path} cannot be read, so it is unknown what the folder holds",
             received=str(problem),

@@ -16,8 +16,10 @@ def test_a_folder_is_claimed_once_and_again_by_its_owner(tmp_path: Path) -> None
     assert len(list(path.parent.iterdir())) == 1
 
 
-def test_an_unreadable_identity_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "training.json").write_text("{")
+@pytest.mark.parametrize("content", [b"{", b"", b"null", b"[]", b"5", b"\xff\xfe", None])
+def test_an_unreadable_identity_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "training.json"
+    path.mkdir() if content is None else path.write_bytes(content)
     with pytest.raises(TrainingError, match="cannot be read"):
         claim(tmp_path / "training.json", {}, "another training", error=TrainingError)
 

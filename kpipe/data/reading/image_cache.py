@@ -2,7 +2,7 @@
 
     files   path -> status, sha256      `status` as in `kpipe.data.file_status`
     images  sha256 -> `ImageInfo` of the content
-    results key -> what was computed from many images; the last few
+    results key -> sha256 of a result, and the result: what was computed from many images; the last few
 
 A file that was moved or copied is read again, but not decoded again.
 """
@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
+import re
 import sqlite3
 import threading
 import warnings
@@ -28,6 +30,13 @@ __all__ = ["ImageCache"]
 _VERSION = 7
 _RESULTS = 20
 _COLUMNS = tuple(field.name for field in dataclasses.fields(ImageInfo))
+# SQLite stores a bool as an int.
+_KINDS = {
+    field.name: int if isinstance(field.default, bool) else type(field.default)
+    for field in dataclasses.fields(ImageInfo)
+}
+_OTHER = re.compile("no such table|no such column|has no column|Could not decode|values were")
+_SHA256 = 32  # bytes
 # 80 megabytes for 20,000 photos, and rarely needed: fetched separately.
 _LARGE = "thumbnail"
 _SMALL = tuple(name for name in _COLUMNS if name != _LARGE)
@@ -68,7 +77,7 @@ class ImageCache:
             "SELECT path, status, sha256 FROM files WHERE path IN (SELECT value FROM json_each(?))",
             list(statuses),
         )
-        return {path: digest for path, status, digest in rows if statuses[path] == status}
+        return {path: str(digest) for path, status, digest in rows if statuses[path] == status}
 
     def infos(self, digests: Iterable[str]) -> dict[str, ImageInfo]:
         """Return sha256 -> what is cached of the content, without thumbnails."""
@@ -76,6 +85,7 @@ class ImageCache:
             f"SELECT {', '.join(_SMALL)} FROM images"
             " WHERE sha256 IN (SELECT value FROM json_each(?))",
             list(digests),
+            _SMALL,
         )
         return {row[0]: ImageInfo(**dict(zip(_SMALL, row, strict=True))) for row in rows}
 
@@ -84,6 +94,7 @@ class ImageCache:
         rows = self._select(
             f"SELECT sha256, {_LARGE} FROM images WHERE sha256 IN (SELECT value FROM json_each(?))",
             list(digests),
+            ("sha256", _LARGE),
         )
         return dict(rows)
 
@@ -93,6 +104,7 @@ class ImageCache:
             f"SELECT {', '.join(_COLUMNS)} FROM images"
             " WHERE sha256 IN (SELECT value FROM json_each(?))",
             [digest],
+            _COLUMNS,
         )
         return ImageInfo(*rows[0]) if rows else None
 
@@ -101,12 +113,16 @@ class ImageCache:
         rows = self._select(
             "SELECT result FROM results WHERE key IN (SELECT value FROM json_each(?))", [key]
         )
-        return rows[0][0] if rows else None
+        stored = rows[0][0] if rows else b""
+        result = bytes(stored[_SHA256:]) if isinstance(stored, bytes) else b""
+        sound = stored == hashlib.sha256(result).digest() + result
+        return result if sound else None
 
     def add_result(self, key: str, result: bytes) -> None:
         """Cache a result under a key that names everything the result depends on."""
         with self._lock, self._rebuilt_if_damaged(), self._connection:
-            self._connection.execute("REPLACE INTO results VALUES (?, ?)", (key, result))
+            stored = hashlib.sha256(result).digest() + result
+            self._connection.execute("REPLACE INTO results VALUES (?, ?)", (key, stored))
             self._connection.execute(
                 "DELETE FROM results WHERE rowid NOT IN"
                 " (SELECT rowid FROM results ORDER BY rowid DESC LIMIT ?)",
@@ -123,18 +139,27 @@ class ImageCache:
             self._connection.executemany("REPLACE INTO files VALUES (?, ?, ?)", files)
             self._connection.executemany(f"INSERT OR IGNORE INTO images VALUES ({places})", images)
 
-    def _select(self, query: str, keys: list[str]) -> list[tuple[Any, ...]]:
+    def _select(
+        self, query: str, keys: list[str], columns: tuple[str, ...] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Return rows; `columns` are the fields of `ImageInfo` in a row."""
         with self._lock, self._rebuilt_if_damaged():
-            return self._connection.execute(query, (json.dumps(keys),)).fetchall()
+            rows = self._connection.execute(query, (json.dumps(keys),)).fetchall()
+            kinds = [_KINDS[name] for name in columns]
+            for row in rows:
+                if columns and not all(map(isinstance, row, kinds)):
+                    raise sqlite3.DatabaseError("a row holds values of other types")
+            return rows
         return []
 
     @contextlib.contextmanager
     def _rebuilt_if_damaged(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError as error:
-            raise _unusable(self._path, error) from error
         except sqlite3.DatabaseError as error:
+            # Operational errors concern the surroundings, except those of what the file holds.
+            if isinstance(error, sqlite3.OperationalError) and not _OTHER.search(str(error)):
+                raise _unusable(self._path, error) from error
             self._connection.close()
             self._connection = self._rebuild(error)
 
@@ -193,5 +218,5 @@ def _unusable(path: Path | None, error: Exception) -> DataError:
         f"the image cache {path} cannot be used",
         expected="an SQLite file in a writable folder",
         received=f"{type(error).__name__}: {error}",
-        fix="pass another file as cache=, or none",
+        fix=f"make {path} writable, or rename what is there: it is built again from the photos",
     )

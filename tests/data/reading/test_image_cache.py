@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -134,3 +135,40 @@ def test_damage_found_while_reading_is_reported_and_the_cache_rebuilt(tmp_path: 
             assert cache.infos(["7"]) == {}
         cache.add(rows)
         assert cache.info("7") == rows[7][2]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DROP TABLE images",
+        "ALTER TABLE images DROP COLUMN width",
+        "UPDATE images SET width = 'x'",
+        "UPDATE images SET format = NULL",
+        "UPDATE images SET thumbnail = 5",
+        "UPDATE images SET sha256 = CAST(x'6161' AS TEXT), mode = CAST(x'ff' AS TEXT)",
+    ],
+)
+def test_a_table_of_other_content_is_rebuilt(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "photos.sqlite"
+    with ImageCache(path) as cache:
+        cache.add([("/p", "1", PHOTO)])
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute(damage)
+    with ImageCache(path) as cache:
+        with pytest.warns(UserWarning, match="rebuilt from the photos"):
+            assert cache.info("aa") is None
+        cache.add([("/p", "1", PHOTO)])
+        assert cache.info("aa") == PHOTO
+
+
+@pytest.mark.parametrize("damage", ["x'00ff'", "'text'", "NULL", "substr(result, 1, 33)"])
+def test_a_damaged_result_is_none(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "photos.sqlite"
+    with ImageCache(path) as cache:
+        cache.add_result("q", b"12345678")
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute(f"UPDATE results SET result = {damage}")
+    with ImageCache(path) as cache:
+        assert cache.result("q") is None
+        cache.add_result("q", b"")
+        assert cache.result("q") == b""
