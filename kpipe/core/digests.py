@@ -151,8 +151,9 @@ class Digests:
             query = "SELECT status, sha256 FROM digests WHERE path = ?"
             with self._optional():
                 row = self._database.execute(query, (name,)).fetchone()
-        known = row and row[0] == state and isinstance(row[1], str) and _SHA256.fullmatch(row[1])
-        return row[1] if known else ""
+        if row is None or row[0] != state or not isinstance(row[1], str):
+            return ""
+        return row[1] if _SHA256.fullmatch(row[1]) else ""
 
     @contextlib.contextmanager
     def _optional(self) -> Iterator[None]:

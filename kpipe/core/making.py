@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 import traceback
 import zipfile
 from collections.abc import Callable, Mapping
@@ -54,7 +53,12 @@ class Maker:
     executor: Executor
     seed: int
     fresh: bool
-    _began: int = dataclasses.field(default_factory=time.time_ns)
+    # key -> time of each earlier result. Not the time of this run: clocks can go backwards.
+    _before: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.fresh:
+            self._before.update({one.key: one.committed_ns for one in self.store.entries()})
 
     def result(
         self,
@@ -103,7 +107,7 @@ class Maker:
 
     def _find(self, key: str) -> Entry | None:
         entry = self.store.find(key)
-        if entry and self.fresh and entry.committed_ns < self._began:
+        if entry and self._before.get(entry.key) == entry.committed_ns:
             return None
         return entry
 

@@ -135,9 +135,10 @@ def test_damage_that_a_search_meets_is_reported_and_rebuilt(filled):
     half = len(content) // 2  # opening reads the first pages alone
     content[half:] = b"\x7f" * (len(content) - half)
     cache.write_bytes(content)
-    with contextlib.closing(Digests(cache)) as digests:
-        with pytest.warns(UserWarning, match="is damaged and is rebuilt"):
-            assert digests.file(file) == hashlib.sha256(b"ab").hexdigest()
+    digests = Digests(cache)
+    with pytest.warns(UserWarning, match="is damaged and is rebuilt"):
+        assert digests.file(file) == hashlib.sha256(b"ab").hexdigest()
+    digests.close()
     with contextlib.closing(Digests(cache)) as digests:
         assert digests.known(file) == hashlib.sha256(b"ab").hexdigest()
 

@@ -83,6 +83,15 @@ def test_fresh_makes_everything_again(tmp_path, source):
     assert run(pipeline_on(source), tmp_path / "out", fresh=True).skipped == ()
 
 
+def test_fresh_makes_again_what_has_a_time_in_the_future(tmp_path, source):
+    run(pipeline_on(source), tmp_path / "out")
+    for file in (tmp_path / "out" / ".cache").glob("*/*"):
+        os.utime(file, (4e9, 4e9))
+    again = run(pipeline_on(source), tmp_path / "out", fresh=True)
+    assert again.made == ("Read", "Suffix", "Repeat", "Join")
+    assert run(pipeline_on(source), tmp_path / "out").made == ()
+
+
 def test_the_plan_shows_what_would_run_and_why(tmp_path, source):
     out = tmp_path / "out"
     assert statuses(pipeline_on(source), out) == ["runs", "runs", "waits", "waits"]

@@ -217,9 +217,10 @@ def test_what_cannot_be_removed_is_not_continued(files, monkeypatch):
     def fail(path, suffix):
         raise PermissionError(13, "a file in it is open", str(path))
 
-    with monkeypatch.context() as patched, pytest.raises(DataError, match="changed during the run"):
+    with monkeypatch.context() as patched:
         patched.setattr("kpipe.core.store._move_aside", fail)
-        run(pipeline_on(files), files / "out", executor=Meddling(lambda: exchange(files)))
+        with pytest.raises(DataError, match="changed during the run"):
+            run(pipeline_on(files), files / "out", executor=Meddling(lambda: exchange(files)))
     exchange(files)
     assert [step.status for step in plan(pipeline_on(files), files / "out")] == ["runs"]
     seen = []

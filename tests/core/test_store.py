@@ -44,7 +44,7 @@ def test_what_is_in_the_place_of_a_file_is_named(tmp_path, monkeypatch, make, ob
     monkeypatch.chdir(tmp_path)
     make(Path("out/a"))
     with pytest.raises(StoreError) as raised, translate_disk_errors(Path("out")):
-        Path("out/a").open("a")
+        Path("out/a").write_text("")
     assert raised.value.fix.startswith(f"rename or remove {obstacle}, or pass another path")
 
 
@@ -61,10 +61,10 @@ def test_a_folder_that_another_program_removed_is_named(tmp_path):
         pytest.raises(StoreError, match="cannot be written") as raised,
         translate_disk_errors(tmp_path),
     ):
-        (tmp_path / "run" / "journal.jsonl").open("a")
+        (tmp_path / "run" / "journal.jsonl").write_text("")
     assert "run again if another program removed it" in raised.value.fix
     with pytest.raises(FileNotFoundError), translate_disk_errors(tmp_path):
-        (tmp_path / "absent").open()
+        (tmp_path / "absent").read_text()
 
 
 def test_other_errors_pass_unchanged(tmp_path):

@@ -2,7 +2,7 @@
 
     files   path -> status, sha256      `status` as in `kpipe.data.file_status`
     images  sha256 -> `ImageInfo` of the content
-    results key -> sha256 of a result, and the result: what was computed from many images; the last few
+    results key -> sha256 and bytes of what was computed from many images; the last few
 
 A file that was moved or copied is read again, but not decoded again.
 """
