@@ -53,7 +53,8 @@ def cache(runs: tuple[str, ...], remove: bool, yes: bool, root: Path) -> None:
         _show(unneeded, console)
         for folder in folders:
             print_line(console, f"run {folder}")
-        what = f"{len(unneeded)} results, {_megabytes(unneeded)}, and {len(folders)} runs"
+        results, runs_too = _count(len(unneeded), "result"), _count(len(folders), "run")
+        what = f"{results}, {_megabytes(unneeded)}, and {runs_too}"
         if not (unneeded or folders):
             print_line(console, "nothing to remove: runs need every result", "bold")
         elif yes:
@@ -64,7 +65,7 @@ def cache(runs: tuple[str, ...], remove: bool, yes: bool, root: Path) -> None:
 
 def _show_all(stored: Sequence[Stored], root: Path, console: Console) -> None:
     _show(stored, console)
-    print_line(console, f"{len(stored)} results, {_megabytes(stored)}", "bold")
+    print_line(console, f"{_count(len(stored), 'result')}, {_megabytes(stored)}", "bold")
     unneeded = [one for one in stored if not one.runs]
     if unneeded:
         command = "kpipe cache --remove" + f" --root {shlex.quote(str(root))}" * (
@@ -106,6 +107,9 @@ def _age(seconds: float) -> str:
     """Return a duration in its largest whole unit, such as "3 days"."""
     for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= length:
-            count = int(seconds // length)
-            return f"{count} {unit}{'s' * (count > 1)}"
+            return _count(int(seconds // length), unit)
     return "now"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

@@ -42,13 +42,13 @@ def test_a_removal_is_shown_first_and_done_with_yes(cache, tmp_path: Path) -> No
     for words in ([], ["--yes"]):
         output = cache("--remove", f"to2/{folder.name}", *words)
         assert f"run {folder}" in output and output.count("Count") == 1
-        assert ("would remove 1 results" in output) is not bool(words)
+        assert ("would remove 1 result," in output) is not bool(words)
         assert folder.exists() is not bool(words)
     assert cache().count("Count") == 1
     for path in (tmp_path / "out" / "to3").rglob("journal.jsonl"):
         path.unlink()
     assert "no run needs 1, 0.00 MB: kpipe cache --remove --root" in cache()
-    assert "removed 1 results" in cache("--remove", "--yes")
+    assert "removed 1 result," in cache("--remove", "--yes")
 
 
 def test_a_root_without_results_has_none(cache, tmp_path: Path) -> None:
