@@ -9,6 +9,7 @@
               labels.npy    (photos,) or (photos, classes)
               weights.npy   (photos,), if the data has weights
               bounds.npy    (batches, 2): first photo, and the one after the last
+              sha256.json   the digest of each of these files; a view that differs is computed again
 
     epoch e trains on view e mod K,   in the order of the data            if e < K,
                                       shuffled with the seed (seed, e)    otherwise

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +17,7 @@ import tensorflow as tf
 from kpipe.atomic import flush
 from kpipe.errors import TrainingError
 from kpipe.train.transfer.feature_cache import COLUMNS
+from kpipe.train.transfer.view_digests import damage, seal
 
 __all__ = ["TEMPORARY", "FeatureWriter", "Progress"]
 
@@ -36,11 +39,22 @@ class FeatureWriter:
         self._done, self._total, self._progress = 0, total, progress
 
     def skips(self, name: str, batches: int) -> bool:
-        """Return whether a view exists; if so, count its batches as done."""
-        exists = (self._folder / name).exists()
-        if exists:
-            self._report(batches)
-        return exists
+        """Return whether a sound view exists; if so, count its batches as done.
+
+        A damaged view is removed, with a warning.
+        """
+        view = self._folder / name
+        if not os.path.lexists(view):
+            return False
+        if found := damage(view):
+            warnings.warn(f"{view}: {found}; its features are computed again", stacklevel=2)
+            if view.is_dir() and not view.is_symlink():
+                shutil.rmtree(view)
+            else:
+                view.unlink()
+            return False
+        self._report(batches)
+        return True
 
     def write(
         self, name: str, data: Iterable[Any], batches: int | None, names: _BatchNames | None = None
@@ -70,6 +84,7 @@ class FeatureWriter:
                     np.save(aside / f"{kind}.npy", column)
             ends = np.cumsum(sizes, dtype=np.int64)
             np.save(aside / "bounds.npy", np.stack([ends - sizes, ends], -1))
+            seal(aside)
             try:
                 aside.rename(self._folder / name)
             except OSError:

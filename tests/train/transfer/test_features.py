@@ -268,6 +268,52 @@ def test_only_missing_views_are_computed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob("*.part")] == ["view-001.part"]
 
 
+def in_place_of(view: Path, content: str | None) -> None:
+    shutil.rmtree(view)
+    if content is None:
+        view.symlink_to("absent")
+    else:
+        view.write_text(content)
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "cut": lambda view: os.truncate(view / "features.npy", 200),
+    "one bit of a feature": lambda view: flip(view / "features.npy"),
+    "one bit of a label": lambda view: flip(view / "labels.npy"),
+    "no labels": lambda view: (view / "labels.npy").unlink(),
+    "no bounds": lambda view: (view / "bounds.npy").unlink(),
+    "emptied": lambda view: [file.unlink() for file in view.iterdir()],
+    "torn digests": lambda view: (view / "sha256.json").write_text("{"),
+    "digests of another type": lambda view: (view / "sha256.json").write_text("null"),
+    "a folder in place of a file": lambda view: in_place_of_features(view),
+    "a file in place of the view": lambda view: in_place_of(view, "x"),
+    "a dangling link": lambda view: in_place_of(view, None),
+}
+
+
+def in_place_of_features(view: Path) -> None:
+    (view / "features.npy").unlink()
+    (view / "features.npy").mkdir()
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_view_is_named_and_computed_again(name: str, tmp_path: Path) -> None:
+    stem, _ = split_frozen(frozen())
+    extract(stem, tmp_path, FeatureConfig())
+    view = tmp_path / "view-000"
+    expected = {file.name: file.read_bytes() for file in view.iterdir()}
+    DAMAGES[name](view)
+    with pytest.warns(UserWarning, match="view-000: .*computed again"):
+        extract(stem, tmp_path, FeatureConfig())
+    assert {file.name: file.read_bytes() for file in view.iterdir()} == expected
+
+
 def test_two_trainings_may_compute_the_same_features_at_once(tmp_path: Path) -> None:
     stem, _ = split_frozen(frozen())
 
