@@ -111,6 +111,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     # Around the best of those above: all layers, normalization frozen.
     "frozen norm, 1e-3, warm-up": {**FROZEN, "learning_rate": 1e-3, "warmup": 0.1},
     "frozen norm, 1e-4": {**FROZEN, "learning_rate": 1e-4},
+    "frozen norm, 1e-4, warm-up": {**FROZEN, "learning_rate": 1e-4, "warmup": 0.1},
+    "frozen norm, warm-up": {**FROZEN, "warmup": 0.1},
+    "frozen norm, warm-up, clip 1": {**FROZEN, "warmup": 0.1, "clip_norm": 1.0},
+    "frozen norm, decay 0.8": {**FROZEN, "layer_decay": 0.8},
     "frozen norm, decay 0.9": {**FROZEN, "learning_rate": 1e-3, "layer_decay": 0.9},
     "frozen norm, last 60": {**FROZEN, "retrain_last": 60},
     "frozen norm, last 100": {**FROZEN, "retrain_last": 100},

@@ -46,7 +46,8 @@ class FineTune(Recipe):
         layer_decay: factor of the learning rate from one block to the block below it.
         backbone_factor: factor of the learning rate of all pretrained layers.
         freeze_norm: whether BatchNormalization layers keep the statistics and scales of the
-            pretraining.
+            pretraining; None for yes if there was one. Statistics of the few photos of a user
+            are worse: see docs/evidence.md.
         dropout: fraction of the features to drop before the head.
         label_smoothing: fraction of each label to spread evenly over all classes.
         optimizer: the first optimizer.
@@ -69,6 +70,7 @@ class FineTune(Recipe):
         full_res_epochs: with `low_res_size`, the number of epochs at full size that follow, at a
             tenth of the learning rate.
         batch_size: photos in a training step.
+        effort: "quick", "standard" or "best", which sets the defaults of other fields.
 
     Example:
         >>> from kpipe.stages import FineTune

@@ -73,7 +73,7 @@ def _phase(
     from kpipe.train import Phase
 
     return Phase(
-        config, last, features, recipe.freeze_norm, recipe.layer_decay, recipe.backbone_factor
+        config, last, features, recipe.keeps_norm, recipe.layer_decay, recipe.backbone_factor
     )
 
 

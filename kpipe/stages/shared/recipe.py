@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from kpipe.core.fields import Between
 from kpipe.core.stage import Stage, stage
 from kpipe.errors import TrainingError, nearest
 from kpipe.stages.shared.declared import refusals
+from kpipe.stages.shared.efforts import EFFORTS, Effort
 from kpipe.stages.shared.field_types import (
     LearningRate,
     LossWeight,
@@ -28,6 +29,9 @@ __all__ = ["Recipe"]
 class Recipe(Stage):
     """The fields of `kpipe.stages.FineTune`, which describes them."""
 
+    preset_by: ClassVar = "effort"
+    presets: ClassVar = EFFORTS
+
     backbone: str
     alpha: Annotated[float, Between(0, 2, strict=True)] | None = None
     weights: str | None = "imagenet"
@@ -35,11 +39,11 @@ class Recipe(Stage):
     head_learning_rate: LearningRate | None = None
     cached_views: NonNegativeInt = 4
     cached_phases: Literal["head", "all"] = "head"
-    retrain_last: NonNegativeInt | None = 30
+    retrain_last: NonNegativeInt | None = None
     unfreeze_phases: PositiveInt = 1
     layer_decay: Annotated[float, Between(0.01, 1)] = 1.0
     backbone_factor: Annotated[float, Between(0.001, 1)] = 1.0
-    freeze_norm: bool = False
+    freeze_norm: bool | None = None
     dropout: Annotated[float, Between(0, 0.95)] = 0.2
     label_smoothing: Annotated[float, Between(0, 0.95)] = 0.0
     optimizer: Optimizer = "adam"
@@ -58,6 +62,7 @@ class Recipe(Stage):
     low_res_size: Annotated[int, Between(16)] | None = None
     full_res_epochs: PositiveInt = 2
     batch_size: PositiveInt = 32
+    effort: Effort = "standard"
 
     @property
     def effective_head_epochs(self) -> int:
@@ -65,6 +70,11 @@ class Recipe(Stage):
         if self.head_epochs is not None:
             return self.head_epochs
         return 0 if self.weights is None or self.retrain_last == 0 else 10
+
+    @property
+    def keeps_norm(self) -> bool:
+        """Whether BatchNormalization layers keep the statistics of the pretraining."""
+        return self.weights is not None if self.freeze_norm is None else self.freeze_norm
 
     def validation_errors(self) -> list[str]:
         from kpipe.train.backbones.catalog import backbone_names
