@@ -30,7 +30,10 @@ __all__ = ["predict"]
     help="Color under transparent pixels; use that of the training.",
 )
 def predict(model: Path, images: tuple[Path, ...], top: int, background: str) -> None:
-    """Classify IMAGES (files or folders) with an exported MODEL.tflite."""
+    """Classify IMAGES (files or folders) with an exported MODEL.tflite.
+
+    "not sure" marks a prediction below the threshold that Export(coverage=) wrote into the file.
+    """
     from kpipe.lite import Classifier
     from kpipe.lite.runtime.peak_memory import peak_memory
 
@@ -46,7 +49,7 @@ def predict(model: Path, images: tuple[Path, ...], top: int, background: str) ->
             continue
         ranked = sorted(result.probabilities.items(), key=lambda pair: -pair[1])
         best = "  ".join(f"{label} {probability:.1%}" for label, probability in ranked[:top])
-        print_text(f"{path}: {best}")
+        print_text(f"{path}: {best}" if result.sure else f"{path}: not sure: {best}")
     if errors:
         classified = len(paths) - len(errors)
         raise DataError("\n".join(errors), received=f"{classified} of {len(paths)} classified")

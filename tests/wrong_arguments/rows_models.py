@@ -13,6 +13,7 @@ __all__ = ["RESULTS", "ROWS"]
 
 # Classes of which kpipe makes the objects, base classes, and names that are not functions.
 RESULTS = {
+    "kpipe.ensemble.TemperatureFit",
     *(f"kpipe.lite.{name}" for name in ("Benchmark", "Evaluation", "ImageDifference")),
     *(f"kpipe.lite.{name}" for name in ("Prediction", "QuantizationTrial")),
     "kpipe.lite.SelectiveQuantization",
@@ -37,8 +38,23 @@ def plan_of(things: Things) -> prune.Plan:
     return prune.plan(things.model, {"conv": [0]})
 
 
+PROBABILITIES = ("images", Made(lambda things: np.eye(3)[things.labels] * 0.7 + 0.1))
+LABELS = ("labels", Made(lambda things: things.labels))
+
 ROWS = {
+    "kpipe.ensemble.apply_temperature": Row({"model": MODEL, "temperature": ("number", 1.5)}),
     "kpipe.ensemble.average": Row({"models": ("models", TWO), "weights": ("weights", [1, 3])}),
+    "kpipe.ensemble.calibrate": Row({"model": MODEL, "data": BATCHES}),
+    "kpipe.ensemble.calibration_error_by_chance": Row(
+        {"probabilities": PROBABILITIES, "bins": ("count", 15)}
+    ),
+    "kpipe.ensemble.coverage_threshold": Row(
+        {"probabilities": PROBABILITIES, "coverage": ("fraction", 0.9)}
+    ),
+    "kpipe.ensemble.expected_calibration_error": Row(
+        {"probabilities": PROBABILITIES, "labels": LABELS, "bins": ("count", 15)}
+    ),
+    "kpipe.ensemble.fit_temperature": Row({"probabilities": PROBABILITIES, "labels": LABELS}),
     "kpipe.ensemble.vote": Row({"models": ("models", TWO)}),
     # ------------------------------------------------------------------------------------- lite
     "kpipe.lite.Classifier": Row(
@@ -47,6 +63,7 @@ ROWS = {
             "labels": ("names", ["a", "b", "c"]),
             "threads": ("count", 1),
             "background": ("color", "white"),
+            "threshold": ("fraction", None),
         }
     ),
     "kpipe.lite.LiteModel": Row({"source": FILE, "threads": ("count", 1)}),
@@ -58,6 +75,7 @@ ROWS = {
             "license": ("text", "CC0"),
             "mean": ("weights", [0.0]),
             "std": ("weights", [1.0]),
+            "score_threshold": ("fraction", None),
         }
     ),
     "kpipe.lite.benchmark": Row({"path": FILE, **RUN}),

@@ -22,7 +22,11 @@ __all__ = ["Table", "write_flatbuffer"]
 
 Table = dict[int, Any]
 
-_FLAGS = {np.uint8: number_types.Uint8Flags, np.uint32: number_types.Uint32Flags}
+_FLAGS = {
+    np.uint8: number_types.Uint8Flags,
+    np.uint32: number_types.Uint32Flags,
+    np.float32: number_types.Float32Flags,
+}
 
 
 def write_flatbuffer(root: Table, identifier: bytes) -> bytes:

@@ -25,6 +25,7 @@ from kpipe.errors import ExportError
 from kpipe.lite.export.flatbuffer import Table, write_flatbuffer
 from kpipe.lite.labels_txt import LABELS_FILE, check_labels, format_labels
 from kpipe.lite.runtime.interpreter import LiteModel
+from kpipe.lite.runtime.score_threshold import SCORE_THRESHOLDING
 from kpipe.lite.tflite_file import parse, serialize
 from kpipe.wrong_kinds import names_wrong_kinds
 
@@ -45,11 +46,13 @@ _FIELDS = {
     "ImageSize": "width height",
     "ProcessUnit": "options_type options",
     "NormalizationOptions": "mean std",
+    "ScoreThresholdingOptions": "global_score_threshold",
     "Stats": "max min",
     "AssociatedFile": "name description type",
 }
 _FEATURE, _IMAGE = np.uint8(1), np.uint8(2)  # members of the union ContentProperties
-_NORMALIZATION = np.uint8(1)  # member of the union ProcessUnitOptions
+_NORMALIZATION = np.uint8(1)  # members of the union ProcessUnitOptions
+_THRESHOLDING = np.uint8(SCORE_THRESHOLDING)
 _RGB = np.uint8(1)
 _AXIS_LABELS = np.uint8(2)
 
@@ -66,6 +69,7 @@ def add_metadata(
     license: str = "",
     mean: Sequence[float] = (0.0,),
     std: Sequence[float] = (1.0,),
+    score_threshold: float | None = None,
 ) -> bytes:
     """Return a `.tflite` file with metadata and labels, which replace any that it had.
 
@@ -80,13 +84,15 @@ def add_metadata(
         mean: subtracted from each pixel in [0, 255] before the model sees it, one value or one for
             each channel. 0 if the preprocessing is part of the graph, as in files of `convert`.
         std: divisor of the difference, one value or one for each channel.
+        score_threshold: probability in [0, 1] below which a prediction counts as not sure:
+            `Classifier` marks it, and MediaPipe Tasks leaves out the label. None for no threshold.
 
     Returns:
         The content of the file, a function of the arguments alone.
 
     Raises:
         ExportError: the file is not an image classifier, the labels do not match its outputs, or
-            the normalization is invalid.
+            the normalization or the threshold is invalid.
 
     Example:
         >>> from pathlib import Path
@@ -102,10 +108,16 @@ def add_metadata(
     labels = list(labels)
     check_labels(labels, model.classes, model.name)
     normalization = _normalization(mean, std)
+    if score_threshold is not None and not 0 <= score_threshold <= 1:
+        raise ExportError(
+            "invalid score threshold",
+            expected="a probability from 0 to 1, or None",
+            received=f"score_threshold={score_threshold!r}",
+        )
     graph = _table(
         "SubGraphMetadata",
         input_tensor_metadata=[_image(*model.image_size, *normalization)],
-        output_tensor_metadata=[_scores()],
+        output_tensor_metadata=[_scores(score_threshold)],
     )
     metadata = _table(
         "ModelMetadata",
@@ -158,10 +170,16 @@ def _image(height: int, width: int, mean: np.ndarray, std: np.ndarray) -> Table:
     )
 
 
-def _scores() -> Table:
+def _scores(threshold: float | None) -> Table:
     file = _table(
         "AssociatedFile", name=LABELS_FILE, description="A label a line.", type=_AXIS_LABELS
     )
+    units: dict[str, Any] = {}
+    if threshold is not None:
+        options = _table("ScoreThresholdingOptions", global_score_threshold=np.float32(threshold))
+        units["process_units"] = [
+            _table("ProcessUnit", options_type=_THRESHOLDING, options=options)
+        ]
     return _table(
         "TensorMetadata",
         name="probability",
@@ -173,6 +191,7 @@ def _scores() -> Table:
         ),
         stats=_table("Stats", max=np.ones(1, np.float32), min=np.zeros(1, np.float32)),
         associated_files=[file],
+        **units,
     )
 
 

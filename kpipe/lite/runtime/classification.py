@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kpipe.errors import DataError
+from kpipe.errors import DataError, ExportError
 from kpipe.lite.labels_txt import check_labels, read_labels
 from kpipe.lite.runtime.interpreter import LiteModel
+from kpipe.lite.runtime.score_threshold import read_score_threshold
 from kpipe.pixels import background_color, fit_image, fit_photo
 from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
@@ -32,6 +33,7 @@ class Prediction:
         label: the most probable label.
         probability: its probability, in [0, 1].
         probabilities: label -> probability, in output order.
+        sure: whether the probability reaches the file's threshold; true if the file has none.
 
     Example:
         >>> from kpipe.lite import Prediction
@@ -42,6 +44,7 @@ class Prediction:
     label: str
     probability: float
     probabilities: dict[str, float]
+    sure: bool = True
 
 
 @names_wrong_kinds_of_fields
@@ -54,9 +57,15 @@ class Classifier:
             a line, or if there is none, inside it.
         threads: number of processor threads that LiteRT may use.
         background: CSS color under transparent pixels; use the one of training.
+        threshold: probability in [0, 1] below which a prediction is not sure. None reads it from
+            the file's metadata, which state one if `Export(coverage=)` or `add_metadata` wrote it.
+
+    Attributes:
+        threshold: the same; None if the file states none.
 
     Raises:
-        ExportError: the file is not an image classifier, or the labels do not match its outputs.
+        ExportError: the file is not an image classifier, its metadata are damaged, the labels do
+            not match its outputs, or the threshold is out of range.
         DataError: unknown color.
 
     Example:
@@ -76,12 +85,22 @@ class Classifier:
         labels: Sequence[str] | None = None,
         threads: int = 1,
         background: str = "white",
+        threshold: float | None = None,
     ) -> None:
         background_color(background)
         self.background = background
         self.model = LiteModel(path, threads)
         self.labels = read_labels(Path(path)) if labels is None else list(labels)
         check_labels(self.labels, self.model.classes, self.model.name)
+        if threshold is None:
+            threshold = read_score_threshold(self.model.content, self.model.name)
+        elif not 0 <= threshold <= 1:
+            raise ExportError(
+                "invalid threshold",
+                expected="a probability from 0 to 1, or None for that of the file",
+                received=f"threshold={threshold!r}",
+            )
+        self.threshold = threshold
 
     def predict(self, images: Any) -> list[Prediction]:
         """Return one prediction for each image, in order.
@@ -136,6 +155,7 @@ class Classifier:
             self.labels[best],
             float(row[best]),
             dict(zip(self.labels, row.tolist(), strict=True)),
+            sure=self.threshold is None or float(row[best]) >= self.threshold,
         )
 
 
