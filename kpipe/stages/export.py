@@ -2,7 +2,8 @@
 
 export folder := model.tflite          the last model, quantized as declared
                  <title>.tflite        every model in float32
-                 model.keras, labels.txt, metrics.json, model_card.md
+                 model.keras           the last model, with its temperature, as in the files
+                 labels.txt, metrics.json, model_card.md
                  a row of metrics.json also holds, of the test photos, "lost" (only the Keras
                  model is right) and "won" (only the file is right)
                  measured.json         {"models": {file: the latency and memory of a `Benchmark`}}
@@ -13,10 +14,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from base64 import b64encode
-from collections.abc import Iterator
 from dataclasses import asdict
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -24,19 +22,29 @@ from kpipe.core.fields import Between
 from kpipe.core.journal import Journal
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.core.store import MEASURED
-from kpipe.stages.shared.field_types import UnitInterval
+from kpipe.stages.shared.export_calibration import CalibratedNetwork, describe_threshold
+from kpipe.stages.shared.exported_file import (
+    BATCH,
+    calibration_photos,
+    labelled_batches,
+    measure,
+)
+from kpipe.stages.shared.field_types import OpenUnitInterval, UnitInterval
 from kpipe.stages.shared.loss_judgement import judge_losses
 from kpipe.stages.shared.model_card import model_card
-from kpipe.stages.shared.model_folder import load_model, read_metadata, reset_keras
+from kpipe.stages.shared.model_folder import (
+    load_model,
+    read_metadata,
+    reset_keras,
+    save_keras,
+)
 from kpipe.stages.shared.photo_dataset import PhotoDataset
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
 
 __all__ = ["Export"]
 
-_BATCH = 64
 # Fields of `kpipe.lite.Benchmark` that differ from one measurement to the next.
 _MEASURED = ("median_ms", "p5_ms", "p95_ms", "ratio", "initialization_ms", "peak_memory")
 
@@ -60,6 +68,12 @@ class Export(Stage):
             int8.
         license: license of the model, for the files' metadata and the model card.
         note: note on the data, for the files' metadata and the model card.
+        temperature: whether to divide the logits of each model by the temperature that fits the
+            validation split, so that its probabilities are those of being right. The predicted
+            classes stay the same. See `kpipe.ensemble.calibrate`.
+        coverage: fraction of the validation photos to answer, above 0 and below 1. Each file gets
+            the threshold that so many photos reach; below it, `kpipe predict` and `Classifier` say
+            "not sure", and MediaPipe Tasks returns no label. None for no threshold.
 
     Example:
         >>> from kpipe.stages import Export
@@ -69,7 +83,8 @@ class Export(Stage):
 
     # 2: int8 files with ranges of least error and corrected biases
     # 3: the photos that each file loses and wins
-    version: ClassVar = 3
+    # 4: temperature, and the calibration error of each file
+    version: ClassVar = 4
     needs: ClassVar = ("data", "model+", "ensemble?")
     gives: ClassVar = ("export",)
     publishes: ClassVar = (
@@ -89,6 +104,8 @@ class Export(Stage):
     calibration: Annotated[int, Between(1)] = 200
     license: str = ""
     note: str = ""
+    temperature: bool = True
+    coverage: OpenUnitInterval | None = None
 
     def run(self, context: Context) -> None:
         from kpipe.lite.labels_txt import format_labels
@@ -102,22 +119,21 @@ class Export(Stage):
         for folder in (first, *context.inputs["ensemble"], *smaller):
             reset_keras(context.seed)
             about = read_metadata(folder)
-            model = load_model(folder)
-            reference = model.predict(photos.evaluation_dataset("test", _BATCH), verbose=0)
+            network = self._calibrate(load_model(folder), about["title"], photos, context.journal)
             forms: list[tuple[str | None, str]] = [(None, f"{_slug(about['title'])}.tflite")]
             if folder == last:
                 forms = [*(forms if self.quantize else []), (self.quantize, "model.tflite")]
+                self._publish(network, folder, context.folder)
             for quantize, name in forms:
                 context.journal.record("note", text=f"{about['title']} -> {name}")
                 path = context.folder / name
-                content, details = self._convert(model, quantize, photos, context.journal)
-                path.write_bytes(self._with_metadata(content, about["title"], photos))
-                measured = _measure(path, photos, reference)
+                measured = self._write_file(
+                    path, quantize, about["title"], network, photos, context.journal
+                )
                 if name != "model.tflite":
                     del measured["differences"]  # float32: only rounding differs
-                rows.append({**measured, **_size_of(model, about), **details})
+                rows.append({**measured, **_size_of(network.model, about)})
                 rows[-1]["name"] = f"{about['title']}, {quantize}" if quantize else about["title"]
-        shutil.copyfile(last / "model.keras", context.folder / "model.keras")
         self._write_metrics(context, photos, rows)
 
     def judge(self, result: Path) -> list[str]:
@@ -143,7 +159,67 @@ class Export(Stage):
         (context.folder / "metrics.json").write_text(json.dumps(metrics, indent=1), "utf-8")
         (context.folder / "model_card.md").write_text(card, "utf-8")
 
-    def _with_metadata(self, content: bytes, title: str, photos: PhotoDataset) -> bytes:
+    def _calibrate(
+        self, model: keras.Model, title: str, photos: PhotoDataset, journal: Journal
+    ) -> CalibratedNetwork:
+        """Predict the validation and the test split, and fit the temperature on the first."""
+        before = {
+            split: model.predict(photos.evaluation_dataset(split, BATCH), verbose=0)
+            for split in ("validation", "test")
+        }
+        labels = {split: photos.manifest.labels(split) for split in before}
+        network = CalibratedNetwork.fitted(model, labels, before, temperature=self.temperature)
+        if network.fit is not None:
+            found = network.row({"validation": network.after["validation"]})["validation"]
+            text = (
+                f"{title}: temperature {network.fit.temperature:.2f}; calibration error on "
+                f"{found['photos']:,} validation photos {found['ece_before']:.1%} -> "
+                f"{found['ece']:.1%}"
+            )
+            doubt = network.fit.doubt.replace("images", "photos")
+            journal.record("note", text=f"{text}; {doubt}" if doubt else text)
+        return network
+
+    def _publish(self, network: CalibratedNetwork, source: Path, target: Path) -> None:
+        """Write the Keras model that `model.tflite` was made from."""
+        if network.fit is None:
+            shutil.copyfile(source / "model.keras", target / "model.keras")
+        else:
+            save_keras(network.model, target / "model.keras")
+
+    def _write_file(
+        self,
+        path: Path,
+        quantize: str | None,
+        title: str,
+        network: CalibratedNetwork,
+        photos: PhotoDataset,
+        journal: Journal,
+    ) -> dict[str, Any]:
+        """Write a file, and return its row of the metrics."""
+        from kpipe.lite import evaluate
+
+        content, details = self._convert(network.model, quantize, photos, journal)
+        validation = network.after["validation"]
+        if quantize is not None:
+            validation = evaluate(content, labelled_batches(photos, "validation")).probabilities
+        threshold = network.threshold(validation, self.coverage)
+        path.write_bytes(self._with_metadata(content, title, photos, threshold))
+        reference = network.after["test"]
+        evaluation = evaluate(path, labelled_batches(photos, "test"), reference=reference)
+        calibration = network.row(
+            {"validation": validation, "test": evaluation.probabilities},
+            coverage=self.coverage,
+            threshold=threshold,
+        )
+        if self.coverage is not None:
+            journal.record("note", text=describe_threshold(path.name, calibration))
+        measured = measure(path, photos, reference, evaluation)
+        return {**measured, **details, "calibration": calibration}
+
+    def _with_metadata(
+        self, content: bytes, title: str, photos: PhotoDataset, threshold: float | None
+    ) -> bytes:
         from kpipe.lite import add_metadata
 
         # Do not reword: the text is part of every exported file.
@@ -154,6 +230,7 @@ class Export(Stage):
             name=title,
             description=description.strip(),
             license=self.license,
+            score_threshold=threshold,
         )
 
     def _convert(
@@ -166,8 +243,8 @@ class Export(Stage):
             return convert(model, quantize), {}
         chosen = quantize_selectively(
             model,
-            _calibration(photos, self.calibration),
-            lambda content: evaluate(content, _batches(photos, "validation")).correct,
+            calibration_photos(photos, self.calibration),
+            lambda content: evaluate(content, labelled_batches(photos, "validation")).correct,
             tolerance=self.int8_tolerance,
         )
         if chosen.in_float:
@@ -192,60 +269,6 @@ def _counts(photos: PhotoDataset) -> dict[str, list[int]]:
         name: [int((labels == n).sum()) for labels in splits]
         for n, name in enumerate(photos.classes)
     }
-
-
-def _calibration(photos: PhotoDataset, count: int) -> Iterator[np.ndarray]:
-    """Yield training photos, drawn evenly over the classes."""
-    import numpy as np
-
-    rows, labels = photos.manifest.rows("train"), photos.manifest.labels("train")
-    generator = np.random.default_rng(photos.seed)
-    shuffled = [generator.permutation(rows[labels == c]) for c in range(len(photos.classes))]
-    # The first photo of every class, then the second of every class that has one, and so on.
-    order = [photos_of[i] for i in range(len(rows)) for photos_of in shuffled if i < len(photos_of)]
-    for row in order[:count]:
-        yield photos.images[row]
-
-
-def _measure(path: Path, photos: PhotoDataset, reference: np.ndarray) -> dict[str, Any]:
-    """Measure a file on the test split, against its Keras model."""
-    import numpy as np
-
-    from kpipe.lite import benchmark, evaluate
-    from kpipe.paired_loss import PairedLoss
-
-    evaluation = evaluate(path, _batches(photos, "test"), reference=reference)
-    by_keras = reference.argmax(axis=1) == photos.manifest.labels("test")
-    loss = PairedLoss.between(by_keras, evaluation.correct)
-    found, timed = evaluation.to_dict(), benchmark(path, threads=1).to_dict()
-    rows, table = photos.manifest.rows("test"), photos.manifest.table
-    for entry, difference in zip(found["differences"], evaluation.differences, strict=True):
-        entry["path"] = str(table["path"].iloc[rows[entry.pop("position")]])
-        entry["thumbnail"] = _thumbnail(difference.image)
-    return {
-        "file": path.name,
-        "keras_accuracy": float(np.mean(by_keras)),
-        "lost": loss.lost,
-        "won": loss.won,
-        **found,
-        **timed,
-    }
-
-
-def _batches(photos: PhotoDataset, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    rows, labels = photos.manifest.rows(split), photos.manifest.labels(split)
-    for start in range(0, len(rows), _BATCH):
-        yield photos.images[rows[start : start + _BATCH]], labels[start : start + _BATCH]
-
-
-def _thumbnail(image: np.ndarray) -> str:
-    """Return a small JPEG as a data URI."""
-    from PIL import Image
-
-    picture, file = Image.fromarray(image), BytesIO()
-    picture.thumbnail((96, 96))
-    picture.save(file, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
 
 
 def _size_of(model: keras.Model, about: dict[str, Any]) -> dict[str, int]:

@@ -179,6 +179,40 @@ def test_the_trade_and_the_farthest_photos_are_shown(journal) -> None:
     assert 'src="data:image/jpeg;base64,AAAA"' in text
 
 
+def test_the_calibration_of_each_model_is_shown_where_it_was_measured(journal) -> None:
+    test = {"photos": 16, "ece_before": 0.0812, "ece": 0.0234, "ece_by_chance": 0.0345}
+    plain = {
+        "temperature": 1.314,
+        "low": 1.1,
+        "high": 1.6,
+        "bins": 15,
+        "validation": {"photos": 12},
+        "test": test,
+        "coverage": None,
+        "threshold": None,
+    }
+    declared = {**plain, "temperature": None, "low": None, "high": None, "coverage": 0.9}
+    test = {**test, "answered": 0.913, "accuracy_answered": None}
+    sure = {**declared, "threshold": 0.612, "test": test}
+    folder = journal((0, "run_started", {}))
+
+    def shown(*calibrations: dict[str, Any]) -> str:
+        names = ["toy.tflite", "model.tflite"][-len(calibrations) :]
+        rows = [row(n, n, calibration=c) for n, c in zip(names, calibrations, strict=True)]
+        write_metrics(folder, ["a", "b"], 16, *rows)
+        return write_report(folder).read_text()
+
+    text = shown(plain)
+    assert "fitted on the 12 validation photos" in text and "threshold" not in text
+    for cell in ("1.31", "1.10 to 1.60", "8.1 %", "2.3 %", "3.5 %"):
+        assert f"<td>{cell}</td>" in text
+    text = shown(declared, sure)
+    for cell in ("61.2 %", "91.3 %", "-"):
+        assert f"<td>{cell}</td>" in text
+    write_metrics(folder, ["a", "b"], 16, row("model.tflite", "of an older run"))
+    assert "Calibration</h3>" not in write_report(folder).read_text()
+
+
 def test_a_single_epoch_is_text_not_a_chart(page: str) -> None:
     assert "One epoch: loss 0.750, validation loss 0.500." in page
     assert page.count("<svg") == 2  # a training of several epochs, and where the file errs

@@ -22,12 +22,13 @@ from kpipe.core.runner import plan, run, run_folder
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.core.store import Store
 from kpipe.data import Manifest
+from kpipe.ensemble import apply_temperature, expected_calibration_error, fit_temperature
 from kpipe.errors import ExportError
 from kpipe.lite import Classifier
 from kpipe.lite.runtime.evaluation import Evaluation
 from kpipe.report import collect_run
 from kpipe.stages import Data, Export
-from kpipe.stages.export import _calibration
+from kpipe.stages.shared.exported_file import calibration_photos
 from kpipe.stages.shared.model_folder import load_model
 from tests.stages.conftest import toy_folder
 from tests.walking import draw
@@ -86,7 +87,10 @@ def test_the_metrics_are_those_of_the_file(
     assert row["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
     assert row["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
     assert row["confusion"] == confusion_matrix(labels, predicted, labels=range(3)).tolist()
-    expected = load_model(walk.made_by(stage_name))(images.astype("float32")).numpy()
+    trained = load_model(walk.made_by(stage_name))
+    # The files have the temperature inside.
+    trained = apply_temperature(trained, row["calibration"]["temperature"])
+    expected = trained(images.astype("float32")).numpy()
     by_keras = expected.argmax(axis=1)
     assert row["keras_accuracy"] == pytest.approx(accuracy_score(labels, by_keras))
     assert row["agreement"] == pytest.approx(np.mean(predicted == by_keras))
@@ -150,10 +154,8 @@ def test_the_final_file_takes_raw_bytes_and_the_others_raw_floats(walk) -> None:
             assert pixels["dtype"] is np.float32
 
 
-def test_labels_and_the_keras_model_lie_beside_the_file(walk) -> None:
+def test_the_labels_lie_beside_the_file(walk) -> None:
     assert (walk.folder / "labels.txt").read_text() == "blue\ngreen\nred\n"
-    last = walk.made_by("MagnitudePrune") / "model.keras"
-    assert (walk.folder / "model.keras").read_bytes() == last.read_bytes()
 
 
 @pytest.mark.parametrize("file", [file for file, _, _ in ROWS])
@@ -280,7 +282,7 @@ def test_layers_kept_in_float_are_logged_and_in_the_metrics(
         if "reference" in settings:  # the test split
             return found
         asked.append(found.images)
-        return dataclasses.replace(found, correct=np.full(found.images, bool(next(scores))))
+        return dataclasses.replace(found, correct=np.full(found.images, bool(next(scores, 1.0))))
 
     monkeypatch.setattr(kpipe.lite, "evaluate", scored)
     result = run(exporting(tmp_path, tolerance=1.0, calibration=6), tmp_path / "out")
@@ -294,7 +296,86 @@ def test_layers_kept_in_float_are_logged_and_in_the_metrics(
     journal = (result.folder / "journal.jsonl").read_text()
     assert f"model.tflite keeps in float32: {', '.join(row['in_float'])}" in journal
     validation = Manifest.load(next((tmp_path / "out").rglob("manifest.csv")).parent)
-    assert asked == [len(validation.rows("validation"))] * 3
+    # The fourth time, of the chosen file, for its calibration.
+    assert asked == [len(validation.rows("validation"))] * 4
+
+
+# Temperature and threshold
+
+
+def splits_of(out: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the images and the labels of validation and test."""
+    folder = next(out.rglob("manifest.csv")).parent
+    manifest, images = Manifest.load(folder), np.load(folder / "images.npy")
+    return {
+        split: (images[manifest.rows(split)], manifest.labels(split))
+        for split in ("validation", "test")
+    }
+
+
+def test_each_file_has_its_temperature_and_its_threshold(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    pipeline = exporting(tmp_path, tolerance=1.0, int8_tolerance=1.0, calibration=6, coverage=0.75)
+    result = run(pipeline, out)
+    splits = splits_of(out)
+    toy_folder(tmp_path, seed=2)
+    trained = load_model(tmp_path)
+    before = {split: trained(images.astype("float32")) for split, (images, _) in splits.items()}
+    fit = fit_temperature(np.array(before["validation"]), splits["validation"][1])
+    published = keras.models.load_model(result.folder / "model.keras")
+    metrics = json.loads((result.folder / "metrics.json").read_text())
+    assert len(metrics["models"]) == 2
+    for row in metrics["models"]:
+        path, found = result.folder / row["file"], row["calibration"]
+        assert found["temperature"] == pytest.approx(fit.temperature, rel=1e-5)
+        assert Classifier(path).threshold == pytest.approx(found["threshold"])
+        for split, (images, labels) in splits.items():
+            outputs, part = probabilities_of(path, images), found[split]
+            assert part["photos"] == len(labels)
+            assert part["ece"] == pytest.approx(
+                expected_calibration_error(outputs, labels), abs=1e-6
+            )
+            assert part["ece_before"] == pytest.approx(
+                expected_calibration_error(np.array(before[split]), labels), abs=1e-6
+            )
+            answered = outputs.max(axis=1) >= found["threshold"]
+            assert part["answered"] == np.mean(answered)
+            right = outputs[answered].argmax(axis=1) == labels[answered]
+            assert part["accuracy_answered"] == (
+                pytest.approx(right.mean()) if len(right) else None
+            )
+            if row["file"] != "model.tflite":
+                kept = published(images.astype("float32")).numpy()
+                np.testing.assert_allclose(outputs, kept, atol=1e-5)
+                np.testing.assert_array_equal(kept.argmax(axis=1), np.argmax(before[split], axis=1))
+        assert found["validation"]["answered"] >= 0.75
+    card = (result.folder / "model_card.md").read_text()
+    assert f"the temperature {fit.temperature:.2f}, fitted on" in card and "not sure" in card
+    notes = collect_run(result.folder)["stages"][-1]["notes"]
+    assert any(f"temperature {fit.temperature:.2f}; calibration error" in note for note in notes)
+    assert any("model.tflite: not sure below" in note for note in notes)
+
+
+def test_without_a_temperature_the_network_stays_as_it_was(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    pipeline = exporting(tmp_path, quantize=None, tolerance=1.0, temperature=False, coverage=0.999)
+    result = run(pipeline, out)
+    toy_folder(tmp_path, seed=2)
+    same = (result.folder / "model.keras").read_bytes()
+    assert same == (tmp_path / "model.keras").read_bytes()
+    (row,) = json.loads((result.folder / "metrics.json").read_text())["models"]
+    found = row["calibration"]
+    assert found["temperature"] is None and found["threshold"] is None
+    assert found["test"]["ece"] == pytest.approx(found["test"]["ece_before"], abs=1e-4)
+    assert Classifier(result.folder / "model.tflite").threshold is None
+    notes = collect_run(result.folder)["stages"][-1]["notes"]
+    assert any("model.tflite has no threshold: coverage=0.999" in note for note in notes)
+
+
+@pytest.mark.parametrize("coverage", [0, 1, 1.5, "all"])
+def test_a_coverage_that_answers_all_or_nothing_is_refused_at_once(coverage: Any) -> None:
+    (error,) = Export(coverage=coverage).validation_errors()
+    assert "coverage" in error and "between 0 and 1, both excluded" in error
 
 
 # Parts
@@ -307,7 +388,7 @@ def test_calibration_photos_are_even_over_the_classes_and_from_training(
     rows, labels = photos.manifest.rows("train"), photos.manifest.labels("train")
     count = count or len(rows)
     place = {photos.images[row].tobytes(): label for row, label in zip(rows, labels, strict=True)}
-    drawn = [image.tobytes() for image in _calibration(photos, count)]
+    drawn = [image.tobytes() for image in calibration_photos(photos, count)]
     assert len(set(drawn)) == len(drawn) == min(count, len(rows))
     found = np.bincount([place[image] for image in drawn], minlength=3)
     assert found.tolist() == ([2, 2, 2] if count == 6 else np.bincount(labels).tolist())

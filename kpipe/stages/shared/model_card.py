@@ -60,6 +60,7 @@ def model_card(
         f"{row['agreement']:.1%} of {row['images']:,} photos: {row['lost']:,} lost, "
         f"{row['won']:,} won.",
         "",
+        *_calibration(row["calibration"]),
         "| class | photos | recall | precision |",
         "|---|---|---|---|",
         *_by_class(classes, row["confusion"]),
@@ -69,6 +70,33 @@ def model_card(
         *(f"- {limit}" for limit in _limits(counts, row["confusion"])),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _calibration(found: Mapping[str, Any]) -> list[str]:
+    """Return paragraphs on the meaning of the probabilities."""
+    test = found["test"]
+    lines = [
+        f"Expected calibration error of its probabilities {test['ece']:.1%} ({found['bins']} bins "
+        f"of equal width); {test['ece_by_chance']:.1%} is the mean of a perfectly calibrated model "
+        f"on as many photos.",
+        "",
+    ]
+    if found["temperature"] is not None:
+        lines[0] += (
+            f" Before its logits were divided by the temperature {found['temperature']:.2f}, "
+            f"fitted on {found['validation']['photos']:,} validation photos, it was "
+            f"{test['ece_before']:.1%}."
+        )
+    if found["threshold"] is not None:
+        correct = test["accuracy_answered"]
+        lines += [
+            f"A prediction below {found['threshold']:.1%} counts as not sure, so that the file "
+            f"answers {found['coverage']:.0%} of the validation photos. It answers "
+            f"{test['answered']:.1%} of the test photos"
+            + (f", and is right for {correct:.1%} of these." if correct is not None else "."),
+            "",
+        ]
+    return lines
 
 
 def _by_class(classes: Sequence[str], confusion: list[list[int]]) -> list[str]:

@@ -30,6 +30,7 @@ __all__ = [
     "load_model",
     "read_metadata",
     "reset_keras",
+    "save_keras",
     "save_model",
 ]
 
@@ -50,11 +51,16 @@ def reset_keras(seed: int) -> None:
 
 def save_model(model: keras.Model, folder: Path, **metadata: Any) -> None:
     """Write a model folder and remove its checkpoints; equal weights give equal bytes."""
-    with replacing(folder / "model.keras") as temporary:
-        model.save(temporary)
-        _make_reproducible(temporary)
+    save_keras(model, folder / "model.keras")
     write_text(folder / "model.json", json.dumps(metadata, indent=1))
     _remove_checkpoints(folder)
+
+
+def save_keras(model: keras.Model, path: Path) -> None:
+    """Write a `.keras` file; equal weights give equal bytes."""
+    with replacing(path) as temporary:
+        model.save(temporary)
+        _make_reproducible(temporary)
 
 
 def is_saved(folder: Path) -> bool:

@@ -19,6 +19,14 @@ ROW: dict[str, Any] = {
     "won": 0,
     "images": 70,
     "confusion": [[47, 3], [4, 16]],
+    "calibration": {
+        "temperature": 1.314,
+        "bins": 15,
+        "validation": {"photos": 50},
+        "test": {"ece_before": 0.0812, "ece": 0.0234, "ece_by_chance": 0.0345},
+        "coverage": None,
+        "threshold": None,
+    },
 }
 
 
@@ -44,6 +52,22 @@ def test_it_shows_counts_and_figures_by_class() -> None:
     assert "1.23 MB" in text and "96 x 96 pixels" in text
     assert "Accuracy 90.0%, balanced accuracy 87.5%" in text
     assert "91.4%, with the same prediction for 98.6% of 70 photos: 1 lost, 0 won." in text
+
+
+def test_it_states_the_calibration_error_and_the_threshold() -> None:
+    text = card()
+    assert "calibration error of its probabilities 2.3% (15 bins of equal width); 3.5% is" in text
+    assert "the temperature 1.31, fitted on 50 validation photos, it was 8.1%." in text
+    assert "not sure" not in text
+    found = ROW["calibration"]
+    test = {**found["test"], "answered": 0.913, "accuracy_answered": 0.942}
+    sure = {**found, "temperature": None, "coverage": 0.9, "threshold": 0.612, "test": test}
+    text = card({**ROW, "calibration": sure})
+    assert "temperature" not in text
+    assert "A prediction below 61.2% counts as not sure" in text and "answers 90% of" in text
+    assert "answers 91.3% of the test photos, and is right for 94.2% of these." in text
+    nothing = {**sure, "test": {**test, "answered": 0.0, "accuracy_answered": None}}
+    assert "answers 0.0% of the test photos." in card({**ROW, "calibration": nothing})
 
 
 def test_it_lists_the_limits_that_the_figures_show() -> None:
