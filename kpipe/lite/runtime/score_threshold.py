@@ -20,6 +20,7 @@ from kpipe.errors import ExportError
 __all__ = ["SCORE_THRESHOLDING", "read_score_threshold"]
 
 SCORE_THRESHOLDING = 3  # member of the union ProcessUnitOptions
+_MOST = 64  # entries and tables that are looked at; a damaged file may state billions
 _DAMAGED = (AttributeError, IndexError, OverflowError, TypeError, ValueError, struct.error)
 
 
@@ -50,8 +51,8 @@ def read_score_threshold(content: bytes, name: str) -> float | None:
 
 def _thresholds(content: bytes) -> Iterator[float]:
     model = schema.Model.GetRootAs(content, 0)
-    entries = [model.Metadata(number) for number in range(model.MetadataLength())]
-    for entry in entries:
+    for number in range(min(model.MetadataLength(), _MOST)):
+        entry = model.Metadata(number)
         if entry.Name() == b"TFLITE_METADATA":
             buffer = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
             root = flatbuffers.encode.Get(number_types.UOffsetTFlags.packer_type, buffer, 0)
@@ -75,5 +76,5 @@ def _tables(table: flatbuffers.table.Table, slot: int) -> list[flatbuffers.table
     if not place:
         return []
     start, count = table.Vector(place), table.VectorLen(place)
-    places = [table.Indirect(start + 4 * number) for number in range(min(count, 16))]
+    places = [table.Indirect(start + 4 * number) for number in range(min(count, _MOST))]
     return [flatbuffers.table.Table(table.Bytes, place) for place in places]

@@ -14,6 +14,7 @@ from flatbuffers import number_types
 
 from kpipe.errors import ExportError
 from kpipe.lite import LiteModel, add_metadata
+from kpipe.lite.runtime.score_threshold import read_score_threshold
 from tests.lite.conftest import photos
 
 LABELS = ["cat", "Straßenbahn", "犬"]
@@ -110,6 +111,43 @@ def test_every_field_is_in_its_slot(float_file: bytes) -> None:
     assert (file.text(0), file.number(2)) == ("labels.txt", 2)  # TENSOR_AXIS_LABELS
 
 
+@pytest.mark.parametrize("form", ["float_file", "int8_file"])
+@pytest.mark.parametrize("threshold", [0, 0.625, 1.0])
+def test_the_score_threshold_is_a_process_unit_of_the_output(
+    form: str, threshold: float, request: pytest.FixtureRequest
+) -> None:
+    plain = request.getfixturevalue(form)
+    content = add_metadata(plain, LABELS, score_threshold=threshold)
+    (graph,) = Reader(metadata_of(content)).parts(3)
+    (scores,) = graph.parts(3)
+    (unit,) = scores.parts(4)
+    assert unit.number(0) == 3  # ScoreThresholdingOptions
+    assert unit.inner(1).number(0, number_types.Float32Flags) == threshold
+    assert read_score_threshold(content, "it") == threshold
+    images = photos(4).astype(np.float32)
+    np.testing.assert_array_equal(
+        LiteModel(content).predict(images), LiteModel(plain).predict(images)
+    )
+
+
+def test_a_file_without_a_threshold_states_none(float_file: bytes) -> None:
+    (graph,) = Reader(metadata_of(add_metadata(float_file, LABELS))).parts(3)
+    assert not graph.parts(3)[0].at(4)
+    for content in (float_file, add_metadata(float_file, LABELS)):
+        assert read_score_threshold(content, "it") is None
+
+
+def test_a_damaged_threshold_is_an_error_of_the_file(float_file: bytes) -> None:
+    content = add_metadata(float_file, LABELS, score_threshold=0.625)
+    for value in (2.0, -1.0, np.nan):
+        damaged = content.replace(np.float32(0.625).tobytes(), np.float32(value).tobytes())
+        with pytest.raises(ExportError, match="it has an invalid score threshold"):
+            read_score_threshold(damaged, "it")
+    start = content.index(b"M001") - 4
+    with pytest.raises(ExportError, match="the TFLite metadata of it are damaged"):
+        read_score_threshold(content[:start] + b"\xff" * 4 + content[start + 4 :], "it")
+
+
 def test_the_labels_are_in_an_appended_archive(float_file: bytes) -> None:
     described = add_metadata(float_file, LABELS)
     with zipfile.ZipFile(io.BytesIO(described)) as archive:
@@ -155,5 +193,6 @@ def test_invalid_arguments_are_refused(float_file: bytes) -> None:
     assert "'a' more than once" in message(labels=["a", "a", "b"])
     assert "lines 1 (from 0) are empty" in message(labels=["a", " ", "b"])
     assert "which a line cannot hold" in message(labels=["a\nb", "c", "d"])
+    assert "score_threshold=1.5" in message(score_threshold=1.5)
     assert "std=(0.0,)" in message(std=(0.0,))
     assert "invalid normalization" in message(mean=(1.0, 2.0))

@@ -194,3 +194,26 @@ def test_errors_about_other_objects_are_short(path):
         with pytest.raises(DataError) as caught:
             Classifier(path).predict(images)
         assert len(str(caught.value)) < 300
+
+
+def test_a_prediction_below_the_threshold_of_the_file_is_not_sure(int8_file, tmp_path):
+    images = photos(8)
+    tops = LiteModel(int8_file).predict(images).max(axis=1)
+    threshold = float((np.sort(tops)[3] + np.sort(tops)[4]) / 2)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(add_metadata(int8_file, ["ant", "bee", "crab"], score_threshold=threshold))
+    classifier = Classifier(path)
+    assert classifier.threshold == pytest.approx(threshold)
+    found = classifier.predict(images)
+    assert [one.sure for one in found] == (tops > threshold).tolist()
+    assert {one.label for one in found} <= {"ant", "bee", "crab"}  # shown in any case
+    assert all(one.sure for one in Classifier(path, threshold=0.0).predict(images))
+    assert not any(one.sure for one in Classifier(path, threshold=1.0).predict(images))
+
+
+def test_a_file_without_a_threshold_is_always_sure(path):
+    classifier = Classifier(path)
+    assert classifier.threshold is None
+    assert all(one.sure for one in classifier.predict(photos(8)))
+    with pytest.raises(ExportError, match=r"invalid threshold[^\0]*threshold=1\.5"):
+        Classifier(path, threshold=1.5)
