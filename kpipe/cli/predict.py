@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kpipe.cli.output import print_text
 from kpipe.errors import DataError
+
+if TYPE_CHECKING:
+    from kpipe.lite import Prediction
 
 __all__ = ["predict"]
 
@@ -32,13 +36,14 @@ __all__ = ["predict"]
 def predict(model: Path, images: tuple[Path, ...], top: int, background: str) -> None:
     """Classify IMAGES (files or folders) with an exported MODEL.tflite.
 
-    "not sure" marks a prediction below the threshold that Export(coverage=) wrote into the file.
+    "not sure" marks a prediction below the threshold that Export(coverage=) wrote into the file. If
+    the file is an ensemble, brackets show the lowest and the highest probability of its members.
     """
     from kpipe.lite import Classifier
     from kpipe.lite.runtime.peak_memory import peak_memory
 
     peak_memory(model)  # a damaged file may end the process
-    classifier = Classifier(model, background=background)
+    classifier = Classifier(model, background=background, members=True)
     errors = []
     paths = list(_image_files(images))
     for path in paths:
@@ -47,12 +52,22 @@ def predict(model: Path, images: tuple[Path, ...], top: int, background: str) ->
         except DataError as error:
             errors.append(error.what)
             continue
-        ranked = sorted(result.probabilities.items(), key=lambda pair: -pair[1])
-        best = "  ".join(f"{label} {probability:.1%}" for label, probability in ranked[:top])
+        best = "  ".join(_describe(label, result) for label in _likeliest(result, top))
         print_text(f"{path}: {best}" if result.sure else f"{path}: not sure: {best}")
     if errors:
         classified = len(paths) - len(errors)
         raise DataError("\n".join(errors), received=f"{classified} of {len(paths)} classified")
+
+
+def _likeliest(result: Prediction, top: int) -> list[str]:
+    return sorted(result.probabilities, key=lambda label: -result.probabilities[label])[:top]
+
+
+def _describe(label: str, result: Prediction) -> str:
+    """Return a label with its probability and, of an ensemble, the range of its members."""
+    text = f"{label} {result.probabilities[label]:.1%}"
+    spread = [member[label] for member in result.members]
+    return f"{text} [{min(spread):.1%} to {max(spread):.1%}]" if spread else text
 
 
 def _image_files(paths: tuple[Path, ...]) -> Iterator[Path]:

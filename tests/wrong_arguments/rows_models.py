@@ -64,6 +64,7 @@ ROWS = {
             "threads": ("count", 1),
             "background": ("color", "white"),
             "threshold": ("fraction", None),
+            "members": ("flag", False),
         }
     ),
     "kpipe.lite.LiteModel": Row({"source": FILE, "threads": ("count", 1)}),

@@ -18,6 +18,7 @@ from PIL import Image
 from kpipe.errors import DataError, ExportError
 from kpipe.lite.labels_txt import check_labels, read_labels
 from kpipe.lite.runtime.interpreter import LiteModel
+from kpipe.lite.runtime.member_outputs import MemberOutputs
 from kpipe.lite.runtime.score_threshold import read_score_threshold
 from kpipe.pixels import background_color, fit_image, fit_photo
 from kpipe.wrong_kinds import names_wrong_kinds_of_fields
@@ -34,6 +35,7 @@ class Prediction:
         probability: its probability, in [0, 1].
         probabilities: label -> probability, in output order.
         sure: whether the probability reaches the file's threshold; true if the file has none.
+        members: label -> probability for each member of an ensemble; empty unless asked for.
 
     Example:
         >>> from kpipe.lite import Prediction
@@ -45,6 +47,7 @@ class Prediction:
     probability: float
     probabilities: dict[str, float]
     sure: bool = True
+    members: tuple[dict[str, float], ...] = ()
 
 
 @names_wrong_kinds_of_fields
@@ -59,6 +62,9 @@ class Classifier:
         background: CSS color under transparent pixels; use the one of training.
         threshold: probability in [0, 1] below which a prediction is not sure. None reads it from
             the file's metadata, which state one if `Export(coverage=)` or `add_metadata` wrote it.
+        members: whether to return what each member of an ensemble predicts, too, before any
+            temperature. It takes a second, slower prediction. Float32 files of `kpipe.ensemble`
+            models contain their members; for any other file, nothing changes.
 
     Attributes:
         threshold: the same; None if the file states none.
@@ -86,6 +92,7 @@ class Classifier:
         threads: int = 1,
         background: str = "white",
         threshold: float | None = None,
+        members: bool = False,
     ) -> None:
         background_color(background)
         self.background = background
@@ -101,6 +108,7 @@ class Classifier:
                 received=f"threshold={threshold!r}",
             )
         self.threshold = threshold
+        self._members = MemberOutputs(self.model) if members else None
 
     def predict(self, images: Any) -> list[Prediction]:
         """Return one prediction for each image, in order.
@@ -128,9 +136,7 @@ class Classifier:
                 "images that cannot be read: " + ", ".join(unreadable),
                 expected="paths of image files, PIL images, or uint8 arrays (height, width, 3)",
             )
-        return [
-            self._to_prediction(row) for image in pixels for row in self.model.predict(image[None])
-        ]
+        return [self._predict_one(image) for image in pixels]
 
     def _pixels(self, item: Any) -> np.ndarray:
         """Return uint8 (height, width, 3), cropped and resized as in training."""
@@ -149,14 +155,20 @@ class Classifier:
             raise TypeError(f"{array.dtype} array of shape {array.shape}")
         return fit_image(Image.fromarray(array), size)
 
-    def _to_prediction(self, row: np.ndarray) -> Prediction:
+    def _predict_one(self, image: np.ndarray) -> Prediction:
+        (row,) = self.model.predict(image[None])
         best = int(row.argmax())
+        rows = self._members.predict(image) if self._members and self._members.count else []
         return Prediction(
             self.labels[best],
             float(row[best]),
-            dict(zip(self.labels, row.tolist(), strict=True)),
+            self._by_label(row),
             sure=self.threshold is None or float(row[best]) >= self.threshold,
+            members=tuple(map(self._by_label, rows)),
         )
+
+    def _by_label(self, row: np.ndarray) -> dict[str, float]:
+        return dict(zip(self.labels, row.tolist(), strict=True))
 
 
 def _is_single(images: Any) -> bool:

@@ -1,0 +1,68 @@
+"""What each member of an ensemble returns, read from inside the ensemble's file.
+
+    average_1/member_2_1/probabilities_1/Softmax   the last tensor (1, classes) of member 2
+
+`kpipe.ensemble` names the members so, and the converter keeps the names. LiteRT keeps the tensors
+inside a graph only without its fast kernels, so this takes longer than a prediction.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from kpipe.lite.runtime.interpreter import LiteModel, open_inspectable
+
+__all__ = ["MemberOutputs"]
+
+_MEMBER = re.compile(r"[^/;]+/member_(\d+)(?:_\d+)?/")
+
+
+class MemberOutputs:
+    """The members inside a float32 file.
+
+    Args:
+        model: the file.
+
+    Attributes:
+        count: number of members; 0 if the file is not an ensemble, or its members return nothing
+            that can be read as probabilities.
+    """
+
+    def __init__(self, model: LiteModel) -> None:
+        self._tensors: list[int] = []
+        if b"/member_" in model.content and model.input_dtype == np.float32:
+            self._interpreter = open_inspectable(model.content)
+            found = self._find(model.classes)
+            if sorted(found) == list(range(1, len(found) + 1)) and len(found) > 1:
+                self._tensors = [found[number] for number in sorted(found)]
+        self.count = len(self._tensors)
+
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        """Return the probabilities of each member for pixels (height, width, 3).
+
+        Returns:
+            Float32 (members, classes).
+        """
+        (given,) = self._interpreter.get_input_details()
+        self._interpreter.set_tensor(given["index"], image[None].astype(np.float32))
+        self._interpreter.invoke()
+        return np.concatenate([self._interpreter.get_tensor(tensor) for tensor in self._tensors])
+
+    def _find(self, classes: int) -> dict[int, int]:
+        """Map the number of each member to its last tensor (1, classes)."""
+        details = {entry["index"]: entry for entry in self._interpreter.get_tensor_details()}
+        found: dict[int, int] = {}
+        for operation in self._interpreter._get_ops_details():
+            (*_, output) = map(int, operation["outputs"])
+            entry = details[output]
+            if entry["shape"].tolist() != [1, classes] or entry["dtype"] is not np.float32:
+                continue
+            if names := _MEMBER.match(entry["name"]):
+                found[int(names[1])] = output
+            elif operation["op_name"] == "GATHER":
+                # A member with its classes in another order.
+                read = {int(tensor) for tensor in operation["inputs"]}
+                found.update({n: output for n, tensor in found.items() if tensor in read})
+        return found
