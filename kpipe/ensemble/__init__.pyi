@@ -3,6 +3,7 @@ from .calibration import calibrate as calibrate
 from .calibration import fit_temperature as fit_temperature
 from .calibration_error import calibration_error_by_chance as calibration_error_by_chance
 from .calibration_error import coverage_threshold as coverage_threshold
+from .calibration_error import debiased_calibration_error as debiased_calibration_error
 from .calibration_error import expected_calibration_error as expected_calibration_error
 from .combination import average as average
 from .combination import vote as vote

@@ -17,7 +17,12 @@ from kpipe.ensemble.labelled_probabilities import check_labels, check_probabilit
 from kpipe.errors import TrainingError
 from kpipe.wrong_kinds import names_wrong_kinds
 
-__all__ = ["calibration_error_by_chance", "coverage_threshold", "expected_calibration_error"]
+__all__ = [
+    "calibration_error_by_chance",
+    "coverage_threshold",
+    "debiased_calibration_error",
+    "expected_calibration_error",
+]
 
 
 @names_wrong_kinds
@@ -77,6 +82,52 @@ def calibration_error_by_chance(probabilities: np.ndarray, bins: int = 15) -> fl
 
 
 @names_wrong_kinds
+def debiased_calibration_error(
+    probabilities: np.ndarray, labels: np.ndarray, bins: int = 15
+) -> float:
+    """Return the root mean square of the calibration error, without what chance adds to it.
+
+    Its square, before it is cut at 0, is unbiased, so that few images do not make it larger:
+
+        sum over bins of images in the bin / images * ((a - c)^2 - a (1 - a) / (images in it - 1))
+
+    with the accuracy `a` and the mean confidence `c` of a bin.
+
+    Args:
+        probabilities: (images, classes), each row with a sum of 1.
+        labels: true class of each image, (images,), or one-hot.
+        bins: number of bins, each with as many images; no more than half the images.
+
+    Returns:
+        The error, in [0, 1]; 0 if it is not larger than chance makes it.
+
+    Raises:
+        TrainingError: no probabilities, labels that do not fit them, or `bins` below 1.
+
+    Source:
+        Kumar et al. 2019, "Verified Uncertainty Calibration", NeurIPS (arXiv 1909.10155), part 5.
+
+    Example:
+        >>> import numpy as np
+        >>> from kpipe.ensemble import debiased_calibration_error
+        >>> sure = np.tile([[0.9, 0.1]], (100, 1))  # right 70 of 100 times
+        >>> debiased_calibration_error(sure, np.repeat([0, 1], [70, 30]), bins=1)
+        0.19
+    """
+    found = check_probabilities(probabilities)
+    correct = found.argmax(axis=1) == check_labels(labels, found)
+    confidence = found.max(axis=1)
+    _check_bins(bins)
+    total = 0.0
+    order = np.argsort(confidence, kind="stable")
+    for part in np.array_split(order, max(1, min(bins, len(order) // 2))):
+        accuracy = correct[part].mean()
+        by_chance = accuracy * (1 - accuracy) / max(len(part) - 1, 1)
+        total += len(part) * ((accuracy - confidence[part].mean()) ** 2 - by_chance)
+    return math.sqrt(max(total / len(order), 0))
+
+
+@names_wrong_kinds
 def coverage_threshold(probabilities: np.ndarray, coverage: float) -> float:
     """Return the confidence that a fraction of the images reaches.
 
@@ -116,6 +167,11 @@ def coverage_threshold(probabilities: np.ndarray, coverage: float) -> float:
 
 
 def _bins(confidence: np.ndarray, bins: int) -> np.ndarray:
+    """Return the number of the bin of equal width of each image."""
+    _check_bins(bins)
+    return np.clip(np.ceil(confidence * bins) - 1, 0, bins - 1).astype(np.int64)
+
+
+def _check_bins(bins: int) -> None:
     if bins < 1:
         raise TrainingError("invalid number of bins", expected="1 or more", received=repr(bins))
-    return np.clip(np.ceil(confidence * bins) - 1, 0, bins - 1).astype(np.int64)

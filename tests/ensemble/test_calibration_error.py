@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kpipe.ensemble import (
     calibration_error_by_chance,
     coverage_threshold,
+    debiased_calibration_error,
     expected_calibration_error,
 )
 from kpipe.errors import TrainingError
@@ -52,6 +53,30 @@ def test_the_error_by_chance_is_that_of_calibrated_predictors() -> None:
         found = [expected_calibration_error(*drawn(count, seed)) for seed in range(300)]
         by_chance = [calibration_error_by_chance(drawn(count, seed)[0]) for seed in range(20)]
         assert np.mean(by_chance) == pytest.approx(np.mean(found), rel=0.08)
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.1])
+def test_the_debiased_square_is_right_in_the_mean_of_few_images(gap: float) -> None:
+    # Without the cut at 0, the mean over draws would be exact; a gap is hardly ever cut.
+    found = [debiased_calibration_error(*drawn(372, seed, gap)) ** 2 for seed in range(200)]
+    if gap:
+        assert np.mean(found) == pytest.approx(gap**2, rel=0.1)
+    else:
+        assert np.median(np.sqrt(found)) < 0.02
+        plain = [expected_calibration_error(*drawn(372, seed)) for seed in range(200)]
+        assert np.median(plain) > 0.03
+
+
+def test_the_debiased_error_is_the_sum_over_bins_of_equal_size() -> None:
+    probabilities, labels = drawn(300, 0, 0.15)
+    confidence, correct = probabilities.max(axis=1), labels == 0
+    order, total = np.argsort(confidence), 0.0
+    for part in order.reshape(15, 20):
+        accuracy = correct[part].mean()
+        gap = accuracy - confidence[part].mean()
+        total += (gap**2 - accuracy * (1 - accuracy) / 19) / 15
+    found = debiased_calibration_error(probabilities, labels)
+    assert found == pytest.approx(np.sqrt(total), abs=1e-9)
 
 
 def test_certain_predictions_have_no_error_by_chance() -> None:

@@ -181,6 +181,7 @@ def test_the_trade_and_the_farthest_photos_are_shown(journal) -> None:
 
 def test_the_calibration_of_each_model_is_shown_where_it_was_measured(journal) -> None:
     test = {"photos": 16, "ece_before": 0.0812, "ece": 0.0234, "ece_by_chance": 0.0345}
+    test["debiased"] = 0.0123
     plain = {
         "temperature": 1.314,
         "low": 1.1,
@@ -204,7 +205,7 @@ def test_the_calibration_of_each_model_is_shown_where_it_was_measured(journal) -
 
     text = shown(plain)
     assert "fitted on the 12 validation photos" in text and "threshold" not in text
-    for cell in ("1.31", "1.10 to 1.60", "8.1 %", "2.3 %", "3.5 %"):
+    for cell in ("1.31", "1.10 to 1.60", "8.1 %", "2.3 %", "3.5 %", "1.2 %"):
         assert f"<td>{cell}</td>" in text
     text = shown(declared, sure)
     for cell in ("61.2 %", "91.3 %", "-"):

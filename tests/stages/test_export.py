@@ -22,7 +22,12 @@ from kpipe.core.runner import plan, run, run_folder
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.core.store import Store
 from kpipe.data import Manifest
-from kpipe.ensemble import apply_temperature, expected_calibration_error, fit_temperature
+from kpipe.ensemble import (
+    apply_temperature,
+    debiased_calibration_error,
+    expected_calibration_error,
+    fit_temperature,
+)
 from kpipe.errors import ExportError
 from kpipe.lite import Classifier
 from kpipe.lite.runtime.evaluation import Evaluation
@@ -337,6 +342,9 @@ def test_each_file_has_its_temperature_and_its_threshold(tmp_path: Path) -> None
             )
             assert part["ece_before"] == pytest.approx(
                 expected_calibration_error(np.array(before[split]), labels), abs=1e-6
+            )
+            assert part["debiased"] == pytest.approx(
+                debiased_calibration_error(outputs, labels), abs=1e-6
             )
             answered = outputs.max(axis=1) >= found["threshold"]
             assert part["answered"] == np.mean(answered)

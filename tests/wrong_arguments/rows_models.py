@@ -51,8 +51,9 @@ ROWS = {
     "kpipe.ensemble.coverage_threshold": Row(
         {"probabilities": PROBABILITIES, "coverage": ("fraction", 0.9)}
     ),
-    "kpipe.ensemble.expected_calibration_error": Row(
-        {"probabilities": PROBABILITIES, "labels": LABELS, "bins": ("count", 15)}
+    **dict.fromkeys(
+        ("kpipe.ensemble.debiased_calibration_error", "kpipe.ensemble.expected_calibration_error"),
+        Row({"probabilities": PROBABILITIES, "labels": LABELS, "bins": ("count", 15)}),
     ),
     "kpipe.ensemble.fit_temperature": Row({"probabilities": PROBABILITIES, "labels": LABELS}),
     "kpipe.ensemble.vote": Row({"models": ("models", TWO)}),

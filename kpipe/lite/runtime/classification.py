@@ -62,7 +62,7 @@ class Classifier:
         background: CSS color under transparent pixels; use the one of training.
         threshold: probability in [0, 1] below which a prediction is not sure. None reads it from
             the file's metadata, which state one if `Export(coverage=)` or `add_metadata` wrote it.
-        members: whether to return what each member of an ensemble predicts, too, before any
+        members: whether to return what each member of an ensemble predicts, too, at the ensemble's
             temperature. It takes a second, slower prediction. Float32 files of `kpipe.ensemble`
             models contain their members; for any other file, nothing changes.
 

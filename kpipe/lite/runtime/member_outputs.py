@@ -4,6 +4,8 @@
 
 `kpipe.ensemble` names the members so, and the converter keeps the names. LiteRT keeps the tensors
 inside a graph only without its fast kernels, so this takes longer than a prediction.
+
+The temperature T of an ensemble, `p ** (1 / T)` at its end, is applied to its members, too.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ class MemberOutputs:
 
     def __init__(self, model: LiteModel) -> None:
         self._tensors: list[int] = []
+        self._power = 1.0
         if b"/member_" in model.content and model.input_dtype == np.float32:
             self._interpreter = open_inspectable(model.content)
             found = self._find(model.classes)
@@ -48,7 +51,9 @@ class MemberOutputs:
         (given,) = self._interpreter.get_input_details()
         self._interpreter.set_tensor(given["index"], image[None].astype(np.float32))
         self._interpreter.invoke()
-        return np.concatenate([self._interpreter.get_tensor(tensor) for tensor in self._tensors])
+        rows = [self._interpreter.get_tensor(tensor) for tensor in self._tensors]
+        powers = np.concatenate(rows) ** np.float32(self._power)
+        return powers / powers.sum(axis=1, keepdims=True)
 
     def _find(self, classes: int) -> dict[int, int]:
         """Map the number of each member to its last tensor (1, classes)."""
@@ -61,8 +66,10 @@ class MemberOutputs:
                 continue
             if names := _MEMBER.match(entry["name"]):
                 found[int(names[1])] = output
-            elif operation["op_name"] == "GATHER":
-                # A member with its classes in another order.
-                read = {int(tensor) for tensor in operation["inputs"]}
+                continue
+            read = list(map(int, operation["inputs"]))
+            if operation["op_name"] == "POW":
+                self._power = float(self._interpreter.get_tensor(read[1]).reshape(-1)[0])
+            elif operation["op_name"] == "GATHER":  # a member with its classes in another order
                 found.update({n: output for n, tensor in found.items() if tensor in read})
         return found

@@ -6,6 +6,7 @@ row of metrics.json := "calibration": {
     "validation" and "test": {
         "photos", "ece_before", "ece",     of the Keras model as trained; of the file
         "ece_by_chance",                   of a perfectly calibrated model on as many photos
+        "debiased",                        root mean square error without what chance adds
         "answered", "accuracy_answered",   fractions, with a threshold
     }
     "coverage", "threshold"                as declared; the probability chosen on validation
@@ -99,7 +100,11 @@ class CalibratedNetwork:
     def _of_split(
         self, split: str, probabilities: np.ndarray, threshold: float | None
     ) -> dict[str, Any]:
-        from kpipe.ensemble import calibration_error_by_chance, expected_calibration_error
+        from kpipe.ensemble import (
+            calibration_error_by_chance,
+            debiased_calibration_error,
+            expected_calibration_error,
+        )
 
         labels = self.labels[split]
         found: dict[str, Any] = {
@@ -107,6 +112,7 @@ class CalibratedNetwork:
             "ece_before": expected_calibration_error(self.before[split], labels, _BINS),
             "ece": expected_calibration_error(probabilities, labels, _BINS),
             "ece_by_chance": calibration_error_by_chance(probabilities, _BINS),
+            "debiased": debiased_calibration_error(probabilities, labels, _BINS),
         }
         if threshold is not None:
             answered = probabilities.max(axis=1) >= threshold

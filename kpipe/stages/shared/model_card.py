@@ -78,7 +78,8 @@ def _calibration(found: Mapping[str, Any]) -> list[str]:
     lines = [
         f"Expected calibration error of its probabilities {test['ece']:.1%} ({found['bins']} bins "
         f"of equal width); {test['ece_by_chance']:.1%} is the mean of a perfectly calibrated model "
-        f"on as many photos.",
+        f"on as many photos. Without what chance adds, the root mean square error is "
+        f"{test['debiased']:.1%}.",
         "",
     ]
     if found["temperature"] is not None:

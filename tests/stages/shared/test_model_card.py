@@ -23,7 +23,7 @@ ROW: dict[str, Any] = {
         "temperature": 1.314,
         "bins": 15,
         "validation": {"photos": 50},
-        "test": {"ece_before": 0.0812, "ece": 0.0234, "ece_by_chance": 0.0345},
+        "test": {"ece_before": 0.0812, "ece": 0.0234, "ece_by_chance": 0.0345, "debiased": 0.0123},
         "coverage": None,
         "threshold": None,
     },
@@ -58,7 +58,7 @@ def test_it_states_the_calibration_error_and_the_threshold() -> None:
     text = card()
     assert "calibration error of its probabilities 2.3% (15 bins of equal width); 3.5% is" in text
     assert "the temperature 1.31, fitted on 50 validation photos, it was 8.1%." in text
-    assert "not sure" not in text
+    assert "the root mean square error is 1.2%" in text and "not sure" not in text
     found = ROW["calibration"]
     test = {**found["test"], "answered": 0.913, "accuracy_answered": 0.942}
     sure = {**found, "temperature": None, "coverage": 0.9, "threshold": 0.612, "test": test}
