@@ -96,7 +96,7 @@ def debiased_calibration_error(
     Args:
         probabilities: (images, classes), each row with a sum of 1.
         labels: true class of each image, (images,), or one-hot.
-        bins: number of bins, each with as many images; no more than half the images.
+        bins: number of bins, each with about as many images; no more than half the images.
 
     Returns:
         The error, in [0, 1]; 0 if it is not larger than chance makes it.
@@ -118,13 +118,16 @@ def debiased_calibration_error(
     correct = found.argmax(axis=1) == check_labels(labels, found)
     confidence = found.max(axis=1)
     _check_bins(bins)
+    parts = np.array_split(np.sort(confidence), max(1, min(bins, len(confidence) // 2)))
+    # Images of the same confidence share a bin, so that their order does not matter.
+    inside = np.searchsorted([part[-1] for part in parts], confidence)
     total = 0.0
-    order = np.argsort(confidence, kind="stable")
-    for part in np.array_split(order, max(1, min(bins, len(order) // 2))):
-        accuracy = correct[part].mean()
-        by_chance = accuracy * (1 - accuracy) / max(len(part) - 1, 1)
-        total += len(part) * ((accuracy - confidence[part].mean()) ** 2 - by_chance)
-    return math.sqrt(max(total / len(order), 0))
+    for number in np.unique(inside):
+        right, sure = correct[inside == number], confidence[inside == number]
+        accuracy = right.mean()
+        by_chance = accuracy * (1 - accuracy) / max(len(right) - 1, 1)
+        total += len(right) * ((accuracy - sure.mean()) ** 2 - by_chance)
+    return math.sqrt(max(total / len(confidence), 0))
 
 
 @names_wrong_kinds
