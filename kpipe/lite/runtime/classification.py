@@ -108,7 +108,8 @@ class Classifier:
                 received=f"threshold={threshold!r}",
             )
         self.threshold = threshold
-        self._members = MemberOutputs(self.model) if members else None
+        found = MemberOutputs(self.model) if members else None
+        self._members = found if found is not None and found.count else None
 
     def predict(self, images: Any) -> list[Prediction]:
         """Return one prediction for each image, in order.
@@ -158,13 +159,13 @@ class Classifier:
     def _predict_one(self, image: np.ndarray) -> Prediction:
         (row,) = self.model.predict(image[None])
         best = int(row.argmax())
-        rows = self._members.predict(image) if self._members and self._members.count else []
+        members = () if self._members is None else self._members.predict(image)
         return Prediction(
             self.labels[best],
             float(row[best]),
             self._by_label(row),
             sure=self.threshold is None or float(row[best]) >= self.threshold,
-            members=tuple(map(self._by_label, rows)),
+            members=tuple(map(self._by_label, members)),
         )
 
     def _by_label(self, row: np.ndarray) -> dict[str, float]:
