@@ -11,9 +11,12 @@ The temperature T of an ensemble, `p ** (1 / T)` at its end, is applied to its m
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
+from kpipe.errors import ExportError
 from kpipe.lite.runtime.interpreter import LiteModel, open_inspectable
 
 __all__ = ["MemberOutputs"]
@@ -33,11 +36,13 @@ class MemberOutputs:
     """
 
     def __init__(self, model: LiteModel) -> None:
+        self._model = model
         self._tensors: list[int] = []
         self._power = 1.0
         if b"/member_" in model.content and model.input_dtype == np.float32:
-            self._interpreter = open_inspectable(model.content)
-            found = self._find(model.classes)
+            with _errors_of(model):
+                self._interpreter = open_inspectable(model.content)
+                found = self._find(model.classes)
             if sorted(found) == list(range(1, len(found) + 1)) and len(found) > 1:
                 self._tensors = [found[number] for number in sorted(found)]
         self.count = len(self._tensors)
@@ -48,10 +53,11 @@ class MemberOutputs:
         Returns:
             Float32 (members, classes).
         """
-        (given,) = self._interpreter.get_input_details()
-        self._interpreter.set_tensor(given["index"], image[None].astype(np.float32))
-        self._interpreter.invoke()
-        rows = [self._interpreter.get_tensor(tensor) for tensor in self._tensors]
+        with _errors_of(self._model):
+            (given,) = self._interpreter.get_input_details()
+            self._interpreter.set_tensor(given["index"], image[None].astype(np.float32))
+            self._interpreter.invoke()
+            rows = [self._interpreter.get_tensor(tensor) for tensor in self._tensors]
         powers = np.concatenate(rows) ** np.float32(self._power)
         return powers / powers.sum(axis=1, keepdims=True)
 
@@ -73,3 +79,15 @@ class MemberOutputs:
             elif operation["op_name"] == "GATHER":  # a member with its classes in another order
                 found.update({n: output for n, tensor in found.items() if tensor in read})
         return found
+
+
+@contextmanager
+def _errors_of(model: LiteModel) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, RuntimeError, MemoryError) as error:
+        raise ExportError(
+            f"the members inside {model.name} cannot be read",
+            received=f"LiteRT says: {error}",
+            fix="export the ensemble again",
+        ) from error
