@@ -5,7 +5,8 @@ features := input of a layer (batch, ..., features), averaged over the axes in b
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import keras
@@ -61,9 +62,12 @@ def _features(model: keras.Model, name: str | None, role: str) -> keras.KerasTen
     return tensor
 
 
-def last_outputs(sample: Iterable[Any], *models: keras.Model) -> list[np.ndarray]:
+def last_outputs(
+    sample: Iterable[Any], student: keras.Model, *others: Callable[[Any], Any]
+) -> list[np.ndarray]:
     """Return the last output of each model for all images, averaged to (photos, features)."""
-    rank = len(models[0].inputs[0].shape)
+    models = (partial(student, training=False), *others)
+    rank = len(student.inputs[0].shape)
     rows: list[list[np.ndarray]] = []
     photos = 0
     for batch in sample:
@@ -84,7 +88,7 @@ def last_outputs(sample: Iterable[Any], *models: keras.Model) -> list[np.ndarray
                 fix="pass batches.take(50)",
             )
         photos += len(images)
-        outputs = [keras.tree.flatten(model(images, training=False)) for model in models]
+        outputs = [keras.tree.flatten(model(images)) for model in models]
         for predictions, *_ in outputs:
             _check_probabilities(keras.ops.convert_to_numpy(keras.ops.cast(predictions, "float32")))
         last = (keras.ops.cast(averaged(found[-1]), "float32") for found in outputs)

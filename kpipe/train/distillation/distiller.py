@@ -6,8 +6,10 @@
               / (1 + soft_target_weight + feature_weight)
     targets = (features of the teacher - mean) / (deviation + 5 % of the mean deviation)
 
-The teacher sees the same image as the student. Its predictions are soft targets (Hinton et al.
-2015, arXiv 1503.02531) at a temperature of 1. Features are the input of the classification layer
+The teacher sees the same image as the student, augmented and mixed (Beyer et al. 2022,
+arXiv 2106.05237), and runs in inference mode as a `TeacherGraph`. Its predictions are soft targets
+(Hinton et al. 2015, arXiv 1503.02531) at a temperature of 1. Features are the input of the
+classification layer
 (FitNets: Romero et al. 2015, arXiv 1412.6550). P is a linear map, so the student may have fewer
 features, in another order. P starts as the ridge regression of the targets on the student's
 features, trains with the student and is discarded. A prediction has one number for each class, but
@@ -18,7 +20,6 @@ its filters more.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 import keras
@@ -29,6 +30,7 @@ from kpipe.errors import TrainingError
 from kpipe.finite_weights import refuse_non_finite_weights
 from kpipe.train.argument_checks import refuse_out_of_range
 from kpipe.train.distillation.compared_features import averaged, last_outputs, with_features
+from kpipe.train.distillation.teacher_graph import TeacherGraph
 from kpipe.train.transfer.blocks import read_calls
 from kpipe.wrong_kinds import names_wrong_kinds_of_fields
 
@@ -54,6 +56,9 @@ class Distiller(keras.Model):
         sample: batches of images, or tuples that begin with images, at most 10,000 photos. They
             determine the mean and deviation of the targets and the initial P; a few hundred
             suffice.
+        feature_teacher: the model whose features are compared, if not the teacher: an ensemble has
+            none, but the network before its pruning does. What it shares with the teacher, such as
+            a member of the ensemble, is computed once.
         soft_target_weight: weight of the teacher's predictions relative to the labels, 0 or more.
         feature_weight: weight of its features, 0 or more; with 0, features are not computed.
         layer: the name of a layer in both models whose input (batch, ..., features) is compared,
@@ -91,6 +96,7 @@ class Distiller(keras.Model):
         teacher: keras.Model,
         sample: Iterable[Any],
         *,
+        feature_teacher: keras.Model | None = None,
         soft_target_weight: float = 4.0,
         feature_weight: float = 40.0,
         layer: str | None = None,
@@ -104,12 +110,19 @@ class Distiller(keras.Model):
             refuse_out_of_range(name, weight, 0)
         _check(student, teacher)
         self.output_shape = student.output_shape
-        teacher = with_features(teacher, feature_weight, layer, "teacher")
+        known = feature_teacher if feature_weight and feature_teacher is not None else teacher
+        if known is not teacher:
+            _check(student, known)
+        known = with_features(known, feature_weight, layer, "teacher")
+        if feature_weight and feature_teacher is not None:
+            pixels = keras.Input(batch_shape=teacher.inputs[0].shape, dtype=teacher.inputs[0].dtype)
+            both = teacher(pixels, training=False), known(pixels, training=False)[1]
+            known = keras.Model(pixels, [keras.tree.flatten(both[0])[0], both[1]])
         self._student = with_features(student, feature_weight, layer, "student")
         self._weights = (soft_target_weight, feature_weight)
-        teacher_features, student_features = last_outputs(sample, teacher, self._student)
-        # A partial hides the teacher from Keras, which would track its weights.
-        self._teacher = partial(teacher, training=False)
+        # Not a Keras object, so that Keras does not track the teacher's weights.
+        self._teacher = TeacherGraph(known)
+        student_features, teacher_features = last_outputs(sample, self._student, self._teacher)
         if feature_weight:
             self._mean, self._deviation = _scale(teacher_features)
             targets = (teacher_features - self._mean) / self._deviation
@@ -150,7 +163,7 @@ class Distiller(keras.Model):
 
     def _targets(self, images: Any) -> list[Any]:
         """Return the teacher's predictions, and the targets of features if they count."""
-        outputs = map(keras.ops.stop_gradient, keras.tree.flatten(self._teacher(images)))
+        outputs = map(keras.ops.stop_gradient, self._teacher(images))
         predictions, *features = (keras.ops.cast(x, "float32") for x in outputs)
         return [predictions, *((averaged(x) - self._mean) / self._deviation for x in features)]
 

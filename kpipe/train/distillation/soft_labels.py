@@ -15,6 +15,7 @@ import tensorflow as tf
 from kpipe.errors import TrainingError
 from kpipe.keras_graph import require_graph
 from kpipe.train.batch_checks import refuse_unfit_batches
+from kpipe.train.distillation.teacher_graph import TeacherGraph
 from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["soft_labels"]
@@ -29,7 +30,8 @@ def soft_labels(
     Args:
         batches: (images, labels) or (images, labels, weights); labels are class indices (batch,) or
             probabilities (batch, classes).
-        teacher: images -> probabilities (batch, classes); runs in inference mode.
+        teacher: images -> probabilities (batch, classes); runs in inference mode, beside the
+            training step.
         teacher_weight: the fraction of the teacher's predictions in each label, in [0, 1].
 
     Returns:
@@ -71,11 +73,11 @@ def soft_labels(
         )
     require_graph(teacher, TrainingError)
     refuse_unfit_batches(teacher, batches)
-    classes = teacher.output_shape[-1]
+    classes, predict = teacher.output_shape[-1], TeacherGraph(teacher)
 
     def soften(images: tf.Tensor, labels: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:
         hard = tf.one_hot(labels, classes) if labels.dtype.is_integer else labels
-        predictions = teacher(images, training=False)
+        (predictions,) = predict(images)
         return (images, (1 - teacher_weight) * hard + teacher_weight * predictions, *rest)
 
-    return batches.map(soften)
+    return batches.map(soften).prefetch(tf.data.AUTOTUNE)
