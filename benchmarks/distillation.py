@@ -57,9 +57,7 @@ def shared_ensemble(size: int) -> keras.Model:
     return average(members)
 
 
-def trained(
-    size: int, batch: int, how: str, teacher: keras.Model | None
-) -> Callable[[int], float]:
+def trained(size: int, batch: int, how: str, teacher: keras.Model | None) -> Callable[[int], float]:
     """Return a function: number of steps -> seconds of a step."""
     student = network("MobileNetV2", size, 1, alpha=0.35)
     generator = np.random.default_rng(0)

@@ -52,7 +52,7 @@ _USUAL_NAMES = {
     "quantize": ("precision", "dtype", "optimizations"),
     "retrain_last": ("trainable_layers", "unfreeze", "unfreeze_last", "fine_tune_at"),
     "schedule": ("scheduler", "lr_schedule", "lr_scheduler"),
-    "soft_target_weight": ("teacher", "distill", "distillation"),
+    "soft_target_weight": ("distill", "distillation"),
     "source": ("path", "folder", "directory", "data"),
     "weights": ("pretrained", "checkpoint"),
 }

@@ -36,8 +36,9 @@ from kpipe.stages.shared.model_folder import (
     save_model,
 )
 from kpipe.stages.shared.photo_dataset import PhotoDataset
-from kpipe.stages.shared.retraining import Teacher, retrain, unfreeze_but_normalization
+from kpipe.stages.shared.retraining import Lesson, retrain, unfreeze_but_normalization
 from kpipe.stages.shared.target_checks import refuse_unreachable_target, target_conflicts
+from kpipe.stages.shared.teachers import TaughtStage, TeacherChoice
 from kpipe.stages.shared.training_run import TrainingRun
 from kpipe.stages.shared.validation import Validation
 
@@ -45,13 +46,12 @@ if TYPE_CHECKING:
     import keras
 
     from kpipe.prune import PruneResult, Round, Sensitivity
-    from kpipe.train import TrainingConfig
 
 __all__ = ["FilterPrune"]
 
 
 @stage
-class FilterPrune(Stage):
+class FilterPrune(TaughtStage):
     """Rank the filters of the whole network, remove the lowest, retrain, repeat.
 
     Args:
@@ -77,10 +77,14 @@ class FilterPrune(Stage):
         epochs: epochs of retraining after each round but the last.
         last_epochs: epochs of retraining after the last round. Each retraining keeps the epoch
             with the lowest validation loss.
-        soft_target_weight: weight of the unpruned network's outputs in the loss of the retraining,
-            0 or more, relative to the labels; see `kpipe.train.Distiller`.
-        feature_weight: weight of its features, 0 or more: 40, with `soft_target_weight=4`, if
-            photos are mixed and the whole network was trained; 0 if only its last layers were.
+        teacher: whose predictions the retraining learns beside the labels: "model" for the
+            unpruned network, "ensemble", "auto" for the one with the lower cross-entropy on
+            validation, or None.
+        soft_target_weight: weight of these predictions in the loss, 0 or more, relative to the
+            labels; see `kpipe.train.Distiller`.
+        feature_weight: weight of the unpruned network's features, 0 or more: 40, with
+            `soft_target_weight=4`, if photos are mixed and the whole network was trained; 0 if only
+            its last layers were.
         optimizer: of the retraining; all layers train except normalizations that were frozen.
         learning_rate: initial learning rate of the retraining.
         batch_size: photos in a training step.
@@ -93,12 +97,13 @@ class FilterPrune(Stage):
         ['macs=0.5, params=0.3: only one target is allowed']
     """
 
-    needs: ClassVar = ("data", "model", "balance?", "augmentation?")
+    needs: ClassVar = ("data", "model", "ensemble?", "balance?", "augmentation?")
     gives: ClassVar = ("model",)
     publishes: ClassVar = ("model.keras",)
     packages: ClassVar = ("keras", "tensorflow")
     # 2: a tolerance stops only for a loss beyond chance
-    version: ClassVar = 2
+    # 3: learns from an ensemble
+    version: ClassVar = 3
 
     criterion: Literal[
         "apoz",
@@ -123,6 +128,7 @@ class FilterPrune(Stage):
     blocks: bool = True
     epochs: PositiveInt = 1
     last_epochs: PositiveInt = 6
+    teacher: TeacherChoice = "auto"
     soft_target_weight: LossWeight = 1.0
     feature_weight: LossWeight = 0.0
     optimizer: Optimizer = "adam"
@@ -151,7 +157,9 @@ class FilterPrune(Stage):
         reset_keras(context.seed)
         source = context.newest("model")
         model, photos = load_model(source), PhotoDataset.read(context, batch_size=self.batch_size)
-        pruning = _Pruning(self, context, model, photos, Validation(photos))
+        teacher = self.find_teacher(context, photos)
+        lesson = Lesson(teacher, model, self.soft_target_weight, self.feature_weight)
+        pruning = _Pruning(self, context, model, photos, Validation(photos), lesson)
         scan, max_pruning_ratio = None, {}
         if self.sensitivity is not None:
             scan = pruning.scan()
@@ -190,6 +198,7 @@ class _Pruning:
     model: keras.Model
     photos: PhotoDataset
     validation: Validation
+    lesson: Lesson
 
     def folder_of_round(self, number: int) -> Path:
         return self.context.folder / f"training-round-{number}"
@@ -260,21 +269,12 @@ class _Pruning:
         title = f"round {number} of {stage.rounds}"
         retrain(
             pruned,
-            Teacher(self.model, stage.soft_target_weight, stage.feature_weight),
+            self.lesson,
             self.photos.reseeded(self.context.seed + number),
-            self._training_config(stage.last_epochs if number == stage.rounds else stage.epochs),
             TrainingRun(title, self.folder_of_round(number), self.context.journal),
-        )
-
-    def _training_config(self, epochs: int) -> TrainingConfig:
-        from kpipe.train import TrainingConfig
-
-        return TrainingConfig(
-            epochs=epochs,
-            optimizer=self.stage.optimizer,
-            learning_rate=self.stage.learning_rate,
-            schedule="cosine",
-            class_weight=self.photos.fit_class_weight,
+            epochs=stage.last_epochs if number == stage.rounds else stage.epochs,
+            learning_rate=stage.learning_rate,
+            optimizer=stage.optimizer,
         )
 
     def _note_round(self, row: Round) -> None:

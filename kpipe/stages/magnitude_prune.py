@@ -1,13 +1,13 @@
 """MagnitudePrune: magnitude pruning with TFMOT.
 
 The zeros cost accuracy, which a second training by Keras recovers: it keeps the zeros and learns
-from the unpruned network.
+from a teacher.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from kpipe.core.stage import Context, stage
 from kpipe.stages.shared.field_types import (
@@ -19,7 +19,8 @@ from kpipe.stages.shared.field_types import (
 )
 from kpipe.stages.shared.model_folder import is_saved, join_histories
 from kpipe.stages.shared.photo_dataset import PhotoDataset
-from kpipe.stages.shared.retraining import Teacher, retrain
+from kpipe.stages.shared.retraining import Lesson, retrain
+from kpipe.stages.shared.teachers import TeacherChoice
 from kpipe.stages.shared.tfmot_stage import SIZE_NOT_SPEED, TfmotStage
 from kpipe.stages.shared.training_run import TrainingRun
 
@@ -42,9 +43,12 @@ class MagnitudePrune(TfmotStage):
         epochs: epochs of training by TFMOT, which sets the zeros.
         last_epochs: epochs of training by Keras that follow and keep the zeros; the epoch with
             the lowest validation loss is kept. 0 for none.
-        soft_target_weight: weight of the unpruned network's outputs in the loss of these epochs,
-            0 or more, relative to the labels; see `kpipe.train.Distiller`.
-        feature_weight: weight of its features, 0 or more.
+        teacher: whose predictions these epochs learn beside the labels: "model" for the unpruned
+            network, "ensemble", "auto" for the one with the lower cross-entropy on validation, or
+            None.
+        soft_target_weight: weight of these predictions in the loss, 0 or more, relative to the
+            labels; see `kpipe.train.Distiller`.
+        feature_weight: weight of the unpruned network's features, 0 or more.
         learning_rate: initial learning rate of both training runs; it falls along a cosine in the
             last of them and is constant before.
         batch_size: photos in a training step.
@@ -57,10 +61,14 @@ class MagnitudePrune(TfmotStage):
         ["sparsity=1.5: expected a number between 0 and 1, both excluded or '2 by 4'"]
     """
 
+    # 2: learns from an ensemble
+    version: ClassVar = 2
+
     sparsity: OpenUnitInterval | Literal["2 by 4"] = 0.5
     schedule: Literal["polynomial", "constant"] = "polynomial"
     epochs: PositiveInt = 3
     last_epochs: NonNegativeInt = 6
+    teacher: TeacherChoice = "auto"
     soft_target_weight: LossWeight = 1.0
     feature_weight: LossWeight = 0.0
     learning_rate: LearningRate = 5e-4
@@ -68,9 +76,14 @@ class MagnitudePrune(TfmotStage):
 
     def validation_errors(self) -> list[str]:
         errors = super().validation_errors()
-        if not errors and self.feature_weight and not self.last_epochs:
-            errors.append(f"feature_weight={self.feature_weight}: has no effect with last_epochs=0")
-        return errors
+        if errors or self.last_epochs:
+            return errors
+        unused = {"teacher": self.teacher == "ensemble", "feature_weight": self.feature_weight > 0}
+        return [
+            f"{name}={getattr(self, name)!r}: has no effect with last_epochs=0"
+            for name, is_set in unused.items()
+            if is_set
+        ]
 
     def run(self, context: Context) -> None:
         if is_saved(context.folder):
@@ -98,22 +111,16 @@ class MagnitudePrune(TfmotStage):
         self, sparse: keras.Model, unpruned: keras.Model, photos: PhotoDataset, context: Context
     ) -> None:
         from kpipe.sparsity import KeepZeros
-        from kpipe.train import TrainingConfig
 
         run = TrainingRun("sparse", context.folder / "training-last", context.journal)
-        config = TrainingConfig(
-            epochs=self.last_epochs,
-            optimizer="adam",
-            learning_rate=self.learning_rate,
-            schedule="cosine",
-            class_weight=photos.fit_class_weight,
-        )
+        teacher = self.find_teacher(context, photos)
         retrain(
             sparse,
-            Teacher(unpruned, self.soft_target_weight, self.feature_weight),
+            Lesson(teacher, unpruned, self.soft_target_weight, self.feature_weight),
             photos.reseeded(context.seed + 1),
-            config,
             run,
+            epochs=self.last_epochs,
+            learning_rate=self.learning_rate,
             callbacks=[KeepZeros(sparse)],
         )
         join_histories(context.folder, [run.folder])

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from kpipe.core.stage import Context, stage
-from kpipe.stages.shared.field_types import LearningRate, PositiveInt
+from kpipe.stages.shared.field_types import LearningRate, LossWeight, PositiveInt
 from kpipe.stages.shared.model_folder import is_saved
+from kpipe.stages.shared.teachers import TeacherChoice
 from kpipe.stages.shared.tfmot_stage import TfmotStage
 
 __all__ = ["QuantizeAware"]
@@ -20,19 +21,27 @@ class QuantizeAware(TfmotStage):
 
     Args:
         epochs: number of epochs.
+        teacher: whose predictions it learns beside the labels: "model" for the network before this
+            training, "ensemble", "auto" for the one with the lower cross-entropy on validation, or
+            None.
+        soft_target_weight: weight of these predictions in the loss, 0 or more, relative to the
+            labels.
         learning_rate: initial learning rate, which falls along a cosine.
         batch_size: photos in a training step.
 
     Example:
         >>> from kpipe.stages import QuantizeAware
-        >>> QuantizeAware(epochs=3)
-        QuantizeAware(epochs=3, learning_rate=1e-05, batch_size=32)
+        >>> QuantizeAware(epochs=3, teacher="ensemble").validation_errors()
+        []
     """
 
     # 2: normalizations that were frozen stay frozen.
-    version: ClassVar = 2
+    # 3: learns from a teacher
+    version: ClassVar = 3
 
     epochs: PositiveInt = 2
+    teacher: TeacherChoice = "auto"
+    soft_target_weight: LossWeight = 1.0
     learning_rate: LearningRate = 1e-5
     batch_size: PositiveInt = 32
 
@@ -48,5 +57,5 @@ class QuantizeAware(TfmotStage):
         if any(isinstance(layer, keras.Model) for layer in model.layers):
             # TFMOT takes no nested models, which ConvNeXt has. This opens them.
             model = remove_filters(model, plan(model, {}))
-        trained = self.train(context, train_quantized, model, photos)
+        trained = self.train(context, train_quantized, model, self.taught(context, photos))
         self.save(trained, context, "int8-aware")

@@ -90,17 +90,16 @@ def given(inputs: Mapping[str, Path | list[Path]]) -> dict[str, tuple[Path, ...]
 def taught(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[keras.Model], Any]], list[Any]]:
     """Return a function: `taught(of)` -> a list, one row for each Distiller that is created.
 
-    A row is (of(student), of(teacher), weights) before the training.
+    A row is (of(student), of(teacher), named arguments) before the training.
     """
 
     def record(of: Callable[[keras.Model], Any]) -> list[Any]:
         found, real = [], kpipe.train.Distiller
 
-        def recorded(
-            student: keras.Model, teacher: keras.Model, *given: Any, **weights: float
-        ) -> Any:
-            found.append((of(student), of(teacher), weights))
-            return real(student, teacher, *given, **weights)
+        def recorded(student: keras.Model, teacher: keras.Model, *given: Any, **named: Any) -> Any:
+            features = {"feature_teacher": of(named["feature_teacher"])}
+            found.append((of(student), of(teacher), {**named, **features}))
+            return real(student, teacher, *given, **named)
 
         monkeypatch.setattr(kpipe.train, "Distiller", recorded, raising=False)
         return found

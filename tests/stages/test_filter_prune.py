@@ -256,7 +256,11 @@ def test_the_retraining_learns_from_the_network_as_it_was(
     ((small, whole, asked),) = found
     assert small == load_model(folder).count_params()
     assert whole == load_model(source).count_params()
-    assert asked == {"soft_target_weight": 3.0, "feature_weight": 5.0}
+    assert asked == {
+        "feature_teacher": whole,
+        "soft_target_weight": 3.0,
+        "feature_weight": 5.0,
+    }
     # Next to nothing was learned: what is validated is the same, what is trained on is not.
     assert losses[0][1] == pytest.approx(losses[1][1], rel=1e-3)
     assert losses[0][0] != pytest.approx(losses[1][0], rel=1e-2)

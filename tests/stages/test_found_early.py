@@ -116,7 +116,7 @@ def test_a_target_below_what_must_stay_is_refused(fields: dict[str, Any], refuse
         (Data, "folder", "source"),
         (Ensemble, "n_members", "members"),
         (FilterPrune, "flops", "macs"),
-        (FilterPrune, "teacher", "soft_target_weight"),
+        (FilterPrune, "distillation", "soft_target_weight"),
         (Export, "quantization", "quantize"),
     ],
 )

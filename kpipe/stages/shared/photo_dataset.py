@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from kpipe.data import Augmenter, Manifest, Mixer, Sampling, TrainingOptions
+    from kpipe.stages.shared.soft_targets import SoftTargets
     from kpipe.train import TrainingData
 
 __all__ = ["PhotoDataset"]
@@ -39,6 +40,7 @@ class PhotoDataset:
         resized_to: pixels of a side that the network sees; None for the size of `images`.
         origin: the name of the result that holds the photos, which identifies its content.
         shared_folder: a folder that all runs share, or None.
+        soft_targets: the teacher whose predictions are part of the labels, or None.
     """
 
     manifest: Manifest
@@ -52,6 +54,7 @@ class PhotoDataset:
     resized_to: int | None = None
     origin: str = ""
     shared_folder: Path | None = None
+    soft_targets: SoftTargets | None = None
 
     @classmethod
     def read(cls, context: Context, batch_size: int = 32) -> PhotoDataset:
@@ -110,14 +113,12 @@ class PhotoDataset:
     @property
     def steps_per_epoch(self) -> int:
         """Training batches in an epoch."""
-        from kpipe.data import steps
-
-        return steps(self.manifest, "train", self.batch_size, self.sampling)
+        return len(self._turns)
 
     @property
     def fit_class_weight(self) -> dict[int, float] | None:
-        """`class_weight` for `fit`; None where mixed photos bring their own weights."""
-        return self.class_weight if self.mixer is None else None
+        """`class_weight` for `fit`; None where batches bring their own weights."""
+        return None if self._one_hot else self.class_weight
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -125,11 +126,13 @@ class PhotoDataset:
         fields = dataclasses.asdict(self._training_options(0))
         # Keys of canonical mappings are text.
         weights = sorted((fields.pop("class_weight") or {}).items())
+        soft_targets = {"soft_targets": self.soft_targets.identity} if self.soft_targets else {}
         return {
             "origin": self.origin,
             "batch_size": self.batch_size,
             "shown_size": self.resized_to,
             "training": {**fields, "class_weight": weights},
+            **soft_targets,
         }
 
     def training_dataset(self, first_epoch: int) -> tf.data.Dataset:
@@ -143,6 +146,11 @@ class PhotoDataset:
             batch_size=self.batch_size,
             training=self._training_options(first_epoch),
         )
+        if self.soft_targets is not None:
+            further = self._unlabelled
+            unlabelled = further.training_dataset(first_epoch) if further else None
+            # Before the photos shrink: a teacher sees them at full size.
+            batches = self.soft_targets.taught(batches, unlabelled, self._turns)
         return self._resize(batches)
 
     def training_data(self) -> TrainingData:
@@ -165,6 +173,12 @@ class PhotoDataset:
         """Return the paths of the photos in one training batch."""
         from kpipe.data.loading.epochs import photos_of_batch
 
+        turns, further = self._turns, self._unlabelled
+        if further is not None:
+            place = int((turns[:batch] == turns[batch]).sum())
+            if turns[batch]:
+                return further.batch_names(epoch, place)
+            batch = place
         options = self._training_options(epoch)
         drawn = photos_of_batch(self.manifest, "train", options, self.batch_size, batch)
         rows = self.manifest.rows("train")[drawn]
@@ -182,7 +196,7 @@ class PhotoDataset:
             split,
             images=self.images,
             batch_size=batch_size or self.batch_size,
-            one_hot=self.mixer is not None,
+            one_hot=self._one_hot,
         )
         return self._resize(batches)
 
@@ -195,7 +209,38 @@ class PhotoDataset:
             first_epoch=first_epoch,
             sampling=self.sampling,
             mixer=self.mixer,
-            class_weight=self.class_weight if self.mixer is not None else None,
+            class_weight=self.class_weight if self._one_hot else None,
+        )
+
+    @property
+    def _one_hot(self) -> bool:
+        """Whether labels are probabilities, so that class weights are part of the batches."""
+        return self.mixer is not None or self.soft_targets is not None
+
+    @property
+    def _turns(self) -> np.ndarray:
+        """For each step of an epoch, whether its batch is unlabelled: bool (steps,)."""
+        from kpipe.data import steps
+        from kpipe.stages.shared.soft_targets import spread
+
+        further = self._unlabelled
+        labelled = steps(self.manifest, "train", self.batch_size, self.sampling)
+        return spread(labelled, further.steps_per_epoch if further else 0)
+
+    @property
+    def _unlabelled(self) -> PhotoDataset | None:
+        """The photos without labels, changed like the others."""
+        found = self.soft_targets.unlabelled if self.soft_targets else None
+        if found is None:
+            return None
+        return dataclasses.replace(
+            self,
+            manifest=found.manifest,
+            images=found.images,
+            sampling=None,
+            class_weight=None,
+            resized_to=None,
+            soft_targets=None,
         )
 
     def _resize(self, batches: tf.data.Dataset) -> tf.data.Dataset:

@@ -1,7 +1,8 @@
-"""Retraining of a network that has lost filters or weights, with the whole network as teacher.
+"""Retraining of a network that has lost filters or weights, as the student of a teacher.
 
 loss := of the labels + soft_target_weight * of the teacher's outputs
-                      + feature_weight * of its features            (see `kpipe.train.Distiller`)
+                      + feature_weight * of the whole network's features
+                                                                  (see `kpipe.train.Distiller`)
 """
 
 from __future__ import annotations
@@ -11,45 +12,65 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kpipe.stages.shared.photo_dataset import PhotoDataset
+from kpipe.stages.shared.teachers import Teacher
 from kpipe.stages.shared.training_run import TrainingRun
 
 if TYPE_CHECKING:
     import keras
 
-    from kpipe.train import TrainingConfig
-
-__all__ = ["Teacher", "retrain", "unfreeze_but_normalization"]
+__all__ = ["Lesson", "retrain", "unfreeze_but_normalization"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Teacher:
-    """The network before the removal, and the loss weights of its outputs and features."""
+class Lesson:
+    """What a network is retrained on besides the labels.
 
-    model: keras.Model
+    Attributes:
+        teacher: its predictions are soft targets; None for labels alone.
+        whole: the network before the removal, whose features are compared. An ensemble as teacher
+            has none, since the features of its members differ.
+        soft_target_weight: weight of the soft targets relative to the labels.
+        feature_weight: weight of the features.
+    """
+
+    teacher: Teacher | None
+    whole: keras.Model
     soft_target_weight: float
     feature_weight: float
 
 
 def retrain(
     model: keras.Model,
-    teacher: Teacher,
+    lesson: Lesson,
     photos: PhotoDataset,
-    config: TrainingConfig,
     run: TrainingRun,
+    *,
+    epochs: int,
+    learning_rate: float,
+    optimizer: str = "adam",
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
-    """Train a model in place, as the student of a teacher if the teacher has any weight."""
-    from kpipe.train import Distiller
+    """Train a model in place; the learning rate falls along a cosine."""
+    from kpipe.train import Distiller, TrainingConfig
 
     student = model
-    if teacher.soft_target_weight or teacher.feature_weight:
+    weights = lesson.soft_target_weight, lesson.feature_weight
+    if lesson.teacher is not None and any(weights):
         student = Distiller(
             model,
-            teacher.model,
+            lesson.teacher.model,
             photos.sample(),
-            soft_target_weight=teacher.soft_target_weight,
-            feature_weight=teacher.feature_weight,
+            feature_teacher=lesson.whole,
+            soft_target_weight=weights[0],
+            feature_weight=weights[1],
         )
+    config = TrainingConfig(
+        epochs=epochs,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        schedule="cosine",
+        class_weight=photos.fit_class_weight,
+    )
     run.folder.mkdir(exist_ok=True)
     run.fit(student, photos, config, callbacks)
 

@@ -5,13 +5,16 @@ data, the newest model -> training, resumed if interrupted -> a model with the s
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
-from kpipe.core.stage import Context, Stage
+from kpipe.core.stage import Context
 from kpipe.stages.shared.model_folder import load_model, read_metadata, reset_keras, save_model
 from kpipe.stages.shared.photo_dataset import PhotoDataset
 from kpipe.stages.shared.retraining import unfreeze_but_normalization
+from kpipe.stages.shared.soft_targets import SoftTargets
+from kpipe.stages.shared.teachers import TaughtStage
 
 if TYPE_CHECKING:
     import keras
@@ -21,10 +24,10 @@ __all__ = ["SIZE_NOT_SPEED", "TfmotStage"]
 SIZE_NOT_SPEED = "a smaller download, not a faster model"
 
 
-class TfmotStage(Stage):
+class TfmotStage(TaughtStage):
     """The base of these stages; each declares the fields below."""
 
-    needs: ClassVar = ("data", "model", "balance?", "augmentation?")
+    needs: ClassVar = ("data", "model", "ensemble?", "balance?", "augmentation?")
     gives: ClassVar = ("model",)
     publishes: ClassVar = ("model.keras",)
     packages: ClassVar = ("keras", "tensorflow", "tensorflow-model-optimization", "tf_keras")
@@ -40,6 +43,14 @@ class TfmotStage(Stage):
         model = load_model(context.newest("model"))
         unfreeze_but_normalization(model)
         return model, photos
+
+    def taught(self, context: Context, photos: PhotoDataset) -> PhotoDataset:
+        """Return the photos with a teacher's predictions in their labels."""
+        teacher = self.find_teacher(context, photos)
+        if teacher is None:
+            return photos
+        targets = SoftTargets(teacher, self.soft_target_weight)
+        return dataclasses.replace(photos, soft_targets=targets)
 
     def train(
         self,

@@ -66,7 +66,7 @@ def last_outputs(
     sample: Iterable[Any], student: keras.Model, *others: Callable[[Any], Any]
 ) -> list[np.ndarray]:
     """Return the last output of each model for all images, averaged to (photos, features)."""
-    models = (partial(student, training=False), *others)
+    models: list[Callable[[Any], Any]] = [partial(student, training=False), *others]
     rank = len(student.inputs[0].shape)
     rows: list[list[np.ndarray]] = []
     photos = 0

@@ -85,7 +85,7 @@ class TeacherGraph:
         """Return the outputs for images of the shape of the teacher's input."""
         tensors = {self._input: keras.ops.cast(images, self._dtype)}
         for operation, arguments, outputs in self._steps:
-            args, kwargs = _replaced(arguments, lambda number: tensors[number])
+            args, kwargs = _replaced(arguments, tensors.__getitem__)
             made = keras.tree.flatten(operation(*args, **kwargs))
             tensors |= dict(zip(outputs, made, strict=True))
         return [tensors[number] for number in self._outputs]
@@ -134,7 +134,8 @@ def _foldable(graph: KerasGraph) -> list[tuple[KerasCall, KerasCall]]:
 
 def _fold(source: Any, normalization: Any) -> Any:
     """Return a copy of a layer that returns what the normalization after it returns."""
-    mean, variance = (np.array(x) for x in (normalization.moving_mean, normalization.moving_variance))
+    mean = np.array(normalization.moving_mean)
+    variance = np.array(normalization.moving_variance)
     scale = 1 / np.sqrt(variance + normalization.epsilon)
     if normalization.scale:
         scale = scale * np.array(normalization.gamma)
