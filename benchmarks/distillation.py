@@ -10,8 +10,9 @@ Weights and photos are random: the time of a step does not depend on them.
     kpipe    `kpipe.train.Distiller`: a `TeacherGraph` (folded normalizations, shared parts once)
     input    `kpipe.train.soft_labels`: the same inside tf.data, beside the step
 
-Each figure is the time of a step over that of the student alone in the same round; the rows
-alternate and the median of the rounds counts. The last column is the largest difference between the
+Each figure is the processor time of a step, over all threads, divided by that of the student alone
+in the same round; the rows alternate and the median of the rounds counts. `steps` is the number of
+operations of the teacher, before and after. The last column is the largest difference between the
 predictions of `called` and `kpipe`.
 """
 
@@ -28,6 +29,8 @@ import numpy as np
 import tensorflow as tf
 
 from kpipe.ensemble import average
+from kpipe.errors import TrainingError
+from kpipe.keras_graph import read_graph
 from kpipe.train import (
     Distiller,
     backbone,
@@ -58,7 +61,7 @@ def shared_ensemble(size: int) -> keras.Model:
 
 
 def trained(size: int, batch: int, how: str, teacher: keras.Model | None) -> Callable[[int], float]:
-    """Return a function: number of steps -> seconds of a step."""
+    """Return a function: number of steps -> processor seconds of a step."""
     student = network("MobileNetV2", size, 1, alpha=0.35)
     generator = np.random.default_rng(0)
     images = generator.uniform(0, 255, (4 * batch, size, size, 3)).astype("float32")
@@ -77,9 +80,9 @@ def trained(size: int, batch: int, how: str, teacher: keras.Model | None) -> Cal
 
     def run(steps: int) -> float:
         with fused_normalization(model):
-            start = time.perf_counter()
+            start = time.process_time()
             model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
-            return (time.perf_counter() - start) / steps
+            return (time.process_time() - start) / steps
 
     run(2)  # traces the step
     return run
@@ -112,15 +115,8 @@ def main() -> None:
         graph = TeacherGraph(teacher)
         apart = np.abs(np.array(teacher(images, training=False)) - np.array(graph(images)[0])).max()
         medians = " ".join(f"{np.median(values):>7.2f}" for values in ratios.values())
-        operations = f"{sum(1 for _ in _calls(teacher))} -> {graph.steps}"
+        operations = f"{len(read_graph(teacher, TrainingError).calls)} -> {graph.steps}"
         print(f"{name:<24} {operations:>11} {medians}  {apart:.0e}", flush=True)
-
-
-def _calls(model: keras.Model) -> Any:
-    from kpipe.errors import TrainingError
-    from kpipe.keras_graph import read_graph
-
-    return read_graph(model, TrainingError).calls
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Balance -> "balance"                       class weights, or which photos an epo
 Augment -> "augmentation"                  random changes of each photo in each epoch
 FineTune -> "model"                        a pretrained network, its last layers retrained
 Ensemble -> "ensemble"                     several networks combined in one graph
+Distill -> "model"                         a smaller network that learns from a larger one
 FilterPrune -> "model"                     a smaller and faster network
 MagnitudePrune, ClusterWeights -> "model"  a network that compresses better
 QuantizeAware -> "model"                   a network that loses less in int8

@@ -2,6 +2,7 @@ from .augment import Augment as Augment
 from .balance import Balance as Balance
 from .cluster_weights import ClusterWeights as ClusterWeights
 from .data import Data as Data
+from .distill import Distill as Distill
 from .ensemble import Ensemble as Ensemble
 from .export import Export as Export
 from .filter_prune import FilterPrune as FilterPrune

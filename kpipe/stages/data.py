@@ -15,7 +15,8 @@ from kpipe.class_names import unusable_class_names
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.errors import DataError
-from kpipe.printable import printable, quoted, shortened
+from kpipe.printable import quoted
+from kpipe.stages.shared.problem_notes import record_problems
 
 if TYPE_CHECKING:
     from kpipe.data import Manifest
@@ -28,8 +29,6 @@ Fraction = Annotated[float, Between(0, 1, strict=True)]
 IMAGE_CACHE = "photos.sqlite"
 # Of more classes, a note names the smallest only.
 _CLASSES, _SMALLEST = 40, 10
-_SHOWN = 3
-_LONG = 300
 
 
 @stage
@@ -263,15 +262,7 @@ def _record(manifest: Manifest, context: Context) -> None:
     context.journal.record(
         "note", text=f"{len(manifest.table)} photos; train/validation/test: {rows}"
     )
-    for kind, found in manifest.problems.groupby("kind", sort=True):
-        first = found.head(_SHOWN)
-        named = [
-            shortened(printable(f"{path} ({detail})" if path else detail), _LONG)
-            for path, detail in zip(first["path"], first["detail"], strict=True)
-        ]
-        # The report lists all of them.
-        more = f", and {len(found) - len(named)} more" if len(found) > len(named) else ""
-        context.journal.record("note", text=f"{len(found)} x {kind}: {', '.join(named)}{more}")
+    record_problems(manifest.problems, context.journal)
 
 
 def _slashed(counts: Iterable[int]) -> str:

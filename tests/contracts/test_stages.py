@@ -24,14 +24,13 @@ from kpipe.errors import DataError, PipelineError
 from kpipe.prune import CRITERIA
 from kpipe.sparsity import TrainingSettings
 from kpipe.stages import Augment, Balance, Data, Export, FilterPrune, FineTune
+from kpipe.stages.shared.recipe import Recipe
 from kpipe.train import optimizer_names
 
 # A valid stage of each kind.
+_REQUIRED = {"Data": ["photos"], "FineTune": ["MobileNetV2"], "Distill": ["MobileNetV2"]}
 EXAMPLES: dict[str, Stage] = {
-    name: getattr(kpipe.stages, name)(
-        *{"Data": ["photos"], "FineTune": ["MobileNetV2"]}.get(name, [])
-    )
-    for name in kpipe.stages.__all__
+    name: getattr(kpipe.stages, name)(*_REQUIRED.get(name, [])) for name in kpipe.stages.__all__
 }
 
 # For each field, another valid value.
@@ -111,6 +110,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "batch_size": 8,
     },
     "Ensemble": {"members": 2, "combine": "vote"},
+    "Distill": {"teacher": "ensemble", "soft_target_weight": 1.0, "unlabelled": "more"},
     "FilterPrune": {
         "criterion": "l2",
         "params": 0.3,
@@ -165,6 +165,8 @@ CHANGES: dict[str, dict[str, Any]] = {
         "note": "Photos of 2024.",
     },
 }
+
+CHANGES["Distill"] |= CHANGES["FineTune"]
 
 # Fields that exclude one of `CHANGES`, changed alone.
 INSTEAD: dict[str, dict[str, Any]] = {
@@ -261,6 +263,8 @@ WRONG = [
     ("FineTune", "batch_size", 2.5, "a whole number"),
     ("Ensemble", "members", 1, "between 2 and 20"),
     ("Ensemble", "combine", "avrage", "did you mean 'average'?"),
+    ("Distill", "teacher", None, "'auto'"),
+    ("Distill", "soft_target_weight", 0, "above 0"),
     ("FilterPrune", "criterion", "L1", "did you mean 'l1'?"),
     ("FilterPrune", "macs", 1, "both excluded"),
     ("FilterPrune", "macs", 50, "both excluded"),
@@ -310,6 +314,7 @@ WRONG = [
     ("Export", "license", 3, "a string"),
     ("Export", "note", None, "a string"),
 ]
+WRONG += [("Distill", *row[1:]) for row in WRONG if row[0] == "FineTune"]
 
 
 @pytest.fixture(params=EXAMPLES)
@@ -334,7 +339,7 @@ def test_the_tables_above_speak_of_every_stage_and_every_field() -> None:
     for name, stage in EXAMPLES.items():
         fields = set(names_of(stage))
         assert {*CHANGES[name], *INSTEAD.get(name, {})} == fields
-        free_text = {"source", "root", "previous"}  # any text is a path
+        free_text = {"source", "root", "previous", "unlabelled"}  # any text is a path
         assert {field for kind, field, *_ in WRONG if kind == name} == fields - free_text
 
 
@@ -418,6 +423,7 @@ def test_the_distributions_of_its_key_are_requirements_of_the_package(example: S
 
 def test_every_field_is_described(example: Stage) -> None:
     text = type(example).__doc__ or ""
+    text += (FineTune.__doc__ or "") if isinstance(example, Recipe) else ""
     assert [name for name in names_of(example) if f"{name}: " not in text] == []
 
 

@@ -89,7 +89,9 @@ def test_without_an_ensemble_the_network_teaches_and_without_a_weight_nothing_do
 def test_an_ensemble_that_nothing_makes_is_refused(kind: type[Stage]) -> None:
     photos, network = Data("photos"), FineTune("MobileNet")
     stage = kind(teacher="ensemble")  # type: ignore[call-arg]
-    with pytest.raises(PipelineError, match=r'teacher="ensemble": no earlier stage makes'):
+    with pytest.raises(
+        PipelineError, match=r'teacher="ensemble": no earlier stage makes one; add Ensemble'
+    ):
         Pipeline("p", [photos, network, stage, Ensemble(), Export()])
     Pipeline("p", [photos, network, Ensemble(), stage, Export()])
 

@@ -2,6 +2,7 @@
 
     root/class/**/photo            no split declared
     root/train|val|test/class/**   splits declared by the folders
+    root/**/photo                  no classes
 
 Hidden entries, symlink loops and directories that cannot be listed become problems; files of the
 operating system (.DS_Store, Thumbs.db, __MACOSX) are ignored.
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     # Not pandas: `kpipe plan` lists the classes.
     from kpipe.data.manifest import Problem
 
-__all__ = ["SPLIT_NAMES", "listed_classes", "listed_files"]
+__all__ = ["SPLIT_NAMES", "listed_classes", "listed_files", "listed_photos"]
 
 SPLIT_NAMES = {
     "train": "train",
@@ -52,6 +53,16 @@ def listed_files(root: Path, problems: list[Problem]) -> Iterator[tuple[str, str
         yield "", name, split
         for path in _walk(folder, problems, (os.path.realpath(above),)):
             yield path, name, split
+
+
+def listed_photos(root: Path, problems: list[Problem]) -> Iterator[str]:
+    """Yield the path of every file of a folder without classes, at any depth.
+
+    Args:
+        root: an existing folder.
+        problems: list to which skipped entries are added.
+    """
+    yield from _walk(os.path.abspath(root), problems, ())
 
 
 def listed_classes(roots: Sequence[str]) -> set[str]:

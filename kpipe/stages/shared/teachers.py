@@ -26,6 +26,9 @@ __all__ = ["TaughtStage", "Teacher", "TeacherChoice"]
 
 TeacherChoice = Literal["auto", "model", "ensemble"] | None
 
+# Kind of a result -> what usually makes it.
+_MAKERS = {"model": "FineTune(...)", "ensemble": "Ensemble(...)"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
@@ -51,11 +54,12 @@ class TaughtStage(Stage):
         return super().validation_errors() or self._weight_conflicts()
 
     def conflicts(self, earlier: Sequence[Stage]) -> list[str]:
-        if self.teacher != "ensemble" or any("ensemble" in stage.gives for stage in earlier):
+        given = {kind for stage in earlier for kind in stage.gives}
+        if self.teacher is None or given.intersection(self._kinds):
             return []
+        wanted = " or ".join(_MAKERS[kind] for kind in self._kinds)
         return [
-            'teacher="ensemble": no earlier stage makes an ensemble; '
-            f'add Ensemble(...) before {self.name}, or write teacher="model"'
+            f'teacher="{self.teacher}": no earlier stage makes one; add {wanted} before {self.name}'
         ]
 
     def find_teacher(self, context: Context, photos: PhotoDataset) -> Teacher | None:
@@ -70,8 +74,7 @@ class TaughtStage(Stage):
         """
         if self.teacher is None or not (self.soft_target_weight or self.feature_weight):
             return None
-        kinds = ("model", "ensemble") if self.teacher == "auto" else (self.teacher,)
-        folders = [folder for kind in kinds if (folder := context.optional(kind)) is not None]
+        folders = [folder for kind in self._kinds if (folder := context.optional(kind)) is not None]
         candidates = [_Candidate(folder, photos) for folder in folders]
         chosen = candidates[0]
         reason = ""
@@ -83,6 +86,11 @@ class TaughtStage(Stage):
             reason = f"; cross-entropy on validation: {', '.join(figures)}"
         context.journal.record("note", text=f"teacher: {chosen.title}{reason}")
         return Teacher(chosen.model, chosen.folder.name)
+
+    @property
+    def _kinds(self) -> tuple[str, ...]:
+        """The kinds of results among which the teacher is."""
+        return tuple(_MAKERS) if self.teacher == "auto" else (str(self.teacher),)
 
     def _weight_conflicts(self) -> list[str]:
         if self.teacher is None and self.feature_weight:

@@ -80,4 +80,4 @@ def soft_labels(
         (predictions,) = predict(images)
         return (images, (1 - teacher_weight) * hard + teacher_weight * predictions, *rest)
 
-    return batches.map(soften).prefetch(tf.data.AUTOTUNE)
+    return batches.map(soften).prefetch(1)
