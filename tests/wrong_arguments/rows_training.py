@@ -125,6 +125,7 @@ ROWS = {
             "student": FRESH,
             "teacher": MODEL,
             "sample": ("images", Made(lambda things: [things.images])),
+            "feature_teacher": ("model", None),
             "soft_target_weight": ("number", 1.0),
             "feature_weight": ("number", 1.0),
             "layer": ("name", None),

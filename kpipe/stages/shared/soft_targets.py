@@ -58,7 +58,7 @@ class SoftTargets:
     def identity(self) -> dict[str, Any]:
         """Everything that the soft labels depend on, as plain data for a cache key."""
         further = self.unlabelled.manifest.digest if self.unlabelled else ""
-        return {"teacher": self.teacher.origin, "weight": self.weight, "unlabelled": further}
+        return {"teacher": self.teacher.digest, "weight": self.weight, "unlabelled": further}
 
     def taught(
         self, batches: tf.data.Dataset, unlabelled: tf.data.Dataset | None, turns: np.ndarray

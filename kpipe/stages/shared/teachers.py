@@ -9,6 +9,7 @@ teacher := "model"      the newest network, as it was before the stage
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -36,11 +37,11 @@ class Teacher:
 
     Attributes:
         model: photos at the size of the student's -> probabilities.
-        origin: the name of the result that holds it, which identifies its content.
+        digest: the sha256 of its file.
     """
 
     model: keras.Model
-    origin: str
+    digest: str
 
 
 class TaughtStage(Stage):
@@ -54,7 +55,7 @@ class TaughtStage(Stage):
         return super().validation_errors() or self._weight_conflicts()
 
     def conflicts(self, earlier: Sequence[Stage]) -> list[str]:
-        given = {kind for stage in earlier for kind in stage.gives}
+        given = {kind.rstrip("?") for stage in earlier for kind in stage.gives}
         if self.teacher is None or given.intersection(self._kinds):
             return []
         wanted = " or ".join(_MAKERS[kind] for kind in self._kinds)
@@ -85,7 +86,7 @@ class TaughtStage(Stage):
             figures = [f"{c.title} {loss:.4f}" for c, loss in zip(candidates, losses, strict=True)]
             reason = f"; cross-entropy on validation: {', '.join(figures)}"
         context.journal.record("note", text=f"teacher: {chosen.title}{reason}")
-        return Teacher(chosen.model, chosen.folder.name)
+        return Teacher(chosen.model, chosen.digest)
 
     @property
     def _kinds(self) -> tuple[str, ...]:
@@ -105,7 +106,7 @@ class _Candidate:
     """A model that may teach, and the title of its folder."""
 
     def __init__(self, folder: Path, photos: PhotoDataset) -> None:
-        self.folder = folder
+        self.digest = hashlib.sha256((folder / "model.keras").read_bytes()).hexdigest()
         self.title = read_metadata(folder)["title"]
         self.model = _at_size_of_photos(load_model(folder), self.title, photos)
 

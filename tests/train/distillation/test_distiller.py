@@ -229,6 +229,21 @@ def test_an_ensemble_teaches_by_its_predictions() -> None:
     distiller.fit(BATCHES, shuffle=False, verbose=0)
 
 
+def test_features_may_be_those_of_a_member_of_the_ensemble() -> None:
+    """The member is computed once: the features are a tensor of the ensemble's graph."""
+    member, small = network(6), network(2, seed=1)
+    ensemble = average([member, network(4, seed=2)])
+    weights = {"soft_target_weight": 3, "feature_weight": 7}
+    distiller = Distiller(small, ensemble, BATCHES, feature_teacher=member, **weights)
+    answers, known = distiller._targets(IMAGES)
+    np.testing.assert_allclose(answers, ensemble(IMAGES), atol=1e-6)
+    np.testing.assert_allclose(known, targets(member), atol=1e-4)
+    alone = Distiller(small, ensemble, BATCHES, feature_weight=0)
+    assert distiller._teacher.steps == alone._teacher.steps
+    with pytest.raises(TrainingError, match="no Dense layer at its end"):
+        Distiller(small, ensemble, BATCHES, feature_teacher=without_dense())
+
+
 def test_training_of_a_fresh_student_does_not_diverge() -> None:
     """The penalty prevents the regression from amplifying near-constant features."""
     whole, small = network(6), network(2, seed=1)
