@@ -110,14 +110,15 @@ class Distiller(keras.Model):
             refuse_out_of_range(name, weight, 0)
         _check(student, teacher)
         self.output_shape = student.output_shape
-        known = feature_teacher if feature_weight and feature_teacher is not None else teacher
-        if known is not teacher:
-            _check(student, known)
-        known = with_features(known, feature_weight, layer, "teacher")
+        source = teacher
         if feature_weight and feature_teacher is not None:
+            _check(student, feature_teacher)
+            source = feature_teacher
+        known = with_features(source, feature_weight, layer, "teacher")
+        if source is not teacher:
             pixels = keras.Input(batch_shape=teacher.inputs[0].shape, dtype=teacher.inputs[0].dtype)
-            both = teacher(pixels, training=False), known(pixels, training=False)[1]
-            known = keras.Model(pixels, [keras.tree.flatten(both[0])[0], both[1]])
+            predictions = keras.tree.flatten(teacher(pixels, training=False))
+            known = keras.Model(pixels, [*predictions, known(pixels, training=False)[1]])
         self._student = with_features(student, feature_weight, layer, "student")
         self._weights = (soft_target_weight, feature_weight)
         # Not a Keras object, so that Keras does not track the teacher's weights.
