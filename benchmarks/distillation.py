@@ -8,7 +8,6 @@ Weights and photos are random: the time of a step does not depend on them.
 
     called   the teacher's model called in each step, as in Keras' own Distiller
     kpipe    `kpipe.train.Distiller`: a `TeacherGraph` (folded normalizations, shared parts once)
-    input    `kpipe.train.soft_labels`: the same inside tf.data, beside the step
 
 Each figure is the processor time of a step, over all threads, divided by that of the student alone
 in the same round; the rows alternate and the median of the rounds counts. `steps` is the number of
@@ -36,7 +35,6 @@ from kpipe.train import (
     backbone,
     classifier,
     fused_normalization,
-    soft_labels,
     unfreeze,
 )
 from kpipe.train.distillation.teacher_graph import TeacherGraph
@@ -74,8 +72,6 @@ def trained(size: int, batch: int, how: str, teacher: keras.Model | None) -> Cal
         if how == "called":
             call = partial(teacher, training=False)
             model._teacher = lambda images: [call(images)]
-    elif how == "input":
-        batches = soft_labels(batches, teacher, 0.5)
     model.compile("adam", "categorical_crossentropy")
 
     def run(steps: int) -> float:
@@ -97,7 +93,7 @@ def main() -> None:
     asked = parser.parse_args()
     size, batch = asked.size, asked.batch
     alone = trained(size, batch, "alone", None)
-    print(f"{'teacher':<24} {'steps':>11} {'called':>7} {'kpipe':>7} {'input':>7}  difference")
+    print(f"{'teacher':<24} {'steps':>11} {'called':>7} {'kpipe':>7}  difference")
     teachers = {
         "EfficientNetLite0": lambda: network("EfficientNetLite0", size, 0),
         "EfficientNetLite1": lambda: network("EfficientNetLite1", size, 0),
@@ -105,7 +101,7 @@ def main() -> None:
     }
     for name, make in teachers.items():
         teacher = make()
-        ways = {how: trained(size, batch, how, teacher) for how in ("called", "kpipe", "input")}
+        ways = {how: trained(size, batch, how, teacher) for how in ("called", "kpipe")}
         ratios: dict[str, list[float]] = {how: [] for how in ways}
         for _ in range(asked.rounds):
             base = alone(asked.steps)

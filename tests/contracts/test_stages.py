@@ -166,7 +166,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     },
 }
 
-CHANGES["Distill"] |= CHANGES["FineTune"]
 
 # Fields that exclude one of `CHANGES`, changed alone.
 INSTEAD: dict[str, dict[str, Any]] = {
@@ -174,6 +173,8 @@ INSTEAD: dict[str, dict[str, Any]] = {
     # They go with pretrained weights, with "cosine" and with frozen layers.
     "FineTune": {"freeze_norm": True, "warmup": 0.1, "cached_phases": "all"},
 }
+for _table in (CHANGES, INSTEAD):
+    _table["Distill"] = {**_table["FineTune"], **_table.get("Distill", {})}
 
 NAN = float("nan")
 # Stage, field, bad value, what the problem must say.
