@@ -54,8 +54,6 @@ class Distill(Recipe, TaughtStage):
     gives: ClassVar = ("model",)
     publishes: ClassVar = ("model.keras",)
     packages: ClassVar = ("keras", "tensorflow", "imagehash", "pillow")
-    preset_by: ClassVar = FineTune.preset_by
-    presets: ClassVar = FineTune.presets
 
     teacher: Literal["auto", "model", "ensemble"] = "auto"
     soft_target_weight: Annotated[float, Between(0, strict=True)] = 4.0

@@ -258,6 +258,7 @@ ROWS |= {
         "Balance": {},
         "ClusterWeights": {},
         "Data": {"source": "photos"},
+        "Distill": {"backbone": "MobileNet"},
         "Ensemble": {},
         "Export": {},
         "FilterPrune": {},
