@@ -33,8 +33,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     "none between, 10 last": {"epochs": 0, "last_epochs": 10},
     "2e-4": {"learning_rate": 2e-4},
     "1e-4": {"learning_rate": 1e-4},
-    "warm-up": {"warmup": 0.2},
-    "warm-up, 2e-4": {"warmup": 0.2, "learning_rate": 2e-4},
     "one round, 9 epochs": {"rounds": 1, "last_epochs": 9},
     "8 rounds": {"rounds": 8},
     "2 epochs between": {"epochs": 2},

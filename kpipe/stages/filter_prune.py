@@ -15,18 +15,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from kpipe.atomic import write_text
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.core.store import MEASURED
 from kpipe.stages.shared.field_types import (
     LearningRate,
     LossWeight,
+    NonNegativeInt,
     OpenUnitInterval,
     Optimizer,
     PositiveInt,
     UnitInterval,
 )
+from kpipe.stages.shared.kept_scan import read_scan, write_scan
 from kpipe.stages.shared.model_folder import (
     is_saved,
     join_histories,
@@ -74,7 +75,7 @@ class FilterPrune(TaughtStage):
         min_filters_fraction: minimum fraction of filters to keep in each group.
         blocks: whether a `latency_ms` target may remove whole residual blocks; with `sensitivity`,
             blocks with a scanned group are kept.
-        epochs: epochs of retraining after each round but the last.
+        epochs: epochs of retraining after each round but the last; 0 for none.
         last_epochs: epochs of retraining after the last round. Each retraining keeps the epoch
             with the lowest validation loss.
         teacher: whose predictions the retraining learns beside the labels: "model" for the
@@ -101,8 +102,7 @@ class FilterPrune(TaughtStage):
     gives: ClassVar = ("model",)
     publishes: ClassVar = ("model.keras",)
     packages: ClassVar = ("keras", "tensorflow")
-    # 2: a tolerance stops only for a loss beyond chance
-    # 3: learns from an ensemble
+    # 2: a tolerance stops only for a loss beyond chance; 3: learns from an ensemble
     version: ClassVar = 3
 
     criterion: Literal[
@@ -126,7 +126,7 @@ class FilterPrune(TaughtStage):
     round_to: PositiveInt = 8
     min_filters_fraction: UnitInterval = 0.1
     blocks: bool = True
-    epochs: PositiveInt = 1
+    epochs: NonNegativeInt = 1
     last_epochs: PositiveInt = 6
     teacher: TeacherChoice = "auto"
     soft_target_weight: LossWeight = 1.0
@@ -171,19 +171,19 @@ class FilterPrune(TaughtStage):
         rounds = [dataclasses.asdict(row) for row in result.history]
         latencies = [row.pop("latency_ms") for row in rounds]
         rounds = [{k: v for k, v in row.items() if (k, v) != ("loss", None)} for row in rounds]
+        scores = scan and {**dataclasses.asdict(scan), "max_pruning_ratio": max_pruning_ratio}
         report = {
             "target": self.target,
             "latency_of": self.latency_of or "float32",
             "stopped": result.stopped,
             "rounds": rounds,
-            "sensitivity": scan
-            and {**dataclasses.asdict(scan), "max_pruning_ratio": max_pruning_ratio},
+            "sensitivity": scores,
         }
         (context.folder / "pruning.json").write_text(json.dumps(report), encoding="utf-8")
         measured = json.dumps({"latency_ms": latencies})
         (context.folder / MEASURED).write_text(measured, encoding="utf-8")
-        retrained = range(1, len(result.history))
-        join_histories(context.folder, map(pruning.folder_of_round, retrained))
+        rounds_of = map(pruning.folder_of_round, range(1, len(result.history)))
+        join_histories(context.folder, filter(Path.exists, rounds_of))
         metadata = read_metadata(source)
         metadata["title"] += ", pruned"
         save_model(result.model, context.folder, **metadata)
@@ -203,16 +203,19 @@ class _Pruning:
     def folder_of_round(self, number: int) -> Path:
         return self.context.folder / f"training-round-{number}"
 
+    def _run_of_round(self, number: int) -> TrainingRun:
+        title = f"round {number} of {self.stage.rounds}"
+        return TrainingRun(title, self.folder_of_round(number), self.context.journal)
+
     def scan(self) -> Sensitivity:
         """Scan the sensitivity of each group, or read the scan of an interrupted run."""
-        from kpipe.prune import Sensitivity, scan_sensitivity
+        from kpipe.prune import scan_sensitivity
+        from kpipe.train import weights_digest
 
         kept = self.context.folder / "training-scan" / "sensitivity.json"
-        if kept.exists():
-            about = json.loads(kept.read_text(encoding="utf-8"))
-            rows = about["scores"].items()
-            scores = {name: {float(s): value for s, value in row.items()} for name, row in rows}
-            return Sensitivity(about["whole"], scores)
+        scanned = f"{self.stage.criterion} of {weights_digest(self.model)}"
+        if known := read_scan(kept, scanned):
+            return known
         found = scan_sensitivity(
             self.model,
             self.validation.accuracy,
@@ -221,7 +224,7 @@ class _Pruning:
             calibration=self.photos.sample(),
             progress=lambda done, total: self._progress("sensitivity", done, total),
         )
-        write_text(kept, json.dumps(dataclasses.asdict(found)))
+        write_scan(kept, scanned, found)
         return found
 
     def note_sensitivity(self, max_pruning_ratio: dict[str, float], limit: float) -> None:
@@ -265,14 +268,16 @@ class _Pruning:
 
     def _retrain(self, pruned: keras.Model, number: int) -> None:
         stage = self.stage
+        epochs = stage.last_epochs if number == stage.rounds else stage.epochs
+        if epochs == 0:
+            return
         unfreeze_but_normalization(pruned)
-        title = f"round {number} of {stage.rounds}"
         retrain(
             pruned,
             self.lesson,
             self.photos.reseeded(self.context.seed + number),
-            TrainingRun(title, self.folder_of_round(number), self.context.journal),
-            epochs=stage.last_epochs if number == stage.rounds else stage.epochs,
+            self._run_of_round(number),
+            epochs=epochs,
             learning_rate=stage.learning_rate,
             optimizer=stage.optimizer,
         )
