@@ -111,6 +111,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     # Around the best of those above: all layers, normalization frozen.
     "frozen norm, 1e-3, warm-up": {**FROZEN, "learning_rate": 1e-3, "warmup": 0.1},
     "frozen norm, 1e-4": {**FROZEN, "learning_rate": 1e-4},
+    "frozen norm, head 3e-3": {**FROZEN, "head_learning_rate": 3e-3},
+    "frozen norm, 5e-4, head 3e-3, warm-up": {
+        **FROZEN,
+        "learning_rate": 5e-4,
+        "head_learning_rate": 3e-3,
+        "warmup": 0.1,
+    },
     "frozen norm, 1e-4, warm-up": {**FROZEN, "learning_rate": 1e-4, "warmup": 0.1},
     "frozen norm, warm-up": {**FROZEN, "warmup": 0.1},
     "frozen norm, warm-up, clip 1": {**FROZEN, "warmup": 0.1, "clip_norm": 1.0},
@@ -120,6 +127,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     "frozen norm, last 100": {**FROZEN, "retrain_last": 100},
     "frozen norm, 40 epochs": {**FROZEN, "epochs": 40},
     "frozen norm, sgd 1e-2": {**FROZEN, "optimizer": "sgd", "learning_rate": 1e-2},
+    "frozen norm, sgd 3e-2": {
+        **FROZEN,
+        "optimizer": "sgd",
+        "learning_rate": 3e-2,
+        "head_learning_rate": 1e-1,
+    },
     "frozen norm, sgd 3e-3": {**FROZEN, "optimizer": "sgd", "learning_rate": 3e-3},
     "frozen norm, switch at 10": {**FROZEN, **SWITCH, "switch_when": 10},
     "frozen norm, switch at plateau": {**FROZEN, **SWITCH},
