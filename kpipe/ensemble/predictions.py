@@ -18,7 +18,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from kpipe.ensemble.joining import class_orders, join_members
-from kpipe.ensemble.members import check_members
+from kpipe.ensemble.members import check_members, entry_shape
 from kpipe.errors import TrainingError
 from kpipe.wrong_kinds import names_wrong_kinds
 
@@ -40,10 +40,12 @@ def predict_members(
         classes: as for `average`.
 
     Returns:
-        Probabilities float32 (members, photos, classes), and labels (photos,).
+        Probabilities float64 (members, photos, classes), and labels int64 (photos,). The
+        probabilities of one sigmoid unit become those of two classes.
 
     Raises:
-        TrainingError: the members do not agree, or the data has no integer labels.
+        TrainingError: the members do not agree, a member does not predict probabilities, or the
+            data has other images or no class indices.
 
     Example:
         >>> import keras
@@ -70,18 +72,24 @@ def predict_members(
     joined = keras.Model(pixels, outputs)
     found: list[list[np.ndarray]] = []
     labels: list[Any] = []
+    expected = entry_shape(members)
     for batch in data:
-        if not isinstance(batch, tuple) or len(batch) < 2:
+        shape = tuple(getattr(batch[0], "shape", ())) if isinstance(batch, tuple) else ()
+        fits = len(shape) == len(expected) + 1 and all(
+            size is None or size == given for size, given in zip(expected, shape[1:], strict=True)
+        )
+        if not fits or len(batch) < 2:
             raise TrainingError(
-                "data= has no labels", expected="batches of (images, labels)", received=str(batch)
+                "data= does not fit the members",
+                expected=f"batches of (images, labels), images of the shape {expected}",
+                received=f"images of the shape {shape[1:]}" if shape else type(batch).__name__,
             )
         found.append([keras.ops.convert_to_numpy(x) for x in joined(batch[0], training=False)])
         labels.append(np.asarray(batch[1]))
     if not found:
         raise TrainingError("data= has no photos", expected="1 or more")
-    return np.stack([np.concatenate(of_one) for of_one in zip(*found, strict=True)]), (
-        np.concatenate(labels)
-    )
+    each = [np.concatenate(of_one) for of_one in zip(*found, strict=True)]
+    return check_predictions(each, np.concatenate(labels))
 
 
 def check_predictions(probabilities: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
