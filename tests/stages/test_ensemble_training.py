@@ -13,12 +13,10 @@ import pytest
 
 from kpipe.core.journal import Event, Journal
 from kpipe.core.stage import Context
-from kpipe.lite import convert
 from kpipe.stages import Ensemble, FineTune
 from kpipe.stages.shared.model_folder import load_model
 from kpipe.stages.shared.photo_dataset import PhotoDataset
 from kpipe.train.transfer.feature_writer import FeatureWriter
-from tests.ensemble.test_joining import run
 from tests.stages.conftest import given
 
 HEAD = FineTune("MobileNet", alpha=0.25, retrain_last=0, epochs=3, batch_size=8, cached_views=1)
@@ -45,19 +43,16 @@ def test_members_share_the_features_of_a_frozen_backbone(
 
     monkeypatch.setattr(FeatureWriter, "write", write)
     recipe = dataclasses.replace(HEAD, weights=weights)
-    stage = Ensemble([recipe] * 3, vary=("seed", "resample"))
+    stage = Ensemble([recipe] * 2, vary=("seed", "resample"))
     folder, _ = perform(stage, data=data_folder, shared=tmp_path / "shared")
     assert written == ["view-000", "validation"]
     images = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype("float32")
-    members = [load_model(folder / f"member-{number}") for number in (1, 2, 3)]
-    first, *others = (model(images).numpy() for model in members)
-    assert all(np.abs(first - other).max() > 1e-3 for other in others)
+    one, other = (load_model(folder / f"member-{number}")(images).numpy() for number in (1, 2))
+    assert np.abs(one - other).max() > 1e-3
     report = json.loads((folder / "ensemble.json").read_text())
-    kept = [weight for weight in (row["weight"] for row in report["members"]) if weight]
-    files = [run(convert(model), images) for model in members]
-    expected = np.average(files, axis=0, weights=[row["weight"] for row in report["members"]])
-    assert len(kept) in (1, 3)
-    np.testing.assert_allclose(run(convert(load_model(folder)), images), expected, atol=1e-5)
+    weights_of = [row["weight"] for row in report["members"]]
+    expected = weights_of[0] * one + weights_of[1] * other
+    np.testing.assert_allclose(load_model(folder)(images), expected, atol=1e-6)
 
 
 def test_the_rows_of_a_bootstrap_sample_are_those_of_its_photos(photos: PhotoDataset) -> None:
@@ -85,8 +80,7 @@ def test_a_run_killed_in_the_third_member_ends_in_the_same_bytes(
     data_folder: Path, tmp_path: Path
 ) -> None:
     recipe = dataclasses.replace(HEAD, weights=None, retrain_last=None, epochs=2)
-    wide = dataclasses.replace(recipe, alpha=0.5)
-    stage = Ensemble([recipe, wide, recipe, recipe], combine="weighted")
+    stage = Ensemble([recipe] * 3, combine="weighted")
 
     def carry_out(folder: Path, *listeners: Any) -> None:
         folder.mkdir(exist_ok=True)
@@ -109,7 +103,7 @@ def test_a_run_killed_in_the_third_member_ends_in_the_same_bytes(
         for path in (tmp_path / "whole").rglob("*")
         if path.is_file()
     )
-    assert len([path for path in files if path.name == "model.keras"]) == 6
+    assert len([path for path in files if path.name == "model.keras"]) == 5
     for path in files:
         same = (tmp_path / "killed" / path).read_bytes() == (tmp_path / "whole" / path).read_bytes()
         assert same, path
