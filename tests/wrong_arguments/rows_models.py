@@ -38,13 +38,16 @@ def plan_of(things: Things) -> prune.Plan:
     return prune.plan(things.model, {"conv": [0]})
 
 
-<<<<<<< HEAD
 PROBABILITIES = ("images", Made(lambda things: np.eye(3)[things.labels] * 0.7 + 0.1))
 LABELS = ("labels", Made(lambda things: things.labels))
+CLASSES = ("names", [["a", "b", "c"], ["c", "b", "a"]])
+PREDICTIONS = {
+    "probabilities": ("images", Made(lambda things: np.full((2, len(things.labels), 3), 1 / 3))),
+    "labels": ("labels", Made(lambda things: things.labels)),
+}
 
 ROWS = {
     "kpipe.ensemble.apply_temperature": Row({"model": MODEL, "temperature": ("number", 1.5)}),
-    "kpipe.ensemble.average": Row({"models": ("models", TWO), "weights": ("weights", [1, 3])}),
     "kpipe.ensemble.calibrate": Row({"model": MODEL, "data": BATCHES}),
     "kpipe.ensemble.calibration_error_by_chance": Row(
         {"probabilities": PROBABILITIES, "bins": ("count", 15)}
@@ -57,15 +60,6 @@ ROWS = {
         Row({"probabilities": PROBABILITIES, "labels": LABELS, "bins": ("count", 15)}),
     ),
     "kpipe.ensemble.fit_temperature": Row({"probabilities": PROBABILITIES, "labels": LABELS}),
-    "kpipe.ensemble.vote": Row({"models": ("models", TWO)}),
-=======
-CLASSES = ("names", [["a", "b", "c"], ["c", "b", "a"]])
-PREDICTIONS = {
-    "probabilities": ("images", Made(lambda things: np.full((2, len(things.labels), 3), 1 / 3))),
-    "labels": ("labels", Made(lambda things: things.labels)),
-}
-
-ROWS = {
     "kpipe.ensemble.assess": Row(PREDICTIONS),
     "kpipe.ensemble.average": Row(
         {"models": ("models", TWO), "weights": ("weights", [1, 3]), "classes": CLASSES}
