@@ -1,9 +1,9 @@
-from .assessment import assess as assess
 from .assessment import Assessment as Assessment
 from .assessment import Score as Score
+from .assessment import assess as assess
+from .calibration import TemperatureFit as TemperatureFit
 from .calibration import calibrate as calibrate
 from .calibration import fit_temperature as fit_temperature
-from .calibration import TemperatureFit as TemperatureFit
 from .calibration_error import calibration_error_by_chance as calibration_error_by_chance
 from .calibration_error import coverage_threshold as coverage_threshold
 from .calibration_error import debiased_calibration_error as debiased_calibration_error
