@@ -93,7 +93,7 @@ class Maker:
             context = Context(
                 folder=self.store.begin(key, fresh=self.fresh),
                 inputs={
-                    kind: tuple(entry.folder for entry in entries)
+                    kind: tuple(entry.folder_of(kind) for entry in entries)
                     for kind, entries in inputs.items()
                 },
                 seed=self.seed,

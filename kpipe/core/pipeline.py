@@ -59,7 +59,7 @@ class Pipeline:
         links = []
         for index, stage in enumerate(self.stages):
             read = {}
-            for need in map(Need.parse, stage.needs):
+            for need in map(Need.parse, stage.effective_needs):
                 givers = self._givers(need.kind, index)
                 read[need.kind] = givers if need.every else givers[-1:]
             links.append(read)
@@ -67,6 +67,9 @@ class Pipeline:
 
     def with_settings(self, settings: Sequence[str]) -> Pipeline:
         """Return the pipeline with `stage.field=value` and `seed=value` settings applied.
+
+        A setting applies to the stage of that name. If there is none, it applies to the stages of
+        that name in fields, such as every `FineTune` in the members of an `Ensemble`.
 
         Raises:
             PipelineError: an unknown stage or field, or an invalid value.
@@ -85,34 +88,44 @@ class Pipeline:
                     received=setting,
                     fix="for example: --set FineTune.epochs=3",
                 )
-            indices = [i for i, stage in enumerate(stages) if stage.name == name]
-            if not indices:
-                names = [stage.name for stage in stages]
+            known = [*stages, *(nested for stage in stages for nested in stage.nested())]
+            names = list(dict.fromkeys(stage.name for stage in known))
+            if name not in names:
                 raise PipelineError(
                     f"--set names an unknown stage {name!r}",
                     expected=f"one of {', '.join(names)}",
                     received=name,
                     fix=nearest(name, names),
                 )
-            others = [stage.name for stage in stages if field in field_names(stage)]
+            others = [stage.name for stage in known if field in field_names(stage)]
             if others and name not in others:
                 raise PipelineError(
                     f"{name} has no field {field!r}, but {others[0]} has",
                     received=setting,
                     fix=f"--set {others[0]}.{field}={text}",
                 )
-            for index in indices:
-                value = parse_field(stages[index], field, text)
-                stages[index] = stages[index].with_field(field, value)
+
+            def change(
+                stage: Stage, name: str = name, field: str = field, text: str = text
+            ) -> Stage:
+                if stage.name != name:
+                    return stage
+                return stage.with_field(field, parse_field(stage, field, text))
+
+            at_the_top = any(stage.name == name for stage in stages)
+            stages = [
+                change(stage) if at_the_top else stage.with_nested(change) for stage in stages
+            ]
         return Pipeline(self.name, stages, seed)
 
     def render(self) -> str:
         """Return the source of a Python file that declares this pipeline."""
         names = ", ".join(sorted({stage.name for stage in self.stages}))
-        modules = sorted({type(stage).__module__ for stage in self.stages})
+        used = [*self.stages, *(nested for stage in self.stages for nested in stage.nested())]
+        modules = sorted({type(stage).__module__ for stage in used})
         imports = "\n".join(
             f"from {module} import "
-            + ", ".join(sorted({s.name for s in self.stages if type(s).__module__ == module}))
+            + ", ".join(sorted({s.name for s in used if type(s).__module__ == module}))
             for module in modules
         )
         rows = "".join(f"        {stage!r},\n" for stage in self.stages)
@@ -123,7 +136,11 @@ class Pipeline:
         )
 
     def _givers(self, kind: str, before: int) -> tuple[int, ...]:
-        return tuple(i for i, stage in enumerate(self.stages[:before]) if kind in stage.gives)
+        givers: list[int] = []
+        for index, stage in enumerate(self.stages[:before]):
+            if kind in stage.gives or (f"{kind}?" in stage.gives and not givers):
+                givers.append(index)
+        return tuple(givers)
 
     def _argument_errors(self) -> list[str]:
         errors = []
@@ -154,7 +171,7 @@ class Pipeline:
     def _missing_inputs(self) -> list[str]:
         errors = []
         for index, stage in enumerate(self.stages):
-            for need in map(Need.parse, stage.needs):
+            for need in map(Need.parse, stage.effective_needs):
                 if need.optional or self._givers(need.kind, index):
                     continue
                 later = [s.name for s in self.stages[index + 1 :] if need.kind in s.gives]

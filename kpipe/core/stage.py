@@ -3,10 +3,13 @@
     need := "kind"    the newest earlier result of that kind; there must be one
           | "kind?"   the newest earlier result, if there is one
           | "kind+"   every earlier result of that kind, oldest first; at least one
+    give := "kind"    a result of that kind
+          | "kind?"   the same, unless an earlier stage gives that kind
 
 Stages exchange folders only. A stage reads the folders of its inputs, writes its own folder, and
 keeps nothing in memory. It can therefore run in this process, in a child process or on another
-machine, and an interrupted stage resumes from what it wrote.
+machine, and an interrupted stage resumes from what it wrote. A stage that gives several kinds may
+keep one in a subfolder named after the kind; later stages receive that subfolder.
 
 A stage that would fail says so as early as it can:
 
@@ -101,7 +104,7 @@ class Stage(ABC):
 
     Class attributes:
         needs: the kinds it reads, in the grammar above.
-        gives: the kinds that its folder holds.
+        gives: the kinds that its folder holds, in the grammar above.
         publishes: names or patterns of files to copy from its folder into the run's folder.
         version: increase it when the same configuration gives a different result than before.
         packages: installed packages whose versions are part of the cache key.
@@ -126,8 +129,35 @@ class Stage(ABC):
         """The name used in errors, in the journal and in `--set name.field=value`."""
         return type(self).__name__
 
+    @property
+    def effective_needs(self) -> tuple[str, ...]:
+        """The entries of `needs` that apply with the present fields."""
+        return self.needs
+
     def configuration(self) -> dict[str, Any]:
-        """Return the fields by name."""
+        """Return the fields by name; nested stages are dictionaries of their fields."""
+        return {name: _plain(value) for name, value in self._fields().items()}
+
+    def nested(self) -> tuple[Stage, ...]:
+        """Return the stages in its fields, such as the members of an `Ensemble`."""
+        return tuple(
+            item
+            for value in self._fields().values()
+            if isinstance(value, tuple)
+            for item in value
+            if isinstance(item, Stage)
+        )
+
+    def with_nested(self, change: Callable[[Stage], Stage]) -> Stage:
+        """Return a copy whose nested stages are changed by a function."""
+        changed: Stage = self
+        for name, value in self._fields().items() if self.nested() else ():
+            if isinstance(value, tuple):
+                items = (change(item) if isinstance(item, Stage) else item for item in value)
+                changed = changed.with_field(name, tuple(items))
+        return changed
+
+    def _fields(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
 
     def with_field(self, name: str, value: Any) -> Stage:
@@ -198,6 +228,13 @@ class Stage(ABC):
             KpipeError: the result is refused.
         """
         return []
+
+
+def _plain(value: Any) -> Any:
+    """Return a field's value, with dictionaries in place of stages."""
+    if isinstance(value, Stage):
+        return {"stage": value.name, "version": value.version, **value.configuration()}
+    return tuple(map(_plain, value)) if isinstance(value, tuple) else value
 
 
 Kind = TypeVar("Kind", bound=Stage)

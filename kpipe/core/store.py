@@ -63,6 +63,11 @@ class Entry:
     digest: str
     about: dict[str, Any]
 
+    def folder_of(self, kind: str) -> Path:
+        """Return the subfolder named after a kind, if there is one, else the folder."""
+        part = self.folder / kind
+        return part if part.is_dir() else self.folder
+
     @property
     def committed_ns(self) -> int:
         """When it was stored, in nanoseconds of `time.time_ns`."""

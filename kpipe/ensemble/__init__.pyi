@@ -1,3 +1,6 @@
+from .assessment import Assessment as Assessment
+from .assessment import Score as Score
+from .assessment import assess as assess
 from .calibration import TemperatureFit as TemperatureFit
 from .calibration import calibrate as calibrate
 from .calibration import fit_temperature as fit_temperature
@@ -6,5 +9,9 @@ from .calibration_error import coverage_threshold as coverage_threshold
 from .calibration_error import debiased_calibration_error as debiased_calibration_error
 from .calibration_error import expected_calibration_error as expected_calibration_error
 from .combination import average as average
+from .combination import geometric_average as geometric_average
 from .combination import vote as vote
 from .logit_scaling import apply_temperature as apply_temperature
+from .predictions import predict_members as predict_members
+from .selection import fit_weights as fit_weights
+from .selection import select as select

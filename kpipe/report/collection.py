@@ -4,6 +4,8 @@
      "stages": [{"name", "status", "seconds", "notes", "verdicts"}],
      "trainings": [{"stage", "title", "history", "switched_at", "best_epoch"}],
      "prunings": [{"stage", "target", "latency_of", "stopped", "rounds", "sensitivity"}],
+     "ensembles": [{"stage", "combine", "chosen", "photos", "members", "combinations",
+                    "disagreement", "oracle"}],
      "problems": [{"path", "kind", "detail"}], "contact_sheet": a path or None,
      "metrics": {...} or None, "missing": [...]}
 
@@ -63,6 +65,7 @@ def collect_run(folder: Path) -> dict[str, Any]:
     stages = _stages(events)
     trainings: list[dict[str, Any]] = []
     prunings: list[dict[str, Any]] = []
+    ensembles: list[dict[str, Any]] = []
     problems: list[dict[str, str]] = []
     missing: list[str] = []
     if skipped:
@@ -81,6 +84,8 @@ def collect_run(folder: Path) -> dict[str, Any]:
         ]
         if pruning := read_pruning(artifact):
             prunings.append({"stage": stage["name"], **pruning})
+        if ensemble := read_json(artifact / "ensemble.json", None):
+            ensembles.append({"stage": stage["name"], **ensemble})
         if (artifact / "problems.csv").exists():
             with (artifact / "problems.csv").open(encoding="utf-8", newline="") as stream:
                 problems += [
@@ -98,6 +103,7 @@ def collect_run(folder: Path) -> dict[str, Any]:
         "stages": stages,
         "trainings": trainings,
         "prunings": prunings,
+        "ensembles": ensembles,
         "problems": problems,
         "contact_sheet": contact_sheet,
         "metrics": read_metrics(folder / REFUSED if refused else folder),

@@ -4,7 +4,8 @@ Data -> "data"                             photos, labels and splits, decoded on
 Balance -> "balance"                       class weights, or which photos an epoch shows
 Augment -> "augmentation"                  random changes of each photo in each epoch
 FineTune -> "model"                        a pretrained network, its last layers retrained
-Ensemble -> "ensemble"                     several networks combined in one graph
+Ensemble -> "ensemble"                     several networks combined in one graph; of a list of
+                                           FineTunes also "model", the best one, if there is none
 Distill -> "model"                         a smaller network that learns from a larger one
 FilterPrune -> "model"                     a smaller and faster network
 MagnitudePrune, ClusterWeights -> "model"  a network that compresses better

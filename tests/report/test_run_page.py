@@ -316,3 +316,32 @@ def test_many_classes_are_tables_of_the_worst_and_no_matrix(journal, count: int)
     first = text.index("class 3 class 7 17 27.4 %")
     assert first < text.index("class 9 class 8 15 50.0 %") < text.index("class 0 class 1 5 11.1 %")
     assert text.index("class 9 class 8 30 33.3 %") < text.index("class 3 class 7 62 64.5 %")
+
+
+ENSEMBLE = {
+    "combine": "average",
+    "chosen": "average",
+    "photos": 341,
+    "members": [
+        {"title": "member 1 of 3", "network": "A", "loss": 0.456, "accuracy": 0.8, "weight": 0.5},
+        {"title": "member 2 of 3", "network": "B <x>", "failed": "the loss is NaN"},
+        {"title": "member 3 of 3", "network": "C", "loss": 0.567, "accuracy": 0.7, "weight": 0.5},
+    ],
+    "combinations": [{"name": "average", "loss": 0.345, "accuracy": 0.825, "weights": [0.5, 0.5]}],
+    "disagreement": [[0, 0.25], [0.25, 0]],
+    "oracle": 0.9,
+}
+
+
+@pytest.mark.parametrize("chosen", ["average", "member 1 of 3"])
+def test_what_an_ensemble_brings_is_shown(journal, artifact, chosen: str) -> None:
+    kept = artifact("ens", ensemble_json={**ENSEMBLE, "chosen": chosen})
+    folder = journal(
+        (0, "stage_started", started("Ensemble")),
+        (9, "stage_finished", {"stage": "Ensemble", "key": "k", "folder": kept}),
+    )
+    text = write_report(folder).read_text()
+    for words in ("341 photos", "0.456", "left out: the loss is NaN", "82.5 %", "90.0 %", "25.0 %"):
+        assert words in text
+    assert "B <x>" not in text
+    assert ("is that member alone" in text) == (chosen != "average")

@@ -150,7 +150,7 @@ def test_features_are_told_apart_by_all_that_they_depend_on(
     model.layers[2].set_weights([w + 1 for w in model.layers[2].get_weights()])
     other.append(folder())
     assert len(set(same)) == 1 and len({*same, *other}) == 10
-    second, _ = plan_phases(
+    second = plan_phases(
         FineTune("MobileNet", weights=str(weights), head_epochs=1, retrain_last=0), photos, model
     )[1]
     assert second.features.folder is None, "its epochs of the data are others"

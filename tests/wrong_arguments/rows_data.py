@@ -100,6 +100,7 @@ ROWS = {
             "sampling": ("anything", None),
             "mixer": ("anything", None),
             "class_weight": ("mapping", {0: 1.0}),
+            "bootstrap": ("seed", 0),
         }
     ),
     "kpipe.data.audit": Row(

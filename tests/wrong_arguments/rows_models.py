@@ -13,7 +13,7 @@ __all__ = ["RESULTS", "ROWS"]
 
 # Classes of which kpipe makes the objects, base classes, and names that are not functions.
 RESULTS = {
-    "kpipe.ensemble.TemperatureFit",
+    *(f"kpipe.ensemble.{name}" for name in ("Assessment", "Score", "TemperatureFit")),
     *(f"kpipe.lite.{name}" for name in ("Benchmark", "Evaluation", "ImageDifference")),
     *(f"kpipe.lite.{name}" for name in ("Prediction", "QuantizationTrial")),
     "kpipe.lite.SelectiveQuantization",
@@ -40,10 +40,14 @@ def plan_of(things: Things) -> prune.Plan:
 
 PROBABILITIES = ("images", Made(lambda things: np.eye(3)[things.labels] * 0.7 + 0.1))
 LABELS = ("labels", Made(lambda things: things.labels))
+CLASSES = ("names", [["a", "b", "c"], ["c", "b", "a"]])
+PREDICTIONS = {
+    "probabilities": ("images", Made(lambda things: np.full((2, len(things.labels), 3), 1 / 3))),
+    "labels": ("labels", Made(lambda things: things.labels)),
+}
 
 ROWS = {
     "kpipe.ensemble.apply_temperature": Row({"model": MODEL, "temperature": ("number", 1.5)}),
-    "kpipe.ensemble.average": Row({"models": ("models", TWO), "weights": ("weights", [1, 3])}),
     "kpipe.ensemble.calibrate": Row({"model": MODEL, "data": BATCHES}),
     "kpipe.ensemble.calibration_error_by_chance": Row(
         {"probabilities": PROBABILITIES, "bins": ("count", 15)}
@@ -56,7 +60,23 @@ ROWS = {
         Row({"probabilities": PROBABILITIES, "labels": LABELS, "bins": ("count", 15)}),
     ),
     "kpipe.ensemble.fit_temperature": Row({"probabilities": PROBABILITIES, "labels": LABELS}),
-    "kpipe.ensemble.vote": Row({"models": ("models", TWO)}),
+    "kpipe.ensemble.assess": Row(PREDICTIONS),
+    "kpipe.ensemble.average": Row(
+        {"models": ("models", TWO), "weights": ("weights", [1, 3]), "classes": CLASSES}
+    ),
+    "kpipe.ensemble.fit_weights": Row(PREDICTIONS),
+    "kpipe.ensemble.geometric_average": Row(
+        {"models": ("models", TWO), "weights": ("weights", [1, 3]), "classes": CLASSES}
+    ),
+    "kpipe.ensemble.predict_members": Row(
+        {
+            "models": ("", TWO),  # checked as those of `average`
+            "data": ("batches", Made(lambda things: things.batches)),
+            "classes": ("", None),
+        }
+    ),
+    "kpipe.ensemble.select": Row({**PREDICTIONS, "draws": ("count", 5)}),
+    "kpipe.ensemble.vote": Row({"models": ("models", TWO), "classes": CLASSES}),
     # ------------------------------------------------------------------------------------- lite
     "kpipe.lite.Classifier": Row(
         {

@@ -141,6 +141,8 @@ ROWS = {
             "seed": ("seed", 0),
             "dtype": ("name", "float16"),
             "folder": ("path", None),
+            "source": ("anything", None),
+            "rows": ("images", None),
         }
     ),
     "kpipe.train.LayerDecay": Row({"decay": ("fraction", 0.5), "backbone": ("fraction", 0.5)}),

@@ -9,6 +9,10 @@
     content             := sha256 + number of earlier rows with the same bytes
     seed of a mixing    := (seed, epoch) <- "mixing" <- number of the batch
 
+    bootstrap           := another photo of its class in place of each, drawn with replacement from
+                           (bootstrap, contents of all photos). Seeds stay those of the photo that
+                           it replaces, so that copies are augmented in different ways.
+
 where `<-` is `tf.random.experimental.stateless_fold_in`.
 """
 
@@ -24,6 +28,7 @@ from kpipe.data.loading.training_options import TrainingOptions
 from kpipe.data.manifest import Manifest
 
 __all__ = [
+    "bootstrap_counts",
     "draw_photos",
     "in_batches",
     "mixing_seed",
@@ -45,13 +50,14 @@ def draw_photos(manifest: Manifest, split: str, training: TrainingOptions) -> tf
     # Drawn in the order of their content, so that the order of the rows does not matter.
     by_content = np.lexsort((labels, keys)).astype(np.int64)
     sorted_keys, sorted_labels = tf.constant(_distinct(keys[by_content])), labels[by_content]
+    shown = by_content[_bootstrap(sorted_labels, training.bootstrap)]
 
     def photos(epoch: tf.Tensor) -> tf.data.Dataset:
         seed = tf.stack([tf.constant(training.seed, tf.int64), epoch])
         positions, copies, augmented = _drawn(training, sorted_labels, epoch)
         streams = tf.gather(_streams(seed, tf.reduce_max(copies) + 1), copies)
         columns = {
-            "place": tf.gather(by_content, positions),
+            "place": tf.gather(shown, positions),
             "seed": tf.stack([streams, tf.gather(sorted_keys, positions)], -1),
             "augmented": augmented,
         }
@@ -79,6 +85,14 @@ def photos_of_batch(
     (photos,) = batches.skip(batch).take(1).as_numpy_iterator()
     places: np.ndarray = photos["place"]
     return places
+
+
+def bootstrap_counts(manifest: Manifest, split: str, bootstrap: int) -> np.ndarray:
+    """Return how often a bootstrap sample holds each photo of a split: (photos,) int64."""
+    keys, labels = _keys(manifest, manifest.rows(split)), manifest.labels(split)
+    by_content = np.lexsort((labels, keys))
+    shown = by_content[_bootstrap(labels[by_content], bootstrap)]
+    return np.bincount(shown, minlength=len(labels))
 
 
 def mixing_seed(training: TrainingOptions, steps: int, number: tf.Tensor) -> tf.Tensor:
@@ -111,6 +125,17 @@ def _drawn(
     drawn = tf.numpy_function(draw, [epoch], types, stateful=False)
     positions, copies, augmented = (tf.ensure_shape(column, (count,)) for column in drawn)
     return positions, copies, augmented
+
+
+def _bootstrap(labels: np.ndarray, bootstrap: int | None) -> np.ndarray:
+    """Return the position of the photo that is shown in place of each: (photos,) int64."""
+    shown = np.arange(len(labels))
+    if bootstrap is not None:
+        generator = np.random.default_rng(bootstrap)
+        for label in np.unique(labels):
+            (of_class,) = np.nonzero(labels == label)
+            shown[of_class] = generator.choice(of_class, len(of_class))
+    return shown
 
 
 def _streams(seed: tf.Tensor, copies: tf.Tensor) -> tf.Tensor:

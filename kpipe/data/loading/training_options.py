@@ -29,9 +29,11 @@ class TrainingOptions:
             (batch, classes).
         class_weight: {class index: factor in the loss}. Batches then have a third item, Keras'
             sample weights; do not pass the weights to `fit` too.
+        bootstrap: seed of a bootstrap sample, in [0, 2**63): of each class as many photos as it
+            has, drawn with replacement, the same in all epochs. By default, all photos.
 
     Raises:
-        DataError: if the seed, the epoch or a class weight is out of range.
+        DataError: if a seed, the epoch or a class weight is out of range.
 
     Example:
         >>> from kpipe.data import Augmenter, Sampling, TrainingOptions
@@ -48,11 +50,12 @@ class TrainingOptions:
     sampling: Sampling | None = None
     mixer: Mixer | None = None
     class_weight: Mapping[int, float] | None = None
+    bootstrap: int | None = None
 
     def __post_init__(self) -> None:
-        for name, low in (("seed", -(2**63)), ("first_epoch", 0)):
+        for name, low in (("seed", -(2**63)), ("first_epoch", 0), ("bootstrap", 0)):
             value = getattr(self, name)
-            if not low <= value < 2**63:
+            if (name, value) != ("bootstrap", None) and not low <= value < 2**63:
                 raise DataError(
                     f"{name}={value!r} is out of range",
                     expected=f"an integer of at least {low} and below 2**63",

@@ -33,10 +33,8 @@ def plan_phases(recipe: Recipe, photos: PhotoDataset, model: keras.Model) -> lis
         config = _training_config(recipe, photos, recipe.effective_head_epochs, learning_rate)
         phases.append(Phase(config, 0, features))
         # Later phases see later epochs of the data, whose features differ from the cached ones.
-        features = dataclasses.replace(features, folder=None) if features else None
-    below = None
-    if features and recipe.cached_phases == "all":
-        below = dataclasses.replace(features, folder=None)
+        features = _own(features) if features else None
+    below = _own(features) if features and recipe.cached_phases == "all" else None
     count = recipe.unfreeze_phases
     for number, last in enumerate(unfrozen_layers(recipe, model), 1):
         is_last = number == count
@@ -77,6 +75,11 @@ def _phase(
     )
 
 
+def _own(features: FeatureConfig) -> FeatureConfig:
+    """Return the same, of the photos of the training run itself and shared with no other."""
+    return dataclasses.replace(features, folder=None, source=None, rows=None)
+
+
 def _plan_features(recipe: Recipe, photos: PhotoDataset, model: keras.Model) -> FeatureConfig:
     """Plan which features of the frozen backbone to compute, and where all runs share them."""
     from kpipe.train import (
@@ -87,15 +90,22 @@ def _plan_features(recipe: Recipe, photos: PhotoDataset, model: keras.Model) -> 
         weights_digest,
     )
 
-    varies = photos.augmenter or photos.mixer or photos.sampling
-    config = FeatureConfig(recipe.cached_views if varies else 1, photos.seed)
+    source = photos.feature_source
+    seen = source or photos
+    views = recipe.cached_views if seen.augmenter or seen.mixer or seen.sampling else 1
+    config = FeatureConfig(
+        views,
+        photos.seed,
+        source=source.training_data() if source else None,
+        rows=photos.feature_rows(views),
+    )
     if photos.shared_folder is None:
         return config
     unfreeze(model, 0)
     stem, _ = split_frozen(model)
     key = fingerprint(
         {
-            "photos": photos.identity,
+            "photos": seen.identity,
             "backbone": [recipe.backbone, recipe.alpha, weights_digest(stem)],
             "views": config.views,
             "version": recipe.version,

@@ -41,6 +41,9 @@ class PhotoDataset:
         origin: the name of the result that holds the photos, which identifies its content.
         shared_folder: a folder that all runs share, or None.
         soft_targets: the teacher whose predictions are part of the labels, or None.
+        bootstrap: seed of a bootstrap sample of the training photos; None for all of them.
+        feature_source: the photos whose views features of a frozen backbone are computed from, if
+            several training runs share them; None for these photos.
     """
 
     manifest: Manifest
@@ -55,6 +58,8 @@ class PhotoDataset:
     origin: str = ""
     shared_folder: Path | None = None
     soft_targets: SoftTargets | None = None
+    bootstrap: int | None = None
+    feature_source: PhotoDataset | None = None
 
     @classmethod
     def read(cls, context: Context, batch_size: int = 32) -> PhotoDataset:
@@ -93,7 +98,8 @@ class PhotoDataset:
 
     def resized(self, size: int) -> PhotoDataset:
         """Return the same photos, resized to `size` x `size` pixels after the augmentation."""
-        return dataclasses.replace(self, resized_to=size)
+        source = self.feature_source and self.feature_source.resized(size)
+        return dataclasses.replace(self, resized_to=size, feature_source=source)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -184,6 +190,27 @@ class PhotoDataset:
         rows = self.manifest.rows("train")[drawn]
         return [str(path) for path in self.manifest.table["path"].to_numpy()[rows]]
 
+    def feature_rows(self, views: int) -> np.ndarray | None:
+        """Return the rows of each view of `feature_source` that the bootstrap sample holds.
+
+        Returns:
+            int64 (views, photos of an epoch); None without a bootstrap sample.
+        """
+        import numpy as np
+
+        from kpipe.data.loading.epochs import bootstrap_counts, draw_photos, photos_per_epoch
+
+        if self.bootstrap is None or self.feature_source is None:
+            return None
+        counts = bootstrap_counts(self.manifest, "train", self.bootstrap)
+        options = self.feature_source._training_options(0)
+        length = photos_per_epoch(self.manifest.labels("train"), self.sampling)
+        drawn = draw_photos(self.manifest, "train", options).take(views * length)
+        places = np.array([photo["place"] for photo in drawn.as_numpy_iterator()])
+        rows = [np.repeat(np.arange(length), counts[view]) for view in places.reshape(views, -1)]
+        # As many as an epoch has: a sampling repeats some photos and leaves out others.
+        return np.stack([np.resize(of_view, length) for of_view in rows])
+
     def evaluation_dataset(self, split: str, batch_size: int | None = None) -> tf.data.Dataset:
         """Return a split once, in the manifest's order, without augmentation.
 
@@ -210,6 +237,7 @@ class PhotoDataset:
             sampling=self.sampling,
             mixer=self.mixer,
             class_weight=self.class_weight if self._one_hot else None,
+            bootstrap=self.bootstrap,
         )
 
     @property
@@ -241,6 +269,8 @@ class PhotoDataset:
             class_weight=None,
             resized_to=None,
             soft_targets=None,
+            bootstrap=None,
+            feature_source=None,
         )
 
     def _resize(self, batches: tf.data.Dataset) -> tf.data.Dataset:

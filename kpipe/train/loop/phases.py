@@ -148,6 +148,7 @@ def fit_phases(
         phase_folder = Path(folder) / f"phase-{number}" if folder is not None else None
         if phase.features is not None and phase_folder is not None:
             stem, trained = split_frozen(model)
+            phase_data = phase.features.source or phase_data
             features = extract_features(
                 stem,
                 phase_data,

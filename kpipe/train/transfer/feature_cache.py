@@ -12,11 +12,13 @@
               sha256.json   the digest of each of these files; a view that differs is computed again
 
     epoch e trains on view e mod K,   in the order of the data            if e < K,
-                                      shuffled with the seed (seed, e)    otherwise
+                                      shuffled with the seed (seed, e)    otherwise,
+                                                                          and with a `source`
 
 So the first K epochs equal those of training the whole model, batch by batch. An epoch reads one
 whole view, rather than choosing a view for each photo: all views are used equally often, an epoch
 reads one file, and what the data draws for an epoch (oversampled or mixed photos) stays together.
+Training runs that share the features of a `source` differ in their order, and in their `rows`.
 """
 
 from __future__ import annotations
@@ -54,9 +56,13 @@ class FeatureConfig:
         dtype: of the file. float16 halves its size and rounds features to 3 digits.
         folder: of the features, named by everything that they depend on, so that other training
             runs find them; None for a folder beside the checkpoints.
+        source: the data whose features are computed, if several training runs share them; None for
+            the data of the training run itself.
+        rows: the rows of each view that an epoch reads, int64 (views, photos), such as a bootstrap
+            sample; None for each row once.
 
     Raises:
-        TrainingError: a number of views out of range, or an unknown dtype.
+        TrainingError: a number of views out of range, an unknown dtype, or rows of other views.
 
     Example:
         >>> from kpipe.train import FeatureConfig
@@ -68,6 +74,8 @@ class FeatureConfig:
     seed: int = 0
     dtype: Literal["float32", "float16"] = "float32"
     folder: Path | None = None
+    source: TrainingData | None = None
+    rows: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         refuse_out_of_range("views", self.views, 1)
@@ -77,6 +85,14 @@ class FeatureConfig:
                 "unknown dtype of features",
                 expected="float32 or float16",
                 received=repr(self.dtype),
+            )
+        if self.rows is not None and not (
+            self.rows.ndim == 2 and len(self.rows) == self.views and self.rows.dtype.kind in "iu"
+        ):
+            raise TrainingError(
+                "rows does not fit the views",
+                expected=f"whole numbers ({self.views}, photos)",
+                received=f"{self.rows.dtype} {self.rows.shape}",
             )
 
 
@@ -118,9 +134,11 @@ class CachedFeatures:
         def gather(number: np.ndarray, places: np.ndarray) -> list[np.ndarray]:
             return stored[int(number)].rows(places)
 
+        rows = self._rows(bounds[0, -1, 1])
+
         def batches(epoch: tf.Tensor) -> tf.data.Dataset:
             number = epoch % views
-            order = self._order(epoch, bounds[number, -1, 1])
+            order = self._order(epoch, rows[number])
             return tf.data.Dataset.from_tensor_slices(bounds[number]).map(
                 lambda bound: stored[0].batch(gather, number, order[bound[0] : bound[1]])
             )
@@ -134,8 +152,8 @@ class CachedFeatures:
         def names(epoch: int, batch: int) -> Sequence[str]:
             view = epoch % self.config.views
             bounds = np.load(self.folder / view_name(view) / "bounds.npy")
-            order = self._order(tf.constant(epoch, tf.int64), bounds[-1, 1]).numpy()
-            rows = order[slice(*bounds[batch])]
+            every = self._rows(bounds[-1, 1])[view]
+            rows = self._order(tf.constant(epoch, tf.int64), every).numpy()[slice(*bounds[batch])]
             sources = np.searchsorted(bounds[:, 1], rows, side="right")
             return [
                 of_photos(view, int(source))[row - bounds[source, 0]]
@@ -144,12 +162,24 @@ class CachedFeatures:
 
         return names
 
-    def _order(self, epoch: tf.Tensor, count: Any) -> tf.Tensor:
-        """Return the order in which an epoch reads the `count` rows of its view."""
-        rows = tf.range(count)
+    def _rows(self, count: Any) -> tf.Tensor:
+        """Return the rows of each view that an epoch reads, int64 (views, count)."""
+        rows = self.config.rows
+        if rows is None:
+            return tf.tile(tf.range(tf.cast(count, tf.int64))[None], (self.config.views, 1))
+        if rows.shape[1] != int(count) or rows.min() < 0 or rows.max() >= int(count):
+            raise TrainingError(
+                f"rows does not fit the features in {self.folder}",
+                expected=f"{int(count)} rows of each view, from 0 to {int(count) - 1}",
+                received=f"{rows.shape[1]}, from {rows.min()} to {rows.max()}",
+            )
+        return tf.constant(rows, tf.int64)
+
+    def _order(self, epoch: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        """Return the order in which an epoch reads the rows of its view."""
         seed = tf.stack([tf.constant(self.config.seed, tf.int64), epoch])
         return tf.cond(
-            epoch < self.config.views,
+            epoch < (self.config.views if self.config.source is None else 0),
             lambda: rows,
             lambda: tf.random.experimental.stateless_shuffle(rows, seed),
         )

@@ -10,7 +10,13 @@ import pytest
 import tensorflow as tf
 
 from kpipe.data import Manifest, Sampling, TrainingOptions
-from kpipe.data.loading.epochs import draw_photos, in_batches, mixing_seed, photos_per_epoch
+from kpipe.data.loading.epochs import (
+    bootstrap_counts,
+    draw_photos,
+    in_batches,
+    mixing_seed,
+    photos_per_epoch,
+)
 
 CLASSES = {"cat": 20, "dog": 9, "owl": 4}
 fold_in = tf.random.experimental.stateless_fold_in
@@ -109,3 +115,48 @@ def test_the_seed_of_a_mixing_is_folded_of_seed_epoch_and_batch(
         fold_in(tf.constant([3, epoch], tf.int64), mixing), tf.constant(place, tf.int64)
     )
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_bootstrap_sample_has_as_many_photos_of_each_class(manifest: Manifest) -> None:
+    labels = manifest.labels("train")
+    drawn = [bootstrap_counts(manifest, "train", seed) for seed in range(30)]
+    for counts in drawn:
+        shown = np.repeat(labels, counts)
+        np.testing.assert_array_equal(np.bincount(shown), np.bincount(labels))
+    place = _epoch(manifest, TrainingOptions(3, bootstrap=7))["place"]
+    np.testing.assert_array_equal(np.bincount(place, minlength=len(labels)), drawn[7])
+    assert len({tuple(counts) for counts in drawn}) == 30
+    # Each photo is left out with a probability of (1 - 1/n)^n, n photos of its class.
+    expected = np.mean([(1 - 1 / n) ** n for n in np.bincount(labels)[labels]])
+    assert abs((np.array(drawn) == 0).mean() - expected) < 0.05
+
+
+def test_a_bootstrap_sample_is_that_of_all_epochs_and_copies_differ(manifest: Manifest) -> None:
+    first, later = (
+        _epoch(manifest, TrainingOptions(3, first_epoch=epoch, bootstrap=5)) for epoch in (0, 4)
+    )
+    assert sorted(first["place"]) == sorted(later["place"])
+    assert len(np.unique(first["seed"], axis=0)) == len(first["seed"])
+
+
+def test_a_bootstrap_sample_depends_on_the_content_and_not_on_the_order_of_rows(
+    manifest: Manifest, listed: Callable[..., Manifest]
+) -> None:
+    table = manifest.table
+    columns = [table[name].tolist() for name in ("sha256", "label", "split")]
+    again = listed(list(zip(*columns, strict=True))[::-1])
+    one, other = (
+        table.table["sha256"].to_numpy()[_epoch(table, TrainingOptions(3, bootstrap=5))["place"]]
+        for table in (manifest, again)
+    )
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("method", ["oversample", "undersample"])
+def test_a_sampling_draws_from_the_bootstrap_sample(manifest: Manifest, method: Any) -> None:
+    sampling = Sampling(method)
+    photos = _epoch(manifest, TrainingOptions(3, sampling=sampling, bootstrap=5))
+    held = bootstrap_counts(manifest, "train", 5)
+    assert (held[photos["place"]] > 0).all()
+    counts = np.bincount(manifest.labels("train")[photos["place"]])
+    assert len(set(counts)) == 1

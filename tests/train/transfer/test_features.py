@@ -433,3 +433,45 @@ def test_a_sequential_model_is_split_too() -> None:
     stem, tail = split_frozen(model)
     images = tiny.IMAGES[:4]
     np.testing.assert_allclose(tail(stem(images)), model(images), rtol=1e-6)
+
+
+def test_training_runs_that_share_features_differ_in_their_order(tmp_path: Path) -> None:
+    stem, _ = split_frozen(frozen())
+    own = extract(stem, tmp_path, FeatureConfig(views=2), data=lambda first: shaded(first))
+    shared = [
+        CachedFeatures(
+            tmp_path, FeatureConfig(views=2, seed=seed, source=tiny.training_data(tiny.data, None))
+        )
+        for seed in (1, 2)
+    ]
+    views = epochs_of(own, 0, 2)
+    orders = [epochs_of(features, 0, 4) for features in shared]
+    for features, epochs in zip(shared, orders, strict=True):
+        assert [rows(epoch) for epoch in epochs] == [rows(view) for view in (*views, *views)]
+        resumed = epochs_of(features, 2, 1)[0]
+        np.testing.assert_array_equal(np.concatenate(resumed), np.concatenate(epochs[2]))
+    first = [np.concatenate(epochs[0]) for epochs in (views[:1], *orders)]
+    assert not np.array_equal(first[0], first[1])
+    assert not np.array_equal(first[1], first[2])
+
+
+def test_an_epoch_reads_the_rows_that_are_named(tmp_path: Path) -> None:
+    stem, _ = split_frozen(frozen())
+    whole = extract(stem, tmp_path, FeatureConfig(views=2), data=lambda first: shaded(first))
+    count = sum(len(batch) for batch in epochs_of(whole, 0, 1)[0])
+    chosen = np.random.default_rng(0).integers(0, count, (2, count))
+    drawn = CachedFeatures(tmp_path, FeatureConfig(views=2, rows=chosen))
+    for view, (expected, got) in enumerate(
+        zip(epochs_of(whole, 0, 2), epochs_of(drawn, 0, 2), strict=True)
+    ):
+        np.testing.assert_array_equal(np.concatenate(got), np.concatenate(expected)[chosen[view]])
+    named = drawn.training_data(
+        tiny.training_data(tiny.data, None, lambda epoch, batch: [f"{epoch}/{batch}"] * count)
+    )
+    assert named.batch_names is not None
+    assert set(named.batch_names(0, 0)) <= {f"0/{batch}" for batch in range(tiny.STEPS)}
+    for wrong in (chosen[:, 1:], chosen + count, chosen - 1):
+        with pytest.raises(TrainingError, match="rows does not fit"):
+            CachedFeatures(tmp_path, FeatureConfig(views=2, rows=wrong)).training(0)
+    with pytest.raises(TrainingError, match="rows does not fit"):
+        FeatureConfig(views=3, rows=chosen)
