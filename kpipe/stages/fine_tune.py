@@ -33,8 +33,8 @@ class FineTune(Recipe):
         weights: "imagenet", a weights file, or None for random initialization.
         head_epochs: epochs in which the head trains alone, before all others; None for 10 if
             pretrained layers train afterwards, else 0.
-        head_learning_rate: learning rate in these epochs; None for three times `learning_rate`,
-            since a new head has nothing to forget.
+        head_learning_rate: learning rate in these epochs; None for three times that of later
+            ones, since a new head has nothing to forget.
         cached_views: number of epochs' augmentations for which features of the frozen backbone
             are cached; 0 computes the features anew in every epoch.
         cached_phases: "head" to compute features for the head alone, or "all" to train the last
@@ -51,7 +51,8 @@ class FineTune(Recipe):
         dropout: fraction of the features to drop before the head.
         label_smoothing: fraction of each label to spread evenly over all classes.
         optimizer: the first optimizer.
-        learning_rate: its learning rate.
+        learning_rate: its learning rate; None for 3e-4 if pretrained layers train, else 1e-3. Adam
+            at 1e-3 destroys pretrained layers.
         schedule: learning rate schedule of each optimizer, in each phase.
         warmup: fraction of a phase in which the learning rate of "cosine" rises to its peak.
         weight_decay: decoupled weight decay; None for the optimizer's default.

@@ -252,14 +252,15 @@ def test_the_trained_model_takes_raw_pixels_and_gives_probabilities(walk) -> Non
 @pytest.mark.parametrize(
     ("fields", "epochs", "rates"),
     [
-        ({"weights": "imagenet"}, [10, 20], [3e-3, 1e-3]),
+        ({"weights": "imagenet"}, [10, 20], [9e-4, 3e-4]),
         (
             {"weights": "imagenet", "head_epochs": 2, "head_learning_rate": 0.1},
             [2, 20],
-            [0.1, 1e-3],
+            [0.1, 3e-4],
         ),
         ({"weights": "imagenet", "retrain_last": 0}, [20], [1e-3]),
-        ({"weights": "imagenet", "head_epochs": 0}, [20], [1e-3]),
+        ({"weights": "imagenet", "head_epochs": 0}, [20], [3e-4]),
+        ({"weights": "imagenet", "head_epochs": 0, "learning_rate": 0.01}, [20], [0.01]),
         ({"weights": None}, [20], [1e-3]),
     ],
 )
@@ -270,8 +271,9 @@ def test_a_new_head_trains_alone_first_where_pretrained_layers_could_suffer(
     phases = plan_phases(FineTune("MobileNet", **fields), photos, model)
     assert [phase.config.epochs for phase in phases] == epochs
     assert [phase.config.learning_rate for phase in phases] == pytest.approx(rates)
+    assert phases[-1].freeze_norm == (fields["weights"] is not None)
     assert (phases[0].last, phases[0].features is None) == (
-        (0, False) if len(epochs) == 2 or fields.get("retrain_last") == 0 else (30, True)
+        (0, False) if len(epochs) == 2 or fields.get("retrain_last") == 0 else (None, True)
     )
 
 

@@ -29,7 +29,7 @@ def plan_phases(recipe: Recipe, photos: PhotoDataset, model: keras.Model) -> lis
     features = _plan_features(recipe, photos, model) if recipe.cached_views else None
     phases = []
     if recipe.effective_head_epochs:
-        learning_rate = recipe.head_learning_rate or 3 * recipe.learning_rate
+        learning_rate = recipe.head_learning_rate or 3 * recipe.effective_learning_rate
         config = _training_config(recipe, photos, recipe.effective_head_epochs, learning_rate)
         phases.append(Phase(config, 0, features))
         # Later phases see later epochs of the data, whose features differ from the cached ones.
@@ -61,7 +61,9 @@ def unfrozen_layers(recipe: Recipe, model: keras.Model) -> tuple[int | None, ...
 
 def plan_full_res_phase(recipe: Recipe, photos: PhotoDataset) -> Phase:
     """Return the phase at full size after training at a lower resolution."""
-    config = _training_config(recipe, photos, recipe.full_res_epochs, 0.1 * recipe.learning_rate)
+    config = _training_config(
+        recipe, photos, recipe.full_res_epochs, 0.1 * recipe.effective_learning_rate
+    )
     return _phase(recipe, config, recipe.retrain_last)
 
 
@@ -130,7 +132,7 @@ def _training_config(
     return TrainingConfig(
         epochs=epochs,
         optimizer=recipe.optimizer,
-        learning_rate=learning_rate or recipe.learning_rate,
+        learning_rate=learning_rate or recipe.effective_learning_rate,
         schedule=schedule,
         switch_to=recipe.switch_to if switches else None,
         switch_learning_rate=recipe.switch_learning_rate if switches else None,

@@ -47,7 +47,7 @@ class Recipe(Stage):
     dropout: Annotated[float, Between(0, 0.95)] = 0.2
     label_smoothing: Annotated[float, Between(0, 0.95)] = 0.0
     optimizer: Optimizer = "adam"
-    learning_rate: LearningRate = 1e-3
+    learning_rate: LearningRate | None = None
     schedule: Schedule = "cosine"
     warmup: Annotated[float, Between(0, 0.9)] = 0.0
     weight_decay: LossWeight | None = None
@@ -70,6 +70,13 @@ class Recipe(Stage):
         if self.head_epochs is not None:
             return self.head_epochs
         return 0 if self.weights is None or self.retrain_last == 0 else 10
+
+    @property
+    def effective_learning_rate(self) -> float:
+        """Learning rate of the first optimizer, in the phases after that of the head alone."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 1e-3 if self.weights is None or self.retrain_last == 0 else 3e-4
 
     @property
     def keeps_norm(self) -> bool:
