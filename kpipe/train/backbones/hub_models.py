@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -116,8 +117,10 @@ def _deepest(network: keras.Model) -> keras.Model:
 def _loads(model: keras.Model, file: str) -> bool:
     """Load a file of weights, and return whether it fits."""
     try:
-        model.load_weights(file)
-    except (ValueError, KeyError, OSError):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Skipping")  # weights that stay random
+            model.load_weights(file)
+    except (ValueError, KeyError, OSError, UserWarning):
         return False
     return True
 

@@ -9,6 +9,7 @@
     Keras' own                              becomes
     Conv2D with one group for each channel  DepthwiseConv2D, which trains and converts far better
     Identity                                nothing
+    padding by -inf before a max pooling    symmetric padding: the same maxima, and it quantizes
 
 The layers of KerasHub call other layers inside, so a graph shows one block where pruning,
 unfreezing and conversion need its convolutions, and a saved file needs KerasHub to load.
@@ -130,6 +131,8 @@ def _copied(operation: Any, copies: dict[int, Any]) -> Callable[..., Tensors]:
     def call(*args: Any, **kwargs: Any) -> Tensors:
         if isinstance(operation, keras.layers.Identity):
             return args[0]
+        if _pads_by_infinity(operation, args, kwargs):
+            return keras.ops.pad(args[0], operation.pad_width, mode="symmetric")
         given = {key: value for key, value in kwargs.items() if (key, value) != ("training", None)}
         if id(operation) in copies:
             return copies[id(operation)](*args, **given)
@@ -148,6 +151,17 @@ def _copied(operation: Any, copies: dict[int, Any]) -> Callable[..., Tensors]:
         return made
 
     return call
+
+
+def _pads_by_infinity(operation: Any, args: Any, kwargs: Any) -> bool:
+    """Whether an operation pads one pixel around an image that is pooled by its maxima next.
+
+    Only such a pooling makes something finite of -inf. Its windows that reach a copy of the border
+    contain the border too, so the copy changes no maximum.
+    """
+    constants = [*args[1:], kwargs.get("constant_values")]
+    widths = keras.tree.flatten(getattr(operation, "pad_width", 2))
+    return -np.inf in [x for x in constants if isinstance(x, float)] and max(widths) == 1
 
 
 def _is_depthwise(operation: Any) -> bool:

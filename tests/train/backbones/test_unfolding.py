@@ -113,6 +113,16 @@ def test_a_convolution_with_a_group_for_each_channel_is_depthwise(multiplier: in
     np.testing.assert_allclose(flat(IMAGES), model(IMAGES), rtol=1e-5, atol=1e-6)
 
 
+def test_padding_by_minus_infinity_before_a_max_pooling_becomes_finite() -> None:
+    pixels = keras.Input((SIZE, SIZE, 4))
+    padded = keras.ops.pad(pixels, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+    model = keras.Model(pixels, layers.MaxPooling2D(3, strides=2)(padded))
+    flat = unfolded(model)
+    below = IMAGES - 10  # zeros around these would be maxima
+    np.testing.assert_array_equal(flat(below), model(below))
+    assert np.isfinite(keras.Model(flat.input, flat.layers[-1].input)(below)).all()
+
+
 def test_stochastic_depth_drops_whole_images_in_training_alone() -> None:
     pixels = keras.Input((SIZE, SIZE, 4))
     model = keras.Model(pixels, unfold(_uncalled(pixels, DropPath(0.5)), pixels))
