@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -151,3 +153,18 @@ def test_options_and_other_networks_are_refused(preset, tmp_path: Path, monkeypa
     monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
     with pytest.raises(WeightsError, match="channels first"):
         backbone(f"hub:{preset[1]}", image_size=32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [True, False])
+def test_kerashub_kerascv_and_tfmot_load_side_by_side(first: bool) -> None:
+    # TFMOT sets TF_USE_LEGACY_KERAS, which kpipe takes back.
+    order = ["kpipe.sparsity.tfmot.loading", "keras_cv", "keras_hub"]
+    names = ", ".join(order if first else reversed(order))
+    code = (
+        f"import {names}, keras; make = keras_hub.models.VGGBackbone; "
+        "model = make(stackwise_num_repeats=[1], stackwise_num_filters=[8]); "
+        "assert isinstance(model, keras.Model) and keras.__version__[0] == '3'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
