@@ -43,6 +43,19 @@ def test_pruning(
     assert scope["small"].count_params() < scope["model"].count_params()
 
 
+@pytest.mark.slow
+def test_backbones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("keras_hub")
+    monkeypatch.chdir(tmp_path)
+    for block in re.findall(r"```python\n(.*?)```", (DOCS / "backbones.md").read_text(), re.DOTALL):
+        exec(compile(block, "backbones.md", "exec"), {})
+    shape, handle = capsys.readouterr().out.splitlines()[-2:]
+    assert shape == "(None, 16, 16, 16)"
+    assert handle.startswith("kaggle://keras/mobilenetv3/keras/")
+
+
 # Four lines leave a file to be closed with the process.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

@@ -27,8 +27,8 @@ class FineTune(Recipe):
     kept.
 
     Args:
-        backbone: a constructor of `keras.applications`, or "EfficientNetLite0", "EfficientNetLite1"
-            or "EfficientNetLite2".
+        backbone: a constructor of `keras.applications`; "EfficientNetLite0", "EfficientNetLite1"
+            or "EfficientNetLite2"; or "hub:" and a convolutional preset of KerasHub or its folder.
         alpha: width multiplier of a MobileNet; None for architectures without one.
         weights: "imagenet", a weights file, or None for random initialization.
         head_epochs: epochs in which the head trains alone, before all others; None for 10 if
@@ -94,7 +94,11 @@ class FineTune(Recipe):
         return self.backbone if self.alpha is None else f"{self.backbone} {self.alpha:g}"
 
     def sources(self) -> tuple[Path, ...]:
-        return () if self.weights in ("imagenet", None) else (Path(str(self.weights)),)
+        from kpipe.train.backbones.hub_catalog import is_hub, preset_folder
+
+        files = () if self.weights in ("imagenet", None) else (Path(str(self.weights)),)
+        preset = preset_folder(self.backbone) if is_hub(self.backbone) else None
+        return files if preset is None else (*files, preset)
 
     def conflicts(self, earlier: Sequence[Stage]) -> list[str]:
         data = newest(earlier, Data)

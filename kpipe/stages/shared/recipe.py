@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from kpipe.core.fields import Between
 from kpipe.core.stage import Stage, stage
-from kpipe.errors import TrainingError, nearest
+from kpipe.errors import TrainingError, WeightsError
 from kpipe.stages.shared.declared import refusals
 from kpipe.stages.shared.efforts import EFFORTS, Effort
 from kpipe.stages.shared.field_types import (
@@ -84,12 +84,13 @@ class Recipe(Stage):
         return self.weights is not None if self.freeze_norm is None else self.freeze_norm
 
     def validation_errors(self) -> list[str]:
-        from kpipe.train.backbones.catalog import backbone_names
+        from kpipe.train.backbones.catalog import refuse_name
 
         errors = super().validation_errors()
-        known = backbone_names()
-        if self.backbone not in known:
-            errors.append(f"backbone={self.backbone!r}: {nearest(str(self.backbone), known)}")
+        try:
+            refuse_name(str(self.backbone))
+        except WeightsError as error:
+            errors.append(f"backbone={self.backbone!r}: {error.fix}")
         return errors or [
             *self._network_conflicts(),
             *self._phase_conflicts(),

@@ -15,12 +15,14 @@ from pathlib import Path
 
 from kpipe.errors import WeightsError, nearest
 from kpipe.installation import missing_package
+from kpipe.train.backbones.hub_catalog import HUB_PREFIX, hub_presets, is_hub, refuse_preset
 
 __all__ = [
     "OWN_BACKBONES",
     "BackboneFacts",
     "backbone_facts",
     "backbone_names",
+    "refuse_name",
     "refuse_size",
     "refuse_weights_name",
     "refuse_width",
@@ -83,6 +85,23 @@ def backbone_names() -> tuple[str, ...]:
 def backbone_facts(name: str) -> BackboneFacts:
     """Return the facts of a backbone."""
     return _FACTS.get(name, BackboneFacts())
+
+
+def refuse_name(name: str) -> None:
+    """Refuse a name that is neither one of `backbone_names()` nor a preset of KerasHub.
+
+    Raises:
+        WeightsError: it is neither; the message names the closest one.
+    """
+    if is_hub(name):
+        refuse_preset(name)
+    elif name not in backbone_names():
+        hub = name in hub_presets()
+        raise WeightsError(
+            f"there is no backbone {name!r}",
+            received=name,
+            fix=f"did you mean {HUB_PREFIX + name!r}?" if hub else nearest(name, backbone_names()),
+        )
 
 
 def refuse_width(name: str, alpha: float, weights: str | Path | None) -> None:

@@ -3,8 +3,7 @@
     backbone   := raw RGB pixels in [0, 255] -> preprocessing -> features (batch, h, w, channels)
     classifier := backbone -> mean over h and w -> dropout -> dense -> softmax
 
-The preprocessing of each family is measured rather than listed: `preprocess_input` is an affine map
-of the color channels, so its values for black, red, green and blue determine it.
+The preprocessing of each family is measured rather than listed, see `preprocessing`.
 """
 
 from __future__ import annotations
@@ -19,19 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
-from kpipe.errors import TrainingError, WeightsError, nearest
+from kpipe.errors import TrainingError, WeightsError
 from kpipe.keras_graph import require_graph
 from kpipe.train.argument_checks import refuse_out_of_range
 from kpipe.train.backbones import efficientnet_lite
 from kpipe.train.backbones.catalog import (
     OWN_BACKBONES,
+    refuse_name,
     refuse_size,
     refuse_weights_name,
     refuse_width,
 )
+from kpipe.train.backbones.hub_catalog import is_hub
+from kpipe.train.backbones.hub_models import hub_backbone
 from kpipe.train.backbones.keras_weights import fetching, keras_files
+from kpipe.train.backbones.preprocessing import rescaled
 from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["backbone", "classifier"]
@@ -62,7 +64,8 @@ def backbone(
     """Build a feature extractor that takes raw pixels and preprocesses them in its graph.
 
     Args:
-        name: one of `backbone_names()`.
+        name: one of `backbone_names()`, or "hub:" and a convolutional preset of KerasHub, such as
+            "hub:mobilenet_v3_large_100_imagenet", or the folder of a preset.
         image_size: height and width of the input in pixels, or one number for both.
         weights: "imagenet", a weights file for the same architecture without its top, or None for
             random weights. With "imagenet", the environment variable KPIPE_WEIGHTS may name a
@@ -83,11 +86,7 @@ def backbone(
         >>> base.input_shape, base.output_shape
         ((None, 64, 64, 3), (None, 2, 2, 256))
     """
-    constructors = _constructors()
-    if name not in constructors:
-        raise WeightsError(
-            f"there is no backbone {name!r}", received=name, fix=nearest(name, constructors)
-        )
+    refuse_name(name)
     source = str(weights) if weights is not None else None
     height, width = _sides(image_size)
     refuse_size(name, height, width)
@@ -109,7 +108,9 @@ def backbone(
             expected="options of the architecture, such as alpha",
             received=", ".join(f"{key}={options[key]!r}" for key in fixed),
         )
-    constructor = constructors[name]
+    if is_hub(name):
+        return hub_backbone(name, height, width, source, options)
+    constructor = _constructors()[name]
     fetch = keras_files()
     if source not in ("imagenet", None) and constructor.__module__.endswith(".efficientnet"):
         # EfficientNetB0 to B7 have one more rescaling with weights="imagenet". A file given by its
@@ -151,30 +152,7 @@ def _sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
 def _preprocessed(constructor: Constructor, pixels: keras.KerasTensor) -> keras.KerasTensor | None:
     """Apply the family's `preprocess_input` as layers; None if it changes nothing."""
     preprocess = getattr(sys.modules[constructor.__module__], "preprocess_input", None)
-    if preprocess is None:
-        return None
-    # One row of four pixels: black, and full red, green and blue.
-    probe = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).astype("float64")[None, None]
-    black, *colors = np.asarray(preprocess(probe.copy()))[0, 0]
-    matrix = (np.stack(colors) - black) / 255  # row: input channel, column: output channel
-    x = pixels
-    if np.array_equal(np.abs(matrix) > 0, np.eye(3)[::-1]):
-        x = keras.ops.flip(x, axis=-1)  # families trained on BGR
-        matrix = matrix[::-1]
-    elif not np.array_equal(np.abs(matrix) > 0, np.eye(3)):
-        raise WeightsError(
-            f"the preprocessing of {constructor.__name__} mixes color channels",
-            expected="a scale and an offset for each channel",
-        )
-    scale, offset = np.diag(matrix), black
-    if np.allclose(scale, 1) and np.allclose(offset, 0):
-        return None
-    same = np.allclose(scale, scale[0]) and np.allclose(offset, offset[0])
-    return keras.layers.Rescaling(
-        float(scale[0]) if same else scale.tolist(),
-        float(offset[0]) if same else offset.tolist(),
-        name="preprocessing",
-    )(x)
+    return None if preprocess is None else rescaled(preprocess, pixels, constructor.__name__)
 
 
 @names_wrong_kinds

@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 from kpipe.errors import WeightsError
+from kpipe.train.backbones.hub_catalog import find_preset, is_hub
 
 __all__ = [
     "FOLDER_VARIABLE",
@@ -92,6 +93,8 @@ def find_imagenet_file(
     Raises:
         WeightsError: the file is missing, and Keras will not download it.
     """
+    if is_hub(name):
+        return find_preset(name)
     if name.startswith("EfficientNetLite"):
         return efficientnet_lite_file(int(name[-1]))
     file = imagenet_file_name(name, height, width, alpha)
