@@ -37,7 +37,12 @@ from kpipe.stages.shared.model_folder import (
     save_model,
 )
 from kpipe.stages.shared.photo_dataset import PhotoDataset
-from kpipe.stages.shared.retraining import Lesson, retrain, unfreeze_but_normalization
+from kpipe.stages.shared.retraining import (
+    Lesson,
+    retrain,
+    retraining_rate,
+    unfreeze_but_normalization,
+)
 from kpipe.stages.shared.target_checks import refuse_unreachable_target, target_conflicts
 from kpipe.stages.shared.teachers import TaughtStage, TeacherChoice
 from kpipe.stages.shared.training_run import TrainingRun
@@ -87,7 +92,8 @@ class FilterPrune(TaughtStage):
             `soft_target_weight=4`, if photos are mixed and the whole network was trained; 0 if only
             its last layers were.
         optimizer: of the retraining; all layers train except normalizations that were frozen.
-        learning_rate: initial learning rate of the retraining.
+        learning_rate: initial learning rate of the retraining; None for 1e-4 if normalization is
+            frozen, as `FineTune` leaves it, else 5e-4.
         batch_size: photos in a training step.
 
     Example:
@@ -132,7 +138,7 @@ class FilterPrune(TaughtStage):
     soft_target_weight: LossWeight = 1.0
     feature_weight: LossWeight = 0.0
     optimizer: Optimizer = "adam"
-    learning_rate: LearningRate = 5e-4
+    learning_rate: LearningRate | None = None
     # Small batches: after a removal, the number of steps limits how much accuracy comes back.
     batch_size: PositiveInt = 16
 
@@ -278,7 +284,7 @@ class _Pruning:
             self.photos.reseeded(self.context.seed + number),
             self._run_of_round(number),
             epochs=epochs,
-            learning_rate=stage.learning_rate,
+            learning_rate=retraining_rate(pruned, stage.learning_rate),
             optimizer=stage.optimizer,
         )
 

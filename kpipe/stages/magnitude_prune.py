@@ -19,7 +19,7 @@ from kpipe.stages.shared.field_types import (
 )
 from kpipe.stages.shared.model_folder import is_saved, join_histories
 from kpipe.stages.shared.photo_dataset import PhotoDataset
-from kpipe.stages.shared.retraining import Lesson, retrain
+from kpipe.stages.shared.retraining import Lesson, retrain, retraining_rate
 from kpipe.stages.shared.teachers import TeacherChoice
 from kpipe.stages.shared.tfmot_stage import SIZE_NOT_SPEED, TfmotStage
 from kpipe.stages.shared.training_run import TrainingRun
@@ -50,7 +50,8 @@ class MagnitudePrune(TfmotStage):
             labels; see `kpipe.train.Distiller`.
         feature_weight: weight of the unpruned network's features, 0 or more.
         learning_rate: initial learning rate of both training runs; it falls along a cosine in the
-            last of them and is constant before.
+            last of them and is constant before. None for 1e-4 if normalization is frozen, as
+            `FineTune` leaves it, else 5e-4.
         batch_size: photos in a training step.
 
     Example:
@@ -71,7 +72,7 @@ class MagnitudePrune(TfmotStage):
     teacher: TeacherChoice = "auto"
     soft_target_weight: LossWeight = 1.0
     feature_weight: LossWeight = 0.0
-    learning_rate: LearningRate = 5e-4
+    learning_rate: LearningRate | None = None
     batch_size: PositiveInt = 16
 
     def validation_errors(self) -> list[str]:
@@ -120,7 +121,7 @@ class MagnitudePrune(TfmotStage):
             photos.reseeded(context.seed + 1),
             run,
             epochs=self.last_epochs,
-            learning_rate=self.learning_rate,
+            learning_rate=retraining_rate(unpruned, self.learning_rate),
             callbacks=[KeepZeros(sparse)],
         )
         join_histories(context.folder, [run.folder])

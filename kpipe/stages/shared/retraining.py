@@ -18,7 +18,7 @@ from kpipe.stages.shared.training_run import TrainingRun
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Lesson", "retrain", "unfreeze_but_normalization"]
+__all__ = ["Lesson", "retrain", "retraining_rate", "unfreeze_but_normalization"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,22 +75,37 @@ def retrain(
     run.fit(student, photos, config, callbacks)
 
 
+def retraining_rate(model: keras.Model, declared: float | None) -> float:
+    """Return the declared learning rate, or the one that suits the network.
+
+    Adam at 5e-4 destroys a pretrained network whose normalization is frozen: docs/evidence.md.
+    """
+    if declared is not None:
+        return declared
+    return 1e-4 if _frozen_normalizations(model) else 5e-4
+
+
 def unfreeze_but_normalization(model: keras.Model) -> None:
     """Make all layers trainable except the BatchNormalizations that were frozen.
 
     Their moving means and variances come from the many photos of the pretraining. Training would
     normalize by the batch instead, which cost an unpruned EfficientNetLite0 12 points.
     """
+    from kpipe.train import unfreeze
+
+    frozen = _frozen_normalizations(model)
+    unfreeze(model)
+    for layer in frozen:
+        layer.trainable = False
+
+
+def _frozen_normalizations(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     import keras
 
     from kpipe.keras_internals import layers_within
-    from kpipe.train import unfreeze
 
-    frozen = [
+    return [
         layer
         for layer in layers_within(model)
         if isinstance(layer, keras.layers.BatchNormalization) and not layer.trainable
     ]
-    unfreeze(model)
-    for layer in frozen:
-        layer.trainable = False

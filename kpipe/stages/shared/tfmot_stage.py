@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from kpipe.core.stage import Context
 from kpipe.stages.shared.model_folder import load_model, read_metadata, reset_keras, save_model
 from kpipe.stages.shared.photo_dataset import PhotoDataset
-from kpipe.stages.shared.retraining import unfreeze_but_normalization
+from kpipe.stages.shared.retraining import retraining_rate, unfreeze_but_normalization
 from kpipe.stages.shared.soft_targets import SoftTargets
 from kpipe.stages.shared.teachers import TaughtStage
 
@@ -33,7 +33,7 @@ class TfmotStage(TaughtStage):
     packages: ClassVar = ("keras", "tensorflow", "tensorflow-model-optimization", "tf_keras")
 
     epochs: int
-    learning_rate: float
+    learning_rate: float | None
     batch_size: int
 
     def load(self, context: Context) -> tuple[keras.Model, PhotoDataset]:
@@ -75,7 +75,7 @@ class TfmotStage(TaughtStage):
             epochs=self.epochs,
             steps_per_epoch=photos.steps_per_epoch,
             settings=TrainingSettings(
-                learning_rate=self.learning_rate,
+                learning_rate=retraining_rate(model, self.learning_rate),
                 learning_rate_schedule=schedule,
                 class_weight=photos.fit_class_weight,
                 seed=context.seed,
