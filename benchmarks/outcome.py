@@ -38,7 +38,7 @@ from kpipe.stages import Augment, Balance, Data, FineTune
 
 SIZE = 160
 SETS = ("clothing", "tiles")
-BEFORE = {"retrain_last": 30, "learning_rate": 1e-3, "epochs": 20}
+BEFORE = {"retrain_last": 30, "learning_rate": 1e-3, "epochs": 20, "freeze_norm": False}
 CASES = ("keras.io", "before", "quick", "standard", "best")
 
 

@@ -48,21 +48,27 @@ FLIPS = {
     "cifar10": "horizontal",
 }
 PLAIN = {"flip": "", "rotate": 0.05, "crop": 0.8, "brightness": 0.1, "contrast": 0.2}
-ALL = {"retrain_last": None, "learning_rate": 3e-4, "epochs": 20}
+BASE = {"retrain_last": 30, "learning_rate": 1e-3, "epochs": 20, "freeze_norm": False}
+ALL = {**BASE, "retrain_last": None, "learning_rate": 3e-4}
 FROZEN = {**ALL, "freeze_norm": True}
 SWITCH = {"switch_to": "sgd", "switch_learning_rate": 1e-2}
 
 # Recipe -> fields of FineTune, of Augment (under "augment") and of Balance (under "balance").
 RECIPES: dict[str, dict[str, Any]] = {
-    "base": {},
+    "base": BASE,
     # Which layers, and how fast.
-    "head": {"retrain_last": 0},
-    "last 60": {"retrain_last": 60},
-    "last 100": {"retrain_last": 100},
-    "last 30, 3e-4": {"learning_rate": 3e-4},
-    "last 30, frozen norm": {"freeze_norm": True},
-    "last 30, 8 views": {"cached_views": 8, "cached_phases": "all"},
-    "last 30, 8 views, 60 epochs": {"cached_views": 8, "cached_phases": "all", "epochs": 60},
+    "head": {**BASE, "retrain_last": 0},
+    "last 60": {**BASE, "retrain_last": 60},
+    "last 100": {**BASE, "retrain_last": 100},
+    "last 30, 3e-4": {**BASE, "learning_rate": 3e-4},
+    "last 30, frozen norm": {**BASE, "freeze_norm": True},
+    "last 30, 8 views": {**BASE, "cached_views": 8, "cached_phases": "all"},
+    "last 30, 8 views, 60 epochs": {
+        **BASE,
+        "cached_views": 8,
+        "cached_phases": "all",
+        "epochs": 60,
+    },
     "all, 3e-3": {**ALL, "learning_rate": 3e-3},
     "all, 1e-3": {**ALL, "learning_rate": 1e-3},
     "all, 3e-4": ALL,
@@ -78,14 +84,14 @@ RECIPES: dict[str, dict[str, Any]] = {
     "all, frozen norm, 1e-3": {**FROZEN, "learning_rate": 1e-3},
     "all, one-cycle": {**ALL, "schedule": "one-cycle"},
     "all, 40 epochs": {**ALL, "epochs": 40},
-    "last 30, smoothing 0.1": {"label_smoothing": 0.1},
-    "last 30, ema 0.99": {"ema_momentum": 0.99},
-    "last 30, dropout 0.5": {"dropout": 0.5},
-    "last 30, sgd 1e-2": {"optimizer": "sgd", "learning_rate": 1e-2},
-    "last 30, mix_up 0.2": {"augment": {"mix_up": 0.2}},
-    "last 30, cut_mix 1": {"augment": {"cut_mix": 1.0}},
-    "last 30, rand_augment 0.3": {"augment": {"rand_augment": 0.3}},
-    "last 30, crop 0.5": {"augment": {"crop": 0.5}},
+    "last 30, smoothing 0.1": {**BASE, "label_smoothing": 0.1},
+    "last 30, ema 0.99": {**BASE, "ema_momentum": 0.99},
+    "last 30, dropout 0.5": {**BASE, "dropout": 0.5},
+    "last 30, sgd 1e-2": {**BASE, "optimizer": "sgd", "learning_rate": 1e-2},
+    "last 30, mix_up 0.2": {**BASE, "augment": {"mix_up": 0.2}},
+    "last 30, cut_mix 1": {**BASE, "augment": {"cut_mix": 1.0}},
+    "last 30, rand_augment 0.3": {**BASE, "augment": {"rand_augment": 0.3}},
+    "last 30, crop 0.5": {**BASE, "augment": {"crop": 0.5}},
     # Optimizers and the switch, each at several rates.
     "all, adamw": {**ALL, "optimizer": "adamw"},
     "all, adamw 0.05": {**ALL, "optimizer": "adamw", "weight_decay": 0.05},
@@ -210,12 +216,13 @@ def trial(name: str, recipe: str, seed: int, photos: Path, weights: str) -> dict
         Augment(**augment),
         FineTune("MobileNetV2", alpha=0.35, weights=weights, **fields),
     ]
+    fields = {**stages[-1].configuration(), "weights": Path(weights).name}
     start = time.process_time()
     folder = run(Pipeline(f"{name}-trial", stages, seed=seed), photos / "trials").folder
     return {
         "set": name,
         "recipe": recipe,
-        "fields": RECIPES[recipe],
+        "fields": fields,
         "seed": seed,
         "seconds": round(time.process_time() - start, 1),
         **judge(folder),

@@ -125,7 +125,7 @@ class _KeyResolver:
                     for kind, entries in self.inputs().items()
                 },
                 "distributions": {
-                    name: importlib.metadata.version(name) for name in stage.packages
+                    name: importlib.metadata.version(name) for name in stage.distributions()
                 },
             },
             where=stage.name,

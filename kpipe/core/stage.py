@@ -107,7 +107,7 @@ class Stage(ABC):
         gives: the kinds that its folder holds, in the grammar above.
         publishes: names or patterns of files to copy from its folder into the run's folder.
         version: increase it when the same configuration gives a different result than before.
-        packages: installed packages whose versions are part of the cache key.
+        packages: installed packages whose versions are part of the cache key, whatever the fields.
         judged: fields that are not part of the cache key, because only `judge` reads them.
         preset_by: the field that chooses other defaults, if there is one.
         presets: value of that field -> the defaults of other fields that it changes.
@@ -169,16 +169,27 @@ class Stage(ABC):
             PipelineError: a preset that would change nothing, since its fields are declared.
         """
         declared: frozenset[str] = vars(self).get(_DECLARED, frozenset(self.configuration()))
-        changed = {field for preset in self.presets.values() for field in preset}
-        if name == self.preset_by and value != getattr(self, name) and changed <= declared:
+        fields = {field: getattr(self, field) for field in declared}
+        changed = type(self)(**{**fields, name: value})
+        others = [field for field in self._fields() if field != name]
+        if (
+            name == self.preset_by
+            and value in self.presets
+            and value != getattr(self, name)
+            and all(getattr(changed, field) == getattr(self, field) for field in others)
+        ):
+            touched = {field for preset in self.presets.values() for field in preset}
             raise PipelineError(
                 f"{self.name}.{name}={value!r} would change nothing",
-                expected=f"some of {', '.join(sorted(changed))} to be left to {name}",
-                received="a declaration of each of them",
+                expected=f"some of {', '.join(sorted(touched))} to be left to {name}",
+                received="a declaration of those that it would change",
                 fix="remove them from the pipeline file, or set them one by one",
             )
-        fields = {field: getattr(self, field) for field in declared}
-        return type(self)(**{**fields, name: value})
+        return changed
+
+    def distributions(self) -> tuple[str, ...]:
+        """Return the installed packages whose versions are part of its cache key."""
+        return self.packages
 
     def sources(self) -> tuple[Path, ...]:
         """Return the external files and folders it reads; they are part of its cache key."""

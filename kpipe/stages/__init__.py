@@ -3,7 +3,7 @@
 Data -> "data"                             photos, labels and splits, decoded once
 Balance -> "balance"                       class weights, or which photos an epoch shows
 Augment -> "augmentation"                  random changes of each photo in each epoch
-FineTune -> "model"                        a pretrained network, its last layers retrained
+FineTune -> "model"                        a pretrained network, trained on the user's classes
 Ensemble -> "ensemble"                     several networks combined in one graph; of a list of
                                            FineTunes also "model", the best one, if there is none
 Distill -> "model"                         a smaller network that learns from a larger one

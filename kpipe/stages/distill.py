@@ -54,6 +54,8 @@ class Distill(Recipe, TaughtStage):
     gives: ClassVar = ("model",)
     publishes: ClassVar = ("model.keras",)
     packages: ClassVar = ("keras", "tensorflow", "imagehash", "pillow")
+    # It trains as FineTune does: tens count its own changes, units those of FineTune.
+    version: ClassVar = 10 + FineTune.version
 
     teacher: Literal["auto", "model", "ensemble"] = "auto"
     soft_target_weight: Annotated[float, Between(0, strict=True)] = 4.0
@@ -82,6 +84,11 @@ class Distill(Recipe, TaughtStage):
 
     def check_surroundings(self, earlier: Sequence[Stage]) -> list[str]:
         folder = Path(self.unlabelled)
+        if self.unlabelled and folder.exists() and not folder.is_dir():
+            raise DataError(
+                f"unlabelled={self.unlabelled!r} is not a folder",
+                expected="a folder of photos, at any depth",
+            )
         if self.unlabelled and folder.is_dir():
             from kpipe.data.reading.folders import listed_photos
 

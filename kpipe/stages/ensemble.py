@@ -127,11 +127,21 @@ class Ensemble(Stage):
             for index, one in enumerate(self._listed())
             for error in one.conflicts(earlier)
         ]
+        makers = [one for one in earlier if "model" in one.gives]
+        if not self._listed() and makers and not isinstance(makers[-1], FineTune):
+            errors.append(
+                f"members={self.members} repeats the FineTune before it, and {makers[-1].name} is "
+                "in between: put Ensemble directly after FineTune"
+            )
         balance = newest(earlier, Balance)
         augments = newest(earlier, Augment) or (balance and balance.method == "augment_minority")
         if not self._listed() and set(self.effective_vary) == {"augmentation"} and not augments:
             errors.append(f"vary={self.vary!r}: without Augment before it, all members are equal")
         return errors
+
+    def distributions(self) -> tuple[str, ...]:
+        members = (name for one in self._listed() for name in one.distributions())
+        return tuple(dict.fromkeys((*self.packages, *members)))
 
     def check_surroundings(self, earlier: Sequence[Stage]) -> list[str]:
         recipe = newest(earlier, FineTune)

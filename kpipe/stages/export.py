@@ -95,7 +95,7 @@ class Export(Stage):
         MEASURED,
         "model_card.md",
     )
-    packages: ClassVar = ("keras", "tensorflow", "ai-edge-litert", "flatbuffers")
+    packages: ClassVar = ("keras", "tensorflow", "ai-edge-litert", "flatbuffers", "scipy")
     judged: ClassVar = ("tolerance",)
 
     quantize: Literal["int8", "mixed", "float16", "dynamic"] | None = "int8"

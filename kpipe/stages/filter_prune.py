@@ -92,8 +92,8 @@ class FilterPrune(TaughtStage):
             `soft_target_weight=4`, if photos are mixed and the whole network was trained; 0 if only
             its last layers were.
         optimizer: of the retraining; all layers train except normalizations that were frozen.
-        learning_rate: initial learning rate of the retraining; None for 1e-4 if normalization is
-            frozen, as `FineTune` leaves it, else 5e-4.
+        learning_rate: initial learning rate of the retraining; None for 1e-4 if any normalization
+            is frozen, as `FineTune` leaves it, else 5e-4.
         batch_size: photos in a training step.
 
     Example:

@@ -1,4 +1,4 @@
-"""FineTune: retrain the last layers of a pretrained network on the user's classes."""
+"""FineTune: train a pretrained network on the user's classes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["FineTune"]
 
 @stage
 class FineTune(Recipe):
-    """Retrain the last layers of a pretrained network.
+    """Fine-tune a pretrained network.
 
     The head first trains alone, on features of the frozen backbone that are computed once. Then
-    the last layers train with it. The weights of the epoch with the lowest validation loss are
-    kept.
+    all layers train with it, or the last ones. The weights of the epoch with the lowest validation
+    loss are kept.
 
     Args:
         backbone: a constructor of `keras.applications`; "EfficientNetLite0", "EfficientNetLite1"
@@ -71,7 +71,8 @@ class FineTune(Recipe):
         full_res_epochs: with `low_res_size`, the number of epochs at full size that follow, at a
             tenth of the learning rate.
         batch_size: photos in a training step.
-        effort: "quick", "standard" or "best", which sets the defaults of other fields.
+        effort: "quick" trains the last 60 layers for 6 epochs by default, "standard" all layers for
+            20, "best" all layers for 60. Fields that are declared keep their values.
 
     Example:
         >>> from kpipe.stages import FineTune
@@ -90,8 +91,12 @@ class FineTune(Recipe):
 
     @property
     def title(self) -> str:
-        """The name of the network in tables."""
-        return self.backbone if self.alpha is None else f"{self.backbone} {self.alpha:g}"
+        """The name of the network in tables; of a preset in a folder, the folder's name."""
+        from kpipe.train.backbones.hub_catalog import is_hub, preset_folder
+
+        preset = preset_folder(self.backbone) if is_hub(self.backbone) else None
+        name = self.backbone if preset is None else f"hub:{preset.name}"
+        return name if self.alpha is None else f"{name} {self.alpha:g}"
 
     def sources(self) -> tuple[Path, ...]:
         from kpipe.train.backbones.hub_catalog import is_hub, preset_folder
@@ -105,6 +110,7 @@ class FineTune(Recipe):
         return refusals(self.refuse_size, data.image_size) if data else []
 
     def check_surroundings(self, earlier: Sequence[Stage]) -> list[str]:
+        from kpipe.train.backbones.hub_catalog import is_hub
         from kpipe.train.backbones.weights_files import find_imagenet_file
 
         data = newest(earlier, Data)
@@ -115,6 +121,9 @@ class FineTune(Recipe):
             for size in sorted({self.low_res_size or data.image_size, data.image_size})
         ]
         missing = {file for file in found if isinstance(file, str)}
+        if is_hub(self.backbone):
+            preset = self.backbone.removeprefix("hub:")
+            return [f"the preset {preset}, which KerasHub downloads"] if missing else []
         return [f"the ImageNet weights {file}, which Keras downloads" for file in sorted(missing)]
 
     def rehearse(self, earlier: Sequence[Stage]) -> None:

@@ -50,8 +50,8 @@ class MagnitudePrune(TfmotStage):
             labels; see `kpipe.train.Distiller`.
         feature_weight: weight of the unpruned network's features, 0 or more.
         learning_rate: initial learning rate of both training runs; it falls along a cosine in the
-            last of them and is constant before. None for 1e-4 if normalization is frozen, as
-            `FineTune` leaves it, else 5e-4.
+            last of them and is constant before. None for 1e-4 if any normalization is
+            frozen, as `FineTune` leaves it, else 5e-4.
         batch_size: photos in a training step.
 
     Example:

@@ -87,7 +87,6 @@ CHANGES: dict[str, dict[str, Any]] = {
         "head_epochs": 3,
         "head_learning_rate": 0.01,
         "cached_views": 2,
-        "retrain_last": 40,
         "unfreeze_phases": 2,
         "layer_decay": 0.9,
         "backbone_factor": 0.1,
@@ -174,7 +173,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 INSTEAD: dict[str, dict[str, Any]] = {
     "FilterPrune": {"macs": 0.3, "latency_ms": 2.0},
     # They go with pretrained weights, with "cosine" and with frozen layers.
-    "FineTune": {"freeze_norm": True, "warmup": 0.1, "cached_phases": "all"},
+    "FineTune": {"freeze_norm": True, "warmup": 0.1, "cached_phases": "all", "retrain_last": 40},
 }
 for _table in (CHANGES, INSTEAD):
     _table["Distill"] = {**_table["FineTune"], **_table.get("Distill", {})}

@@ -230,5 +230,8 @@ def test_a_setting_chooses_another_preset():
     assert cook("Cook.effort=best", "Cook.minutes=7").salt == 2
     assert cook("Cook.effort=best", "Cook.effort=standard") == Cook("rice")
     assert cook("Cook.effort=standard", minutes=3, salt=3) == Cook("rice", 3, 3)
+    for setting in ("Cook.effort=best", "Cook.effort=quick"):
+        with pytest.raises(PipelineError, match="would change nothing"):
+            cook(setting, minutes=3, salt=3)
     with pytest.raises(PipelineError, match="would change nothing"):
-        cook("Cook.effort=best", minutes=3, salt=3)
+        cook("Cook.effort=quick", minutes=3)

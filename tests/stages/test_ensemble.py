@@ -13,7 +13,7 @@ from kpipe import Pipeline
 from kpipe.core.stage import Stage
 from kpipe.errors import KpipeError, PipelineError, TrainingError
 from kpipe.prune import count_macs
-from kpipe.stages import Augment, Balance, Data, Ensemble, Export, FilterPrune, FineTune
+from kpipe.stages import Augment, Balance, Data, Distill, Ensemble, Export, FilterPrune, FineTune
 from kpipe.stages.shared import member_training as module
 from kpipe.stages.shared.model_folder import load_model, read_metadata, reset_keras, save_model
 from kpipe.stages.shared.photo_dataset import PhotoDataset
@@ -246,7 +246,7 @@ def test_the_others_go_on_where_that_is_declared(perform, data_folder, failing, 
     rows = report_of(folder)["members"]
     assert [row.get("failed") for row in rows] == [
         None,
-        "member 2 of 3, MobileNetV2 0.35: the loss is NaN",
+        "the loss is NaN",
         None,
     ]
     assert any("failed, and the ensemble goes on" in event.get("text", "") for event in events)
@@ -370,3 +370,10 @@ def test_the_members_of_a_run_differ_and_make_up_its_ensemble(walk) -> None:
     expected = weights[0] * one + weights[1] * other
     np.testing.assert_allclose(load_model(folder)(PIXELS), expected, atol=1e-6)
     assert not list(folder.rglob("training*")), "checkpoints are left in the result"
+
+
+def test_what_repeats_a_recipe_follows_it() -> None:
+    student = Distill("MobileNetV2", alpha=0.35)
+    with pytest.raises(PipelineError, match="put Ensemble directly after FineTune"):
+        pipeline(FineTune("Xception"), student, Ensemble(2), Export())
+    assert pipeline(FineTune("Xception"), student, Ensemble(TWO), Export())

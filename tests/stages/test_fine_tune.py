@@ -288,3 +288,11 @@ def test_the_last_layers_train_on_features_where_asked(
     assert [phase.features.folder for phase in others] == [None, None], "a part of their own"
     refused = FineTune("MobileNet", cached_phases="all", retrain_last=None).validation_errors()
     assert "needs frozen layers" in refused[0]
+
+
+def test_an_effort_suits_shallow_networks(photos: PhotoDataset) -> None:
+    model = classifier(backbone("VGG16", image_size=32, weights=None), 3)
+    quick = FineTune("VGG16", effort="quick")
+    assert [phase.last for phase in plan_phases(quick, photos, model)] == [0, None]
+    refused = FineTune("MobileNetV2", weights=None, effort="quick").validation_errors()
+    assert len(refused) == 1 and "freezes random weights" in refused[0]

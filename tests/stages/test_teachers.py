@@ -176,3 +176,9 @@ def test_training_by_tfmot_learns_from_the_ensemble(
         learned.append(np.array(load_model(folder)(photo)))
     target = np.array(load_model(ensemble)(photo))
     assert np.abs(learned[0] - target).mean() < np.abs(learned[1] - target).mean()
+
+
+def test_an_ensemble_is_read_only_by_those_that_may_learn_from_it() -> None:
+    assert "ensemble?" in FilterPrune().effective_needs
+    assert "ensemble?" not in FilterPrune(teacher=None).effective_needs
+    assert "ensemble?" not in FilterPrune(teacher="model").effective_needs

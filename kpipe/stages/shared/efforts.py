@@ -2,8 +2,8 @@
 
     effort := "quick" | "standard" (the defaults of `Recipe`) | "best"
 
-docs/evidence.md, "A recipe by evidence", has the trials that chose them, on validation
-cross-entropy.
+docs/evidence.md, "A recipe by evidence", has the trials that chose the defaults, on validation
+cross-entropy. "quick" and "best" have no trials of their own yet.
 """
 
 from __future__ import annotations

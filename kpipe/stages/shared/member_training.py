@@ -50,7 +50,7 @@ class Member:
     def drop(self, error: Exception, journal: Journal) -> None:
         """Keep why the member failed in place of what it wrote."""
         reason = error.what if isinstance(error, KpipeError) else f"{type(error).__name__}: {error}"
-        reason = " ".join(reason.split())
+        reason = " ".join(reason.split()).removeprefix(f"{self.title}: ")
         shutil.rmtree(self.folder, ignore_errors=True)
         write_text(self.folder / _FAILED, json.dumps({"error": reason}))
         journal.record("note", text=f"{self.title} failed, and the ensemble goes on: {reason}")
@@ -80,7 +80,7 @@ def train_members(members: Sequence[Member], journal: Journal, *, go_on: bool) -
             try:
                 with error_of(member.title):
                     train_network(member.recipe, member.photos, run)
-            except OSError:  # of the disk, which all members share
+            except (OSError, MemoryError):  # of the machine, which all members share
                 raise
             except Exception as error:
                 if not go_on:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from kpipe.core.fingerprint import fingerprint
+from kpipe.stages.shared.efforts import EFFORTS
 from kpipe.stages.shared.photo_dataset import PhotoDataset
 from kpipe.stages.shared.recipe import Recipe
 
@@ -54,17 +55,28 @@ def unfrozen_layers(recipe: Recipe, model: keras.Model) -> tuple[int | None, ...
     """
     from kpipe.train import plan_unfreezing
 
+    last = _last(recipe, model)
     if recipe.unfreeze_phases == 1:
-        return (recipe.retrain_last,)
-    return plan_unfreezing(model, recipe.unfreeze_phases + 1, recipe.retrain_last)[1:]
+        return (last,)
+    return plan_unfreezing(model, recipe.unfreeze_phases + 1, last)[1:]
 
 
-def plan_full_res_phase(recipe: Recipe, photos: PhotoDataset) -> Phase:
+def _last(recipe: Recipe, model: keras.Model) -> int | None:
+    """Return `retrain_last`, or None for all layers of a network with fewer than an effort asks."""
+    from kpipe.train.transfer.blocks import find_blocks
+
+    last = recipe.retrain_last
+    if last is None or last != EFFORTS[recipe.effort].get("retrain_last"):
+        return last
+    return last if last <= find_blocks(model)[0].last else None
+
+
+def plan_full_res_phase(recipe: Recipe, photos: PhotoDataset, model: keras.Model) -> Phase:
     """Return the phase at full size after training at a lower resolution."""
     config = _training_config(
         recipe, photos, recipe.full_res_epochs, 0.1 * recipe.effective_learning_rate
     )
-    return _phase(recipe, config, recipe.retrain_last)
+    return _phase(recipe, config, _last(recipe, model))
 
 
 def _phase(

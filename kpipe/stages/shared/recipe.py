@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Annotated, ClassVar, Literal
 
 from kpipe.core.fields import Between
@@ -63,6 +64,14 @@ class Recipe(Stage):
     full_res_epochs: PositiveInt = 2
     batch_size: PositiveInt = 32
     effort: Effort = "standard"
+
+    def distributions(self) -> tuple[str, ...]:
+        from kpipe.train.backbones.hub_catalog import is_hub
+
+        # KerasHub knows which version of its weights a preset means.
+        if is_hub(self.backbone) and importlib.util.find_spec("keras_hub"):
+            return (*self.packages, "keras-hub")
+        return self.packages
 
     @property
     def effective_head_epochs(self) -> int:
@@ -129,6 +138,11 @@ class Recipe(Stage):
             size = self.low_res_size
             found = refusals(refuse_size, self.backbone, size, size)
             errors += [f"low_res_size={size}: {error}" for error in found]
+        if self.weights is None and self.retrain_last:
+            errors.append(
+                f"retrain_last={self.retrain_last} with weights=None freezes random weights below; "
+                "write retrain_last=None"
+            )
         if self.freeze_norm and self.weights is None:
             errors.append("freeze_norm=True keeps pretrained statistics, and weights=None has none")
         return errors

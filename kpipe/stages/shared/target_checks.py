@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from kpipe.core.stage import Stage
 from kpipe.stages.data import Data
-from kpipe.stages.fine_tune import FineTune
 from kpipe.stages.shared.declared import newest, refusals
 from kpipe.stages.shared.network_training import build_network
+from kpipe.stages.shared.recipe import Recipe
 
 __all__ = ["refuse_unreachable_target", "target_conflicts"]
 
@@ -56,7 +56,9 @@ def refuse_unreachable_target(
     Raises:
         PruneError: the target cannot be reached.
     """
-    recipe, data = newest(earlier, FineTune), newest(earlier, Data)
+    # The newest recipe: that of a student, if one was distilled.
+    recipe = next((one for one in reversed(earlier) if isinstance(one, Recipe)), None)
+    data = newest(earlier, Data)
     if recipe is None or data is None or "latency_ms" in target:
         return
     from kpipe.prune import Selection

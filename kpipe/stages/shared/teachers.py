@@ -51,6 +51,12 @@ class TaughtStage(Stage):
     soft_target_weight: float
     feature_weight: float = 0.0
 
+    @property
+    def effective_needs(self) -> tuple[str, ...]:
+        if self.teacher in ("auto", "ensemble"):
+            return self.needs
+        return tuple(need for need in self.needs if need != "ensemble?")
+
     def validation_errors(self) -> list[str]:
         return super().validation_errors() or self._weight_conflicts()
 

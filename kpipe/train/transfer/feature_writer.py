@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -48,10 +49,14 @@ class FeatureWriter:
             return False
         if found := damage(view):
             warnings.warn(f"{view}: {found}; its features are computed again", stacklevel=2)
-            if view.is_dir() and not view.is_symlink():
-                shutil.rmtree(view)
-            else:
-                view.unlink()
+            # Renamed first: another training run may be doing the same, or renewing it.
+            aside = self._folder / f"{name}-{secrets.token_hex(4)}{TEMPORARY}"
+            with contextlib.suppress(FileNotFoundError):
+                view.rename(aside)
+                if aside.is_dir() and not aside.is_symlink():
+                    shutil.rmtree(aside)
+                else:
+                    aside.unlink()
             return False
         self._report(batches)
         return True
