@@ -219,14 +219,15 @@ def own_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 MOBILENET = FineTune("MobileNet", alpha=0.25, weights=None)
+SMALL = dataclasses.replace(MOBILENET, weights="small")  # of a file that the test writes
 
 
 @pytest.mark.parametrize(
     ("stages", "error", "words"),
     [
-        ([dataclasses.replace(MOBILENET, retrain_last=88)], KpipeError, "a backbone of 87"),
+        ([dataclasses.replace(SMALL, retrain_last=88)], KpipeError, "a backbone of 87"),
         (
-            [dataclasses.replace(MOBILENET, retrain_last=20, unfreeze_phases=9)],
+            [dataclasses.replace(SMALL, retrain_last=20, unfreeze_phases=9)],
             KpipeError,
             "blocks in 10 phases",
         ),
@@ -248,6 +249,14 @@ def test_what_the_network_does_not_allow_is_refused_before_the_first_stage(
 ) -> None:
     if stages[0].weights == "own":  # type: ignore[attr-defined]
         stages = [FineTune("MobileNet", weights=str(own_weights))]
+    if stages[0].weights == "small":  # type: ignore[attr-defined]
+        import keras
+
+        file = tmp_path / "small.weights.h5"
+        shape = (32, 32, 3)
+        net = keras.applications.MobileNet(shape, alpha=0.25, include_top=False, weights=None)
+        net.save_weights(file)
+        stages = [dataclasses.replace(stages[0], weights=str(file))]  # type: ignore[type-var]
     pipeline = Pipeline("p", [Data(source, image_size=32), *stages])
     assert len(plan(pipeline, tmp_path / "out")) == len(stages) + 1  # a plan builds no network
     with pytest.raises(error, match=words):
