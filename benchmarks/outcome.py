@@ -18,8 +18,6 @@ looked at once.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -27,9 +25,8 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
-from recipes import FLIPS, SPLIT, SPLITS, stage_folder
-from results import add_row, read_rows
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
+from recipes import FLIPS, SPLIT, SPLITS, measure, stage_folder
+from results import grid_parser, read_rows, run_grid
 
 from kpipe import Pipeline
 from kpipe.core.runner import run
@@ -42,7 +39,7 @@ BEFORE = {"retrain_last": 30, "learning_rate": 1e-3, "epochs": 20, "freeze_norm"
 CASES = ("keras.io", "before", "quick", "standard", "best")
 
 
-def case(name: str, photos: Path, which: str, seed: int, weights: str) -> dict[str, Any]:
+def case(which: str, name: str, seed: int, photos: Path, weights: str) -> dict[str, Any]:
     """Train one case, and return its row."""
     data = Data(str(listed(photos, which)), image_size=SIZE, image="path", label="label")
     prepared = run(Pipeline(f"{which}-data", [data]), photos / "outcome").folder
@@ -53,9 +50,9 @@ def case(name: str, photos: Path, which: str, seed: int, weights: str) -> dict[s
     else:
         model = by_kpipe(name, data, photos / "outcome", which, seed, weights)
     minutes = (time.monotonic() - start) / 60
-    row = {"case": name, "set": which, "seed": seed, "minutes": round(minutes, 2)}
+    row: dict[str, Any] = {"recipe": name, "set": which, "seed": seed, "minutes": round(minutes, 2)}
     for part in ("validation", "test"):
-        row |= {f"{part} {name}": value for name, value in judge(model, folder, part).items()}
+        row |= {f"{part} {name}": value for name, value in measure(model, folder, part).items()}
     keras.backend.clear_session()
     return row
 
@@ -113,25 +110,9 @@ def keras_io(folder: Path, seed: int, weights: str) -> keras.Model:
     return model
 
 
-def judge(model: keras.Model, folder: Path, part: str) -> dict[str, float]:
-    """Return how a model does on the photos of a split."""
-    manifest = Manifest.load(folder)
-    images = np.load(folder / "images.npy", mmap_mode="r")[manifest.rows(part)]
-    probabilities = model.predict(images.astype("float32"), batch_size=64, verbose=0)
-    labels = manifest.labels(part)
-    return {
-        "photos": len(labels),
-        "accuracy": float(accuracy_score(labels, probabilities.argmax(1))),
-        "balanced": float(balanced_accuracy_score(labels, probabilities.argmax(1))),
-        "cross-entropy": float(
-            log_loss(labels, probabilities, labels=range(len(manifest.classes)))
-        ),
-    }
-
-
 def table(results: Path) -> None:
     rows = pd.DataFrame(read_rows(results))
-    groups = rows.groupby(["set", "case"])
+    groups = rows.groupby(["set", "recipe"])
     found = pd.DataFrame(
         {
             "seeds": groups["seed"].nunique(),
@@ -142,7 +123,7 @@ def table(results: Path) -> None:
                 )
                 for name in ("accuracy", "balanced")
             },
-            "cross-entropy": groups["test cross-entropy"].mean().round(3),
+            "cross-entropy": groups["test cross_entropy"].mean().round(3),
             "minutes": groups["minutes"].median().round(1),
         }
     )
@@ -150,26 +131,11 @@ def table(results: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=["run", "table"])
-    parser.add_argument("photos", type=Path, nargs="?", default=Path("photos"))
-    parser.add_argument("--weights")
-    parser.add_argument("--results", type=Path, default=Path("outcome.jsonl"))
-    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    asked = parser.parse_args()
+    asked = grid_parser(__doc__.splitlines()[0], "outcome.jsonl", CASES, SETS).parse_args()
     if asked.action == "table":
         table(asked.results)
-        return
-    done = {(row["case"], row["set"], row["seed"]) for row in read_rows(asked.results)}
-    for seed in asked.seeds:
-        for which in asked.sets:
-            for name in asked.only:
-                if (name, which, seed) not in done:
-                    row = case(name, asked.photos, which, seed, asked.weights)
-                    add_row(asked.results, row)
-                    print(json.dumps(row), flush=True)
+    else:
+        run_grid(asked, lambda *of: case(*of, asked.photos, asked.weights))
 
 
 if __name__ == "__main__":

@@ -17,12 +17,10 @@ relative to that of the recipe "base" of the same set and seed, so that sets cou
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -31,9 +29,13 @@ from kpipe import Pipeline
 from kpipe.core.journal import read_journal
 from kpipe.core.runner import run
 from kpipe.data import Manifest, from_csv, from_folder, split
+from kpipe.ensemble import fit_temperature
 from kpipe.stages import Augment, Balance, Data, FineTune
 
-from results import add_row, read_rows  # isort: skip
+from results import grid_parser, read_rows, run_grid  # isort: skip
+
+if TYPE_CHECKING:
+    import keras
 
 SIZE, TRAIN, VALIDATION = 96, 1000, 1000
 SETS = ("clothing", "tiles", "cells", "cifar10")
@@ -230,32 +232,29 @@ def trial(name: str, recipe: str, seed: int, photos: Path, weights: str) -> dict
 
 
 def judge(folder: Path) -> dict[str, float]:
-    """Return what the kept model predicts for the validation photos."""
+    """Return how the kept model of a run does on the validation photos."""
     import keras
-    from scipy.optimize import minimize_scalar
-    from scipy.special import softmax
-    from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
-    prepared = stage_folder(folder, "Data")
-    manifest = Manifest.load(prepared)
-    rows = manifest.rows("validation")
-    images = np.load(prepared / "images.npy", mmap_mode="r")[rows]
     model = keras.models.load_model(folder / "model.keras")
-    probabilities = model.predict(images.astype("float32"), batch_size=64, verbose=0)
-    labels = manifest.labels("validation")
+    found = measure(model, stage_folder(folder, "Data"))
     keras.backend.clear_session()
-    logits = np.log(probabilities.astype("float64").clip(1e-12))
+    return found
 
-    def cross_entropy(temperature: float) -> float:
-        softened = softmax(logits / temperature, axis=1)
-        return float(log_loss(labels, softened, labels=range(len(manifest.classes))))
 
-    best = minimize_scalar(cross_entropy, bounds=(0.2, 5), method="bounded")
+def measure(model: keras.Model, prepared: Path, part: str = "validation") -> dict[str, float]:
+    """Return how a model does on the photos of a split, prepared by Data."""
+    from sklearn.metrics import accuracy_score, balanced_accuracy_score
+
+    manifest = Manifest.load(prepared)
+    images = np.load(prepared / "images.npy", mmap_mode="r")[manifest.rows(part)]
+    probabilities = model.predict(images.astype("float32"), batch_size=64, verbose=0)
+    labels = manifest.labels(part)
+    fit = fit_temperature(probabilities, labels)
     return {
         "photos": len(labels),
-        "cross_entropy": cross_entropy(1),
-        "calibrated": float(best.fun),
-        "temperature": float(best.x),
+        "cross_entropy": fit.before,
+        "calibrated": fit.after,
+        "temperature": fit.temperature,
         "accuracy": float(accuracy_score(labels, probabilities.argmax(1))),
         "balanced": float(balanced_accuracy_score(labels, probabilities.argmax(1))),
     }
@@ -287,28 +286,14 @@ def table(results: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=["prepare", "run", "table"])
-    parser.add_argument("photos", type=Path, nargs="?", default=Path("photos"))
-    parser.add_argument("--weights")
-    parser.add_argument("--results", type=Path, default=Path("recipes.jsonl"))
-    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    asked = parser.parse_args()
+    title = __doc__.splitlines()[0]
+    asked = grid_parser(title, "recipes.jsonl", RECIPES, SETS, ["prepare"]).parse_args()
     if asked.action == "prepare":
         prepare(asked.photos)
     elif asked.action == "table":
         table(asked.results)
     else:
-        done = {(row["set"], row["recipe"], row["seed"]) for row in read_rows(asked.results)}
-        for seed in asked.seeds:
-            for recipe in asked.only:
-                for name in asked.sets:
-                    if (name, recipe, seed) not in done:
-                        row = trial(name, recipe, seed, asked.photos, asked.weights)
-                        add_row(asked.results, row)
-                        print(json.dumps(row), flush=True)
+        run_grid(asked, lambda *of: trial(*of, asked.photos, asked.weights))
 
 
 if __name__ == "__main__":

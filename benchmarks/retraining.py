@@ -12,7 +12,6 @@ accuracy of each round after the removal and after the retraining, and how the r
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 from recipes import FLIPS, PLAIN, SETS, SIZE, judge, stage_folder
-from results import add_row, read_rows
+from results import grid_parser, read_rows, run_grid
 
 from kpipe import Pipeline
 from kpipe.core.runner import run
@@ -90,26 +89,11 @@ def table(results: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=["run", "table"])
-    parser.add_argument("photos", type=Path, nargs="?", default=Path("photos"))
-    parser.add_argument("--weights")
-    parser.add_argument("--results", type=Path, default=Path("retraining.jsonl"))
-    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    asked = parser.parse_args()
+    asked = grid_parser(__doc__.splitlines()[0], "retraining.jsonl", RECIPES, SETS).parse_args()
     if asked.action == "table":
         table(asked.results)
-        return
-    done = {(row["set"], row["recipe"], row["seed"]) for row in read_rows(asked.results)}
-    for seed in asked.seeds:
-        for recipe in asked.only:
-            for name in asked.sets:
-                if (name, recipe, seed) not in done:
-                    row = trial(name, recipe, seed, asked.photos, asked.weights)
-                    add_row(asked.results, row)
-                    print(json.dumps(row), flush=True)
+    else:
+        run_grid(asked, lambda *of: trial(*of, asked.photos, asked.weights))
 
 
 if __name__ == "__main__":
