@@ -133,7 +133,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     "frozen norm, decay 0.9": {**FROZEN, "learning_rate": 1e-3, "layer_decay": 0.9},
     "frozen norm, last 60": {**FROZEN, "retrain_last": 60},
     "frozen norm, last 100": {**FROZEN, "retrain_last": 100},
+    "frozen norm, 10 epochs": {**FROZEN, "epochs": 10},
+    "frozen norm, 15 epochs": {**FROZEN, "epochs": 15},
     "frozen norm, 40 epochs": {**FROZEN, "epochs": 40},
+    "frozen norm, 5e-4": {**FROZEN, "learning_rate": 5e-4},
     "frozen norm, sgd 1e-2": {**FROZEN, "optimizer": "sgd", "learning_rate": 1e-2},
     "frozen norm, sgd 3e-2": {
         **FROZEN,

@@ -5,7 +5,8 @@
                   but "A", "a"; "1.5", "15"; "-1", "1"; "c", "c++"  stay apart
 
 Labels with the same key are certainly variants. A rarer word that lacks, doubles or swaps a letter
-of a frequent one, or adds a plural s, may be a variant: it is reported, never merged.
+of a frequent one, or adds a plural s, may be a variant: it is reported, never merged. In short
+words, only a letter of a pair counts: "gren" may be "green", and "bar" is no "bark".
 
 several(label)  := "dog|cat", beside "dog" and "cat": several labels for one photo
 """
@@ -23,6 +24,7 @@ __all__ = ["Variant", "several_labels", "spelling_variants"]
 # Two similar names of real classes would both be frequent: only a rarer one is a typo.
 _RARE = 0.3
 _LETTERS = 6
+_LETTERS_OF_A_PAIR = 4  # "gren" beside "green"
 _JOINS = ("|", ",", ";", "+", "&", "/", " and ")
 _SEPARATORS = re.compile(r"[\s_\-.'\u2019`]+")
 
@@ -99,14 +101,22 @@ def _is_typo(rare: str, common: str) -> bool:
         return False
     if f"{rare}s" == common or rare == f"{common}s":
         return min(len(rare), len(common)) >= 3
-    return min(len(rare), len(common)) >= _LETTERS and (
-        _lacks_one(rare, common) or _lacks_one(common, rare) or _swapped(rare, common)
-    )
+    shorter, longer = sorted((rare, common), key=len)
+    if len(shorter) < _LETTERS:  # short words with one letter more are words of their own
+        return len(shorter) >= _LETTERS_OF_A_PAIR and _lacks_one_of_a_pair(shorter, longer)
+    return _lacks_one(shorter, longer) or _swapped(rare, common)
 
 
 def _lacks_one(shorter: str, longer: str) -> bool:
     return len(shorter) + 1 == len(longer) and any(
         longer[:place] + longer[place + 1 :] == shorter for place in range(len(longer))
+    )
+
+
+def _lacks_one_of_a_pair(shorter: str, longer: str) -> bool:
+    return len(shorter) + 1 == len(longer) and any(
+        longer[place] == longer[place + 1] and longer[:place] + longer[place + 1 :] == shorter
+        for place in range(len(longer) - 1)
     )
 
 

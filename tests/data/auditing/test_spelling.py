@@ -59,12 +59,24 @@ def test_three_spellings_lead_to_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rare", "common"), [(("sunflwer", 15), ("sunflower", 60)), (("tulip", 3), ("tulips", 20))]
+    ("rare", "common"),
+    [
+        (("sunflwer", 15), ("sunflower", 60)),
+        (("tulip", 3), ("tulips", 20)),
+        (("gren", 3), ("green", 17)),
+        (("yelow", 2), ("yellow", 17)),
+        (("reedd", 2), ("reed", 17)),
+    ],
 )
 def test_a_slip_in_a_quarter_of_the_photos_is_found(
     rare: tuple[str, int], common: tuple[str, int]
 ) -> None:
     assert pairs(dict([rare, common])) == {(rare[0], common[0], False)}
+
+
+@pytest.mark.parametrize(("rare", "common"), [("her", "here"), ("bar", "bark"), ("bet", "beet")])
+def test_short_words_with_another_letter_are_words(rare: str, common: str) -> None:
+    assert pairs({rare: 3, common: 60}) == set()
 
 
 @pytest.mark.parametrize("label", ["dog|cat", "dog, cat", "dog;cat", "dog and cat", "cat+dog"])
