@@ -6,8 +6,8 @@
 
 PHOTOS holds clothing/ (with train/, validation/ and test/), tiles/ (a folder per class) and
 cifar10/train/ (a folder per class); the solar cells come from the package elpv-dataset. `prepare`
-splits each set as kpipe does, keeps 1,000 training and up to 1,000 validation photos, stratified,
-and writes PHOTOS/parts/SET.csv. No test photo is listed, so none can be looked at.
+splits each set as kpipe does, keeps 1,000 training photos (250 of the small sets) and up to 1,000
+validation photos, stratified, and writes PHOTOS/parts/SET.csv. No test photo is listed, so none can be looked at.
 
 A trial is a pipeline of Data, Augment and FineTune on MobileNetV2 0.35 at 96 px, run by kpipe and
 cached below PHOTOS/trials. Its row: set, recipe, seed, validation cross-entropy, accuracy and
@@ -38,7 +38,16 @@ if TYPE_CHECKING:
     import keras
 
 SIZE, TRAIN, VALIDATION = 96, 1000, 1000
-SETS = ("clothing", "tiles", "cells", "cifar10")
+# Set of trials -> photo set and number of training photos. The small ones tell how many epochs few
+# photos need.
+SETS = {
+    "clothing": ("clothing", TRAIN),
+    "tiles": ("tiles", TRAIN),
+    "cells": ("cells", TRAIN),
+    "cifar10": ("cifar10", TRAIN),
+    "clothing-250": ("clothing", 250),
+    "cifar10-250": ("cifar10", 250),
+}
 # Fractions and seed of the splits. That of the tiles, chosen by its counts alone, leaves no class
 # almost absent from a split: nearly all of them look like others, which stay in one split.
 SPLITS = {"tiles": ((0.5, 0.2, 0.3), 1)}
@@ -168,12 +177,13 @@ RECIPES: dict[str, dict[str, Any]] = {
 def prepare(photos: Path) -> None:
     parts = photos / "parts"
     parts.mkdir(exist_ok=True)
-    for name, manifest in sets(photos).items():
-        fractions, seed = SPLITS.get(name, SPLIT)
-        table = split(manifest, fractions, seed=seed).table
+    manifests = sets(photos)
+    for name, (source, count) in SETS.items():
+        fractions, seed = SPLITS.get(source, SPLIT)
+        table = split(manifests[source], fractions, seed=seed).table
         rows = [
-            stratified(table[table["split"] == part], count)
-            for part, count in (("train", TRAIN), ("validation", VALIDATION))
+            stratified(table[table["split"] == part], most)
+            for part, most in (("train", count), ("validation", VALIDATION))
         ]
         listed = pd.concat(rows)[["path", "label", "split"]]
         listed["path"] = [str((photos / path).resolve()) for path in listed["path"]]
@@ -213,7 +223,7 @@ def stratified(table: pd.DataFrame, count: int) -> pd.DataFrame:
 
 def trial(name: str, recipe: str, seed: int, photos: Path, weights: str) -> dict[str, Any]:
     fields = dict(RECIPES[recipe])
-    augment = {**PLAIN, "flip": FLIPS[name], **fields.pop("augment", {})}
+    augment = {**PLAIN, "flip": FLIPS[SETS[name][0]], **fields.pop("augment", {})}
     balance = fields.pop("balance", None)
     stages = [
         Data(str(photos / "parts" / f"{name}.csv"), image_size=SIZE, image="path", label="label"),
@@ -290,7 +300,7 @@ def table(results: Path) -> None:
 
 def main() -> None:
     title = __doc__.splitlines()[0]
-    asked = grid_parser(title, "recipes.jsonl", RECIPES, SETS, ["prepare"]).parse_args()
+    asked = grid_parser(title, "recipes.jsonl", RECIPES, list(SETS), ["prepare"]).parse_args()
     if asked.action == "prepare":
         prepare(asked.photos)
     elif asked.action == "table":

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from recipes import FLIPS, PLAIN, SETS, SIZE, judge, stage_folder
+from recipes import FLIPS, PLAIN, SIZE, judge, stage_folder
 from results import grid_parser, read_rows, run_grid
 
 from kpipe import Pipeline
@@ -89,7 +89,9 @@ def table(results: Path) -> None:
 
 
 def main() -> None:
-    asked = grid_parser(__doc__.splitlines()[0], "retraining.jsonl", RECIPES, SETS).parse_args()
+    asked = grid_parser(
+        __doc__.splitlines()[0], "retraining.jsonl", RECIPES, list(FLIPS)
+    ).parse_args()
     if asked.action == "table":
         table(asked.results)
     else:
