@@ -7,7 +7,8 @@
 PHOTOS holds clothing/ (with train/, validation/ and test/), tiles/ (a folder per class) and
 cifar10/train/ (a folder per class); the solar cells come from the package elpv-dataset. `prepare`
 splits each set as kpipe does, keeps 1,000 training photos (250 of the small sets) and up to 1,000
-validation photos, stratified, and writes PHOTOS/parts/SET.csv. No test photo is listed, so none can be looked at.
+validation photos, stratified, and writes PHOTOS/parts/SET.csv. No test photo is listed, so none can
+be looked at.
 
 A trial is a pipeline of Data, Augment and FineTune on MobileNetV2 0.35 at 96 px, run by kpipe and
 cached below PHOTOS/trials. Its row: set, recipe, seed, validation cross-entropy, accuracy and
@@ -64,7 +65,8 @@ ALL = {**BASE, "retrain_last": None, "learning_rate": 3e-4}
 FROZEN = {**ALL, "freeze_norm": True}
 SWITCH = {"switch_to": "sgd", "switch_learning_rate": 1e-2}
 
-# Recipe -> fields of FineTune, of Augment (under "augment") and of Balance (under "balance").
+# Recipe -> fields of FineTune, of Augment (under "augment"), of Balance (under "balance") and of Data
+# ("image_size").
 RECIPES: dict[str, dict[str, Any]] = {
     "base": BASE,
     # Which layers, and how fast.
@@ -171,6 +173,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     "frozen norm, mix_up 0.2": {**FROZEN, "augment": {"mix_up": 0.2}},
     "frozen norm, cut_mix 1": {**FROZEN, "augment": {"cut_mix": 1.0}},
     "frozen norm, rand_augment 0.3": {**FROZEN, "augment": {"rand_augment": 0.3}},
+    "frozen norm, class weights": {**FROZEN, "balance": "class_weight"},
+    "frozen norm, 160 px": {**FROZEN, "image_size": 160},
+    "frozen norm, 224 px": {**FROZEN, "image_size": 224},
+    "frozen norm, 80 epochs": {**FROZEN, "epochs": 80},
 }
 
 
@@ -225,8 +231,9 @@ def trial(name: str, recipe: str, seed: int, photos: Path, weights: str) -> dict
     fields = dict(RECIPES[recipe])
     augment = {**PLAIN, "flip": FLIPS[SETS[name][0]], **fields.pop("augment", {})}
     balance = fields.pop("balance", None)
+    size = fields.pop("image_size", SIZE)
     stages = [
-        Data(str(photos / "parts" / f"{name}.csv"), image_size=SIZE, image="path", label="label"),
+        Data(str(photos / "parts" / f"{name}.csv"), image_size=size, image="path", label="label"),
         *([Balance(balance)] if balance else []),
         Augment(**augment),
         FineTune("MobileNetV2", alpha=0.35, weights=weights, **fields),
