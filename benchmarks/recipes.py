@@ -65,8 +65,7 @@ ALL = {**BASE, "retrain_last": None, "learning_rate": 3e-4}
 FROZEN = {**ALL, "freeze_norm": True}
 SWITCH = {"switch_to": "sgd", "switch_learning_rate": 1e-2}
 
-# Recipe -> fields of FineTune, of Augment (under "augment"), of Balance (under "balance") and of Data
-# ("image_size").
+# Recipe -> fields of FineTune; of Augment ("augment"), Balance ("balance") and Data ("image_size").
 RECIPES: dict[str, dict[str, Any]] = {
     "base": BASE,
     # Which layers, and how fast.
