@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar
 
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, stage
+from kpipe.stages.compression.teachers import TeacherChoice
+from kpipe.stages.compression.tfmot_stage import SIZE_NOT_SPEED, TfmotStage
 from kpipe.stages.shared.field_types import LearningRate, LossWeight, PositiveInt
 from kpipe.stages.shared.model_folder import is_saved
-from kpipe.stages.shared.teachers import TeacherChoice
-from kpipe.stages.shared.tfmot_stage import SIZE_NOT_SPEED, TfmotStage
 
 __all__ = ["ClusterWeights"]
 

@@ -16,7 +16,7 @@ from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.errors import DataError
 from kpipe.printable import quoted
-from kpipe.stages.shared.problem_notes import record_problems
+from kpipe.stages.photos.problem_notes import record_problems
 
 if TYPE_CHECKING:
     from kpipe.data import Manifest

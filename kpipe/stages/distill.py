@@ -15,16 +15,16 @@ from typing import Annotated, ClassVar, Literal
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.errors import DataError
+from kpipe.stages.compression.soft_targets import SoftTargets, Unlabelled
+from kpipe.stages.compression.teachers import TaughtStage
 from kpipe.stages.data import IMAGE_CACHE
 from kpipe.stages.fine_tune import FineTune
+from kpipe.stages.photos.photo_dataset import PhotoDataset
+from kpipe.stages.photos.problem_notes import record_problems
 from kpipe.stages.shared.model_folder import is_saved, reset_keras
-from kpipe.stages.shared.network_training import train_network
-from kpipe.stages.shared.photo_dataset import PhotoDataset
-from kpipe.stages.shared.problem_notes import record_problems
-from kpipe.stages.shared.recipe import Recipe
-from kpipe.stages.shared.soft_targets import SoftTargets, Unlabelled
-from kpipe.stages.shared.teachers import TaughtStage
-from kpipe.stages.shared.training_run import TrainingRun
+from kpipe.stages.training.network_training import train_network
+from kpipe.stages.training.recipe import Recipe
+from kpipe.stages.training.training_run import TrainingRun
 
 __all__ = ["Distill"]
 

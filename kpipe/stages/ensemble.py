@@ -22,9 +22,8 @@ from kpipe.errors import TrainingError
 from kpipe.stages.augment import Augment
 from kpipe.stages.balance import Balance
 from kpipe.stages.fine_tune import FineTune
+from kpipe.stages.photos.photo_dataset import PhotoDataset
 from kpipe.stages.shared.declared import newest
-from kpipe.stages.shared.ensemble_choice import Choice, predict
-from kpipe.stages.shared.member_training import Member, error_of, refuse_too_few, train_members
 from kpipe.stages.shared.model_folder import (
     is_saved,
     join_histories,
@@ -33,7 +32,8 @@ from kpipe.stages.shared.model_folder import (
     reset_keras,
     save_model,
 )
-from kpipe.stages.shared.photo_dataset import PhotoDataset
+from kpipe.stages.training.ensemble_choice import Choice, predict
+from kpipe.stages.training.member_training import Member, error_of, refuse_too_few, train_members
 
 __all__ = ["Ensemble"]
 

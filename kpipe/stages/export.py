@@ -22,23 +22,23 @@ from kpipe.core.fields import Between
 from kpipe.core.journal import Journal
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.core.store import MEASURED
-from kpipe.stages.shared.export_calibration import CalibratedNetwork, describe_threshold
-from kpipe.stages.shared.exported_file import (
+from kpipe.stages.exporting.export_calibration import CalibratedNetwork, describe_threshold
+from kpipe.stages.exporting.exported_file import (
     BATCH,
     calibration_photos,
     labelled_batches,
     measure,
 )
+from kpipe.stages.exporting.loss_judgement import judge_losses
+from kpipe.stages.exporting.model_card import model_card
+from kpipe.stages.photos.photo_dataset import PhotoDataset
 from kpipe.stages.shared.field_types import OpenUnitInterval, UnitInterval
-from kpipe.stages.shared.loss_judgement import judge_losses
-from kpipe.stages.shared.model_card import model_card
 from kpipe.stages.shared.model_folder import (
     load_model,
     read_metadata,
     reset_keras,
     save_keras,
 )
-from kpipe.stages.shared.photo_dataset import PhotoDataset
 
 if TYPE_CHECKING:
     import keras

@@ -18,6 +18,17 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from kpipe.core.fields import Between
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.core.store import MEASURED
+from kpipe.stages.compression.kept_scan import read_scan, write_scan
+from kpipe.stages.compression.retraining import (
+    Lesson,
+    retrain,
+    retraining_rate,
+    unfreeze_but_normalization,
+)
+from kpipe.stages.compression.target_checks import refuse_unreachable_target, target_conflicts
+from kpipe.stages.compression.teachers import TaughtStage, TeacherChoice
+from kpipe.stages.compression.validation import Validation
+from kpipe.stages.photos.photo_dataset import PhotoDataset
 from kpipe.stages.shared.field_types import (
     LearningRate,
     LossWeight,
@@ -27,7 +38,6 @@ from kpipe.stages.shared.field_types import (
     PositiveInt,
     UnitInterval,
 )
-from kpipe.stages.shared.kept_scan import read_scan, write_scan
 from kpipe.stages.shared.model_folder import (
     is_saved,
     join_histories,
@@ -36,17 +46,7 @@ from kpipe.stages.shared.model_folder import (
     reset_keras,
     save_model,
 )
-from kpipe.stages.shared.photo_dataset import PhotoDataset
-from kpipe.stages.shared.retraining import (
-    Lesson,
-    retrain,
-    retraining_rate,
-    unfreeze_but_normalization,
-)
-from kpipe.stages.shared.target_checks import refuse_unreachable_target, target_conflicts
-from kpipe.stages.shared.teachers import TaughtStage, TeacherChoice
-from kpipe.stages.shared.training_run import TrainingRun
-from kpipe.stages.shared.validation import Validation
+from kpipe.stages.training.training_run import TrainingRun
 
 if TYPE_CHECKING:
     import keras

@@ -8,12 +8,12 @@ from typing import ClassVar
 
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.stages.data import Data
+from kpipe.stages.photos.photo_dataset import PhotoDataset
 from kpipe.stages.shared.declared import newest, refusals
-from kpipe.stages.shared.network_training import build_network, train_network
-from kpipe.stages.shared.phase_planning import unfrozen_layers
-from kpipe.stages.shared.photo_dataset import PhotoDataset
-from kpipe.stages.shared.recipe import Recipe
-from kpipe.stages.shared.training_run import TrainingRun
+from kpipe.stages.training.network_training import build_network, train_network
+from kpipe.stages.training.phase_planning import unfrozen_layers
+from kpipe.stages.training.recipe import Recipe
+from kpipe.stages.training.training_run import TrainingRun
 
 __all__ = ["FineTune"]
 

@@ -10,6 +10,10 @@ import functools
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from kpipe.core.stage import Context, stage
+from kpipe.stages.compression.retraining import Lesson, retrain, retraining_rate
+from kpipe.stages.compression.teachers import TeacherChoice
+from kpipe.stages.compression.tfmot_stage import SIZE_NOT_SPEED, TfmotStage
+from kpipe.stages.photos.photo_dataset import PhotoDataset
 from kpipe.stages.shared.field_types import (
     LearningRate,
     LossWeight,
@@ -18,11 +22,7 @@ from kpipe.stages.shared.field_types import (
     PositiveInt,
 )
 from kpipe.stages.shared.model_folder import is_saved, join_histories
-from kpipe.stages.shared.photo_dataset import PhotoDataset
-from kpipe.stages.shared.retraining import Lesson, retrain, retraining_rate
-from kpipe.stages.shared.teachers import TeacherChoice
-from kpipe.stages.shared.tfmot_stage import SIZE_NOT_SPEED, TfmotStage
-from kpipe.stages.shared.training_run import TrainingRun
+from kpipe.stages.training.training_run import TrainingRun
 
 if TYPE_CHECKING:
     import keras

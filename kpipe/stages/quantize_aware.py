@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from kpipe.core.stage import Context, stage
+from kpipe.stages.compression.teachers import TeacherChoice
+from kpipe.stages.compression.tfmot_stage import TfmotStage
 from kpipe.stages.shared.field_types import LearningRate, LossWeight, PositiveInt
 from kpipe.stages.shared.model_folder import is_saved
-from kpipe.stages.shared.teachers import TeacherChoice
-from kpipe.stages.shared.tfmot_stage import TfmotStage
 
 __all__ = ["QuantizeAware"]
 

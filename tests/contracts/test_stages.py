@@ -24,7 +24,7 @@ from kpipe.errors import DataError, PipelineError
 from kpipe.prune import CRITERIA
 from kpipe.sparsity import TrainingSettings
 from kpipe.stages import Augment, Balance, Data, Export, FilterPrune, FineTune
-from kpipe.stages.shared.recipe import Recipe
+from kpipe.stages.training.recipe import Recipe
 from kpipe.train import optimizer_names
 
 # A valid stage of each kind.

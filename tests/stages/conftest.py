@@ -13,8 +13,8 @@ import kpipe.train
 from kpipe.core.journal import Event, Journal, read_journal
 from kpipe.core.stage import Context, Stage
 from kpipe.stages import Data
+from kpipe.stages.photos.photo_dataset import PhotoDataset
 from kpipe.stages.shared.model_folder import reset_keras, save_model
-from kpipe.stages.shared.photo_dataset import PhotoDataset
 from tests.walking import draw
 
 RECIPE: dict[str, Any] = {

@@ -13,7 +13,7 @@ from kpipe.core.stage import Context
 from kpipe.data import Manifest, Sampling, class_shares, class_weight
 from kpipe.errors import DataError, PipelineError
 from kpipe.stages import Augment, Balance, Data, FineTune
-from kpipe.stages.shared.photo_dataset import PhotoDataset
+from kpipe.stages.photos.photo_dataset import PhotoDataset
 
 EVERY = [
     Balance(),

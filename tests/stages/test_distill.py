@@ -16,10 +16,10 @@ from kpipe import Pipeline
 from kpipe.core.runner import plan
 from kpipe.errors import DataError, PipelineError
 from kpipe.stages import Data, Distill, Ensemble, Export, FineTune
+from kpipe.stages.photos.photo_dataset import PhotoDataset
 from kpipe.stages.shared.model_folder import load_model, read_metadata
-from kpipe.stages.shared.photo_dataset import PhotoDataset
-from kpipe.stages.shared.recipe import Recipe
-from kpipe.stages.shared.training_run import TrainingRun
+from kpipe.stages.training.recipe import Recipe
+from kpipe.stages.training.training_run import TrainingRun
 from tests.stages.conftest import RECIPE, toy_folder
 from tests.walking import draw
 

@@ -14,10 +14,10 @@ from kpipe.core.stage import Stage
 from kpipe.errors import KpipeError, PipelineError, TrainingError
 from kpipe.prune import count_macs
 from kpipe.stages import Augment, Balance, Data, Distill, Ensemble, Export, FilterPrune, FineTune
-from kpipe.stages.shared import member_training as module
+from kpipe.stages.photos.photo_dataset import PhotoDataset
 from kpipe.stages.shared.model_folder import load_model, read_metadata, reset_keras, save_model
-from kpipe.stages.shared.photo_dataset import PhotoDataset
-from kpipe.stages.shared.training_run import TrainingRun
+from kpipe.stages.training import member_training as module
+from kpipe.stages.training.training_run import TrainingRun
 from tests.stages.conftest import RECIPE, toy_folder
 
 PIXELS = np.random.default_rng(0).uniform(0, 255, (40, 32, 32, 3)).astype("float32")

@@ -14,8 +14,8 @@ import pytest
 from kpipe.core.journal import Event, Journal
 from kpipe.core.stage import Context
 from kpipe.stages import Ensemble, FineTune
+from kpipe.stages.photos.photo_dataset import PhotoDataset
 from kpipe.stages.shared.model_folder import load_model
-from kpipe.stages.shared.photo_dataset import PhotoDataset
 from kpipe.train.transfer.feature_writer import FeatureWriter
 from tests.stages.conftest import given
 

@@ -33,7 +33,7 @@ from kpipe.lite import Classifier
 from kpipe.lite.runtime.evaluation import Evaluation
 from kpipe.report import collect_run
 from kpipe.stages import Data, Export
-from kpipe.stages.shared.exported_file import calibration_photos
+from kpipe.stages.exporting.exported_file import calibration_photos
 from kpipe.stages.shared.model_folder import load_model
 from tests.stages.conftest import toy_folder
 from tests.walking import draw

@@ -12,8 +12,8 @@ import pytest
 from kpipe.errors import PruneError
 from kpipe.prune import count_macs
 from kpipe.stages import FilterPrune
+from kpipe.stages.compression.validation import Validation
 from kpipe.stages.shared.model_folder import load_model, read_metadata, reset_keras, save_model
-from kpipe.stages.shared.validation import Validation
 from tests.stages.conftest import RECIPE, toy_folder
 
 

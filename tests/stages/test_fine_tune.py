@@ -13,11 +13,11 @@ from kpipe.core.journal import Journal
 from kpipe.data import Augmenter, Mixer, Sampling
 from kpipe.errors import TrainingError, WeightsError
 from kpipe.stages import FineTune
+from kpipe.stages.photos.photo_dataset import PhotoDataset
 from kpipe.stages.shared.model_folder import load_model, read_metadata
-from kpipe.stages.shared.network_training import train_network
-from kpipe.stages.shared.phase_planning import plan_phases
-from kpipe.stages.shared.photo_dataset import PhotoDataset
-from kpipe.stages.shared.training_run import TrainingRun
+from kpipe.stages.training.network_training import train_network
+from kpipe.stages.training.phase_planning import plan_phases
+from kpipe.stages.training.training_run import TrainingRun
 from kpipe.train import backbone, classifier
 from tests.moving_statistics import set_moving_statistics
 

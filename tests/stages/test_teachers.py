@@ -24,10 +24,10 @@ from kpipe.stages import (
     MagnitudePrune,
     QuantizeAware,
 )
+from kpipe.stages.compression.teachers import TaughtStage
+from kpipe.stages.compression.validation import Validation
+from kpipe.stages.photos.photo_dataset import PhotoDataset
 from kpipe.stages.shared.model_folder import load_model, reset_keras, save_model
-from kpipe.stages.shared.photo_dataset import PhotoDataset
-from kpipe.stages.shared.teachers import TaughtStage
-from kpipe.stages.shared.validation import Validation
 from tests.stages.conftest import RECIPE, given, toy, toy_folder
 
 STAGES = [FilterPrune, MagnitudePrune, ClusterWeights, QuantizeAware]

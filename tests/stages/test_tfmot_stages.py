@@ -13,8 +13,8 @@ import kpipe.stages.magnitude_prune
 from kpipe.core.stage import Stage
 from kpipe.sparsity import measure_sparsity
 from kpipe.stages import ClusterWeights, MagnitudePrune, QuantizeAware
+from kpipe.stages.compression.retraining import unfreeze_but_normalization
 from kpipe.stages.shared.model_folder import load_model, reset_keras, save_model
-from kpipe.stages.shared.retraining import unfreeze_but_normalization
 from tests.stages.conftest import RECIPE, toy, toy_folder
 
 QUICK: dict[str, Any] = {"sparsity": 0.75, "epochs": 1, "batch_size": 4}

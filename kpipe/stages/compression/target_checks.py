@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from kpipe.core.stage import Stage
 from kpipe.stages.data import Data
 from kpipe.stages.shared.declared import newest, refusals
-from kpipe.stages.shared.network_training import build_network
-from kpipe.stages.shared.recipe import Recipe
+from kpipe.stages.training.network_training import build_network
+from kpipe.stages.training.recipe import Recipe
 
 __all__ = ["refuse_unreachable_target", "target_conflicts"]
 

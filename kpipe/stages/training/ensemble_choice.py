@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kpipe.errors import TrainingError
-from kpipe.stages.shared.member_training import Member
+from kpipe.stages.training.member_training import Member
 
 if TYPE_CHECKING:
     import keras

@@ -12,7 +12,6 @@ from kpipe.core.fields import Between
 from kpipe.core.stage import Stage, stage
 from kpipe.errors import TrainingError, WeightsError
 from kpipe.stages.shared.declared import refusals
-from kpipe.stages.shared.efforts import EFFORTS, Effort
 from kpipe.stages.shared.field_types import (
     LearningRate,
     LossWeight,
@@ -22,6 +21,7 @@ from kpipe.stages.shared.field_types import (
     PositiveInt,
     Schedule,
 )
+from kpipe.stages.training.efforts import EFFORTS, Effort
 
 __all__ = ["Recipe"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kpipe.stages.shared.model_card import model_card
+from kpipe.stages.exporting.model_card import model_card
 
 COUNTS = {"cat": [1200, 40, 50], "dog|wolf": [300, 10, 20]}
 ROW: dict[str, Any] = {

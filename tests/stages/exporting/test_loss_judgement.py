@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kpipe.errors import ExportError
-from kpipe.stages.shared.loss_judgement import judge_losses
+from kpipe.stages.exporting.loss_judgement import judge_losses
 
 
 def row(file: str, lost: int, won: int, images: int = 39) -> dict[str, str | int]:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kpipe.core.stage import Context
-from kpipe.data.augmentation.strengths import ALPHAS
 from kpipe.errors import DataError
+from kpipe.stages.photos.declared_changes import read_augmentation, read_balance
 
 if TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
     from kpipe.data import Augmenter, Manifest, Mixer, Sampling, TrainingOptions
-    from kpipe.stages.shared.soft_targets import SoftTargets
+    from kpipe.stages.compression.soft_targets import SoftTargets
     from kpipe.train import TrainingData
 
-__all__ = ["PhotoDataset"]
+__all__ = ["PhotoDataset", "spread"]
 
 _SAMPLE_STEPS = 20
 
@@ -76,8 +75,8 @@ class PhotoDataset:
                 f"{folder} holds {len(images)} images for {len(manifest.table)} photos",
                 fix="run again with --fresh",
             )
-        sampling, class_weight = _read_balance(context)
-        augmenter, mixer = _read_augmentation(context, sampling)
+        sampling, class_weight = read_balance(context)
+        augmenter, mixer = read_augmentation(context, sampling)
         return cls(
             manifest,
             images,
@@ -249,7 +248,6 @@ class PhotoDataset:
     def _turns(self) -> np.ndarray:
         """For each step of an epoch, whether its batch is unlabelled: bool (steps,)."""
         from kpipe.data import steps
-        from kpipe.stages.shared.soft_targets import spread
 
         further = self._unlabelled
         labelled = steps(self.manifest, "train", self.batch_size, self.sampling)
@@ -286,34 +284,15 @@ class PhotoDataset:
         return batches.map(shrink, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
-def _read_balance(context: Context) -> tuple[Sampling | None, dict[int, float] | None]:
-    from kpipe.data import Sampling
+def spread(labelled: int, unlabelled: int) -> np.ndarray:
+    """Return for each step of an epoch whether its batch is unlabelled, spread evenly.
 
-    folder = context.optional("balance")
-    if folder is None:
-        return None, None
-    about = json.loads((folder / "balance.json").read_text(encoding="utf-8"))
-    sampling = Sampling(**about["sampling"]) if about["sampling"] else None
-    return sampling, dict(enumerate(about["class_weight"])) if about["class_weight"] else None
+    Args:
+        labelled: number of labelled batches.
+        unlabelled: number of unlabelled batches.
+    """
+    import numpy as np
 
-
-def _read_augmentation(
-    context: Context, sampling: Sampling | None
-) -> tuple[Augmenter | None, Mixer | None]:
-    """Read what Augment declared; use its defaults if the repeats of rare photos need some."""
-    from kpipe.data import Augmenter, Mixer
-
-    folder = context.optional("augmentation")
-    if folder is not None:
-        about = json.loads((folder / "augmentation.json").read_text(encoding="utf-8"))
-        mixer = Mixer(**about["mixer"])
-        return Augmenter(**about["augmenter"]), None if mixer == Mixer() else mixer
-    if sampling is None or sampling.method != "augment_minority":
-        return None, None
-    from kpipe.stages.augment import Augment
-
-    defaults = Augment().configuration()
-    context.journal.record(
-        "note", text="no Augment is declared: augment_minority uses the defaults of Augment"
-    )
-    return Augmenter(**{name: defaults[name] for name in defaults if name not in ALPHAS}), None
+    steps = labelled + unlabelled
+    done = np.arange(steps + 1) * unlabelled // steps
+    return np.diff(done) > 0

@@ -18,11 +18,11 @@ from pathlib import Path
 from kpipe.atomic import write_text
 from kpipe.core.journal import Journal
 from kpipe.errors import KpipeError, TrainingError
+from kpipe.stages.photos.photo_dataset import PhotoDataset
 from kpipe.stages.shared.model_folder import is_saved
-from kpipe.stages.shared.network_training import train_network
-from kpipe.stages.shared.photo_dataset import PhotoDataset
-from kpipe.stages.shared.recipe import Recipe
-from kpipe.stages.shared.training_run import TrainingRun
+from kpipe.stages.training.network_training import train_network
+from kpipe.stages.training.recipe import Recipe
+from kpipe.stages.training.training_run import TrainingRun
 
 __all__ = ["Member", "error_of", "refuse_too_few", "train_members"]
 

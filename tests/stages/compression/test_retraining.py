@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import pytest
 
-from kpipe.stages.shared.retraining import retraining_rate, unfreeze_but_normalization
+from kpipe.stages.compression.retraining import retraining_rate, unfreeze_but_normalization
 
 
 @pytest.mark.parametrize(("frozen", "rate"), [(False, 5e-4), (True, 1e-4)])

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from kpipe.stages.shared.teachers import Teacher
+from kpipe.stages.compression.teachers import Teacher
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from kpipe.data import Manifest
 
-__all__ = ["SoftTargets", "Unlabelled", "spread"]
+__all__ = ["SoftTargets", "Unlabelled"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,17 +88,3 @@ class SoftTargets:
         alone = soft_labels(unlabelled.map(without_labels), model, 1.0)
         choices = tf.data.Dataset.from_tensor_slices(turns.astype("int64")).repeat()
         return tf.data.Dataset.choose_from_datasets([labelled, alone], choices)
-
-
-def spread(labelled: int, unlabelled: int) -> np.ndarray:
-    """Return for each step of an epoch whether its batch is unlabelled, spread evenly.
-
-    Args:
-        labelled: number of labelled batches.
-        unlabelled: number of unlabelled batches.
-    """
-    import numpy as np
-
-    steps = labelled + unlabelled
-    done = np.arange(steps + 1) * unlabelled // steps
-    return np.diff(done) > 0

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 from kpipe.core.stage import Context
+from kpipe.stages.compression.retraining import retraining_rate, unfreeze_but_normalization
+from kpipe.stages.compression.soft_targets import SoftTargets
+from kpipe.stages.compression.teachers import TaughtStage
+from kpipe.stages.photos.photo_dataset import PhotoDataset
 from kpipe.stages.shared.model_folder import load_model, read_metadata, reset_keras, save_model
-from kpipe.stages.shared.photo_dataset import PhotoDataset
-from kpipe.stages.shared.retraining import retraining_rate, unfreeze_but_normalization
-from kpipe.stages.shared.soft_targets import SoftTargets
-from kpipe.stages.shared.teachers import TaughtStage
 
 if TYPE_CHECKING:
     import keras

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kpipe.prune import Sensitivity
-from kpipe.stages.shared.kept_scan import read_scan, write_scan
+from kpipe.stages.compression.kept_scan import read_scan, write_scan
 
 SCAN = Sensitivity(0.75, {"conv": {0.25: 0.5, 0.5: 0.25}})
 

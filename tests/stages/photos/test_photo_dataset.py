@@ -13,8 +13,8 @@ from kpipe.core.stage import Context, Stage
 from kpipe.data import Manifest, Mixer, Sampling, class_weight
 from kpipe.errors import DataError
 from kpipe.stages import Augment, Balance, FilterPrune, FineTune, MagnitudePrune
+from kpipe.stages.photos.photo_dataset import PhotoDataset
 from kpipe.stages.shared.model_folder import save_model
-from kpipe.stages.shared.photo_dataset import PhotoDataset
 
 
 def notes(events) -> str:

@@ -11,9 +11,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kpipe.stages.shared.photo_dataset import PhotoDataset
-from kpipe.stages.shared.teachers import Teacher
-from kpipe.stages.shared.training_run import TrainingRun
+from kpipe.stages.compression.teachers import Teacher
+from kpipe.stages.photos.photo_dataset import PhotoDataset
+from kpipe.stages.training.training_run import TrainingRun
 
 if TYPE_CHECKING:
     import keras

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kpipe.stages.shared.photo_dataset import PhotoDataset
+from kpipe.stages.photos.photo_dataset import PhotoDataset
 
 if TYPE_CHECKING:
     import keras

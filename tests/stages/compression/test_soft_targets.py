@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from kpipe.data import Manifest, Mixer, problem_table
-from kpipe.stages.shared.photo_dataset import PhotoDataset
-from kpipe.stages.shared.soft_targets import SoftTargets, Unlabelled, spread
-from kpipe.stages.shared.teachers import Teacher
+from kpipe.stages.compression.soft_targets import SoftTargets, Unlabelled
+from kpipe.stages.compression.teachers import Teacher
+from kpipe.stages.photos.photo_dataset import PhotoDataset, spread
 from tests.stages.conftest import toy
 
 WEIGHTS = {0: 1.0, 1: 2.0, 2: 4.0}

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Literal
 
 from kpipe.core.stage import Context, Stage
 from kpipe.errors import TrainingError
+from kpipe.stages.compression.validation import Validation
+from kpipe.stages.photos.photo_dataset import PhotoDataset
 from kpipe.stages.shared.model_folder import load_model, read_metadata
-from kpipe.stages.shared.photo_dataset import PhotoDataset
-from kpipe.stages.shared.validation import Validation
 
 if TYPE_CHECKING:
     import keras

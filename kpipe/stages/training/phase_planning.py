@@ -11,9 +11,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from kpipe.core.fingerprint import fingerprint
-from kpipe.stages.shared.efforts import EFFORTS
-from kpipe.stages.shared.photo_dataset import PhotoDataset
-from kpipe.stages.shared.recipe import Recipe
+from kpipe.stages.photos.photo_dataset import PhotoDataset
+from kpipe.stages.training.efforts import EFFORTS
+from kpipe.stages.training.recipe import Recipe
 
 if TYPE_CHECKING:
     import keras

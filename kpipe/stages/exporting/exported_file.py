@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kpipe.stages.shared.photo_dataset import PhotoDataset
+from kpipe.stages.photos.photo_dataset import PhotoDataset
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kpipe.stages.shared.photo_dataset import PhotoDataset
+from kpipe.stages.photos.photo_dataset import PhotoDataset
 
 if TYPE_CHECKING:
     import keras

@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from kpipe.stages.photos.photo_dataset import PhotoDataset
 from kpipe.stages.shared.model_folder import is_saved, reset_keras, save_model
-from kpipe.stages.shared.phase_planning import plan_full_res_phase, plan_phases
-from kpipe.stages.shared.photo_dataset import PhotoDataset
-from kpipe.stages.shared.recipe import Recipe
-from kpipe.stages.shared.training_run import TrainingRun
+from kpipe.stages.training.phase_planning import plan_full_res_phase, plan_phases
+from kpipe.stages.training.recipe import Recipe
+from kpipe.stages.training.training_run import TrainingRun
 
 if TYPE_CHECKING:
     import keras
