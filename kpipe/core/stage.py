@@ -25,15 +25,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
+from kpipe.core.declaring import checked_initialization, declared_fields
 from kpipe.core.digests import Digests
-from kpipe.core.fields import check_fields, nearest_field
+from kpipe.core.fields import check_fields
 from kpipe.core.journal import Journal
 from kpipe.errors import PipelineError
 
@@ -168,7 +167,7 @@ class Stage(ABC):
         Raises:
             PipelineError: a preset that would change nothing, since its fields are declared.
         """
-        declared: frozenset[str] = vars(self).get(_DECLARED, frozenset(self.configuration()))
+        declared = declared_fields(self)
         fields = {field: getattr(self, field) for field in declared}
         changed = type(self)(**{**fields, name: value})
         others = [field for field in self._fields() if field != name]
@@ -250,8 +249,6 @@ def _plain(value: Any) -> Any:
 
 Kind = TypeVar("Kind", bound=Stage)
 
-_DECLARED = "_declared_fields"
-
 
 @dataclass_transform(frozen_default=True)
 def stage(kind: type[Kind]) -> type[Kind]:
@@ -269,44 +266,5 @@ def stage(kind: type[Kind]) -> type[Kind]:
     """
     frozen: Any = dataclasses.dataclass(frozen=True)(kind)
     known = [field.name for field in dataclasses.fields(frozen)]
-    frozen.__init__ = _refuse_unknown_fields(frozen.__name__, frozen.__init__, known)
+    frozen.__init__ = checked_initialization(frozen.__name__, frozen.__init__, known)
     return frozen  # type: ignore[no-any-return]
-
-
-def _refuse_unknown_fields(
-    kind: str, initialize: Callable[..., None], known: list[str]
-) -> Callable[..., None]:
-    parameters = inspect.signature(initialize)
-
-    @functools.wraps(initialize)
-    def checked(self: Any, *values: Any, **fields: Any) -> None:
-        unknown = [name for name in fields if name not in known]
-        if unknown:
-            raise PipelineError(
-                f"{kind} has no field " + ", ".join(map(repr, unknown)),
-                expected=f"fields among {', '.join(known)}",
-                received=", ".join(f"{name}={fields[name]!r}" for name in unknown),
-                fix="; ".join(f"{name}: {nearest_field(name, known)}" for name in unknown),
-            )
-        try:
-            declared = dict(list(parameters.bind(self, *values, **fields).arguments.items())[1:])
-            initialize(self, *values, **{**_preset(self, declared), **fields})
-        except TypeError as error:
-            # The message of dataclasses: "Data.__init__() missing 1 required positional argument".
-            raise PipelineError(
-                f"{kind} has invalid arguments: {str(error).removeprefix(f'{kind}.__init__() ')}",
-                expected=f"{kind}({', '.join(known)})",
-                received=", ".join([*map(repr, values), *fields]) or "nothing",
-            ) from None
-        object.__setattr__(self, _DECLARED, frozenset(declared))
-
-    return checked
-
-
-def _preset(stage: Stage, declared: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults of the chosen preset, for the fields that are not declared."""
-    if stage.preset_by not in declared:
-        return {}
-    chosen = declared[stage.preset_by]
-    preset = stage.presets.get(chosen, {}) if isinstance(chosen, str) else {}
-    return {name: value for name, value in preset.items() if name not in declared}
