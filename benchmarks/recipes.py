@@ -176,6 +176,16 @@ RECIPES: dict[str, dict[str, Any]] = {
     "frozen norm, 160 px": {**FROZEN, "image_size": 160},
     "frozen norm, 224 px": {**FROZEN, "image_size": 224},
     "frozen norm, 80 epochs": {**FROZEN, "epochs": 80},
+    # With time, against overfitting.
+    "frozen norm, 60 epochs, cut_mix 1": {**FROZEN, "epochs": 60, "augment": {"cut_mix": 1.0}},
+    "frozen norm, 60 epochs, mix_up 0.2": {**FROZEN, "epochs": 60, "augment": {"mix_up": 0.2}},
+    "frozen norm, 60 epochs, ema 0.99": {**FROZEN, "epochs": 60, "ema_momentum": 0.99},
+    "frozen norm, 60 epochs, crop 0.5": {**FROZEN, "epochs": 60, "augment": {"crop": 0.5}},
+    "frozen norm, ema 0.99, warm-up": {**FROZEN, "ema_momentum": 0.99, "warmup": 0.1},
+    "frozen norm, last 60, 6 epochs": {**FROZEN, "retrain_last": 60, "epochs": 6},
+    "frozen norm, last 100, 8 epochs": {**FROZEN, "retrain_last": 100, "epochs": 8},
+    "frozen norm, 6 epochs": {**FROZEN, "epochs": 6},
+    "frozen norm, 6 epochs, 5e-4": {**FROZEN, "epochs": 6, "learning_rate": 5e-4},
 }
 
 

@@ -15,8 +15,10 @@ from kpipe.errors import TrainingError, WeightsError
 from kpipe.stages import FineTune
 from kpipe.stages.photos.photo_dataset import PhotoDataset
 from kpipe.stages.shared.model_folder import load_model, read_metadata
+from kpipe.stages.training.efforts import epochs_of
 from kpipe.stages.training.network_training import train_network
 from kpipe.stages.training.phase_planning import plan_phases
+from kpipe.stages.training.reasons import reasons
 from kpipe.stages.training.training_run import TrainingRun
 from kpipe.train import backbone, classifier
 from tests.moving_statistics import set_moving_statistics
@@ -252,16 +254,16 @@ def test_the_trained_model_takes_raw_pixels_and_gives_probabilities(walk) -> Non
 @pytest.mark.parametrize(
     ("fields", "epochs", "rates"),
     [
-        ({"weights": "imagenet"}, [10, 20], [9e-4, 3e-4]),
+        ({"weights": "imagenet"}, [10, 80], [9e-4, 3e-4]),
         (
             {"weights": "imagenet", "head_epochs": 2, "head_learning_rate": 0.1},
-            [2, 20],
+            [2, 80],
             [0.1, 3e-4],
         ),
-        ({"weights": "imagenet", "retrain_last": 0}, [20], [1e-3]),
-        ({"weights": "imagenet", "head_epochs": 0}, [20], [3e-4]),
-        ({"weights": "imagenet", "head_epochs": 0, "learning_rate": 0.01}, [20], [0.01]),
-        ({"weights": None}, [20], [1e-3]),
+        ({"weights": "imagenet", "retrain_last": 0}, [80], [1e-3]),
+        ({"weights": "imagenet", "head_epochs": 0}, [80], [3e-4]),
+        ({"weights": "imagenet", "head_epochs": 0, "learning_rate": 0.01}, [80], [0.01]),
+        ({"weights": None}, [80], [1e-3]),
     ],
 )
 def test_a_new_head_trains_alone_first_where_pretrained_layers_could_suffer(
@@ -288,6 +290,43 @@ def test_the_last_layers_train_on_features_where_asked(
     assert [phase.features.folder for phase in others] == [None, None], "a part of their own"
     refused = FineTune("MobileNet", cached_phases="all", retrain_last=None).validation_errors()
     assert "needs frozen layers" in refused[0]
+
+
+@pytest.mark.parametrize(
+    ("declared", "steps", "expected"),
+    [
+        (7, 1, 7),
+        ((20, 640), 100, 20),
+        ((20, 640), 32, 20),
+        ((20, 640), 31, 21),
+        ((20, 640), 8, 80),
+        ((20, 640), 1, 80),
+        ((6, 200), 20, 10),
+    ],
+)
+def test_few_photos_are_seen_more_often(
+    declared: int | tuple[int, int], steps: int, expected: int
+) -> None:
+    assert epochs_of(declared, steps) == expected
+
+
+def test_a_declaration_is_the_same_after_json() -> None:
+    recipe = FineTune("MobileNet", effort="quick")
+    assert FineTune(**json.loads(json.dumps(recipe.configuration()))) == recipe
+    text = FineTune("MobileNet").with_field("effort", "best")
+    assert text.epochs == (60, 1920)
+
+
+def test_what_follows_from_the_photos_is_told_with_its_reason() -> None:
+    assert reasons(FineTune("MobileNet"), 100) == (
+        "20 epochs of 100 steps; learning rate 0.0003, because pretrained layers train; "
+        "10 epochs of the head before, because it is new; "
+        "normalization as pretrained, because statistics of few photos are worse"
+    )
+    scratch = FineTune("MobileNet", weights=None, epochs=3)
+    assert reasons(scratch, 8) == "learning rate 0.001, because only new layers train"
+    declared = FineTune("MobileNet", epochs=3, learning_rate=1e-4, head_epochs=0, freeze_norm=False)
+    assert reasons(declared, 8) == ""
 
 
 def test_an_effort_suits_shallow_networks(photos: PhotoDataset) -> None:

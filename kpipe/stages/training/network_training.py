@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from kpipe.stages.photos.photo_dataset import PhotoDataset
 from kpipe.stages.shared.model_folder import is_saved, reset_keras, save_model
 from kpipe.stages.training.phase_planning import plan_full_res_phase, plan_phases
+from kpipe.stages.training.reasons import reasons
 from kpipe.stages.training.recipe import Recipe
 from kpipe.stages.training.training_run import TrainingRun
 
@@ -35,6 +36,8 @@ def train_network(recipe: Recipe, photos: PhotoDataset, run: TrainingRun) -> Non
     if is_saved(run.folder):
         return
     reset_keras(photos.seed)
+    if why := reasons(recipe, photos.steps_per_epoch):
+        run.note(f": {why}")
     full, low = photos.image_size, recipe.low_res_size
     recipe.refuse_size(full)
     if low is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kpipe.core.fingerprint import fingerprint
 from kpipe.stages.photos.photo_dataset import PhotoDataset
-from kpipe.stages.training.efforts import EFFORTS
+from kpipe.stages.training.efforts import EFFORTS, epochs_of
 from kpipe.stages.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -36,12 +36,11 @@ def plan_phases(recipe: Recipe, photos: PhotoDataset, model: keras.Model) -> lis
         # Later phases see later epochs of the data, whose features differ from the cached ones.
         features = _own(features) if features else None
     below = _own(features) if features and recipe.cached_phases == "all" else None
-    count = recipe.unfreeze_phases
+    count, whole = recipe.unfreeze_phases, epochs_of(recipe.epochs, photos.steps_per_epoch)
     for number, last in enumerate(unfrozen_layers(recipe, model), 1):
         is_last = number == count
         # The last phase trains the most layers and gets the epochs that do not divide evenly.
-        epochs = recipe.epochs // count
-        epochs += recipe.epochs % count if is_last else 0
+        epochs = whole // count + (whole % count if is_last else 0)
         config = _training_config(recipe, photos, epochs, switches=is_last)
         phases.append(_phase(recipe, config, last, features if last == 0 else below))
     return phases

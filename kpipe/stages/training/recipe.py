@@ -21,7 +21,7 @@ from kpipe.stages.shared.field_types import (
     PositiveInt,
     Schedule,
 )
-from kpipe.stages.training.efforts import EFFORTS, Effort
+from kpipe.stages.training.efforts import EFFORTS, Effort, least_epochs
 
 __all__ = ["Recipe"]
 
@@ -59,11 +59,15 @@ class Recipe(Stage):
     swats_tolerance: LearningRate = 1e-5
     ema_momentum: OpenUnitInterval | None = None
     patience: PositiveInt | None = None
-    epochs: PositiveInt = 20
+    epochs: PositiveInt | tuple[PositiveInt, PositiveInt] = (20, 640)
     low_res_size: Annotated[int, Between(16)] | None = None
     full_res_epochs: PositiveInt = 2
     batch_size: PositiveInt = 32
     effort: Effort = "standard"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.epochs, list):  # as read from JSON
+            object.__setattr__(self, "epochs", tuple(self.epochs))
 
     def distributions(self) -> tuple[str, ...]:
         from kpipe.train.backbones.hub_catalog import is_hub
@@ -149,7 +153,7 @@ class Recipe(Stage):
 
     def _phase_conflicts(self) -> list[str]:
         phases, errors = f"unfreeze_phases={self.unfreeze_phases}", []
-        if self.unfreeze_phases > self.epochs:
+        if self.unfreeze_phases > least_epochs(self.epochs):
             errors.append(f"{phases}: each phase needs one of epochs={self.epochs}")
         if self.unfreeze_phases > 1 and self.retrain_last == 0:
             errors.append(f"{phases}: retrain_last=0 unfreezes nothing")
@@ -166,7 +170,8 @@ class Recipe(Stage):
         if self.switch_to is None:
             return []
         errors = []
-        last_phase = self.epochs - self.epochs // self.unfreeze_phases * (self.unfreeze_phases - 1)
+        epochs, count = least_epochs(self.epochs), self.unfreeze_phases
+        last_phase = epochs - epochs // count * (count - 1)
         if isinstance(self.switch_when, int) and self.switch_when >= last_phase:
             errors.append(
                 f"switch_when={self.switch_when}: the phase that switches has {last_phase} epochs, "

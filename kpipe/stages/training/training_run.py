@@ -73,7 +73,7 @@ class TrainingRun:
             which = f", phase {number} of {len(phases)}" if len(phases) > 1 else ""
             views = phase.features.views if phase.features else 0
             features = f", on features of {views} view{'s' * (views > 1)}" if views else ""
-            self._note(f" at {photos.input_size} px{which}: {unfrozen}{features}")
+            self.note(f" at {photos.input_size} px{which}: {unfrozen}{features}")
             done = sum(lengths[: number - 1])
             return [self._epoch_recorder(photos.steps_per_epoch, sum(lengths), done)]
 
@@ -91,7 +91,8 @@ class TrainingRun:
         """Write `history.json`, one row for each fit."""
         (self.folder / "history.json").write_text(json.dumps(rows), encoding="utf-8")
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Record a note that begins with the title."""
         self.journal.record("note", text=f"{self.title}{text}")
 
     def _progress(self, what: str, done: int, total: int) -> None:
@@ -116,8 +117,8 @@ class TrainingRun:
         """Record how the training ended, and return the row of `history.json`."""
         if result.switched_at is not None:
             switch_to = config.switch_to if isinstance(config.switch_to, str) else None
-            self._note(f": {switch_to} from epoch {result.switched_at + 1} on")
-        self._note(f": kept epoch {result.best_epoch + 1}")
+            self.note(f": {switch_to} from epoch {result.switched_at + 1} on")
+        self.note(f": kept epoch {result.best_epoch + 1}")
         row = {"title": self.title, **dataclasses.asdict(result)}
         row.pop("resumed_at")  # an interruption is no part of the result
         row["history"] = {
