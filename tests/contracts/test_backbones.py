@@ -39,7 +39,12 @@ SLOW = [
 ]
 
 
-@pytest.fixture(params=[*FAMILIES, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)])
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=[] if name in ("MobileNet", "MobileNetV2") else pytest.mark.slow)
+        for name in (*FAMILIES, *SLOW)
+    ]
+)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 

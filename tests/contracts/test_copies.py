@@ -249,10 +249,7 @@ COPIED = (
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[] if name == "MobileNetV3Small" else pytest.mark.slow)
-        for name in COPIED
-    ],
+    [pytest.param(name, marks=[] if name == "MobileNet" else pytest.mark.slow) for name in COPIED],
 )
 def test_backbones_are_copied_exactly(name: str, tmp_path: Path) -> None:
     size = 32 if name in FAMILIES else 96

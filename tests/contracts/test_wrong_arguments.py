@@ -16,8 +16,11 @@ from tests.wrong_arguments.walk import Row, faults
 
 PACKAGES = ["kpipe", *(m.name for m in pkgutil.iter_modules(kpipe.__path__, "kpipe.") if m.ispkg)]
 ROWS: dict[str, Row] = {**rows_data.ROWS, **rows_models.ROWS, **rows_training.ROWS}
-# Each of their right calls trains, converts or builds a large network.
+# Each of their right calls trains, converts, reads files or builds a large network.
 SLOW = {
+    *("kpipe.lite.benchmark", "kpipe.lite.compare", "kpipe.ensemble.predict_members"),
+    *("kpipe.data.contact_sheet", "kpipe.data.dataset", "kpipe.data.from_folder"),
+    *("kpipe.data.from_csv", "kpipe.data.merge"),
     *("kpipe.lite.convert", "kpipe.lite.latency", "kpipe.prune.shift_statistics"),
     *("kpipe.sparsity.to_keras", "kpipe.train.Distiller"),
     *("kpipe.lite.quantize_selectively", "kpipe.prune.prune_filters"),
@@ -61,5 +64,5 @@ def test_wrong_arguments(name: str, things: Things) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SLOW))
-def test_wrong_arguments_of_what_trains(name: str, things: Things) -> None:
+def test_wrong_arguments_of_what_takes_long(name: str, things: Things) -> None:
     assert faults(name, found(name), ROWS[name], things) == []

@@ -31,6 +31,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_members_share_the_features_of_a_frozen_backbone(
     data_folder: Path, tmp_path: Path, perform, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

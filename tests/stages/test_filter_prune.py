@@ -152,6 +152,7 @@ def test_only_measured_figures_differ_from_one_run_to_the_next(
     assert differ == ["measured.json"]
 
 
+@pytest.mark.slow
 def test_a_scan_sets_ceilings_which_the_rounds_keep(
     perform, data_folder: Path, tmp_path: Path
 ) -> None:

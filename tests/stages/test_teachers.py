@@ -161,6 +161,7 @@ def test_a_pruned_network_learns_from_the_ensemble_and_features_from_the_network
     assert any(e.get("text") == "teacher: ensemble of 2 (average)" for e in events)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [ClusterWeights, QuantizeAware])
 def test_training_by_tfmot_learns_from_the_ensemble(
     perform, data_folder: Path, tmp_path: Path, kind: type[TaughtStage]

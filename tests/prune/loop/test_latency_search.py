@@ -58,6 +58,7 @@ def widths(result: PruneResult) -> dict[str, tuple[int, int]]:
     return {name: (n, last.get(name, 0)) for name, n in first.items() if last.get(name, 0) != n}
 
 
+@pytest.mark.slow
 def test_what_adds_least_loss_for_each_millisecond_goes() -> None:
     """Both save as much; the loss asks for one of them, and then for the other."""
     latency = by_width(a_expand=1.0, head=0.75)
@@ -114,6 +115,7 @@ def test_blocks_stay_where_they_are_held(held: dict[str, Any]) -> None:
         traded(blockwise, lambda model: 0.0, 0.7, selection=Selection(**held))
 
 
+@pytest.mark.slow
 def test_a_narrow_block_goes_after_its_filters() -> None:
     """Narrowed at first, because that adds nothing; gone where narrow is not enough."""
 

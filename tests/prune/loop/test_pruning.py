@@ -100,6 +100,7 @@ def test_the_share_falls_geometrically_to_the_target(monkeypatch: pytest.MonkeyP
     assert all(np.array_equal(a, b.numpy()) for a, b in zip(weights, original.weights, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deadly", [1, 2])
 def test_a_killed_loop_ends_like_one_never_killed(
     tmp_path: Path, whole: PruneResult, deadly: int

@@ -37,7 +37,7 @@ FAMILIES: dict[str, tuple[dict[str, Any], int, float]] = {
 }
 
 
-LIGHT = {"MobileNet", "MobileNetV3Small", "VGG16"}
+LIGHT = {"MobileNet"}
 MEMBERS = [
     pytest.param(name, marks=[] if name in LIGHT else [pytest.mark.slow]) for name in FAMILIES
 ]

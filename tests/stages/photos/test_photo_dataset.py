@@ -186,6 +186,7 @@ def test_images_of_other_photos_are_refused(data_folder: Path, tmp_path: Path) -
         read(torn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stage",
     [

@@ -10,7 +10,13 @@ from kpipe.errors import TrainingError
 from kpipe.train import backbone, classifier, resize, unfreeze
 
 
-@pytest.mark.parametrize("name", ["MobileNetV2", "MobileNetV3Small", "EfficientNetB0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MobileNetV2",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("MobileNetV3Small", "EfficientNetB0")),
+    ],
+)
 def test_resizing_back_restores_the_model(name: str) -> None:
     model = classifier(backbone(name, image_size=32, weights=None), 3)
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")

@@ -209,6 +209,7 @@ def test_in_mixed_precision_it_equals_the_student() -> None:
         keras.config.set_dtype_policy(before)
 
 
+@pytest.mark.slow
 def test_layer_names_of_loaded_models_may_collide(tmp_path: Path) -> None:
     """EfficientNet has a layer "normalization", a name that a new session reuses."""
     path = tmp_path / "whole.keras"

@@ -103,6 +103,7 @@ def test_a_resumed_training_has_the_whole_history(uninterrupted, tmp_path: Path)
     assert result.switched_at == uninterrupted[0].switched_at == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [9])
 def test_a_plateau_is_counted_across_an_interruption(batch: int, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, switch_when=OnPlateau(patience=2, min_delta=0.2))

@@ -187,7 +187,14 @@ def test_a_switch_that_never_happens_warns_and_leaves_no_trace() -> None:
     assert switch.get_state()["seen"]["steps"] == 2 * dense.STEPS
 
 
-@pytest.mark.parametrize("broken", [(1, 3), (2, 5), (3, 5)], ids=["before", "between", "after"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param((1, 3), id="before", marks=pytest.mark.slow),
+        pytest.param((2, 5), id="between"),
+        pytest.param((3, 5), id="after", marks=pytest.mark.slow),
+    ],
+)
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, broken) -> None:
     def run(*callbacks) -> tuple[keras.Model, SwitchOptimizer]:
         model = dense.model(adam())

@@ -196,7 +196,7 @@ MOMENTS = {"epoch": AtEpoch(2), "plateau": OnPlateau("loss", patience=2, min_del
     [
         pytest.param((1, 3), id="before", marks=pytest.mark.slow),
         pytest.param((2, 0), id="at"),
-        pytest.param((4, 1), id="after"),
+        pytest.param((4, 1), id="after", marks=pytest.mark.slow),
     ],
 )
 def test_backup_and_restore_resumes_with_the_right_optimizer(tmp_path, moment, broken) -> None:
@@ -230,12 +230,17 @@ ORDERS = {
 @pytest.mark.parametrize(
     ("order", "broken"),
     [
-        ("in the order of the list", (2, 0)),
-        ("in another order", (1, 3)),
         ("in another order", (2, 0)),
-        ("in another order", (4, 1)),
-        ("in one epoch", (1, 3)),
-        ("one of them never", (4, 1)),
+        *(
+            pytest.param(order, broken, marks=pytest.mark.slow)
+            for order, broken in [
+                ("in the order of the list", (2, 0)),
+                ("in another order", (1, 3)),
+                ("in another order", (4, 1)),
+                ("in one epoch", (1, 3)),
+                ("one of them never", (4, 1)),
+            ]
+        ),
     ],
 )
 def test_two_switches_resume_bit_for_bit(tmp_path, order: str, broken) -> None:
