@@ -18,9 +18,9 @@ def difference(store: Store, about: dict[str, Any]) -> str:
         return "has no earlier result"
     last = earlier[-1]
     changes = [
-        f"{name} {last['configuration'].get(name)!r} -> {value!r}"
+        change
         for name, value in about["configuration"].items()
-        if last["configuration"].get(name) != value
+        for change in _changes(name, last["configuration"].get(name), value)
     ]
     changes += [
         f"{name} {last['distributions'].get(name)} -> {version}"
@@ -34,3 +34,29 @@ def difference(store: Store, about: dict[str, Any]) -> str:
     words = {"sources": "the data changed", "inputs": "its inputs changed"}
     changes += [text for part, text in words.items() if last[part] != about[part]]
     return "differs from the last result: " + ", ".join(changes)
+
+
+def _changes(name: str, before: Any, after: Any) -> list[str]:
+    """Describe how a field differs; of stages within it, only their fields that do."""
+    if before == after:
+        return []
+    if isinstance(before, dict) and isinstance(after, dict) and before.keys() == after.keys():
+        return [
+            text for key in after for text in _changes(f"{name}.{key}", before[key], after[key])
+        ]
+    stages = isinstance(before, list) and isinstance(after, list)
+    if stages and all(isinstance(item, dict) for item in [*before, *after]):
+        count = f"{name}: {len(before)} -> {len(after)} stages"
+        return [
+            *([count] if len(before) != len(after) else []),
+            *(
+                text
+                for index, (one, other) in enumerate(zip(before, after, strict=False))
+                for text in _changes(f"{name}[{index}]", one, other)
+            ),
+        ]
+    return [f"{name} {_brief(before)} -> {_brief(after)}"]
+
+
+def _brief(value: Any) -> str:
+    return f"{value['stage']}(...)" if isinstance(value, dict) and "stage" in value else repr(value)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from kpipe.core.pipeline import Pipeline
-from kpipe.core.runner import run
+from kpipe.core.runner import plan, run
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.errors import PipelineError
 from tests.core.toys import Read, Repeat
@@ -95,3 +95,19 @@ def test_the_key_depends_on_nested_fields_versions_and_sources(
     (tmp_path / "two").write_text("three")
     assert made()
     assert not made()
+
+
+def test_a_plan_names_the_field_of_a_nested_stage_that_changed(parts, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    run(Pipeline("p", [Texts(parts)]), root)
+
+    def why(*changed: Read, **fields: Any) -> str:
+        return plan(Pipeline("p", [Texts(changed, **fields)]), root)[0].why
+
+    one, two = parts
+    louder = Read(two.path, upper=True)
+    assert why(one, louder).endswith(": parts[1].upper False -> True")
+    assert ": parts: 2 -> 1 stages, the data changed" in why(one)
+    assert ": parts[0].upper False -> True, copies 1 -> 2" in why(
+        Read(one.path, True), two, copies=2
+    )
