@@ -12,7 +12,7 @@ __all__ = ["refuse_other_kinds"]
 
 _TABLES = (".csv", ".tsv")
 _PHOTOS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_EXAMPLE = "check the path; for an example, see pipelines/quickstart.py"
+_EXAMPLE = "check the path; kpipe init FOLDER writes a pipeline file for a folder of photos"
 
 
 def refuse_other_kinds(file: Path) -> None:
@@ -53,8 +53,8 @@ def _folder(folder: Path) -> tuple[str, str]:
         return "a folder of pipeline files", " or ".join(commands)
     return (
         "a folder",
-        f"if it holds photos: kpipe check {path} audits them, and "
-        f"kpipe run pipelines/clothing.py --set Data.source={path} trains on them",
+        f"if it holds photos: kpipe init {path} writes a pipeline file for them, and "
+        f"kpipe check {path} audits them",
     )
 
 
