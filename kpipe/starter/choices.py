@@ -38,6 +38,12 @@ class Choice:
     Attributes:
         stage: as it is declared; fields that are left out keep their defaults.
         reason: why, in half a sentence.
+
+    Example:
+        >>> from kpipe.stages import Balance
+        >>> from kpipe.starter import Choice
+        >>> Choice(Balance("oversample"), "dog is rare").reason
+        'dog is rare'
     """
 
     stage: Stage

@@ -25,6 +25,12 @@ class PhotoFacts:
         height: median of the heights, pixels.
         grey: whether all photos are stored with one channel.
         split: whether the source declares splits.
+
+    Example:
+        >>> from kpipe.starter import PhotoFacts
+        >>> facts = PhotoFacts({"cat": 30, "dog": 10}, width=640, height=480, grey=False, split=False)
+        >>> facts.photos, facts.smallest, facts.imbalance
+        (40, ('dog', 10), 3.0)
     """
 
     counts: Mapping[str, int]

@@ -33,6 +33,11 @@ def machine_speed() -> float:
     """Measure for a fifth of a second: multiply-accumulates that all cores do in a second.
 
     NumPy's own loop runs on one core, and other programs hardly disturb its fastest repetition.
+
+    Example:
+        >>> from kpipe.starter import machine_speed
+        >>> machine_speed() > 1e6
+        True
     """
     import numpy as np
 
