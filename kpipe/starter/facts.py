@@ -28,7 +28,8 @@ class PhotoFacts:
 
     Example:
         >>> from kpipe.starter import PhotoFacts
-        >>> facts = PhotoFacts({"cat": 30, "dog": 10}, width=640, height=480, grey=False, split=False)
+        >>> counts = {"cat": 30, "dog": 10}
+        >>> facts = PhotoFacts(counts, width=640, height=480, grey=False, split=False)
         >>> facts.photos, facts.smallest, facts.imbalance
         (40, ('dog', 10), 3.0)
     """
