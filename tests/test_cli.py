@@ -419,6 +419,7 @@ def test_fresh_makes_everything_again(kpipe: Command, declared, tmp_path: Path) 
         assert len(read_journal(journal)[-1]["made"]) == made
 
 
+@pytest.mark.slow
 def test_a_damaged_result_warns_and_its_stage_runs_again(declared, tmp_path: Path) -> None:
     draw(tmp_path / "photos")
     command = [sys.executable, "-c", MAIN, "run", str(declared("'photos', image_size=32"))]

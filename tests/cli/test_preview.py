@@ -39,6 +39,7 @@ def preview(tmp_path: Path) -> Preview:
     return run
 
 
+@pytest.mark.slow
 def test_the_sheet_needs_no_training_and_its_path_is_printed(preview, tmp_path: Path) -> None:
     result = preview("Augment(),")
     assert result.exit_code == 0, result.output

@@ -146,6 +146,7 @@ def test_a_terminal_of_another_encoding_shows_escapes(
     assert command == "plan" or "\\u8d64" in outcome.stdout
 
 
+@pytest.mark.slow
 def test_a_read_only_folder_is_planned_and_reported(
     kpipe: Kpipe, declared: Path, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from pathlib import Path
 
@@ -24,12 +25,14 @@ FAMILIES = {
     "MobileNetV2": {"alpha": 0.35},
     "MobileNetV3Small": {"minimalistic": True},
 }
+# The largest, whose blocks are those of InceptionV3 with additions: KPIPE_EVERY_BACKBONE=1 runs it.
+LARGEST = ["InceptionResNetV2"] if os.environ.get("KPIPE_EVERY_BACKBONE") else []
 SLOW = [
+    *LARGEST,
     "ConvNeXtTiny",
     "DenseNet121",
     "EfficientNetB0",
     "EfficientNetV2B0",
-    "InceptionResNetV2",
     "InceptionV3",
     "NASNetMobile",
     "ResNet50",

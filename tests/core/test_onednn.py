@@ -64,6 +64,7 @@ def test_nothing_changes_once_tensorflow_is_loaded_or_on_another_processor(fresh
     assert enable_onednn() == ""
 
 
+@pytest.mark.slow
 def test_tensorflow_reads_the_variable() -> None:
     """A private function of TensorFlow tells whether its operations are those of oneDNN."""
     script = (

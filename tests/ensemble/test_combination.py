@@ -131,6 +131,7 @@ def test_saved_and_loaded_in_safe_mode_it_predicts_the_same(combine, images, tmp
     np.testing.assert_array_equal(loaded(images).numpy(), ensemble(images).numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("combine", [average, vote])
 def test_converted_with_builtin_operations_it_predicts_the_same(combine, images, tmp_path) -> None:
     ensemble = combine([member(0), member(1), member(2)])

@@ -38,6 +38,7 @@ def test_without_it_they_do_not():
     assert zeros(model)["stem/kernel"] < before["stem/kernel"]
 
 
+@pytest.mark.slow
 def test_a_fit_before_and_a_fit_after_are_not_bound():
     model = sparse_classifier()
     model.compile("sgd", "sparse_categorical_crossentropy")

@@ -24,6 +24,7 @@ def test_the_fields_are_left_for_an_augmenter_and_a_mixer(perform, data_folder: 
     assert Mixer(**about["mixer"]) == Mixer(mix_up=0.2)
 
 
+@pytest.mark.slow
 def test_the_contact_sheet_is_the_same_in_every_run(perform, data_folder, tmp_path) -> None:
     stage = Augment(rotate=0.2, noise=0.1)
     sheets = [

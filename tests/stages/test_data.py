@@ -500,6 +500,7 @@ def lacking(source: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_every_way_on_from_a_declared_split_that_lacks_a_class_works(
     perform, lacking: Path
 ) -> None:

@@ -56,6 +56,7 @@ def test_members_share_the_features_of_a_frozen_backbone(
     np.testing.assert_allclose(load_model(folder)(images), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_rows_of_a_bootstrap_sample_are_those_of_its_photos(photos: PhotoDataset) -> None:
     from kpipe.data.loading.epochs import bootstrap_counts
 

@@ -262,6 +262,7 @@ def test_a_loss_that_chance_explains_is_accepted_with_a_note(
     assert (result.folder / "model.tflite").exists()
 
 
+@pytest.mark.slow
 def test_measured_figures_do_not_change_the_digest_of_the_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,7 @@ def test_a_latency_can_be_the_target(perform, data_folder: Path, tmp_path: Path)
         perform(FilterPrune(latency_ms=1e6, **QUICK), data=data_folder, model=source)
 
 
+@pytest.mark.slow
 def test_a_latency_is_reached_by_trying_removals(
     perform, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +138,7 @@ def test_a_latency_is_reached_by_trying_removals(
     assert left == whole // 2
 
 
+@pytest.mark.slow
 def test_only_measured_figures_differ_from_one_run_to_the_next(
     perform, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +244,7 @@ def test_a_loss_that_chance_explains_is_noted_and_goes_on(
     assert any(note.startswith(expected) for note in notes)
 
 
+@pytest.mark.slow
 def test_the_retraining_learns_from_the_network_as_it_was(
     perform, taught, data_folder: Path, tmp_path: Path
 ) -> None:

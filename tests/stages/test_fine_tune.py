@@ -34,6 +34,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Path
     return path
 
 
+@pytest.mark.slow
 def test_only_the_head_trains_where_no_layer_of_the_backbone_may(
     perform, data_folder: Path, weights: Path
 ) -> None:

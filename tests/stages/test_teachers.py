@@ -144,6 +144,7 @@ def test_an_ensemble_of_larger_photos_is_shown_them_enlarged(
 QUICK = {"rounds": 1, "last_epochs": 1, "round_to": 2, "batch_size": 12, "learning_rate": 1e-9}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("feature_weight", [0.0, 5.0])
 def test_a_pruned_network_learns_from_the_ensemble_and_features_from_the_network(
     perform, taught, data_folder: Path, tmp_path: Path, feature_weight: float

@@ -82,6 +82,7 @@ def test_features_without_the_epochs_that_they_weigh_in_are_a_contradiction() ->
     assert not MagnitudePrune(last_epochs=0).validation_errors()
 
 
+@pytest.mark.slow
 def test_the_epochs_after_the_zeros_learn_from_the_network_without(
     perform, taught, data_folder: Path, tmp_path: Path
 ) -> None:
@@ -101,6 +102,7 @@ def test_the_epochs_after_the_zeros_learn_from_the_network_without(
     assert first[0] != pytest.approx(first[1], rel=1e-2)
 
 
+@pytest.mark.slow
 def test_two_of_four_stay_two_of_four(perform, data_folder: Path, tmp_path: Path) -> None:
     source = toy_folder(tmp_path / "toy", 1)
     stage = MagnitudePrune(last_epochs=1, **{**QUICK, "sparsity": "2 by 4"})

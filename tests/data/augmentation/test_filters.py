@@ -3,11 +3,13 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 
 from kpipe.data import Augmenter
 from tests.data.drawing import draws, noisy_photo
 
 
+@pytest.mark.slow
 def test_blur_comes_with_its_probability_and_no_dark_border() -> None:
     image = noisy_photo()
     drawn = draws(Augmenter(blur=0.5), image, 200)
@@ -56,6 +58,7 @@ def test_jpeg_loses_more_the_lower_its_quality_may_be() -> None:
     assert losses[0].max() > 3 * losses[2].max()
 
 
+@pytest.mark.slow
 def test_channels_come_in_all_six_orders() -> None:
     image = noisy_photo()
     orders = list(itertools.permutations(range(3)))

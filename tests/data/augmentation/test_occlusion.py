@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from kpipe.data import Augmenter
 from tests.data.drawing import draws, noisy_photo
@@ -20,6 +21,7 @@ def test_erasing_covers_one_rectangle_of_the_declared_size_with_grey() -> None:
         assert mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
 
 
+@pytest.mark.slow
 def test_a_grid_covers_a_quarter_with_grey() -> None:
     image = noisy_photo(40, 40)
     drawn = draws(Augmenter(grid_mask=0.6), image, 60)

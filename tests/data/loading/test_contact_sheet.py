@@ -46,6 +46,7 @@ def shown_rows(sheet: np.ndarray, images: np.ndarray, count: int) -> list[int]:
     return [int(np.flatnonzero((images == one).all((1, 2, 3)))[0]) for one in originals]
 
 
+@pytest.mark.slow
 def test_views_are_what_training_shows_in_the_first_epochs(manifest, images) -> None:
     sheet = np.asarray(contact_sheet(manifest, images, AUGMENTER, seed=9, rows=4, views=3))
     rows = shown_rows(sheet, images, 4)

@@ -299,6 +299,7 @@ def test_a_weight_of_zero_leaves_a_photo_out(manifest: Manifest, images: np.ndar
         assert set(weight) == {0.0, 1.0}
 
 
+@pytest.mark.slow
 def test_fit_takes_the_batches_of_every_kind(manifest: Manifest, images: np.ndarray) -> None:
     model = keras.Sequential(
         [keras.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(3, "softmax")]
@@ -333,6 +334,7 @@ def test_a_later_first_epoch_gives_what_the_first_run_gave_there(
     _assert_same(whole[3 * count :], _take(resumed, 2 * count))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["files", "images"])
 def test_the_number_of_threads_changes_nothing(
     source: str, photo: Callable[..., Path], folder: Path, monkeypatch: pytest.MonkeyPatch

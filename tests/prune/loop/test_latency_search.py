@@ -67,6 +67,7 @@ def test_what_adds_least_loss_for_each_millisecond_goes() -> None:
         assert set(widths(traded(latency, loss, 0.85))) == {cheap}
 
 
+@pytest.mark.slow
 def test_what_saves_no_time_stays() -> None:
     """48 filters, then 32, then 16; other groups cost nothing and stay whole."""
     chosen = Selection(min_filters_fraction=0, blocks=False)
@@ -74,6 +75,7 @@ def test_what_saves_no_time_stays() -> None:
     assert widths(result) == {"b_expand": (48, 16)}
 
 
+@pytest.mark.slow
 def test_widths_are_the_multiple_times_a_power_of_two() -> None:
     chosen = Selection(round_to=6, min_filters_fraction=0, blocks=False)
     result = traded(by_width(b_expand=1.0), lambda model: 0.0, 0.9, selection=chosen)
@@ -91,6 +93,7 @@ def blockwise(model: keras.Model) -> float:
     return float(sum(layer.name.endswith("_dw") for layer in model.layers))
 
 
+@pytest.mark.slow
 def test_a_block_goes_where_that_is_what_saves() -> None:
     """Block a has no shortcut; of b and c, whose loss is less."""
     loss = by_width(b_expand=-1.0, c_expand=-2.0)
@@ -130,6 +133,7 @@ def test_a_narrow_block_goes_after_its_filters() -> None:
     assert widths(traded(latency, loss, 0.4, selection=chosen)) == {"b_expand": (48, 0)}
 
 
+@pytest.mark.slow
 def test_a_step_stays_where_a_later_one_is_enough_alone() -> None:
     """The head adds less for each millisecond, and saves too little to be of use."""
     latency = by_width(a_expand=1.0, head=0.1)
@@ -145,6 +149,7 @@ def test_it_goes_on_where_one_step_of_each_is_not_enough() -> None:
     assert latency(result.model) <= 0.25 * latency(nets.lite())
 
 
+@pytest.mark.slow
 def test_progress_counts_the_trials_of_each_pass() -> None:
     """Three groups of a block each and the head, and the two blocks with a shortcut."""
     told: list[tuple[int, int]] = []
@@ -160,6 +165,7 @@ def test_progress_counts_the_trials_of_each_pass() -> None:
     assert told == [(done, 6) for done in range(1, 7)]
 
 
+@pytest.mark.slow
 def test_without_a_loss_the_score_decides() -> None:
     latency = by_width(a_expand=1.0, head=0.75)
     score = by_width(a_expand=1.0, head=0.1)
@@ -293,6 +299,7 @@ def test_limits_hold_where_groups_are_joined(limits: dict[str, Any], left: int) 
         traded(latency, free, (left - 0.5) / latency(model), model, selection=chosen)
 
 
+@pytest.mark.slow
 def test_a_round_whose_limit_is_met_removes_nothing() -> None:
     def latency(model: keras.Model) -> float:
         return 10.0 if any(layer.name == "b_dw" for layer in model.layers) else 4.0
@@ -364,6 +371,7 @@ def test_a_loss_that_falls_puts_nothing_before_what_saves_more() -> None:
     assert widths(result) == {"head": (32, 16)}
 
 
+@pytest.mark.slow
 def test_one_slow_measurement_of_the_whole_decides_nothing() -> None:
     asked = []
 

@@ -72,6 +72,7 @@ def same(first: keras.Model, second: keras.Model) -> bool:
     return all(np.array_equal(a.numpy(), b.numpy()) for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_the_share_falls_geometrically_to_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
     original = randomize(nets.lite())
     macs, weights = count_macs(original), [w.numpy() for w in original.weights]
@@ -137,6 +138,7 @@ def test_a_stored_round_that_was_damaged_is_made_again(tmp_path: Path) -> None:
         assert same(pruned(tmp_path, rounds=1).model, whole.model)
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_loop_is_refused(tmp_path: Path) -> None:
     pruned(tmp_path, rounds=1)
     for changes in ({"macs": 0.6}, {"criterion": "l2"}, {"selection": Selection(round_to=4)}):
@@ -190,6 +192,7 @@ def test_finetune_must_return_a_model() -> None:
         pruned(finetune=lambda model, round: "History")
 
 
+@pytest.mark.slow
 def test_a_model_that_finetune_returns_is_used() -> None:
     def replaced(model: keras.Model, round: int) -> keras.Model:
         copy = keras.models.clone_model(model)
@@ -200,6 +203,7 @@ def test_a_model_that_finetune_returns_is_used() -> None:
     assert all(not weight.numpy().any() for weight in result.model.weights)
 
 
+@pytest.mark.slow
 def test_a_share_of_the_parameters_is_reached() -> None:
     result = pruned(macs=None, params=0.4)
     whole = randomize(nets.lite()).count_params()
@@ -259,12 +263,14 @@ def test_a_target_that_is_met_to_four_digits_is_not_refused_beforehand() -> None
         refuse_unreachable(halvable(), at_least(0.5), macs=0.4999)
 
 
+@pytest.mark.slow
 def test_a_latency_beside_another_target_is_only_reported() -> None:
     result = pruned(latency=lambda model: 7.0, rounds=1)
     assert [row.latency_ms for row in result.history] == [7.0, 7.0]
     assert result.history[-1].share <= 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fallen", [1, 2])
 def test_it_stops_below_the_tolerance_with_the_model_before(tmp_path: Path, fallen: int) -> None:
     scores = {0: 0.9, 1: 0.85, 2: 0.84} | {fallen: 0.79}
@@ -286,6 +292,7 @@ def test_it_stops_below_the_tolerance_with_the_model_before(tmp_path: Path, fall
     assert same(again.model, result.model)
 
 
+@pytest.mark.slow
 def test_within_the_tolerance_it_goes_on_to_the_target() -> None:
     result = pruned(evaluate=lambda model: 0.5, tolerance=0.0)
     assert not result.stopped and len(result.history) == 3
@@ -351,6 +358,7 @@ def test_criteria_see_the_calibration_images() -> None:
         pruned(rounds=1, criterion="mean_activation")
 
 
+@pytest.mark.slow
 def test_the_model_that_is_given_is_never_trained_nor_compiled() -> None:
     model = randomize(nets.lite())
     model.compile(keras.optimizers.Adam(), "mse")

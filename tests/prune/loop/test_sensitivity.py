@@ -20,6 +20,7 @@ from tests.prune import nets
 from tests.prune.masking import randomize
 
 
+@pytest.mark.slow
 def test_each_score_is_that_of_the_model_with_the_lowest_of_one_group_removed() -> None:
     model = randomize(nets.lite())
     before = [w.numpy() for w in model.weights]

@@ -55,6 +55,7 @@ def check(model: keras.Model, names: set[str]) -> keras.Model:
     return small
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options", "count", "projected"), REAL)
 def test_blocks_of_real_architectures(name, options, count, projected) -> None:
     size = 71 if name == "Xception" else 32

@@ -38,6 +38,7 @@ def check(model: keras.Model, seed: int) -> None:
     assert new.output_shape == model.output_shape
 
 
+@pytest.mark.slow
 @given(data=st.data(), seed=st.integers(0, 99))
 @settings(SLOW, max_examples=25)
 def test_every_operation_equals_the_masked_original(data: st.DataObject, seed: int) -> None:

@@ -63,6 +63,7 @@ def test_result_is_a_keras_model_of_the_same_layers_and_the_original_is_left_alo
         np.testing.assert_array_equal(untouched, weight)
 
 
+@pytest.mark.slow
 def test_killed_training_continues_and_ends_as_if_never_killed(tmp_path, model, clustered):
     settings = TrainingSettings(learning_rate=1e-3, on_epoch=killed_after(0))
     with pytest.raises(Killed):

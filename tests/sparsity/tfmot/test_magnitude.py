@@ -349,6 +349,7 @@ def test_a_label_without_an_answer_is_named(model):
             prune_magnitude(model, shifted, **QUICK, settings=settings)
 
 
+@pytest.mark.slow
 def test_classes_that_class_weight_does_not_name_count_once(model):
     weights = ({0: 3.0}, {0: 3.0, 1: 1.0}, {9: 1.0})
     one, other = (
@@ -399,6 +400,7 @@ def test_numbers_of_numpy_are_numbers(tmp_path, model):
         prune_magnitude(model, batches, **quick, settings=settings, folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_kernels_too_narrow_for_a_pattern_stay_dense_and_alone_are_refused(model):
     pruned = prune_magnitude(model, batches, m_by_n=(2, 8), epochs=1, steps_per_epoch=4)
     assert measure_sparsity(pruned)["stem"] == 0  # three inputs, of which six of eight might stay

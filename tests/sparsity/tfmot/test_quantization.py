@@ -38,6 +38,7 @@ def trained(model: keras.Model) -> keras.Model:
     return train_quantized(model, batches, **QUICK, **FAST)
 
 
+@pytest.mark.slow
 def test_every_weight_comes_back_where_it_was(model):
     """At hardly any rate, what is trained stays, kernels and all."""
     still = train_quantized(model, batches, **QUICK, settings=TrainingSettings(learning_rate=1e-9))
@@ -78,6 +79,7 @@ def with_coarse_steps(seed: int) -> keras.Model:
     return model
 
 
+@pytest.mark.slow
 def test_training_feels_what_int8_does(monkeypatch):
     """The emulated answers are near those of int8, where the model's own are far from them.
 
@@ -105,6 +107,7 @@ def test_training_feels_what_int8_does(monkeypatch):
         assert felt < 0.25 * unfelt
 
 
+@pytest.mark.slow
 def test_ranges_are_measured_before_anything_is_learned(monkeypatch):
     """TFMOT would begin at -6 to 6, and a short training with clipped activations."""
     model = small_classifier()
@@ -235,6 +238,7 @@ def attention(dropout: float = 0.0) -> keras.Model:
     return seeded(keras.Model(inputs, keras.layers.Dense(2, "softmax", name="top")(x)))
 
 
+@pytest.mark.slow
 def test_weights_of_one_name_in_a_layer_are_told_apart():
     model = attention()
     still = train_quantized(model, batches, **QUICK, settings=TrainingSettings(learning_rate=1e-9))

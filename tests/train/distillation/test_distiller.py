@@ -147,6 +147,7 @@ def test_only_the_student_learns(weights: dict[str, float]) -> None:
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 def test_distillation_resumes_after_an_interruption(tmp_path: Path) -> None:
     def train(folder: Path, *callbacks: keras.callbacks.Callback) -> list[np.ndarray]:
         small = network(2, seed=1)

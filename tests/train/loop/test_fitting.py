@@ -167,6 +167,7 @@ def test_only_the_last_and_the_best_checkpoint_stay(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == len(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("at_end", "said"), [(False, "the loss is nan"), (True, "logits/bias")])
 def test_a_nan_loss_stops_training_and_keeps_the_last_checkpoint(
     at_end: bool, said: str, tmp_path: Path, uninterrupted, monkeypatch

@@ -146,6 +146,7 @@ def test_a_function_for_swats_receives_its_choices() -> None:
     SwitchOptimizer(lambda epoch, **chosen: keras.optimizers.SGD(**chosen), SWATS())
 
 
+@pytest.mark.slow
 def test_a_second_fit_after_another_compile_starts_its_own_averages() -> None:
     model = compiled(keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9))
     switch = SwitchOptimizer(sgd(), AtEpoch(1))
@@ -163,6 +164,7 @@ def test_a_misspelt_optimizer_is_rejected_before_training() -> None:
         SwitchOptimizer("sdg", AtEpoch(1))
 
 
+@pytest.mark.slow
 def test_a_function_that_returns_one_optimizer_twice_is_rejected() -> None:
     optimizer = sgd()
     callback = SwitchOptimizer(lambda epoch: optimizer, AtEpoch(1))
@@ -172,6 +174,7 @@ def test_a_function_that_returns_one_optimizer_twice_is_rejected() -> None:
         train(compiled(keras.optimizers.Adam(0.01)), 2, callback)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "compiling", [{"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 4}]
 )
