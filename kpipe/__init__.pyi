@@ -1,3 +1,11 @@
+from . import data as data
+from . import ensemble as ensemble
+from . import lite as lite
+from . import prune as prune
+from . import report as report
+from . import sparsity as sparsity
+from . import stages as stages
+from . import train as train
 from .core.pipeline import Pipeline as Pipeline
 from .errors import KpipeError as KpipeError
 

@@ -45,10 +45,19 @@ def heavy_modules_after(code: str, cwd: Path, *words: str) -> set[str]:
         "import kpipe",
         *(f"import {name}" for name in PACKAGES[1:]),
         "from kpipe.stages import Export",
+        "from kpipe import *",
+        "import kpipe; kpipe.train, kpipe.stages.FineTune('MobileNet'), dir(kpipe)",
     ],
 )
 def test_importing_a_package_loads_nothing_heavy(code: str, tmp_path: Path) -> None:
     assert heavy_modules_after(code, tmp_path) == set()
+
+
+def test_every_public_package_is_reached_from_kpipe() -> None:
+    public = set(PACKAGES[1:]) - {"kpipe.cli", "kpipe.core", "kpipe.starter"}
+    code = "import kpipe; print(*(getattr(kpipe, name).__name__ for name in dir(kpipe)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) - {"KpipeError", "Pipeline"} == public
 
 
 def test_the_check_for_heavy_modules_sees_them(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def imports(stub: Path) -> list[tuple[str, str]]:
     return [
         (f"{package_of(stub)}.{node.module}", alias.name)
         for node in ast.parse(stub.read_text()).body
-        if isinstance(node, ast.ImportFrom)
+        if isinstance(node, ast.ImportFrom) and node.module
         for alias in node.names
     ]
 

@@ -80,7 +80,7 @@ def _print_error(text: str, notes: Sequence[str] = ()) -> None:
         print_text(f"  {note}", error=True, bold=True)
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="kpipe")
 def commands() -> None:
     """Turn a folder of labelled photos into a small, fast, verified TFLite model."""

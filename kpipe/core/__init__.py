@@ -2,6 +2,7 @@
 
 fields       check a stage's fields against their annotations
 stage        Stage, Context, the @stage decorator
+declaring    what a stage's declaration refuses, and the defaults of a preset
 pipeline     Pipeline: a validated list of stages
 fingerprint  canonical JSON and its sha256
 digests      content digests of files and folders
