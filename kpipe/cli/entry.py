@@ -109,5 +109,16 @@ def _unavailable(name: str, error: InstallationError) -> click.Command:
     return refuse
 
 
-for _name in ("init", "run", "plan", "check", "preview", "report", "predict", "benchmark", "cache"):
+for _name in (
+    "init",
+    "doctor",
+    "run",
+    "plan",
+    "check",
+    "preview",
+    "report",
+    "predict",
+    "benchmark",
+    "cache",
+):
     commands.add_command(_load(_name))
