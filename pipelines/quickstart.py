@@ -50,6 +50,7 @@ pipeline = Pipeline(
         FineTune(
             "EfficientNetLite0",
             effort="quick",
+            retrain_last=60,
             switch_to="sgd",
             switch_when=4,
             switch_learning_rate=1e-3,

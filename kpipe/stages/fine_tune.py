@@ -72,9 +72,8 @@ class FineTune(Recipe):
         full_res_epochs: with `low_res_size`, the number of epochs at full size that follow, at a
             tenth of the learning rate.
         batch_size: photos in a training step.
-        effort: "quick" trains the last 60 layers for 6 epochs by default, "standard" all layers for
-            20, "best" all layers for 60; of less than 1,000 photos, for more. Fields that are
-            declared keep their values.
+        effort: "quick" trains for 6 epochs by default, "standard" for 20, "best" for 60; of less
+            than 1,000 photos, for more. Fields that are declared keep their values.
 
     Example:
         >>> from kpipe.stages import FineTune

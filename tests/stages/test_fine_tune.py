@@ -330,9 +330,11 @@ def test_what_follows_from_the_photos_is_told_with_its_reason() -> None:
     assert reasons(declared, 8) == ""
 
 
-def test_an_effort_suits_shallow_networks(photos: PhotoDataset) -> None:
-    model = classifier(backbone("VGG16", image_size=32, weights=None), 3)
-    quick = FineTune("VGG16", effort="quick")
-    assert [phase.last for phase in plan_phases(quick, photos, model)] == [0, None]
-    refused = FineTune("MobileNetV2", weights=None, effort="quick").validation_errors()
+def test_an_effort_trains_all_layers_and_leaves_what_is_declared(photos: PhotoDataset) -> None:
+    model = classifier(backbone("MobileNet", image_size=32, weights=None, alpha=0.25), 3)
+    quick = plan_phases(FineTune("MobileNet", effort="quick"), photos, model)
+    assert [(phase.last, phase.config.epochs) for phase in quick] == [(0, 10), (None, 24)]
+    declared = plan_phases(FineTune("MobileNet", effort="quick", epochs=3), photos, model)
+    assert [phase.config.epochs for phase in declared] == [10, 3]
+    refused = FineTune("MobileNetV2", weights=None, retrain_last=60).validation_errors()
     assert len(refused) == 1 and "freezes random weights" in refused[0]

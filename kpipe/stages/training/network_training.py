@@ -53,9 +53,7 @@ def train_network(recipe: Recipe, photos: PhotoDataset, run: TrainingRun) -> Non
         # Built again, not resized: the padding of some networks depends on the image size.
         model = build_network(recipe, full, len(photos.classes), photos.seed)
         copy_state(low_res, model)
-        rows.append(
-            full_run.fit_phases(model, photos, [plan_full_res_phase(recipe, photos, model)])
-        )
+        rows.append(full_run.fit_phases(model, photos, [plan_full_res_phase(recipe, photos)]))
     run.write_history(rows)
     save_model(model, run.folder, title=run.title, recipe=recipe.configuration())
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kpipe.core.fingerprint import fingerprint
 from kpipe.stages.photos.photo_dataset import PhotoDataset
-from kpipe.stages.training.efforts import EFFORTS, epochs_of
+from kpipe.stages.training.efforts import epochs_of
 from kpipe.stages.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -54,28 +54,18 @@ def unfrozen_layers(recipe: Recipe, model: keras.Model) -> tuple[int | None, ...
     """
     from kpipe.train import plan_unfreezing
 
-    last = _last(recipe, model)
+    last = recipe.retrain_last
     if recipe.unfreeze_phases == 1:
         return (last,)
     return plan_unfreezing(model, recipe.unfreeze_phases + 1, last)[1:]
 
 
-def _last(recipe: Recipe, model: keras.Model) -> int | None:
-    """Return `retrain_last`, or None for all layers of a network with fewer than an effort asks."""
-    from kpipe.train.transfer.blocks import find_blocks
-
-    last = recipe.retrain_last
-    if last is None or last != EFFORTS[recipe.effort].get("retrain_last"):
-        return last
-    return last if last <= find_blocks(model)[0].last else None
-
-
-def plan_full_res_phase(recipe: Recipe, photos: PhotoDataset, model: keras.Model) -> Phase:
+def plan_full_res_phase(recipe: Recipe, photos: PhotoDataset) -> Phase:
     """Return the phase at full size after training at a lower resolution."""
     config = _training_config(
         recipe, photos, recipe.full_res_epochs, 0.1 * recipe.effective_learning_rate
     )
-    return _phase(recipe, config, _last(recipe, model))
+    return _phase(recipe, config, recipe.retrain_last)
 
 
 def _phase(
