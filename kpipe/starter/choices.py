@@ -122,7 +122,7 @@ def _fine_tune(effort: Effort) -> Choice:
     if importlib.util.find_spec(_LITE):
         return Choice(
             FineTune("EfficientNetLite0", effort=effort),
-            'made for phones; effort="quick", "standard" or "best"',
+            'accurate for its size; effort="quick", "standard" or "best"',
         )
     return Choice(
         FineTune("MobileNetV2", alpha=0.5, effort=effort),
