@@ -6,7 +6,7 @@ from . import report as report
 from . import sparsity as sparsity
 from . import stages as stages
 from . import train as train
-from .core.pipeline import Pipeline as Pipeline
 from .errors import KpipeError as KpipeError
+from .pipeline import Pipeline as Pipeline
 
 __version__: str

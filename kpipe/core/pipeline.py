@@ -9,6 +9,7 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Self
 
 from kpipe.core.fields import field_names, parse_field
 from kpipe.core.stage import Need, Stage
@@ -21,7 +22,7 @@ __all__ = ["Pipeline"]
 @names_wrong_kinds_of_fields
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """The declaration that `kpipe run` executes.
+    """The declaration of a run, without what is done with it; `kpipe.Pipeline` adds that.
 
     Args:
         name: letters, digits, `-`, `_` and `.`; also the name of the folder below `saved_models`.
@@ -65,7 +66,7 @@ class Pipeline:
             links.append(read)
         return links
 
-    def with_settings(self, settings: Sequence[str]) -> Pipeline:
+    def with_settings(self, settings: Sequence[str]) -> Self:
         """Return the pipeline with `stage.field=value` and `seed=value` settings applied.
 
         A setting applies to the stage of that name. If there is none, it applies to the stages of
@@ -116,7 +117,7 @@ class Pipeline:
             stages = [
                 change(stage) if at_the_top else stage.with_nested(change) for stage in stages
             ]
-        return Pipeline(self.name, stages, seed)
+        return dataclasses.replace(self, stages=stages, seed=seed)
 
     def render(self) -> str:
         """Return the source of a Python file that declares this pipeline."""

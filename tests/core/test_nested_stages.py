@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from kpipe.core.pipeline import Pipeline
+from kpipe import Pipeline
 from kpipe.core.runner import plan, run
 from kpipe.core.stage import Context, Stage, stage
 from kpipe.errors import PipelineError

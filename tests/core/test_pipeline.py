@@ -2,8 +2,8 @@ from typing import ClassVar, Literal
 
 import pytest
 
+from kpipe import Pipeline
 from kpipe.core.fields import nearest_field
-from kpipe.core.pipeline import Pipeline
 from kpipe.core.stage import Stage, stage
 from kpipe.errors import PipelineError
 from tests.core.toys import Count, Join, Read, Repeat, Suffix
