@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import csv
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from kpipe.atomic import replacing
 from kpipe.cli.output import print_text
+from kpipe.core.disk_errors import translate_file_errors
 from kpipe.errors import DataError
 
 if TYPE_CHECKING:
-    from kpipe.lite import Prediction
+    from kpipe.lite import Classifier, Prediction
 
 __all__ = ["predict"]
+
+
+Row = tuple[Path, "Prediction | None", str]
 
 
 @click.command()
@@ -28,35 +35,109 @@ __all__ = ["predict"]
     help="Number of labels per image.",
 )
 @click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="Probability below which a prediction is not sure, in place of the file's.",
+)
+@click.option(
     "--background",
     default="white",
     show_default=True,
     help="Color under transparent pixels; use that of the training.",
 )
-def predict(model: Path, images: tuple[Path, ...], top: int, background: str) -> None:
+@click.option("--csv", "table", type=click.Path(path_type=Path), help="Write a table to this file.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
+def predict(
+    model: Path,
+    images: tuple[Path, ...],
+    top: int,
+    threshold: float | None,
+    background: str,
+    table: Path | None,
+    as_json: bool,
+) -> None:
     """Classify IMAGES (files or folders) with an exported MODEL.tflite.
 
     "not sure" marks a prediction below the threshold that Export(coverage=) wrote into the file. If
     the file is an ensemble, brackets show the lowest and the highest probability of its members.
+
+    Exits with 2 if an image cannot be read; the others are classified all the same.
     """
     from kpipe.lite import Classifier
     from kpipe.lite.runtime.peak_memory import peak_memory
 
+    if table and (table.exists() or table.is_symlink()):
+        raise DataError(
+            f"{table} already exists",
+            expected="a new file for the table",
+            fix="remove it first, or pass another file",
+        )
     peak_memory(model)  # a damaged file may end the process
-    classifier = Classifier(model, background=background, members=True)
-    errors = []
-    paths = list(_image_files(images))
-    for path in paths:
-        try:
-            (result,) = classifier.predict(path)
-        except DataError as error:
-            errors.append(error.what)
+    classifier = Classifier(model, background=background, members=True, threshold=threshold)
+    rows = []
+    for path in _image_files(images):
+        row = _classify(classifier, path)
+        rows.append(row)
+        if not as_json and row[1]:
+            print_text(_line(path, row[1], top))
+    if as_json:
+        print_text(json.dumps(_document(model, rows, top)))  # ASCII, for any terminal
+    if table:
+        with translate_file_errors(table, "--csv"):
+            _write_table(table, rows, classifier.labels)
+    if errors := [error for _, _, error in rows if error]:
+        received = f"{len(rows) - len(errors)} of {len(rows)} classified"
+        raise DataError("\n".join(errors), received=received)
+
+
+def _classify(classifier: Classifier, path: Path) -> Row:
+    """Return the path with its prediction, or with the reason why there is none."""
+    try:
+        (result,) = classifier.predict(path)
+    except DataError as error:
+        return path, None, error.what
+    return path, result, ""
+
+
+def _line(path: Path, result: Prediction, top: int) -> str:
+    best = "  ".join(_describe(label, result) for label in _likeliest(result, top))
+    return f"{path}: {best}" if result.sure else f"{path}: not sure: {best}"
+
+
+def _document(model: Path, rows: list[Row], top: int) -> dict[str, Any]:
+    """Return what `--json` prints."""
+    answers: list[dict[str, Any]] = []
+    for path, result, error in rows:
+        if result is None:
+            answers.append({"path": str(path), "error": error})
             continue
-        best = "  ".join(_describe(label, result) for label in _likeliest(result, top))
-        print_text(f"{path}: {best}" if result.sure else f"{path}: not sure: {best}")
-    if errors:
-        classified = len(paths) - len(errors)
-        raise DataError("\n".join(errors), received=f"{classified} of {len(paths)} classified")
+        labels = _likeliest(result, top)
+        answer = {
+            "path": str(path),
+            "label": result.label,
+            "probability": result.probability,
+            "sure": result.sure,
+            "probabilities": {label: result.probabilities[label] for label in labels},
+        }
+        if result.members:
+            answer["members"] = [{name: one[name] for name in labels} for one in result.members]
+        answers.append(answer)
+    return {"command": "predict", "model": str(model), "images": answers}
+
+
+def _write_table(file: Path, rows: list[Row], labels: Sequence[str]) -> None:
+    """Write a row for each image: the likeliest label, and the probability of every label."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out)
+        writer.writerow(["path", "label", "probability", "sure", "error", *labels])
+        for path, result, error in rows:
+            if result is None:
+                writer.writerow([path, "", "", "", error, *[""] * len(labels)])
+                continue
+            probabilities = [f"{result.probabilities[label]:.6f}" for label in labels]
+            best = f"{result.probability:.6f}"
+            writer.writerow([path, result.label, best, result.sure, "", *probabilities])
 
 
 def _likeliest(result: Prediction, top: int) -> list[str]:
