@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
+from kpipe.cli.output import JSON, print_json
 from kpipe.cli.pipeline_file import ROOT
 from kpipe.cli.stderr_log import log_native_stderr
 from kpipe.core.disk_errors import translate_disk_errors
@@ -24,29 +27,37 @@ _MARKS = {"good": ("ok", "green"), "notice": ("--", "yellow"), "fault": ("!!", "
 @click.command()
 @click.option("--no-training", is_flag=True, help="Train nothing.")
 @ROOT
-def doctor(no_training: bool, root: Path) -> None:
+@JSON
+def doctor(no_training: bool, root: Path, as_json: bool) -> None:
     """Say what this installation and machine have, and try a tiny training.
 
     Exits with 0 if kpipe works here, and with 1 after a fault.
     """
     from kpipe.starter.doctor import examine, try_training
 
-    console, faults = Console(), 0
+    console, found = Console(quiet=as_json), []
     with translate_disk_errors(root), log_native_stderr(root):
         for finding in examine(root):
-            faults += _show(console, finding)
-        if not no_training and not faults:
-            faults += _show(console, try_training())
+            found.append(_shown(console, finding))
+        if not no_training and not _faults(found):
+            found.append(_shown(console, try_training()))
+    faults = _faults(found)
+    if as_json:
+        print_json("doctor", findings=[dataclasses.asdict(finding) for finding in found])
     summary = f"{faults} fault{'s' * (faults > 1)}" if faults else "kpipe works here"
     print_line(console, summary, "bold")
     if faults:
         raise SystemExit(1)
 
 
-def _show(console: Console, finding: Finding) -> bool:
-    """Print a finding; return whether it is a fault."""
+def _faults(found: Sequence[Finding]) -> int:
+    return sum(finding.state == "fault" for finding in found)
+
+
+def _shown(console: Console, finding: Finding) -> Finding:
+    """Print a finding, and return it."""
     mark, style = _MARKS[finding.state]
     print_line(console, f"{mark}  {finding.name}: {finding.detail}", style)
     if finding.fix:
         print_line(console, f"    {finding.fix}")
-    return finding.state == "fault"
+    return finding

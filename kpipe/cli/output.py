@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from typing import Any
@@ -10,7 +11,9 @@ import click
 
 from kpipe.printable import printable
 
-__all__ = ["print_text", "run_again"]
+__all__ = ["JSON", "print_json", "print_text", "run_again"]
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 
 
 def print_text(text: str, *, error: bool = False, **style: Any) -> None:
@@ -23,6 +26,11 @@ def print_text(text: str, *, error: bool = False, **style: Any) -> None:
     """
     # Without a stream, click would write UTF-8 to a terminal whose encoding is ASCII.
     click.secho(printable(text, lines=True), sys.stderr if error else sys.stdout, **style)
+
+
+def print_json(command: str, **content: Any) -> None:
+    """Print what a command found, as `{"command": its name, ...}` in ASCII, for any terminal."""
+    print_text(json.dumps({"command": command, **content}))
 
 
 def run_again() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kpipe.cli.output import JSON, print_json
 from kpipe.cli.pipeline_file import FILE, ROOT, SET, load_pipeline
 from kpipe.core import runner
 from kpipe.printable import printable
@@ -29,9 +31,14 @@ _COLORS = {
 @FILE
 @SET
 @ROOT
-def plan(file: Path, settings: tuple[str, ...], root: Path) -> None:
+@JSON
+def plan(file: Path, settings: tuple[str, ...], root: Path, as_json: bool) -> None:
     """Show what `run` would do: which stages are cached, which would run, and why."""
     pipeline = load_pipeline(file).with_settings(settings)
+    if as_json:
+        found = [dataclasses.asdict(planned) for planned in runner.plan(pipeline, root)]
+        print_json("plan", pipeline=pipeline.name, seed=pipeline.seed, stages=found)
+        return
     table = Table("stage", "status", "why", title=f"{pipeline.name}, seed {pipeline.seed}")
     console = Console()
     stages = runner.plan(pipeline, root)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kpipe.atomic import replacing
-from kpipe.cli.output import print_text
+from kpipe.cli.output import JSON, print_json, print_text
 from kpipe.core.disk_errors import translate_file_errors
 from kpipe.errors import DataError
 
@@ -46,7 +45,7 @@ Row = tuple[Path, "Prediction | None", str]
     help="Color under transparent pixels; use that of the training.",
 )
 @click.option("--csv", "table", type=click.Path(path_type=Path), help="Write a table to this file.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
+@JSON
 def predict(
     model: Path,
     images: tuple[Path, ...],
@@ -81,7 +80,7 @@ def predict(
         if not as_json and row[1]:
             print_text(_line(path, row[1], top))
     if as_json:
-        print_text(json.dumps(_document(model, rows, top)))  # ASCII, for any terminal
+        print_json("predict", model=str(model), images=_answers(rows, top))
     if table:
         with translate_file_errors(table, "--csv"):
             _write_table(table, rows, classifier.labels)
@@ -104,8 +103,8 @@ def _line(path: Path, result: Prediction, top: int) -> str:
     return f"{path}: {best}" if result.sure else f"{path}: not sure: {best}"
 
 
-def _document(model: Path, rows: list[Row], top: int) -> dict[str, Any]:
-    """Return what `--json` prints."""
+def _answers(rows: list[Row], top: int) -> list[dict[str, Any]]:
+    """Return what `--json` prints for each image."""
     answers: list[dict[str, Any]] = []
     for path, result, error in rows:
         if result is None:
@@ -122,7 +121,7 @@ def _document(model: Path, rows: list[Row], top: int) -> dict[str, Any]:
         if result.members:
             answer["members"] = [{name: one[name] for name in labels} for one in result.members]
         answers.append(answer)
-    return {"command": "predict", "model": str(model), "images": answers}
+    return answers
 
 
 def _write_table(file: Path, rows: list[Row], labels: Sequence[str]) -> None:

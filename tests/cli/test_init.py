@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,16 @@ def test_the_file_declares_a_pipeline_for_the_photos(init, tmp_path: Path) -> No
         "waits"
     ] * 2
     assert {path: path.read_bytes() for path in photos.rglob("*.png")} == before
+
+
+def test_a_plan_of_it_as_json_names_each_stage(init, tmp_path: Path) -> None:
+    draw(tmp_path / "photos")
+    init("photos")
+    result = CliRunner().invoke(commands, ["plan", "pipeline.py", "--json"])
+    found = json.loads(result.output)
+    assert (found["command"], found["pipeline"], found["seed"]) == ("plan", "photos", 7)
+    assert found["stages"][0].keys() == {"stage", "status", "why", "fetches"}
+    assert [row["stage"] for row in found["stages"]][:2] == ["Data", "Balance"]
 
 
 def test_target_effort_and_file_are_chosen(init, tmp_path: Path) -> None:

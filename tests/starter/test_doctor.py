@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import shutil
 from pathlib import Path
@@ -45,6 +46,14 @@ def test_a_missing_package_is_a_fault_and_nothing_is_trained(
     assert done.exit_code == 1
     assert "!!  packages: missing: no-such-package" in done.output
     assert "1 fault" in done.output and "training" not in done.output
+
+
+def test_json_is_one_object(tmp_path: Path) -> None:
+    done = command(tmp_path, "--no-training", "--json")
+    found = json.loads(done.output)
+    assert found["command"] == "doctor" and done.exit_code == 0
+    assert found["findings"][0].keys() == {"state", "name", "detail", "fix"}
+    assert not any(finding["name"] == "training" for finding in found["findings"])
 
 
 def test_a_root_that_cannot_be_written_is_a_fault(
