@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from kpipe.cli.output import run_again
+from kpipe.cli.output import JSON, print_json, run_again
 from kpipe.cli.pipeline_file import FILE, ROOT, SET, load_pipeline
 from kpipe.cli.stderr_log import log_native_stderr
 from kpipe.core.disk_errors import translate_disk_errors
@@ -27,10 +27,18 @@ __all__ = ["run"]
 @SET
 @ROOT
 @click.option("--fresh", is_flag=True, help="Run every stage again, ignoring cached results.")
-def run(file: Path, settings: tuple[str, ...], root: Path, fresh: bool) -> None:
-    """Run the pipeline that FILE declares, skipping finished stages."""
+@click.option("--quiet", "-q", is_flag=True, help="Print errors and warnings only.")
+@JSON
+def run(
+    file: Path, settings: tuple[str, ...], root: Path, fresh: bool, quiet: bool, as_json: bool
+) -> None:
+    """Run the pipeline that FILE declares, skipping finished stages.
+
+    Exits with 0 if all stages have a result, with 2 if one failed or refused its result, and with
+    130 after Ctrl-C (143 after SIGTERM); the same command then goes on.
+    """
     pipeline = load_pipeline(file).with_settings(settings)
-    console = Console()
+    console = Console(quiet=quiet or as_json)
     refusals: list[Event] = []
 
     def hear(event: Event) -> None:
@@ -55,6 +63,14 @@ def run(file: Path, settings: tuple[str, ...], root: Path, fresh: bool) -> None:
         if result.made or not page.exists():
             _write_report(result.folder)
     print_line(console, f"results: {result.folder}\nreport:  {page}")
+    if as_json:
+        print_json(
+            "run",
+            folder=str(result.folder),
+            report=str(page),
+            made=result.made,
+            skipped=result.skipped,
+        )
 
 
 def _report_refused(pipeline: Pipeline, root: Path, console: Console) -> None:
