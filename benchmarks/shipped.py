@@ -21,6 +21,7 @@ looked at once.
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from kpipe import Pipeline
 from kpipe.core.runner import run
 from kpipe.core.stage import Stage
 from kpipe.stages import Augment, Balance, Data, Distill, Ensemble, Export, FilterPrune, FineTune
+from kpipe.stages.training.efforts import epochs_of
 
 SIZE, MEMBERS = 96, 5
 SETS = ("clothing", "tiles")
@@ -50,7 +52,8 @@ def case(which: str, name: str, seed: int, photos: Path, weights: str) -> dict[s
         Augment(flip=FLIPS[which]),
     ]
     single = FineTune("MobileNetV2", alpha=0.35, weights=weights)
-    longer = FineTune("MobileNetV2", alpha=0.35, weights=weights, epochs=epochs_with(prune))
+    epochs = epochs_with(prune, listed(photos, which))
+    longer = FineTune("MobileNetV2", alpha=0.35, weights=weights, epochs=epochs)
     student = Distill("MobileNetV2", alpha=0.35, weights=weights)
     # The accuracy is what is measured here, so that no loss of it refuses a file.
     export = Export(quantize="int8", tolerance=1.0, int8_tolerance=1.0)
@@ -92,11 +95,12 @@ def case(which: str, name: str, seed: int, photos: Path, weights: str) -> dict[s
     return row
 
 
-def epochs_with(prune: FilterPrune) -> int:
-    """Return the epochs of FineTune and of the rounds of a removal together."""
-    epochs = FineTune("MobileNetV2").epochs
-    least = epochs if isinstance(epochs, int) else epochs[0]
-    return least + (prune.rounds - 1) * prune.epochs + prune.last_epochs
+def epochs_with(prune: FilterPrune, listing: Path) -> int:
+    """Return the epochs of FineTune on listed photos and of the rounds of a removal together."""
+    tuning = FineTune("MobileNetV2")
+    photos = (pd.read_csv(listing)["split"] == "train").sum()
+    epochs = epochs_of(tuning.epochs, math.ceil(photos / tuning.batch_size))
+    return epochs + (prune.rounds - 1) * prune.epochs + prune.last_epochs
 
 
 def table(results: Path) -> None:

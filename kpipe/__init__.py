@@ -1,7 +1,7 @@
 """kpipe: one Python file declares how a folder of labelled photos becomes a TFLite model.
 
-`import kpipe` makes every package reachable, such as `kpipe.prune.prune_filters`; each is loaded
-when it is first used.
+`import kpipe` makes every public package reachable, such as `kpipe.prune.prune_filters`; each is
+loaded when it is first used.
 """
 
 from kpipe.installation import attach_stub

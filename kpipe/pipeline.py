@@ -110,9 +110,11 @@ class Pipeline(declared.Pipeline):
             >>> [(step.stage, step.status, step.why) for step in steps]
             [('Data', 'runs', 'has no earlier result')]
         """
+        from kpipe.core.disk_errors import translate_disk_errors
         from kpipe.core.runner import plan
 
-        return plan(self, Path(root))
+        with translate_disk_errors(Path(root)):
+            return plan(self, Path(root))
 
     def report(self, root: str | Path = _ROOT) -> Path:
         """Write the HTML report of the run again, and return its path.
@@ -131,7 +133,9 @@ class Pipeline(declared.Pipeline):
             >>> pipeline.report().name
             'report.html'
         """
+        from kpipe.core.disk_errors import translate_disk_errors
         from kpipe.core.runner import run_folder
         from kpipe.report import write_report
 
-        return write_report(run_folder(self, Path(root)))
+        with translate_disk_errors(Path(root)):
+            return write_report(run_folder(self, Path(root)))

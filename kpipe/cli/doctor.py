@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from kpipe.cli.output import JSON, print_json
+from kpipe.cli.output import JSON, own_stdout, print_json
 from kpipe.cli.pipeline_file import ROOT
 from kpipe.cli.stderr_log import log_native_stderr
 from kpipe.core.disk_errors import translate_disk_errors
@@ -33,11 +35,14 @@ def doctor(no_training: bool, root: Path, as_json: bool) -> None:
 
     Exits with 0 if kpipe works here, and with 1 after a fault.
     """
-    from kpipe.starter.doctor import examine, try_training
+    from kpipe.starter.doctor import examine, examine_disk, try_training
 
     console, found = Console(quiet=as_json), []
-    with translate_disk_errors(root), log_native_stderr(root):
-        for finding in examine(root):
+    disk = examine_disk(root)
+    # Without a folder for the log, TensorFlow's messages are on the terminal.
+    log = log_native_stderr(root) if disk.state != "fault" else contextlib.nullcontext()
+    with own_stdout(as_json), translate_disk_errors(root), log:
+        for finding in itertools.chain([disk], examine()):
             found.append(_shown(console, finding))
         if not no_training and not _faults(found):
             found.append(_shown(console, try_training()))

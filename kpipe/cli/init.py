@@ -10,19 +10,14 @@ import click
 from rich.console import Console
 
 from kpipe.atomic import write_text
-from kpipe.cli.pipeline_file import ROOT, load_pipeline
+from kpipe.cli.pipeline_file import DEFAULT_ROOT, ROOT, load_pipeline
 from kpipe.core.disk_errors import translate_disk_errors, translate_file_errors
 from kpipe.errors import DataError, PipelineError
 from kpipe.report.terminal import Progress, print_line
 
 if TYPE_CHECKING:
     from kpipe.data import Manifest
-    from kpipe.starter import PhotoFacts
-
 __all__ = ["init"]
-
-# What a class needs so that training and its figures mean something.
-_TOO_FEW, _ENOUGH = 10, 50
 
 
 @click.command()
@@ -59,10 +54,12 @@ def init(folder: Path, target: str, effort: str, output: Path, force: bool, root
     of the file stands below the reason for it.
     """
     from kpipe.starter import choose, look, machine_speed, minutes, render
+    from kpipe.starter.cautions import cautions
 
     _refuse(folder, output, force)
     console = Console()
-    facts = look(_photos(folder, root, console))
+    manifest = _photos(folder, root, console)
+    facts = look(manifest)
     choices = choose(facts, folder.as_posix(), target, effort)  # type: ignore[arg-type]
     text = render(folder.resolve().name, choices, str(facts))
     with translate_file_errors(output, "--output"):
@@ -70,10 +67,12 @@ def init(folder: Path, target: str, effort: str, output: Path, force: bool, root
         write_text(output, text)
     load_pipeline(output)
     print_line(console, str(facts))
-    for line in warnings(facts):
+    for line in cautions(manifest, folder):
         print_line(console, f"warning: {line}", "yellow")
     least, most = minutes(facts, choices, machine_speed())
-    path = shlex.quote(str(output))
+    path = shlex.quote(f"./{output}" if str(output).startswith("-") else str(output))
+    if root != DEFAULT_ROOT:
+        path += f" --root {shlex.quote(str(root))}"
     print_line(console, f"wrote {output}", "bold")
     time = _duration(least, most)
     print_line(console, f"next: kpipe run {path}   (about {time} here)", "bold")
@@ -91,6 +90,12 @@ def _refuse(folder: Path, output: Path, force: bool) -> None:
             f"{folder} is a file",
             expected="a folder that holds a folder of photos for each class",
             fix=f"a table is declared in a pipeline file; kpipe check {quoted} audits its photos",
+        )
+    if output.suffix != ".py" and not output.is_dir():
+        raise PipelineError(
+            f"{output} is no name of a Python file",
+            expected="a name that ends in .py",
+            fix=f"--output {shlex.quote(str(output.with_suffix('.py')))}",
         )
     if output.is_dir():
         raise PipelineError(
@@ -125,7 +130,7 @@ def _photos(folder: Path, root: Path, console: Console) -> Manifest:
             )
     if len(manifest.classes) < 2 or manifest.table.empty:
         raise DataError(
-            f"{folder} holds {len(manifest.classes)} class of {len(manifest.table)} photos",
+            f"{folder} holds too few classes of photos: {len(manifest.classes)}",
             expected="two classes or more, each a folder of photos",
             received=", ".join(manifest.classes) or "no class folder",
             fix="put the photos of each class into a folder named after it",
@@ -138,18 +143,3 @@ def _duration(least: int, most: int) -> str:
     if most <= 120:
         return f"{least} to {most} minutes"
     return f"{max(1, round(least / 60))} to {round(most / 60)} hours"
-
-
-def warnings(facts: PhotoFacts) -> list[str]:
-    """Return what is too little, and for what."""
-    few = [name for name, count in facts.counts.items() if count < _TOO_FEW]
-    some = [name for name, count in facts.counts.items() if _TOO_FEW <= count < _ENOUGH]
-    found = []
-    for names, limit, why in (
-        (few, _TOO_FEW, "a network learns them badly, and one or two test photos measure nothing"),
-        (some, _ENOUGH, "their test figures rest on a few photos"),
-    ):
-        if names:
-            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-            found.append(f"fewer than {limit} photos of {shown}: {why}")
-    return found

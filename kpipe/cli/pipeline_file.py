@@ -12,12 +12,14 @@ from kpipe.cli.mistaken_paths import refuse_other_kinds
 from kpipe.core.pipeline import Pipeline
 from kpipe.errors import KpipeError, PipelineError
 
-__all__ = ["FILE", "ROOT", "SET", "load_pipeline"]
+__all__ = ["DEFAULT_ROOT", "FILE", "ROOT", "SET", "load_pipeline"]
+
+DEFAULT_ROOT = Path("saved_models")
 
 ROOT = click.option(
     "--root",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("saved_models"),
+    default=DEFAULT_ROOT,
     show_default=True,
     help="The folder of all results.",
 )

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kpipe.cli.output import JSON, print_json
+from kpipe.cli.output import JSON, own_stdout, print_json
 from kpipe.cli.pipeline_file import FILE, ROOT, SET, load_pipeline
 from kpipe.core import runner
 from kpipe.printable import printable
@@ -34,14 +34,15 @@ _COLORS = {
 @JSON
 def plan(file: Path, settings: tuple[str, ...], root: Path, as_json: bool) -> None:
     """Show what `run` would do: which stages are cached, which would run, and why."""
-    pipeline = load_pipeline(file).with_settings(settings)
+    with own_stdout(as_json):
+        pipeline = load_pipeline(file).with_settings(settings)
+        stages = runner.plan(pipeline, root)
     if as_json:
-        found = [dataclasses.asdict(planned) for planned in runner.plan(pipeline, root)]
+        found = [dataclasses.asdict(planned) for planned in stages]
         print_json("plan", pipeline=pipeline.name, seed=pipeline.seed, stages=found)
         return
     table = Table("stage", "status", "why", title=f"{pipeline.name}, seed {pipeline.seed}")
     console = Console()
-    stages = runner.plan(pipeline, root)
     for planned in stages:
         status = Text(planned.status, _COLORS[planned.status])
         table.add_row(planned.stage, status, Text(printable(planned.why)))

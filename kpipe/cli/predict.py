@@ -13,6 +13,7 @@ from kpipe.atomic import replacing
 from kpipe.cli.output import JSON, print_json, print_text
 from kpipe.core.disk_errors import translate_file_errors
 from kpipe.errors import DataError
+from kpipe.printable import cell
 
 if TYPE_CHECKING:
     from kpipe.lite import Classifier, Prediction
@@ -57,8 +58,10 @@ def predict(
 ) -> None:
     """Classify IMAGES (files or folders) with an exported MODEL.tflite.
 
-    "not sure" marks a prediction below the threshold that Export(coverage=) wrote into the file. If
-    the file is an ensemble, brackets show the lowest and the highest probability of its members.
+    "not sure" marks a prediction below the threshold: that of --threshold, or the one that
+    Export(coverage=) wrote into the file. If the file is an ensemble, brackets show the lowest and
+    the highest probability of its members. In the table, an apostrophe stands before cells that a
+    spreadsheet would take for a formula.
 
     Exits with 2 if an image cannot be read; the others are classified all the same.
     """
@@ -74,7 +77,7 @@ def predict(
     peak_memory(model)  # a damaged file may end the process
     classifier = Classifier(model, background=background, members=True, threshold=threshold)
     rows = []
-    for path in _image_files(images):
+    for path in list(_image_files(images)):  # an empty folder is refused before any work
         row = _classify(classifier, path)
         rows.append(row)
         if not as_json and row[1]:
@@ -129,14 +132,17 @@ def _write_table(file: Path, rows: list[Row], labels: Sequence[str]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out)
-        writer.writerow(["path", "label", "probability", "sure", "error", *labels])
+        # Prefixed, since a class may be called "path".
+        classes = [cell(f"probability of {label}") for label in labels]
+        writer.writerow(["path", "label", "probability", "sure", "error", *classes])
         for path, result, error in rows:
             if result is None:
-                writer.writerow([path, "", "", "", error, *[""] * len(labels)])
+                writer.writerow([cell(str(path)), "", "", "", cell(error), *[""] * len(labels)])
                 continue
             probabilities = [f"{result.probabilities[label]:.6f}" for label in labels]
             best = f"{result.probability:.6f}"
-            writer.writerow([path, result.label, best, result.sure, "", *probabilities])
+            found = [cell(str(path)), cell(result.label), best, result.sure, ""]
+            writer.writerow([*found, *probabilities])
 
 
 def _likeliest(result: Prediction, top: int) -> list[str]:

@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from kpipe.cli.output import JSON, print_json, run_again
+from kpipe.cli.output import JSON, own_stdout, print_json, run_again
 from kpipe.cli.pipeline_file import FILE, ROOT, SET, load_pipeline
 from kpipe.cli.stderr_log import log_native_stderr
 from kpipe.core.disk_errors import translate_disk_errors
 from kpipe.core.journal import Event
 from kpipe.core.pipeline import Pipeline
+from kpipe.core.runner import RunResult, run_folder
 from kpipe.core.runner import run as run_pipeline
-from kpipe.core.runner import run_folder
 from kpipe.errors import KpipeError
 from kpipe.report.terminal import Progress, models_table, print_line
 
@@ -34,11 +34,27 @@ def run(
 ) -> None:
     """Run the pipeline that FILE declares, skipping finished stages.
 
-    Exits with 0 if all stages have a result, with 2 if one failed or refused its result, and with
-    130 after Ctrl-C (143 after SIGTERM); the same command then goes on.
+    Exits with 0 if all stages have a result, with 2 if one failed or refused its result, with 1
+    after a bug in kpipe, and with 130 after Ctrl-C (143 after SIGTERM); the same command then goes
+    on. After an error, --json prints nothing on the standard output.
     """
-    pipeline = load_pipeline(file).with_settings(settings)
-    console = Console(quiet=quiet or as_json)
+    with own_stdout(as_json):
+        result, page = _carry_out(
+            load_pipeline(file).with_settings(settings), root, fresh, quiet or as_json
+        )
+    if as_json:
+        print_json(
+            "run",
+            folder=str(result.folder),
+            report=str(page),
+            made=result.made,
+            skipped=result.skipped,
+        )
+
+
+def _carry_out(pipeline: Pipeline, root: Path, fresh: bool, quiet: bool) -> tuple[RunResult, Path]:
+    """Run the pipeline, print what happens, and return the result and its report."""
+    console = Console(quiet=quiet)
     refusals: list[Event] = []
 
     def hear(event: Event) -> None:
@@ -63,14 +79,7 @@ def run(
         if result.made or not page.exists():
             _write_report(result.folder)
     print_line(console, f"results: {result.folder}\nreport:  {page}")
-    if as_json:
-        print_json(
-            "run",
-            folder=str(result.folder),
-            report=str(page),
-            made=result.made,
-            skipped=result.skipped,
-        )
+    return result, page
 
 
 def _report_refused(pipeline: Pipeline, root: Path, console: Console) -> None:

@@ -65,15 +65,15 @@ class FineTune(Recipe):
         ema_momentum: momentum of a moving average of the weights, which replaces them in the
             result; None for no average.
         patience: epochs without a lower validation loss after which a phase ends; None for never.
-        epochs: epochs after those of the head alone; or (epochs, steps), of which few photos need
-            more: as many as make up the training steps, up to four times `epochs`.
+        epochs: epochs after those of the head alone; or (epochs, steps): few photos train for as
+            many epochs as make up the training steps, up to four times `epochs`.
         low_res_size: train on images of this many pixels a side, fewer than the photos have; None
             trains at full size. Networks halve an image several times: multiples of 32 fit best.
         full_res_epochs: with `low_res_size`, the number of epochs at full size that follow, at a
             tenth of the learning rate.
         batch_size: photos in a training step.
-        effort: "quick" trains for 6 epochs by default, "standard" for 20, "best" for 60; of less
-            than 1,000 photos, for more. Fields that are declared keep their values.
+        effort: "quick" trains for 6 epochs by default, "standard" for 20, "best" for 60; with fewer
+            than about 1,000 training photos, for more. Fields that are declared keep their values.
 
     Example:
         >>> from kpipe.stages import FineTune

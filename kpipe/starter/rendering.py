@@ -1,4 +1,4 @@
-"""The text of a pipeline file: a line for each stage, with its reason behind it."""
+"""The text of a pipeline file: each stage below the reason for it."""
 
 from __future__ import annotations
 

@@ -83,6 +83,34 @@ def test_too_few_photos_are_named_and_a_broken_one_is_no_obstacle(init, tmp_path
     assert "warning: fewer than 10 photos of red" in output
     assert "warning: fewer than 50 photos of green" in output
     assert "82 photos" in output
+    assert "warning: 1 of 83 files cannot be used, and a run leaves them out" in output
+
+
+def test_what_a_run_would_refuse_is_said_before(init, tmp_path: Path) -> None:
+    draw(tmp_path / "photos", {"red": 2, "green": 20, "blue": 60})
+    for number in range(5):
+        (tmp_path / "photos" / "blue" / f"{number:02}.png").write_bytes(b"torn")
+    (tmp_path / "photos" / "grey").mkdir()
+    (tmp_path / "photos" / "grey" / "0.png").write_bytes(b"torn")
+    output = init("photos")
+    assert "warning: fewer than 3 photos of red: a run refuses them" in output
+    assert "warning: 6 of 83 files cannot be used, and a run refuses so many" in output
+    assert "warning: no photo of grey can be used" in output
+    assert "every class" not in Path("pipeline.py").read_text()
+
+
+@pytest.mark.parametrize("name", ["it's", 'say "a"', "back\\slash", "Ünïcode 猫", "-dash"])
+def test_any_folder_name_is_declared(init, tmp_path: Path, name: str) -> None:
+    draw(tmp_path / name)
+    init("--", name)
+    pipeline = load_pipeline(Path("pipeline.py"))
+    assert pipeline.stages[0].source == name
+    assert plan(pipeline, tmp_path / "out")[0].status == "runs"
+
+
+def test_the_next_command_repeats_the_root(init, tmp_path: Path) -> None:
+    draw(tmp_path / "photos")
+    assert "next: kpipe run ./-x.py --root other " in init("photos", "-o-x.py", "--root", "other")
 
 
 @pytest.mark.parametrize(
@@ -95,6 +123,7 @@ def test_too_few_photos_are_named_and_a_broken_one_is_no_obstacle(init, tmp_path
         (["one/a/00.png"], DataError, r"is a file[\s\S]*a folder of photos for each class"),
         (["photos", "-o", "empty"], PipelineError, r"is a folder[\s\S]*--output empty/pipeline.py"),
         (["photos", "-o", "one/a/00.png/x.py"], KpipeError, "--output"),
+        (["photos", "-o", "table.csv"], PipelineError, r"ends in .py[\s\S]*--output table.py"),
     ],
 )
 def test_what_is_no_folder_of_classes_is_refused(

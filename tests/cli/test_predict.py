@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import keras
@@ -40,11 +41,30 @@ def test_a_table_has_a_row_for_each_image(folder: Path) -> None:
     with open("new/answers.csv", encoding="utf-8", newline="") as file:
         grey, red, torn = csv.DictReader(file)
     assert (grey["path"], grey["label"], grey["sure"]) == ("photos/grey.png", "red", "True")
-    assert float(grey["red"]) == pytest.approx(0.378, abs=1e-3)
-    assert float(red["red"]) == float(red["probability"]) == pytest.approx(0.987, abs=1e-3)
-    assert (torn["label"], torn["red"]) == ("", "") and "torn.png" in torn["error"]
+    assert float(grey["probability of red"]) == pytest.approx(0.378, abs=1e-3)
+    assert float(red["probability of red"]) == float(red["probability"])
+    assert (torn["label"], torn["probability of red"]) == ("", "") and "torn.png" in torn["error"]
     again = CliRunner().invoke(predict, words)
     assert "already exists" in str(again.exception)
+
+
+def test_hostile_names_are_escaped_in_the_table(folder: Path) -> None:
+    image = Path("photos", "red.png").read_bytes()
+    Path("=1+1.png").write_bytes(image)
+    Path(os.fsdecode(b"\xff.png")).write_bytes(image)
+    words = ["model.tflite", "=1+1.png", os.fsdecode(b"\xff.png"), "--csv", "t.csv"]
+    outcome = CliRunner().invoke(predict, words)
+    assert outcome.exit_code == 0, outcome.output
+    with open("t.csv", encoding="utf-8", newline="") as file:
+        paths = [row["path"] for row in csv.DictReader(file)]
+    assert paths[0] == "'=1+1.png" and len(paths) == 2
+
+
+def test_an_empty_folder_is_refused_before_any_work(folder: Path) -> None:
+    Path("empty").mkdir()
+    words = ["model.tflite", "photos/red.png", "empty", "--csv", "t.csv"]
+    outcome = CliRunner().invoke(predict, words)
+    assert outcome.output == "" and "no images in empty" in str(outcome.exception)
 
 
 def test_json_is_one_object(folder: Path) -> None:

@@ -218,7 +218,7 @@ def test_nohup_keeps_a_run_alive(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda folder: draw(folder / "it"), ["a folder", "kpipe check it", "Data.source=it"]),
+        (lambda folder: draw(folder / "it"), ["a folder", "kpipe check it", "kpipe init it"]),
         (lambda folder: draw(folder / "it/train"), ["a folder", "kpipe check it"]),
         (
             lambda folder: [

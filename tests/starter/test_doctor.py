@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from kpipe.cli.entry import commands
 from kpipe.starter import doctor
-from kpipe.starter.doctor import Finding, examine, try_training
+from kpipe.starter.doctor import Finding, examine, examine_disk, try_training
 
 
 def command(root: Path, *words: str) -> Result:
@@ -23,7 +24,7 @@ def command(root: Path, *words: str) -> Result:
 
 def found(root: Path) -> dict[str, list[Finding]]:
     names: dict[str, list[Finding]] = {}
-    for finding in examine(root):
+    for finding in [examine_disk(root), *examine()]:
         names.setdefault(finding.name, []).append(finding)
     return names
 
@@ -64,6 +65,20 @@ def test_a_root_that_cannot_be_written_is_a_fault(
     assert (disk.state, disk.fix) == ("fault", "pass another --root")
 
 
+def test_a_root_within_a_file_is_one_finding_of_the_command(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = command(tmp_path / "file" / "root")
+    assert done.exit_code == 1
+    assert done.output.startswith("!!  results:") and "kpipe works here" not in done.output
+
+
+def test_a_tensorflow_that_cannot_be_loaded_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    *_, graphics = examine()
+    assert (graphics.state, graphics.name) == ("fault", "TensorFlow")
+    assert "pip install" in graphics.fix
+
+
 def test_little_space_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2e9))
     (disk,) = found(tmp_path)["results"]
@@ -72,10 +87,10 @@ def test_little_space_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_weights_at_hand_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KPIPE_WEIGHTS", str(tmp_path))
-    name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
+    name = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_160_no_top.h5"
     (tmp_path / name).write_bytes(b"weights")
     details = {one.state: one.detail for one in found(tmp_path)["ImageNet weights"]}
-    assert "MobileNetV2 0.35" in details["good"] and "MobileNetV2 1" in details["notice"]
+    assert "MobileNetV2 0.35" in details["good"] and "MobileNetV2 0.5" in details["notice"]
 
 
 def test_a_failed_training_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,11 +53,22 @@ def test_uneven_classes_are_weighted() -> None:
     assert reason == "dog has 100 photos, another class 5.0 times as many"
 
 
-@pytest.mark.parametrize("names", ["abc", "0123", ["left", "Right"], ["10", "20", "5"]])
+@pytest.mark.parametrize(
+    "names",
+    [
+        "abc",
+        "0123",
+        ["left", "Right"],
+        ["10", "20", "5"],
+        ["left-turn", "stop"],
+        ["Turn right", "x1"],
+    ],
+)
 def test_symbols_are_not_mirrored(names: Any) -> None:
     symbols = dataclasses.replace(FACTS, counts=dict.fromkeys(names, 100))
     assert chosen(symbols)["Augment"].flip == ""
-    assert chosen()["Augment"].flip == "horizontal"
+    bright = dataclasses.replace(FACTS, counts={"bright": 100, "cleft": 100})
+    assert chosen(bright)["Augment"].flip == chosen()["Augment"].flip == "horizontal"
 
 
 def test_grey_photos_keep_their_color() -> None:
@@ -69,7 +80,7 @@ def test_small_classes_are_in_each_split_unless_splits_are_declared() -> None:
     small = dataclasses.replace(FACTS, counts={"cat": 500, "dog": 24})
     assert chosen(small)["Data"].min_photos == 4
     assert chosen(dataclasses.replace(small, split=True))["Data"].min_photos == 1
-    assert chosen(dataclasses.replace(small, counts={"a": 9, "b": 0}))["Data"].min_photos == 1
+    assert chosen(dataclasses.replace(small, counts={"cat": 9, "dog": 0}))["Data"].min_photos == 1
 
 
 def test_hostile_names_stay_inside_the_comment() -> None:
