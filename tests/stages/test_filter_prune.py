@@ -186,7 +186,7 @@ def test_a_scan_that_was_made_is_not_made_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as during:
-        during.setattr("kpipe.stages.filter_prune.retrain", killed)
+        during.setattr("kpipe.stages.compression.filter_pruning.retrain", killed)
         with pytest.raises(KeyboardInterrupt):
             perform(stage, data=data_folder, model=source)
     monkeypatch.setattr("kpipe.prune.scan_sensitivity", killed)
