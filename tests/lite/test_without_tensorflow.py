@@ -185,7 +185,7 @@ def test_other_commands_name_the_full_installation(lite: Python, words: tuple[st
 def test_help_tells_which_commands_are_missing(lite: Python) -> None:
     lines = lite(*MAIN, "--help").stdout.splitlines()
     missing = [line.split()[0] for line in lines if "Needs packages that are not installed" in line]
-    assert missing == ["cache", "check", "plan", "preview", "report", "run"]
+    assert missing == ["cache", "check", "doctor", "init", "plan", "preview", "report", "run"]
     assert (
         "Needs packages that are not installed"
         not in CliRunner().invoke(commands, ["--help"]).stdout

@@ -313,7 +313,7 @@ def test_a_nested_stage_is_rendered_loaded_and_set() -> None:
         declared.with_settings(["FineTune.epoch=3"])
     both = pipeline(FineTune("VGG16"), Ensemble(TWO), Export()).with_settings(["FineTune.epochs=3"])
     assert both.stages[1].epochs == 3
-    assert [one.epochs for one in both.stages[2].members] == [20, 20]
+    assert [one.epochs for one in both.stages[2].members] == [(20, 640)] * 2
     assert both.with_settings(["Ensemble.members=3"]).stages[2].members == 3
 
 
