@@ -17,9 +17,9 @@ from kpipe.core.journal import Listener
 if TYPE_CHECKING:
     from kpipe.core.runner import PlannedStage, RunResult
 
-__all__ = ["Pipeline"]
+__all__ = ["DEFAULT_ROOT", "Pipeline"]
 
-_ROOT = "saved_models"
+DEFAULT_ROOT = Path("saved_models")
 
 
 class Pipeline(declared.Pipeline):
@@ -43,7 +43,7 @@ class Pipeline(declared.Pipeline):
 
     def run(
         self,
-        root: str | Path = _ROOT,
+        root: str | Path = DEFAULT_ROOT,
         *,
         fresh: bool = False,
         quiet: bool = False,
@@ -94,7 +94,7 @@ class Pipeline(declared.Pipeline):
                 write_report(result.folder)
         return result
 
-    def plan(self, root: str | Path = _ROOT) -> list[PlannedStage]:
+    def plan(self, root: str | Path = DEFAULT_ROOT) -> list[PlannedStage]:
         """Return what `run` would do with each stage, and why.
 
         Args:
@@ -116,7 +116,7 @@ class Pipeline(declared.Pipeline):
         with translate_disk_errors(Path(root)):
             return plan(self, Path(root))
 
-    def report(self, root: str | Path = _ROOT) -> Path:
+    def report(self, root: str | Path = DEFAULT_ROOT) -> Path:
         """Write the HTML report of the run again, and return its path.
 
         Args:

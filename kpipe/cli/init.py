@@ -10,13 +10,15 @@ import click
 from rich.console import Console
 
 from kpipe.atomic import write_text
-from kpipe.cli.pipeline_file import DEFAULT_ROOT, ROOT, load_pipeline
+from kpipe.cli.pipeline_file import ROOT, load_pipeline
 from kpipe.core.disk_errors import translate_disk_errors, translate_file_errors
 from kpipe.errors import DataError, PipelineError
+from kpipe.pipeline import DEFAULT_ROOT
 from kpipe.report.terminal import Progress, print_line
 
 if TYPE_CHECKING:
     from kpipe.data import Manifest
+
 __all__ = ["init"]
 
 
@@ -67,7 +69,7 @@ def init(folder: Path, target: str, effort: str, output: Path, force: bool, root
         write_text(output, text)
     load_pipeline(output)
     print_line(console, str(facts))
-    for line in cautions(manifest, folder):
+    for line in cautions(manifest, facts, folder):
         print_line(console, f"warning: {line}", "yellow")
     least, most = minutes(facts, choices, machine_speed())
     path = shlex.quote(f"./{output}" if str(output).startswith("-") else str(output))
@@ -91,17 +93,17 @@ def _refuse(folder: Path, output: Path, force: bool) -> None:
             expected="a folder that holds a folder of photos for each class",
             fix=f"a table is declared in a pipeline file; kpipe check {quoted} audits its photos",
         )
-    if output.suffix != ".py" and not output.is_dir():
-        raise PipelineError(
-            f"{output} is no name of a Python file",
-            expected="a name that ends in .py",
-            fix=f"--output {shlex.quote(str(output.with_suffix('.py')))}",
-        )
     if output.is_dir():
         raise PipelineError(
             f"{output} is a folder",
             expected="a file to write",
             fix=f"--output {shlex.quote(str(output / 'pipeline.py'))}",
+        )
+    if output.suffix != ".py":
+        raise PipelineError(
+            f"{output} is no name of a Python file",
+            expected="a name that ends in .py",
+            fix=f"--output {shlex.quote(str(output.with_suffix('.py')))}",
         )
     if (output.exists() or output.is_symlink()) and not force:
         raise PipelineError(

@@ -11,10 +11,9 @@ import click
 from kpipe.cli.mistaken_paths import refuse_other_kinds
 from kpipe.core.pipeline import Pipeline
 from kpipe.errors import KpipeError, PipelineError
+from kpipe.pipeline import DEFAULT_ROOT
 
-__all__ = ["DEFAULT_ROOT", "FILE", "ROOT", "SET", "load_pipeline"]
-
-DEFAULT_ROOT = Path("saved_models")
+__all__ = ["FILE", "ROOT", "SET", "load_pipeline"]
 
 ROOT = click.option(
     "--root",

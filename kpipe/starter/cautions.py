@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kpipe.starter.facts import PhotoFacts, look
+from kpipe.starter.facts import PhotoFacts
 
 if TYPE_CHECKING:
     from kpipe.data import Manifest
@@ -20,21 +20,24 @@ _SPLITS = {"train", "val", "validation", "test"}
 _UNREADABLE = 0.05  # `Data.max_unreadable`
 
 
-def cautions(manifest: Manifest, folder: Path) -> list[str]:
+def cautions(manifest: Manifest, facts: PhotoFacts, folder: Path) -> list[str]:
     """Return a sentence for each thing that a run would refuse or that would mislead.
 
     Args:
         manifest: of all photos, read with `max_unreadable=None`.
+        facts: about them.
         folder: which was read.
 
     Example:
         >>> from pathlib import Path
         >>> from kpipe.data import from_folder
+        >>> from kpipe.starter import look
         >>> from kpipe.starter.cautions import cautions
-        >>> cautions(from_folder("photos"), Path("photos"))
+        >>> manifest = from_folder("photos")
+        >>> cautions(manifest, look(manifest), Path("photos"))
         ['fewer than 50 photos of blue, green, red: their test figures rest on a few photos']
     """
-    return [*_files_that_are_no_photos(manifest, folder), *_small_classes(look(manifest))]
+    return [*_files_that_are_no_photos(manifest, folder), *_small_classes(facts)]
 
 
 def _files_that_are_no_photos(manifest: Manifest, folder: Path) -> list[str]:

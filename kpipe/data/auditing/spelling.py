@@ -103,20 +103,15 @@ def _is_typo(rare: str, common: str) -> bool:
         return min(len(rare), len(common)) >= 3
     shorter, longer = sorted((rare, common), key=len)
     if len(shorter) < _LETTERS:  # short words with one letter more are words of their own
-        return len(shorter) >= _LETTERS_OF_A_PAIR and _lacks_one_of_a_pair(shorter, longer)
+        return len(shorter) >= _LETTERS_OF_A_PAIR and _lacks_one(shorter, longer, of_a_pair=True)
     return _lacks_one(shorter, longer) or _swapped(rare, common)
 
 
-def _lacks_one(shorter: str, longer: str) -> bool:
+def _lacks_one(shorter: str, longer: str, of_a_pair: bool = False) -> bool:
     return len(shorter) + 1 == len(longer) and any(
-        longer[:place] + longer[place + 1 :] == shorter for place in range(len(longer))
-    )
-
-
-def _lacks_one_of_a_pair(shorter: str, longer: str) -> bool:
-    return len(shorter) + 1 == len(longer) and any(
-        longer[place] == longer[place + 1] and longer[:place] + longer[place + 1 :] == shorter
-        for place in range(len(longer) - 1)
+        longer[:place] + longer[place + 1 :] == shorter
+        for place in range(len(longer))
+        if not of_a_pair or longer[place] == longer[place + 1 : place + 2]
     )
 
 
