@@ -25,21 +25,32 @@ from kpipe import Pipeline
 from kpipe.core.runner import run
 from kpipe.stages import Augment, Balance, Data, FilterPrune, FineTune
 
+TWENTY = {"epochs": 1, "last_epochs": 20, "learning_rate": 3e-4}
+
 # Recipe -> fields of FilterPrune.
 RECIPES: dict[str, dict[str, Any]] = {
-    "defaults": {},
-    "none between": {"epochs": 0},
-    "none between, 10 last": {"epochs": 0, "last_epochs": 10},
-    "2e-4": {"learning_rate": 2e-4},
-    "1e-4": {"learning_rate": 1e-4},
-    "one round, 9 epochs": {"rounds": 1, "last_epochs": 9},
-    "8 rounds": {"rounds": 8},
-    "2 epochs between": {"epochs": 2},
-    "no teacher": {"soft_target_weight": 0.0},
-    "teacher 4": {"soft_target_weight": 4.0},
-    "teacher 4, features 40": {"soft_target_weight": 4.0, "feature_weight": 40.0},
-    "batches of 32": {"batch_size": 32},
-    "sgd 1e-2": {"optimizer": "sgd", "learning_rate": 1e-2},
+    "1 and 6 epochs at 1e-4": {"epochs": 1, "last_epochs": 6, "learning_rate": 1e-4},
+    "1 and 6 epochs": {"epochs": 1, "last_epochs": 6, "learning_rate": 3e-4},
+    "1 and 6 epochs at 5e-4": {"epochs": 1, "last_epochs": 6, "learning_rate": 5e-4},
+    "1 and 12 epochs": {"epochs": 1, "last_epochs": 12, "learning_rate": 3e-4},
+    "1 and 20 epochs": TWENTY,
+    "1 and 20 epochs at 1e-4": {**TWENTY, "learning_rate": 1e-4},
+    "1 and 20 epochs at 5e-4": {**TWENTY, "learning_rate": 5e-4},
+    "0 and 20 epochs": {**TWENTY, "epochs": 0},
+    "3 and 12 epochs": {"epochs": 3, "last_epochs": 12, "learning_rate": 3e-4},
+    "one round, 20 epochs": {**TWENTY, "rounds": 1},
+    "8 rounds, 1 and 20 epochs": {**TWENTY, "rounds": 8},
+    "1 and 20 epochs, no teacher": {**TWENTY, "soft_target_weight": 0.0},
+    "1 and 20 epochs, teacher 4": {**TWENTY, "soft_target_weight": 4.0},
+    "1 and 20 epochs, teacher 4, features 40": {
+        **TWENTY,
+        "soft_target_weight": 4.0,
+        "feature_weight": 40.0,
+    },
+    "1 and 20 epochs, batches of 32": {**TWENTY, "batch_size": 32},
+    "1 and 20 epochs, l1": {**TWENTY, "criterion": "l1"},
+    "1 and 20 epochs, taylor": {**TWENTY, "criterion": "taylor"},
+    "1 and 20 epochs, sgd 1e-2": {**TWENTY, "optimizer": "sgd", "learning_rate": 1e-2},
 }
 
 
@@ -52,8 +63,9 @@ def trial(name: str, recipe: str, seed: int, photos: Path, weights: str) -> dict
     ]
     whole = run(Pipeline(f"{name}-whole", base, seed=seed), photos / "trials").folder
     start = time.process_time()
+    which = f"retraining-{list(RECIPES).index(recipe)}"
     stages = [*base, FilterPrune(**RECIPES[recipe])]
-    folder = run(Pipeline(f"{name}-pruned", stages, seed=seed), photos / "trials").folder
+    folder = run(Pipeline(f"{name}-{which}", stages, seed=seed), photos / "trials").folder
     seconds = round(time.process_time() - start, 1)
     rounds = json.loads((stage_folder(folder, "FilterPrune") / "pruning.json").read_text())
     return {

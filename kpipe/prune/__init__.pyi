@@ -29,3 +29,4 @@ from .surgery.planning import Plan as Plan
 from .surgery.planning import plan as plan
 from .surgery.planning import remove_filters as remove_filters
 from .surgery.residual_blocks import ResidualBlock as ResidualBlock
+from .surgery.weight_refitting import refit_weights as refit_weights

@@ -47,7 +47,7 @@ __all__ = ["FilterPrune"]
 
 @stage
 class FilterPrune(TaughtStage):
-    """Rank the filters of the whole network, remove the lowest, retrain, repeat.
+    """Rank the filters of a network, remove the lowest, refit what reads them, retrain, repeat.
 
     Args:
         criterion: how to rank filters, see `kpipe.prune.rank`; criteria of activations use the
@@ -97,8 +97,8 @@ class FilterPrune(TaughtStage):
     gives: ClassVar = ("model",)
     publishes: ClassVar = ("model.keras",)
     packages: ClassVar = ("keras", "tensorflow")
-    # 2: a tolerance stops only for a loss beyond chance; 3: learns from an ensemble
-    version: ClassVar = 3
+    # 2: a tolerance stops only for a loss beyond chance; 3: learns from an ensemble; 4: refits
+    version: ClassVar = 4
 
     criterion: Literal[
         "apoz",

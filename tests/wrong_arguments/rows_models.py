@@ -235,6 +235,14 @@ ROWS = {
             "tolerance": ("number", 0.1),
         }
     ),
+    "kpipe.prune.refit_weights": Row(
+        {
+            "model": MODEL,
+            "smaller": ("model", Made(lambda t: prune.remove_filters(t.model, plan_of(t)))),
+            "plan": ("anything", Made(plan_of)),
+            "images": ("images", Made(lambda things: [things.images])),
+        }
+    ),
     "kpipe.prune.shift_statistics": Row(
         {
             "model": MODEL,

@@ -60,6 +60,7 @@ class LoopConfig:
             "rounds": int(self.rounds),
             "criterion": getattr(self.criterion, "__qualname__", str(self.criterion)),
             "tolerance": self.tolerance,
+            "refitted": self.calibration is not None,
             "round_to": selection.round_to,
             "min_filters_fraction": selection.min_filters_fraction,
             "normalize": selection.normalize,

@@ -33,6 +33,7 @@ from kpipe.prune.ranking.ranking import Ranking
 from kpipe.prune.surgery.batch_norm_statistics import ReferenceStatistics
 from kpipe.prune.surgery.block_removal import without_blocks
 from kpipe.prune.surgery.planning import apply_plan, plan_units, units_of
+from kpipe.prune.surgery.weight_refitting import Refitting
 
 __all__ = ["LatencySearch", "TrialConfig"]
 
@@ -196,8 +197,8 @@ class LatencySearch:
 
         Args:
             proposals: what to remove.
-            images: statistics are shifted on the first batches with this many images; None uses
-                all images, 0 leaves the statistics.
+            images: statistics are shifted on the first batches with this many images; 0 leaves
+                them. None shifts them on all images and refits the weights that are left.
         """
         dependencies = self._dependencies
         gone = [proposal.name for proposal in proposals if not proposal.kept]
@@ -216,8 +217,11 @@ class LatencySearch:
                 request[layer] += ranking.group.members[layer][lowest].ravel().tolist()
         plan = plan_units(dependencies, units_of(dependencies, request))
         smaller = apply_plan(dependencies, plan)
-        if self._config.reference is not None and images != 0:
-            self._config.reference.shift(smaller, plan, images)
+        reference = self._config.reference
+        if reference is not None and images != 0:
+            reference.shift(smaller, plan, images)
+        if reference is not None and images is None:
+            Refitting(self._dependencies.graph, reference.images).refit(smaller, plan)
         return smaller
 
 

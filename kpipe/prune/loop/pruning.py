@@ -2,7 +2,8 @@
 
     round 0   the original model: one evaluation
     round n   remove filters until the cost is at most  target ** (n / rounds)  of the original;
-              evaluate, finetune, evaluate, store; stop if the score fell by more than the tolerance
+              refit what reads them, evaluate, finetune, evaluate, store; stop if the score fell by
+              more than the tolerance
 
 `kpipe.prune.loop.strategies` chooses what to remove in a round.
 
@@ -123,8 +124,9 @@ def prune_filters(
             no limit.
         selection: how filters are chosen; `Selection()` if None.
         calibration: batches of images as the model takes them, alone or first in tuples; a few
-            hundred images are enough. On them, the statistics of BatchNormalization are shifted by
-            what each removal changes, see `shift_statistics`. None leaves the statistics.
+            hundred images are enough. On them, the layers that read removed filters are refitted
+            before each retraining, see `refit_weights`, and the statistics of BatchNormalization
+            are shifted, see `shift_statistics`. None leaves both.
         on_round: called with each row of the history once it is stored, and with the stored rows
             when the loop resumes.
         progress: called as `progress(done, total)` after each trial for `latency_ms`; it restarts

@@ -23,6 +23,7 @@ from kpipe.prune.loop.selection import largest_removal, min_units, select
 from kpipe.prune.ranking.ranking import Ranking, rank_groups
 from kpipe.prune.surgery.batch_norm_statistics import ReferenceStatistics
 from kpipe.prune.surgery.planning import apply_plan, plan_units
+from kpipe.prune.surgery.weight_refitting import Refitting
 
 __all__ = ["LatencyStrategy", "RankingStrategy", "Strategy"]
 
@@ -101,6 +102,7 @@ class RankingStrategy(Strategy):
         reference = self._reference(dependencies)
         if reference is not None:
             reference.shift(smaller, plan)
+            Refitting(dependencies.graph, reference.images).refit(smaller, plan)
         return smaller
 
 

@@ -20,17 +20,25 @@ import numpy as np
 import tensorflow as tf
 
 from kpipe.errors import PruneError
-from kpipe.keras_internals import context_arguments
 from kpipe.prune.graph.graph_reading import read
-from kpipe.prune.graph.model_graph import Graph, Operation, Tensor
+from kpipe.prune.graph.inference import StepwiseInference
+from kpipe.prune.graph.model_graph import Graph, Operation
 from kpipe.prune.images import image_batches, require_one_input
 from kpipe.prune.surgery.planning import Plan
 from kpipe.wrong_kinds import names_wrong_kinds
 
-__all__ = ["ReferenceStatistics", "shift_statistics"]
+__all__ = [
+    "ReferenceStatistics",
+    "channel_moments",
+    "has_channel_statistics",
+    "refuse_others",
+    "shift_statistics",
+    "shifted_statistics",
+]
 
 _KIND = "layers.BatchNormalization"
-_Moments = list[tuple[tf.Tensor, tf.Tensor]]  # mean and variance, each (channels,), one per call
+_Pair = tuple[tf.Tensor, tf.Tensor]  # mean and variance, each (channels,)
+_Moments = list[_Pair]  # one per call
 
 
 @names_wrong_kinds
@@ -63,11 +71,11 @@ def shift_statistics(
         True
     """
     graph = read(model)
-    _refuse_others(graph, read(smaller), plan)
+    refuse_others(graph, read(smaller), plan)
     ReferenceStatistics(model, graph, images).shift(smaller, plan)
 
 
-def _refuse_others(graph: Graph, smaller: Graph, plan: Plan) -> None:
+def refuse_others(graph: Graph, smaller: Graph, plan: Plan) -> None:
     """Raise a PruneError unless the second graph can be the first without what a plan removes."""
     norms, others = (
         {o.name: o.source.moving_mean.shape[0] for o in g.operations if o.kind == _KIND}
@@ -113,6 +121,11 @@ class ReferenceStatistics:
                 fix="pass a list of batches, or a finite tf.data.Dataset",
             )
 
+    @property
+    def images(self) -> list[tf.Tensor]:
+        """The batches of images."""
+        return [batch for batch, _ in self._batches]
+
     def shift(self, smaller: keras.Model, plan: Plan, images: int | None = None) -> None:
         """Shift the statistics of the result of `remove_filters(model, plan)`.
 
@@ -139,8 +152,8 @@ def _moments(graph: Graph, batch: tf.Tensor) -> dict[str, _Moments]:
     found: dict[str, _Moments] = defaultdict(list)
 
     def call(operation: Operation, *args: Any, **kwargs: Any) -> Any:
-        if _is_batch_norm(operation, args):
-            found[operation.name].append(_channel_moments(args[0]))
+        if has_channel_statistics(operation, args[0]):
+            found[operation.name].append(channel_moments(args[0]))
         return operation.source(*args, **kwargs)
 
     _run(graph, batch, call)
@@ -154,17 +167,14 @@ def _shifted(
     found: dict[str, _Moments] = defaultdict(list)
 
     def call(operation: Operation, *args: Any, **kwargs: Any) -> Any:
-        if not _is_batch_norm(operation, args):
+        if not has_channel_statistics(operation, args[0]):
             return operation.source(*args, **kwargs)
         layer, x = operation.source, args[0]
         old = reference[operation.name][len(found[operation.name])]
         if operation.name in plan.kept:
             old = tuple(tf.gather(values, plan.kept[operation.name]) for values in old)
-        new = _channel_moments(x)
-        mean = layer.moving_mean + (new[0] - old[0])
-        # Epsilon, as in the layer's own division: a dead channel has no ratio without it.
-        ratio = (new[1] + layer.epsilon) / (old[1] + layer.epsilon)
-        variance = (layer.moving_variance + layer.epsilon) * ratio - layer.epsilon
+        statistics = layer.moving_mean, layer.moving_variance
+        mean, variance = shifted_statistics(*statistics, layer.epsilon, old, channel_moments(x))
         found[operation.name].append((mean, variance))
         return tf.nn.batch_normalization(x, mean, variance, layer.beta, layer.gamma, layer.epsilon)
 
@@ -172,34 +182,35 @@ def _shifted(
     return {name: np.mean(calls, axis=0) for name, calls in found.items()}
 
 
-def _is_batch_norm(operation: Operation, args: tuple[Any, ...]) -> bool:
-    """Whether it has statistics per channel; along another axis nothing changes."""
-    return operation.kind == _KIND and operation.config["axis"] in (-1, args[0].shape.rank - 1)
+def shifted_statistics(
+    mean: Any, variance: Any, epsilon: float, old: _Pair, new: _Pair
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the shifted mean and variance of a normalization, each (channels,).
+
+    Args:
+        mean: the moving mean, (channels,).
+        variance: the moving variance, (channels,).
+        epsilon: of the layer.
+        old: mean and variance of its input before the removal.
+        new: those of its input now.
+    """
+    # Epsilon, as in the layer's own division: a dead channel has no ratio without it.
+    ratio = (new[1] + epsilon) / (old[1] + epsilon)
+    return mean + (new[0] - old[0]), (variance + epsilon) * ratio - epsilon
 
 
-def _channel_moments(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def has_channel_statistics(operation: Operation, x: Any) -> bool:
+    """Whether an operation on `x` is a normalization per channel; others keep their statistics."""
+    return operation.kind == _KIND and operation.config["axis"] in (-1, x.shape.rank - 1)
+
+
+def channel_moments(x: tf.Tensor) -> _Pair:
+    """Return the mean and the variance of each channel over images and positions."""
     wide = x if x.dtype == tf.float64 else tf.cast(x, "float32")
     return tf.nn.moments(wide, list(range(x.shape.rank - 1)))
 
 
 def _run(graph: Graph, batch: tf.Tensor, call: Callable[..., Any]) -> None:
-    """Run a graph in inference mode, one operation at a time; free tensors after their last use."""
-    tensors: dict[int, Any] = {graph.inputs[0]: batch}
-    steps = [graph.operations[place].calls[use] for place, use in graph.order]
-    last = {tensor: number for number, step in enumerate(steps) for tensor in step.inputs}
-
-    def fill(x: Any) -> Any:
-        return tensors[x.number] if isinstance(x, Tensor) else x
-
-    for number, ((place, _), step) in enumerate(zip(graph.order, steps, strict=True)):
-        if not step.inputs:
-            continue
-        args, kwargs = keras.tree.map_structure(fill, step.arguments)
-        # In a graph, Keras records training=True for augmentation layers.
-        if "training" in context_arguments(graph.operations[place].source):
-            kwargs["training"] = False
-        made = keras.tree.flatten(call(graph.operations[place], *args, **kwargs))
-        tensors |= dict(zip(step.outputs, made, strict=True))
-        for tensor in step.inputs:
-            if last[tensor] == number:
-                tensors.pop(tensor, None)
+    inference = StepwiseInference(graph, [batch])
+    while not inference.done:
+        inference.advance(call)

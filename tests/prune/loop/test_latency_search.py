@@ -18,6 +18,7 @@ from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.loop.latency_search import _chain, _Proposal, _Trial
 from kpipe.prune.surgery.batch_norm_statistics import ReferenceStatistics
 from kpipe.prune.surgery.planning import plan, remove_filters
+from kpipe.prune.surgery.weight_refitting import Refitting
 from tests.prune import nets
 from tests.prune.masking import randomize
 
@@ -214,21 +215,28 @@ def test_a_loss_that_is_not_a_finite_number_is_refused(wrong: Any) -> None:
 
 
 @pytest.mark.slow
-def test_statistics_are_shifted_where_blocks_are_gone() -> None:
-    """On all images: what reads the sum has the statistics of its new input."""
+def test_what_is_left_is_shifted_and_refitted_where_blocks_are_gone() -> None:
+    """On all images: what reads the sum has the statistics and the weights of its new input."""
     whole = randomize(nets.lite())
     batches = [IMAGES[:4], IMAGES[4:]]
     loss = by_width(b_expand=1.0, c_expand=-1.0)
     result = traded(blockwise, loss, 0.7, whole, calibration=batches)
     plain = traded(blockwise, loss, 0.7, whole).model
-    unshifted = remove_filters(plain, plan(plain, {}))
-    ReferenceStatistics(whole, read(whole), batches).shift(unshifted, plan(unshifted, {}))
-    for name in ("c_expand_bn", "head_bn"):
+    by_hand = remove_filters(plain, plan(plain, {}))
+    reference = ReferenceStatistics(whole, read(whole), batches)
+    reference.shift(by_hand, plan(by_hand, {}))
+    Refitting(read(whole), reference.images).refit(by_hand, plan(by_hand, {}))
+    for name, weight in {
+        "c_expand": "kernel",
+        "c_expand_bn": "moving_mean",
+        "head_bn": "moving_mean",
+    }.items():
         found, expected, before = (
-            model.get_layer(name).moving_mean.numpy() for model in (result.model, unshifted, plain)
+            getattr(model.get_layer(name), weight).numpy()
+            for model in (result.model, by_hand, plain)
         )
         np.testing.assert_array_equal(found, expected)
-        assert np.abs(found - before).max() > 1e-3
+        assert np.abs(found - before).max() > 1e-5
 
 
 def test_a_few_images_are_whole_batches() -> None:
