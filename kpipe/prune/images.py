@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from kpipe.errors import PruneError
 
-__all__ = ["image_batches", "require_one_input"]
+__all__ = ["calibration_batches", "image_batches", "require_one_input"]
 
 
 def require_one_input(model: keras.Model, what: str, fix: str) -> None:
@@ -69,3 +69,36 @@ def image_batches(
             )
         truth = tf.convert_to_tensor(rest[0]) if labels else tf.constant(0)
         yield tf.cast(images, "float32"), truth
+
+
+def calibration_batches(
+    model: keras.Model, images: Iterable[Any], most: int | None = None
+) -> list[tf.Tensor]:
+    """Return the images that a model is calibrated on after a removal, float32.
+
+    Args:
+        model: takes the images.
+        images: see `image_batches`.
+        most: no more batches are read once there are this many images; None reads all.
+
+    Raises:
+        PruneError: no images, images of another shape, or a model of several inputs.
+    """
+    require_one_input(
+        model,
+        f"{model.name!r} cannot be calibrated after a removal",
+        "omit calibration: training updates the statistics",
+    )
+    batches, count = [], 0
+    for batch, _ in image_batches(images, model):
+        batches.append(batch)
+        count += len(batch)
+        if most is not None and count >= most:
+            break
+    if not batches:
+        raise PruneError(
+            "there are no images to calibrate on",
+            expected="batches of images, (batch, height, width, channels)",
+            fix="pass a list of batches, or a finite tf.data.Dataset",
+        )
+    return batches

@@ -19,6 +19,7 @@ import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,6 +27,7 @@ import numpy as np
 from kpipe.errors import PruneError
 from kpipe.prune.dependencies.dependency_graph import DependencyGraph, build_dependencies
 from kpipe.prune.evaluation import Loss
+from kpipe.prune.images import calibration_batches
 from kpipe.prune.loop.limits import Limits
 from kpipe.prune.loop.selection import Selection
 from kpipe.prune.loop.targets import Latency
@@ -33,7 +35,7 @@ from kpipe.prune.ranking.ranking import Ranking
 from kpipe.prune.surgery.batch_norm_statistics import ReferenceStatistics
 from kpipe.prune.surgery.block_removal import without_blocks
 from kpipe.prune.surgery.planning import apply_plan, plan_units, units_of
-from kpipe.prune.surgery.weight_refitting import Refitting
+from kpipe.prune.surgery.weight_refitting import refit
 
 __all__ = ["LatencySearch", "TrialConfig"]
 
@@ -48,13 +50,13 @@ class TrialConfig:
     Args:
         latency: (uncompiled model) -> milliseconds.
         loss: (uncompiled model) -> a loss on validation data.
-        reference: shifts the statistics of normalizations; None leaves them.
+        calibration: images on which a model is shifted and refitted; None leaves it as it is.
         progress: called as `progress(done, total)` after each trial, or None.
     """
 
     latency: Latency
     loss: Loss
-    reference: ReferenceStatistics | None
+    calibration: Iterable[Any] | None
     progress: Callable[[int, int], None] | None
 
 
@@ -108,6 +110,10 @@ class LatencySearch:
         self._dependencies, self._rankings, self._selection = dependencies, rankings, selection
         self._min_units, self._blocks = limits.min_units(graph), limits.blocks(graph)
         self._config = trials
+        self._reference = None
+        if trials.calibration is not None:
+            few = calibration_batches(dependencies.model, trials.calibration, _IMAGES)
+            self._reference = ReferenceStatistics(dependencies.model, graph, few)
 
     def reduce(self, limit: float, time: float) -> tuple[keras.Model, bool]:
         """Return a smaller model and whether it meets the limit.
@@ -217,11 +223,16 @@ class LatencySearch:
                 request[layer] += ranking.group.members[layer][lowest].ravel().tolist()
         plan = plan_units(dependencies, units_of(dependencies, request))
         smaller = apply_plan(dependencies, plan)
-        reference = self._config.reference
-        if reference is not None and images != 0:
-            reference.shift(smaller, plan, images)
-        if reference is not None and images is None:
-            Refitting(self._dependencies.graph, reference.images).refit(smaller, plan)
+        if images and self._reference is not None:
+            self._reference.shift(smaller, plan, images)
+        elif images is None and self._config.calibration is not None:
+            refit(
+                self._dependencies.model,
+                self._dependencies.graph,
+                smaller,
+                plan,
+                self._config.calibration,
+            )
         return smaller
 
 

@@ -21,9 +21,8 @@ from kpipe.prune.loop.latency_search import LatencySearch, TrialConfig
 from kpipe.prune.loop.limits import Limits
 from kpipe.prune.loop.selection import largest_removal, min_units, select
 from kpipe.prune.ranking.ranking import Ranking, rank_groups
-from kpipe.prune.surgery.batch_norm_statistics import ReferenceStatistics
 from kpipe.prune.surgery.planning import apply_plan, plan_units
-from kpipe.prune.surgery.weight_refitting import Refitting
+from kpipe.prune.surgery.weight_refitting import refit
 
 __all__ = ["LatencyStrategy", "RankingStrategy", "Strategy"]
 
@@ -66,12 +65,6 @@ class Strategy(ABC):
             dependencies, config.criterion, data, normalize=selection.normalize, seed=seed
         )
 
-    def _reference(self, dependencies: DependencyGraph) -> ReferenceStatistics | None:
-        images = self._config.calibration
-        if images is None:
-            return None
-        return ReferenceStatistics(dependencies.model, dependencies.graph, images)
-
 
 class RankingStrategy(Strategy):
     """Remove the lowest scores, see `select`: arithmetic on the graph, nothing is measured."""
@@ -99,10 +92,8 @@ class RankingStrategy(Strategy):
         nearest = near if abs(cost(near) - limit) < limit - cost(below) else below
         plan = plan_units(dependencies, nearest)
         smaller = apply_plan(dependencies, plan)
-        reference = self._reference(dependencies)
-        if reference is not None:
-            reference.shift(smaller, plan)
-            Refitting(dependencies.graph, reference.images).refit(smaller, plan)
+        if self._config.calibration is not None:
+            refit(dependencies.model, dependencies.graph, smaller, plan, self._config.calibration)
         return smaller
 
 
@@ -137,8 +128,7 @@ class LatencyStrategy(Strategy):
             if time <= limit:
                 return model
             rankings = self._rank(dependencies, seed)
-            reference = self._reference(dependencies)
-            trials = TrialConfig(latency, self._loss, reference, self._progress)
+            trials = TrialConfig(latency, self._loss, self._config.calibration, self._progress)
             search = LatencySearch(dependencies, rankings, selection, self._limits, trials)
             model, met = search.reduce(limit, time)
             if met:

@@ -23,11 +23,12 @@ from kpipe.errors import PruneError
 from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.graph.inference import StepwiseInference
 from kpipe.prune.graph.model_graph import Graph, Operation
-from kpipe.prune.images import image_batches, require_one_input
+from kpipe.prune.images import calibration_batches
 from kpipe.prune.surgery.planning import Plan
 from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = [
+    "NORMALIZATION",
     "ReferenceStatistics",
     "channel_moments",
     "has_channel_statistics",
@@ -36,7 +37,7 @@ __all__ = [
     "shifted_statistics",
 ]
 
-_KIND = "layers.BatchNormalization"
+NORMALIZATION = "layers.BatchNormalization"
 _Pair = tuple[tf.Tensor, tf.Tensor]  # mean and variance, each (channels,)
 _Moments = list[_Pair]  # one per call
 
@@ -78,7 +79,7 @@ def shift_statistics(
 def refuse_others(graph: Graph, smaller: Graph, plan: Plan) -> None:
     """Raise a PruneError unless the second graph can be the first without what a plan removes."""
     norms, others = (
-        {o.name: o.source.moving_mean.shape[0] for o in g.operations if o.kind == _KIND}
+        {o.name: o.source.moving_mean.shape[0] for o in g.operations if o.kind == NORMALIZATION}
         for g in (graph, smaller)
     )
     kept = {name: len(plan.kept.get(name, range(size))) for name, size in norms.items()}
@@ -106,25 +107,8 @@ class ReferenceStatistics:
     """
 
     def __init__(self, model: keras.Model, graph: Graph, images: Iterable[Any]) -> None:
-        require_one_input(
-            model,
-            f"the statistics of {model.name!r} cannot be shifted",
-            "omit calibration: training updates the statistics",
-        )
-        self._batches = [
-            (batch, _moments(graph, batch)) for batch, _ in image_batches(images, model)
-        ]
-        if not self._batches:
-            raise PruneError(
-                "there are no images to shift the statistics by",
-                expected="batches of images, (batch, height, width, channels)",
-                fix="pass a list of batches, or a finite tf.data.Dataset",
-            )
-
-    @property
-    def images(self) -> list[tf.Tensor]:
-        """The batches of images."""
-        return [batch for batch, _ in self._batches]
+        batches = calibration_batches(model, images)
+        self._batches = [(batch, _moments(graph, batch)) for batch in batches]
 
     def shift(self, smaller: keras.Model, plan: Plan, images: int | None = None) -> None:
         """Shift the statistics of the result of `remove_filters(model, plan)`.
@@ -201,7 +185,7 @@ def shifted_statistics(
 
 def has_channel_statistics(operation: Operation, x: Any) -> bool:
     """Whether an operation on `x` is a normalization per channel; others keep their statistics."""
-    return operation.kind == _KIND and operation.config["axis"] in (-1, x.shape.rank - 1)
+    return operation.kind == NORMALIZATION and operation.config["axis"] in (-1, x.shape.rank - 1)
 
 
 def channel_moments(x: tf.Tensor) -> _Pair:

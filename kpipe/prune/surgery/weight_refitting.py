@@ -8,14 +8,14 @@
 
 Layers are refitted from the input to the output. So each makes up for the removal of its own inputs
 and for what the layers before could not restore (He et al. 2017, arXiv 1707.06168, sections 3.1 and
-3.2, which fit without the ridge). The ridge is chosen among five on every second image, by the
-error of the weights that the other images give. A layer that none of them helps keeps its weights.
+3.2, which fit without the ridge). The ridge is chosen among five on every second batch, by the
+error of the weights that the other batches give. A layer that none of them helps keeps its weights.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,9 @@ import tensorflow as tf
 from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.graph.inference import StepwiseInference
 from kpipe.prune.graph.model_graph import Graph, Operation
+from kpipe.prune.images import calibration_batches
 from kpipe.prune.surgery.batch_norm_statistics import (
+    NORMALIZATION,
     ReferenceStatistics,
     channel_moments,
     has_channel_statistics,
@@ -36,12 +38,13 @@ from kpipe.prune.surgery.batch_norm_statistics import (
 from kpipe.prune.surgery.planning import Plan
 from kpipe.wrong_kinds import names_wrong_kinds
 
-__all__ = ["Refitting", "refit_weights"]
+__all__ = ["refit", "refit_weights"]
 
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # relative to the mean square of an input
 _MOST_INPUTS = 4608  # of a layer: 512 channels by 3 x 3; the fit takes their cube
 _MEMORY = 2**31  # bytes of all tensors of both models that live at once
 _FEWEST_IMAGES = 32
+_BATCH = 64  # fewer images are slower
 _UNCHANGED = 1e-10  # of an output's energy
 
 
@@ -87,57 +90,55 @@ def refit_weights(
     """
     graph = read(model)
     refuse_others(graph, read(smaller), plan)
-    reference = ReferenceStatistics(model, graph, images)
-    reference.shift(smaller, plan)
-    Refitting(graph, reference.images).refit(smaller, plan)
+    refit(model, graph, smaller, plan, images)
 
 
-class Refitting:
-    """Refits the results of removals from one model.
+def refit(
+    model: keras.Model, graph: Graph, smaller: keras.Model, plan: Plan, images: Iterable[Any]
+) -> None:
+    """Do what `refit_weights` does for a model that is already read.
 
     Args:
-        graph: of the model before any removal.
-        images: batches, (batch, height, width, channels), as the model takes them.
+        model: the model before the removal.
+        graph: the same, as plain data.
+        smaller: changed in place; residual blocks may be missing.
+        plan: the plan for the model, or for the model without these blocks.
+        images: see `refit_weights`.
     """
+    batches = _batches(model, graph, images)
+    if any(
+        operation.kind == NORMALIZATION and len(operation.calls) > 1
+        for operation in graph.operations
+    ):
+        ReferenceStatistics(model, graph, batches).shift(smaller, plan)
+    small = read(smaller)
+    places, steps = {step: n for n, step in enumerate(_steps(graph))}, _steps(small)
+    # Without a block, Keras may order the rest in another way.
+    order = [small.order[n] for n in sorted(range(len(steps)), key=lambda n: places[steps[n]])]
+    before, after = StepwiseInference(graph, batches), StepwiseInference(small, batches, order)
+    while not after.done:
+        while before.step != after.step:
+            before.advance()
+        operation, whole = after.operation, before.operation
+        kept = plan.kept.get(operation.name)
+        if len(operation.calls) == 1:
+            if has_channel_statistics(operation, after.first_inputs()[0]):
+                _shift(operation, whole, kept, before, after)
+            elif _can_be_refitted(operation):
+                _refit(operation, whole, kept, before, after)
+        after.advance()
 
-    def __init__(self, graph: Graph, images: Sequence[tf.Tensor]) -> None:
-        self._graph = graph
-        self._images = _first(images, max(_FEWEST_IMAGES, _MEMORY // (2 * _bytes_alive(graph))))
 
-    def refit(self, smaller: keras.Model, plan: Plan) -> None:
-        """Refit a model whose statistics are shifted; residual blocks may be missing in it."""
-        graph = read(smaller)
-        places = {step: n for n, step in enumerate(_steps(self._graph))}
-        names = _steps(graph)
-        # Without a block, Keras may order the rest in another way.
-        order = [graph.order[n] for n in sorted(range(len(names)), key=lambda n: places[names[n]])]
-        before = StepwiseInference(self._graph, self._images)
-        after = StepwiseInference(graph, self._images, order)
-        while not after.done:
-            while before.step != after.step:
-                before.advance()
-            operation, whole = after.operation, before.operation
-            kept = plan.kept.get(operation.name)
-            if len(operation.calls) == 1:
-                if has_channel_statistics(operation, after.first_inputs()[0]):
-                    _shift(operation, whole, kept, before, after)
-                elif _can_be_refitted(operation):
-                    _refit(operation, whole, kept, before, after)
-            after.advance()
+def _batches(model: keras.Model, graph: Graph, images: Iterable[Any]) -> list[tf.Tensor]:
+    """As many of the images as fit into memory, in two batches at least."""
+    most = max(_FEWEST_IMAGES, _MEMORY // (2 * _bytes_alive(graph)))
+    used = tf.concat(calibration_batches(model, images, most), 0)[:most]
+    size = min(_BATCH, math.ceil(len(used) / 2))
+    return [used[start : start + size] for start in range(0, len(used), size)]
 
 
 def _steps(graph: Graph) -> list[tuple[str, int]]:
     return [(graph.operations[place].name, use) for place, use in graph.order]
-
-
-def _first(batches: Sequence[tf.Tensor], images: int) -> list[tf.Tensor]:
-    """The first batches, the last of them cut, with this many images."""
-    found = []
-    for batch in batches:
-        if images > 0:
-            found.append(batch[:images])
-        images -= len(batch)
-    return found
 
 
 def _bytes_alive(graph: Graph) -> int:
@@ -196,7 +197,7 @@ def _inputs(layer: Any) -> int:
 
 @dataclass
 class _Moments:
-    """Sums over the rows of half of the images.
+    """Sums over the rows of half of the batches.
 
     Attributes:
         inputs: X'X, (inputs, inputs).
@@ -241,17 +242,14 @@ def _refit(
     size, outputs = left.shape
     halves = [_Moments(np.zeros((size, size)), np.zeros((size, outputs))) for _ in range(2)]
     error = energy = 0.0
-    seen = 0
-    for old, new in zip(before.first_inputs(), after.first_inputs(), strict=True):
+    pairs = zip(before.first_inputs(), after.first_inputs(), strict=True)
+    for number, (old, new) in enumerate(pairs):
         target = _rows(whole, old, biased) @ goal
         x = _rows(operation, new, biased)
         missing = target - x @ left
         error += float(tf.reduce_sum(tf.square(missing)))
         energy += float(tf.reduce_sum(tf.square(target)))
-        for half, moments in enumerate(halves):
-            chosen = (_every_second(rows, len(new), (half + seen) % 2) for rows in (x, missing))
-            moments.add(*chosen)
-        seen += len(new)
+        halves[number % 2].add(x, missing)
     if error <= _UNCHANGED * energy or not all(moments.rows for moments in halves):
         return
     fitted, held_out = halves
@@ -269,12 +267,6 @@ def _refit(
         layer.bias.assign(weights[-1])
 
 
-def _every_second(rows: tf.Tensor, images: int, first: int) -> tf.Tensor:
-    """The rows of every second image, from the first one on."""
-    width = rows.shape[-1]
-    return tf.reshape(tf.reshape(rows, (images, -1, width))[first::2], (-1, width))
-
-
 def _weights(operation: Operation, biased: bool) -> tf.Tensor:
     """The kernel with a row for each input, and the bias as its last row."""
     layer = operation.source
@@ -282,11 +274,15 @@ def _weights(operation: Operation, biased: bool) -> tf.Tensor:
     return tf.concat([rows, tf.cast(layer.bias, "float32")[None]], 0) if biased else rows
 
 
+def _is_pointwise(config: Mapping[str, Any]) -> bool:
+    return {*config["kernel_size"], *np.broadcast_to(config["strides"], 2).tolist()} == {1}
+
+
 def _rows(operation: Operation, x: tf.Tensor, biased: bool) -> tf.Tensor:
     """What each output is computed from, (images * positions, inputs), and 1 for the bias."""
     x = tf.cast(x, "float32")
-    if operation.kind == "layers.Conv2D":
-        config = operation.config
+    config = operation.config
+    if operation.kind == "layers.Conv2D" and not _is_pointwise(config):
         strides, rates = (
             [1, *np.broadcast_to(config[name], 2).tolist(), 1]
             for name in ("strides", "dilation_rate")

@@ -99,7 +99,7 @@ class FilterPruning:
             if stage.tolerance is None
             else self.validation.correct,
             loss=self.validation.loss,
-            calibration=self.photos.sample(),
+            calibration=self.photos.calibration(),
             selection=Selection(
                 seed=self.context.seed,
                 data=self.photos.sample(),

@@ -174,6 +174,12 @@ class PhotoDataset:
         steps = min(self.steps_per_epoch, _SAMPLE_STEPS, max(1, MOST_PHOTOS // self.batch_size))
         return self.training_dataset(0).take(steps)
 
+    def calibration(self) -> tf.data.Dataset:
+        """Return the training batches of the first epoch, up to 1,024 photos."""
+        return self.training_dataset(0).take(
+            min(self.steps_per_epoch, max(1, 1024 // self.batch_size))
+        )
+
     def batch_names(self, epoch: int, batch: int) -> list[str]:
         """Return the paths of the photos in one training batch."""
         from kpipe.data.loading.epochs import photos_of_batch

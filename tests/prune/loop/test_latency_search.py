@@ -18,7 +18,7 @@ from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.loop.latency_search import _chain, _Proposal, _Trial
 from kpipe.prune.surgery.batch_norm_statistics import ReferenceStatistics
 from kpipe.prune.surgery.planning import plan, remove_filters
-from kpipe.prune.surgery.weight_refitting import Refitting
+from kpipe.prune.surgery.weight_refitting import refit
 from tests.prune import nets
 from tests.prune.masking import randomize
 
@@ -223,9 +223,7 @@ def test_what_is_left_is_shifted_and_refitted_where_blocks_are_gone() -> None:
     result = traded(blockwise, loss, 0.7, whole, calibration=batches)
     plain = traded(blockwise, loss, 0.7, whole).model
     by_hand = remove_filters(plain, plan(plain, {}))
-    reference = ReferenceStatistics(whole, read(whole), batches)
-    reference.shift(by_hand, plan(by_hand, {}))
-    Refitting(read(whole), reference.images).refit(by_hand, plan(by_hand, {}))
+    refit(whole, read(whole), by_hand, plan(by_hand, {}), batches)
     for name, weight in {
         "c_expand": "kernel",
         "c_expand_bn": "moving_mean",

@@ -119,7 +119,7 @@ def test_frozen_and_shared_layers_shift_too_and_the_old_model_stays() -> None:
 def test_bad_input_is_named() -> None:
     model = nets.lite()
     asked, small = cut(model)
-    with pytest.raises(PruneError, match="no images to shift"):
+    with pytest.raises(PruneError, match="no images to calibrate on"):
         shift_statistics(model, small, asked, [])
     first, second = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     double = keras.Model([first, second], layers.Add()([first, second]), name="double")
