@@ -286,10 +286,11 @@ def test_values_of_12_bits_in_files_of_16_are_named(tmp_path: Path) -> None:
     assert "unused range" not in kinds["full"]
 
 
-def test_folders_one_level_too_high_and_joined_labels_are_named(photos: Path) -> None:
+@pytest.mark.parametrize("folder", ["data", "labels", "Images"])
+def test_folders_one_level_too_high_and_joined_labels_are_named(photos: Path, folder: str) -> None:
     names = sorted(path.name for path in photos.iterdir())
     shutil.copytree(photos / names[0], photos / f"{names[0]}|{names[1]}")
-    (photos / names[2]).rename(photos / "Images")
+    (photos / names[2]).rename(photos / folder)
     problems = audit(from_folder(photos)).problems.set_index("kind")["detail"]
-    assert problems["folder as a class"].startswith("'Images' (")
+    assert problems["folder as a class"].startswith(f"'{folder}' (")
     assert problems["several labels"].endswith(f"joins '{names[0]}' and '{names[1]}'")

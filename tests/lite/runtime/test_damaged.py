@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kpipe import cli
 from kpipe.errors import ExportError
@@ -45,6 +46,18 @@ USES = {
 def test_a_file_that_opens_and_does_not_run_is_named(name, broken):
     with pytest.raises(ExportError, match=r"broken\.tflite is not a TFLite file that LiteRT can"):
         USES[name](broken)
+
+
+@pytest.mark.parametrize("command", ["predict", "benchmark"])
+def test_the_commands_name_it_and_end_with_2(command, broken, tmp_path, monkeypatch, capsys):
+    Image.fromarray(photos(1)[0].astype("uint8")).save(tmp_path / "photo.png")
+    shown = [str(tmp_path / "photo.png")] if command == "predict" else []
+    monkeypatch.setattr(sys, "argv", ["kpipe", command, str(broken), *shown])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    told = capsys.readouterr().err
+    assert "broken.tflite is not a TFLite file that LiteRT can" in " ".join(told.split())
+    assert "Traceback" not in told
 
 
 def test_probabilities_that_are_nan_are_refused(float_file):

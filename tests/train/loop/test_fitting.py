@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from kpipe.errors import TrainingError
-from kpipe.train import FitResult, OnPlateau, TrainingConfig, fit
+from kpipe.train import AtEpoch, FitResult, OnPlateau, SwitchOptimizer, TrainingConfig, fit
 from kpipe.train.loop import checkpoint
 from kpipe.train.loop import non_finite as finiteness
 from tests.train import tiny
@@ -133,6 +133,26 @@ def test_keras_callbacks_continue_across_an_interruption(tmp_path: Path) -> None
     assert tiny.same(values, whole_values)
     again, _, _ = run(tmp_path, *callbacks(), config=config)
     assert (again.resumed_at, again.history) == (5, whole.history)
+
+
+def test_two_switches_among_the_callbacks_continue_across_an_interruption(tmp_path: Path) -> None:
+    """Each has its own place in the checkpoint: the second switch waits for its own epoch."""
+
+    def switches() -> tuple[SwitchOptimizer, SwitchOptimizer]:
+        momentum = keras.optimizers.SGD(0.05, momentum=0.9)
+        return SwitchOptimizer(momentum, AtEpoch(1)), SwitchOptimizer("rmsprop", AtEpoch(3))
+
+    config = TrainingConfig(epochs=5, learning_rate=0.01)
+    _, whole, model = run(None, *switches(), config=config)
+    assert type(model.optimizer) is keras.optimizers.RMSprop
+    with pytest.raises(Cut):
+        run(tmp_path, *switches(), CutAt(2 * tiny.STEPS + 1), config=config)
+    again = switches()
+    _, values, resumed = run(tmp_path, *again, config=config)
+    assert [switch.switched_at for switch in again] == [1, 3]
+    assert tiny.same(values, whole)
+    for one, two in zip(model.optimizer.variables, resumed.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), two.numpy())
 
 
 def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
