@@ -81,7 +81,7 @@ class FilterPrune(TaughtStage):
             `soft_target_weight=4`, if photos are mixed and the whole network was trained; 0 if only
             its last layers were.
         optimizer: of the retraining; all layers train except normalizations that were frozen.
-        learning_rate: initial learning rate of the retraining; None for 1e-4 if any normalization
+        learning_rate: initial learning rate of the retraining; None for 3e-4 if any normalization
             is frozen, as `FineTune` leaves it, else 5e-4.
         batch_size: photos in a training step.
 
@@ -122,7 +122,7 @@ class FilterPrune(TaughtStage):
     min_filters_fraction: UnitInterval = 0.1
     blocks: bool = True
     epochs: NonNegativeInt = 1
-    last_epochs: PositiveInt = 6
+    last_epochs: PositiveInt = 20
     teacher: TeacherChoice = "auto"
     soft_target_weight: LossWeight = 1.0
     feature_weight: LossWeight = 0.0

@@ -125,7 +125,7 @@ class FilterPruning:
             self.photos.reseeded(self.context.seed + number),
             self._run_of_round(number),
             epochs=epochs,
-            learning_rate=retraining_rate(pruned, stage.learning_rate),
+            learning_rate=retraining_rate(pruned, stage.learning_rate, frozen=3e-4),
             optimizer=stage.optimizer,
         )
 

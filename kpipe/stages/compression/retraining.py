@@ -75,14 +75,19 @@ def retrain(
     run.fit(student, photos, config, callbacks)
 
 
-def retraining_rate(model: keras.Model, declared: float | None) -> float:
+def retraining_rate(model: keras.Model, declared: float | None, frozen: float = 1e-4) -> float:
     """Return the declared learning rate, or the one that suits the network.
 
     Adam at 5e-4 destroys a pretrained network whose normalization is frozen: docs/evidence.md.
+
+    Args:
+        model: the network to retrain.
+        declared: the rate of the declaration; None chooses.
+        frozen: the rate for a network of which a normalization is frozen.
     """
     if declared is not None:
         return declared
-    return 1e-4 if _frozen_normalizations(model) else 5e-4
+    return frozen if _frozen_normalizations(model) else 5e-4
 
 
 def unfreeze_but_normalization(model: keras.Model) -> None:

@@ -17,3 +17,4 @@ def test_frozen_normalization_needs_a_low_rate(frozen: bool, rate: float) -> Non
     assert layers[0].trainable and layers[1].trainable is not frozen
     assert retraining_rate(model, None) == rate
     assert retraining_rate(model, 0.1) == 0.1
+    assert retraining_rate(model, None, frozen=3e-4) == (3e-4 if frozen else 5e-4)
