@@ -82,8 +82,10 @@ def choose(
             Choice(Ensemble(members=3), "three networks err less, and teach the next stage")
         )
     if target == "phone":
-        quick = {"last_epochs": 6} if effort == "quick" else {}
-        found.append(Choice(FilterPrune(macs=0.5, **quick), "half the work for each photo"))
+        prune = FilterPrune(macs=0.5)
+        if effort == "quick":
+            prune = FilterPrune(macs=0.5, last_epochs=6)
+        found.append(Choice(prune, "half the work for each photo"))
         found.append(Choice(Export(quantize="int8"), "a quarter of the size, takes raw bytes"))
     else:
         found.append(Choice(Export(quantize=None), "float32, since a server has the memory"))
