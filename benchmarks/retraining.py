@@ -23,6 +23,7 @@ from results import grid_parser, read_rows, run_grid
 
 from kpipe import Pipeline
 from kpipe.core.runner import run
+from kpipe.core.stage import Stage
 from kpipe.stages import Augment, Balance, Data, FilterPrune, FineTune
 
 TWENTY = {"epochs": 1, "last_epochs": 20, "learning_rate": 3e-4}
@@ -54,17 +55,27 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def trial(name: str, recipe: str, seed: int, photos: Path, weights: str) -> dict[str, Any]:
-    base = [
+def whole_network(name: str, seed: int, photos: Path, weights: str) -> Path:
+    """Train the network of a set and seed, unless it is there; return the folder of its run."""
+    stages = network_stages(name, photos, weights)
+    return run(Pipeline(f"{name}-whole", stages, seed=seed), photos / "trials").folder
+
+
+def network_stages(name: str, photos: Path, weights: str) -> list[Stage]:
+    return [
         Data(str(photos / "parts" / f"{name}.csv"), image_size=SIZE, image="path", label="label"),
         *([Balance("class_weight")] if name in ("tiles", "cells") else []),
         Augment(**{**PLAIN, "flip": FLIPS[name]}),
         FineTune("MobileNetV2", alpha=0.35, weights=weights),
     ]
-    whole = run(Pipeline(f"{name}-whole", base, seed=seed), photos / "trials").folder
+
+
+def trial(name: str, recipe: str, seed: int, photos: Path, weights: str) -> dict[str, Any]:
+    """Prune the network of a set by a recipe, and return the row of the trial."""
+    whole = whole_network(name, seed, photos, weights)
     start = time.process_time()
     which = f"retraining-{list(RECIPES).index(recipe)}"
-    stages = [*base, FilterPrune(**RECIPES[recipe])]
+    stages = [*network_stages(name, photos, weights), FilterPrune(**RECIPES[recipe])]
     folder = run(Pipeline(f"{name}-{which}", stages, seed=seed), photos / "trials").folder
     seconds = round(time.process_time() - start, 1)
     rounds = json.loads((stage_folder(folder, "FilterPrune") / "pruning.json").read_text())
