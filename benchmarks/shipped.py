@@ -100,7 +100,7 @@ def epochs_with(prune: FilterPrune, listing: Path) -> int:
     tuning = FineTune("MobileNetV2")
     photos = (pd.read_csv(listing)["split"] == "train").sum()
     epochs = epochs_of(tuning.epochs, math.ceil(photos / tuning.batch_size))
-    return epochs + (prune.rounds - 1) * prune.epochs + prune.last_epochs
+    return epochs + (prune.rounds - 1) * prune.epochs_between + prune.last_epochs
 
 
 def table(results: Path) -> None:

@@ -87,7 +87,7 @@ def test_killed_at_twenty_events_it_ends_the_same(tmp_path: Path, seed: int) -> 
     text = file.read_text()
     for old, new in {
         "retrain_last=None": "retrain_last=None, head_epochs=2, cached_views=2",
-        "rounds=1": "rounds=2, round_to=4, latency_of=None",
+        "rounds=1": "rounds=2, epochs=1, round_to=4, latency_of=None",
     }.items():
         assert old in text
         text = text.replace(old, new)

@@ -69,7 +69,8 @@ class FilterPrune(TaughtStage):
         min_filters_fraction: minimum fraction of filters to keep in each group.
         blocks: whether a `latency_ms` target may remove whole residual blocks; with `sensitivity`,
             blocks with a scanned group are kept.
-        epochs: epochs of retraining after each round but the last; 0 for none.
+        epochs: epochs of retraining after each round but the last; None for 0, or for 1 with a
+            `tolerance`, which judges each round.
         last_epochs: epochs of retraining after the last round. Each retraining keeps the epoch
             with the lowest validation loss.
         teacher: whose predictions the retraining learns beside the labels: "model" for the
@@ -91,6 +92,8 @@ class FilterPrune(TaughtStage):
         ({'macs': 0.5}, {'latency_ms': 2.0})
         >>> FilterPrune(macs=0.5, params=0.3).validation_errors()
         ['macs=0.5, params=0.3: only one target is allowed']
+        >>> FilterPrune().epochs_between, FilterPrune(tolerance=0.02).epochs_between
+        (0, 1)
     """
 
     needs: ClassVar = ("data", "model", "ensemble?", "balance?", "augmentation?")
@@ -121,7 +124,7 @@ class FilterPrune(TaughtStage):
     round_to: PositiveInt = 8
     min_filters_fraction: UnitInterval = 0.1
     blocks: bool = True
-    epochs: NonNegativeInt = 1
+    epochs: NonNegativeInt | None = None
     last_epochs: PositiveInt = 20
     teacher: TeacherChoice = "auto"
     soft_target_weight: LossWeight = 1.0
@@ -137,6 +140,11 @@ class FilterPrune(TaughtStage):
         targets = {"macs": self.macs, "params": self.params, "latency_ms": self.latency_ms}
         declared = {name: value for name, value in targets.items() if value is not None}
         return declared or {"macs": 0.5}
+
+    @property
+    def epochs_between(self) -> int:
+        """Epochs of retraining after each round but the last."""
+        return int(self.tolerance is not None) if self.epochs is None else self.epochs
 
     def validation_errors(self) -> list[str]:
         return super().validation_errors() or target_conflicts(

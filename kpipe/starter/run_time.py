@@ -76,7 +76,7 @@ def minutes(facts: PhotoFacts, choices: Sequence[Choice], speed: float) -> tuple
     passes, fixed = members * network, _START + members * _TRAINING + _EXPORT
     if "FilterPrune" in stages:
         pruning = stages["FilterPrune"]
-        rounds = (pruning.rounds - 1) * pruning.epochs + pruning.last_epochs
+        rounds = (pruning.rounds - 1) * pruning.epochs_between + pruning.last_epochs
         # The pruned network has between half and all of the work, and its teachers all of it.
         passes += rounds * training * (3 * 0.6 + members)
         fixed += pruning.rounds * _TRAINING

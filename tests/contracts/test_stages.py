@@ -292,7 +292,7 @@ WRONG = [
     ("FilterPrune", "soft_target_weight", -1, "0 or more"),
     ("FilterPrune", "feature_weight", "much", "0 or more"),
     ("FilterPrune", "rounds", 0, "1 or more"),
-    ("FilterPrune", "epochs", None, "a whole number"),
+    ("FilterPrune", "epochs", 1.5, "a whole number"),
     ("FilterPrune", "last_epochs", 0, "1 or more"),
     ("FilterPrune", "optimizer", 1, "'adam'"),
     ("FilterPrune", "learning_rate", NAN, "above 0"),

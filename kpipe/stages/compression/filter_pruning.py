@@ -114,8 +114,7 @@ class FilterPruning:
         )
 
     def _retrain(self, pruned: keras.Model, number: int) -> None:
-        stage = self.stage
-        epochs = stage.last_epochs if number == stage.rounds else stage.epochs
+        stage, epochs = self.stage, self._epochs(number)
         if epochs == 0:
             return
         unfreeze_but_normalization(pruned)
@@ -129,10 +128,15 @@ class FilterPruning:
             optimizer=stage.optimizer,
         )
 
+    def _epochs(self, number: int) -> int:
+        stage = self.stage
+        return stage.last_epochs if number == stage.rounds else stage.epochs_between
+
     def _note_round(self, row: Round) -> None:
         accuracy = f"{row.after:.1%} on validation"
         if row.round:
-            accuracy = f"{row.before:.1%} after removal, {row.after:.1%} retrained, on validation"
+            retrained = f", {row.after:.1%} retrained" if self._epochs(row.round) else ""
+            accuracy = f"{row.before:.1%} after removal{retrained}, on validation"
         self._note(
             f"round {row.round}: {row.macs / 1e6:.1f} M MACs ({row.share:.1%}), "
             f"{row.latency_ms:.2f} ms in {self.stage.latency_of or 'float32'}; accuracy {accuracy}"
