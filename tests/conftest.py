@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 from kpipe.cli import load_pipeline
 from kpipe.core.journal import Event, read_journal
@@ -22,6 +23,10 @@ from tests.walking import declare, draw
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 # Runs in this process and in others must round alike, whatever loads TensorFlow first.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+# A busy machine is no fault of the code.
+settings.register_profile("kpipe", deadline=None)
+settings.load_profile("kpipe")
 
 
 @dataclass(frozen=True)

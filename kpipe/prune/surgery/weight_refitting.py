@@ -23,6 +23,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kpipe.errors import PruneError
 from kpipe.prune.graph.graph_reading import read
 from kpipe.prune.graph.inference import StepwiseInference
 from kpipe.prune.graph.model_graph import Graph, Operation
@@ -89,8 +90,37 @@ def refit_weights(
         True
     """
     graph = read(model)
-    refuse_others(graph, read(smaller), plan)
+    _refuse_others(graph, read(smaller), plan)
     refit(model, graph, smaller, plan, images)
+
+
+def _refuse_others(graph: Graph, smaller: Graph, plan: Plan) -> None:
+    refuse_others(graph, smaller, plan)
+    known = {operation.name: operation for operation in graph.operations}
+    strangers = [o.name for o in smaller.operations if o.name not in known]
+    strangers += [
+        operation.name
+        for operation in smaller.operations
+        if operation.name in known and _can_be_refitted(operation)
+        if _outputs(operation) != _outputs_left(known[operation.name], plan)
+    ]
+    if strangers:
+        raise PruneError(
+            "the smaller model does not belong to the model and the plan",
+            expected="smaller = remove_filters(model, plan)",
+            received=f"layers that differ: {', '.join(map(repr, strangers))}",
+        )
+
+
+def _outputs(operation: Operation) -> int:
+    return int(operation.source.kernel.shape[-1])
+
+
+def _outputs_left(operation: Operation, plan: Plan) -> int:
+    kept = plan.kept.get(operation.name)
+    if kept is not None:
+        return len(kept)
+    return _outputs(operation) if "kernel" in operation.weights else -1
 
 
 def refit(

@@ -211,3 +211,9 @@ def test_bad_input_is_named() -> None:
         refit_weights(model, remove_filters(model, asked), asked, [])
     with pytest.raises(PruneError, match="does not belong"):
         refit_weights(model, nets.residual(), asked, [IMAGES])
+    plain = redundant(layers.Conv2D(5, 1, name="reader"))
+    asked = plan(plain, {"first": [3]})
+    narrower = redundant(layers.Conv2D(4, 1, name="reader"))
+    small = remove_filters(narrower, plan(narrower, {"first": [3]}))
+    with pytest.raises(PruneError, match=r"does not belong.*\n.*\n.*'reader'"):
+        refit_weights(plain, small, asked, [IMAGES])
