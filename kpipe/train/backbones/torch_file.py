@@ -4,8 +4,9 @@
     storage := element count (8 bytes, little endian), raw elements
 
 This is the format of `torch.save` before version 1.6. The first five parts are pickles, and a
-pickle can run any code. The reader allows the four names that a table of tensors needs, and rejects
-a file that imports any other.
+pickle can run any code, change objects behind their checks, or claim all memory. So the reader
+allows the four names and the operations that a table of tensors needs, and rejects a file with any
+other. What the names stand for has no attributes that a pickle could set.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import pickletools
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -30,45 +31,57 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 
 
-@dataclass(frozen=True)
-class _StorageType:
+# What pickles of protocol 2 consist of, written by Python 2 or 3.
+_OPERATIONS = (
+    *("PROTO", "STOP", "GLOBAL", "REDUCE", "BUILD", "BINPERSID", "MARK", "NONE", "NEWTRUE"),
+    *("NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "BINSTRING"),
+    *("SHORT_BINSTRING", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST"),
+    *("APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS"),
+    *("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
+)
+
+
+class _StorageType(NamedTuple):
     dtype: str
 
 
-@dataclass(frozen=True)
-class _Storage:
+class _Storage(NamedTuple):
     key: str
     dtype: str
     size: int
 
 
-@dataclass(frozen=True)
-class _Tensor:
+class _Tensor(NamedTuple):
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
 
-def _rebuild(
-    storage: _Storage,
-    offset: int,
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    *_: object,
-) -> _Tensor:
+class _Rebuild:
     """Replace `torch._utils._rebuild_tensor_v2`: record where the tensor is stored."""
-    if not isinstance(storage, _Storage):
-        raise pickle.UnpicklingError("a tensor without a storage")
-    numbers = (offset, *shape, *strides)
-    if len(shape) != len(strides) or not all(type(n) is int and n >= 0 for n in numbers):
-        raise pickle.UnpicklingError("a tensor with an impossible shape")
-    return _Tensor(storage, offset, tuple(shape), tuple(strides))
+
+    __slots__ = ()
+
+    def __call__(
+        self,
+        storage: _Storage,
+        offset: int,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        *_: object,
+    ) -> _Tensor:
+        if not isinstance(storage, _Storage):
+            raise pickle.UnpicklingError("a tensor without a storage")
+        numbers = (offset, *shape, *strides)
+        if len(shape) != len(strides) or not all(type(n) is int and n >= 0 for n in numbers):
+            raise pickle.UnpicklingError("a tensor with an impossible shape")
+        return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
 _ALLOWED: Mapping[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
+    ("torch._utils", "_rebuild_tensor_v2"): _Rebuild(),
     ("torch", "FloatStorage"): _StorageType("<f4"),
     ("torch", "LongStorage"): _StorageType("<i8"),
 }
@@ -137,15 +150,30 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
     ) from cause
 
 
+def _load(file: BinaryIO) -> Any:
+    """Return the object of the next pickle, after a look at all of its operations."""
+    start = file.tell()
+    for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
+        if operation.name not in _OPERATIONS:
+            raise pickle.UnpicklingError(
+                f"no table of tensors needs the operation {operation.name}"
+            )
+        # The unpickler makes as many places as the highest index, before it fills one.
+        if operation.name.endswith("BINPUT") and argument > count:
+            raise pickle.UnpicklingError(f"object {argument} of a pickle of {count} operations")
+    file.seek(start)
+    return _Unpickler(file).load()
+
+
 def _read(file: BinaryIO) -> dict[str, np.ndarray]:
-    if _Unpickler(file).load() != _MAGIC:
+    if _load(file) != _MAGIC:
         raise ValueError("the magic number is not PyTorch's")
-    if _Unpickler(file).load() != _PROTOCOL:
+    if _load(file) != _PROTOCOL:
         raise ValueError("unknown protocol")
-    if _Unpickler(file).load().get("little_endian") is not True:
+    if _load(file).get("little_endian") is not True:
         raise ValueError("not little endian")
-    table = _Unpickler(file).load()
-    keys = _Unpickler(file).load()
+    table = _load(file)
+    keys = _load(file)
     if not isinstance(table, dict) or not all(isinstance(t, _Tensor) for t in table.values()):
         raise ValueError("the file does not hold a flat table of tensors")
     declared = {tensor.storage.key: tensor.storage for tensor in table.values()}
@@ -171,7 +199,10 @@ def _exactly(file: BinaryIO, count: int) -> bytes:
 
 def _view(tensor: _Tensor, storage: np.ndarray) -> np.ndarray:
     """Copy the tensor's elements out of its storage after checking its bounds."""
-    empty = math.prod(tensor.shape) == 0
+    count = math.prod(tensor.shape)
+    if count > storage.size:  # strides of 0 would make any number out of one
+        raise ValueError(f"a tensor of {count} elements in a storage of {storage.size}")
+    empty = count == 0
     reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True))
     if not empty and tensor.offset + reach >= storage.size:
         raise ValueError("a tensor reaches beyond its storage")

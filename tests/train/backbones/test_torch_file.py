@@ -110,6 +110,83 @@ def test_a_pickle_that_would_run_code_is_rejected(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+INDEX = struct.pack("<I", 2**31)  # 16 GB of places in the memo of an unpickler
+LENGTH = struct.pack("<Q", 2**33)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"\x80\x02}r" + INDEX + b".", "object 2147483648 of a pickle of 2 operations"),
+        (b"}p2147483648\n.", "the operation PUT"),
+        (b"\x80\x04\x95" + LENGTH + b"}.", "the operation FRAME"),
+        (b"\x80\x05\x96" + LENGTH + b".", "cannot be read"),
+        (b"\x80\x04\x8d" + LENGTH + b".", "cannot be read"),
+        (b"\x80\x04\x8e" + LENGTH + b".", "cannot be read"),
+    ],
+)
+def test_a_pickle_that_claims_all_memory_is_refused(
+    content: bytes, problem: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "w.pth"
+    for before in (b"", dumps(MAGIC) + dumps(1001) + dumps({"little_endian": True})):
+        path.write_bytes(before + content)
+        with pytest.raises(WeightsError, match="cannot be read") as error:
+            read_torch_file(path)
+        assert problem in str(error.value)
+
+
+def build(state: bytes, what: bytes) -> bytes:
+    """A table of one tensor, in which a pickle changes `what` by BUILD, below every check."""
+    reference = b"(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0aX\3\0\0\0cpuK\x0cNtQ"
+    target = {
+        b"type": b"ctorch\nFloatStorage\n" + state + b"b",
+        b"function": b"ctorch._utils\n_rebuild_tensor_v2\n" + state + b"b",
+    }
+    inside = {b"storage": state + b"b"}.get(what, b"")
+    after = {b"tensor": state + b"b"}.get(what, b"")
+    before = target.get(what, b"")
+    tensor = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n("
+        + reference
+        + inside
+        + b"K\0K\2\x85K\1\x85\x89}tR"
+        + after
+    )
+    entry = b"X\1\0\0\0x" + (b"(" + before + tensor + b"t" if before else tensor)
+    return b"\x80\x02}" + entry + b"s."
+
+
+@pytest.mark.parametrize("what", [b"storage", b"tensor", b"type", b"function"])
+@pytest.mark.parametrize(
+    "state",
+    [
+        b"}X\6\0\0\0offsetJ\0\0\0\x80s",  # {"offset": -2**31}
+        b"N}X\6\0\0\0offsetJ\0\0\0\x80s\x86",  # (None, the same), for objects with slots
+        b"}X\5\0\0\0dtypeX\1\0\0\0Os",
+        b"N}X\5\0\0\0dtypeX\1\0\0\0Os\x86",
+    ],
+)
+def test_a_pickle_cannot_change_what_was_checked(what: bytes, state: bytes, tmp_path: Path) -> None:
+    head = dumps(MAGIC) + dumps(1001) + dumps({"little_endian": True})
+    values = struct.pack("<q", 12) + np.arange(12, dtype="float32").tobytes()
+    path = tmp_path / "w.pth"
+    path.write_bytes(head + build(b"", b"") + dumps(["a"]) + values)
+    np.testing.assert_array_equal(read_torch_file(path)["x"], [0, 1])
+    path.write_bytes(head + build(state, what) + dumps(["a"]) + values)
+    with pytest.raises(WeightsError, match="cannot be read") as error:
+        read_torch_file(path)
+    assert "attribute" in str(error.value)
+
+
+def test_a_tensor_of_more_elements_than_its_storage_is_refused(tmp_path: Path) -> None:
+    floats = Storage("a", np.arange(12, dtype="float32"))
+    table = OrderedDict(x=Tensor(floats, 0, (10**9,), (0,)))
+    (tmp_path / "w.pth").write_bytes(torch_bytes(table, [floats]))
+    with pytest.raises(WeightsError, match="1000000000 elements in a storage of 12"):
+        read_torch_file(tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize("name", ["eval", "getattr", "__import__"])
 def test_builtins_are_rejected_by_name(name: str, tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(f"cbuiltins\n{name}\n.".encode())
