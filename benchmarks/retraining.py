@@ -27,6 +27,7 @@ from kpipe.core.stage import Stage
 from kpipe.stages import Augment, Balance, Data, FilterPrune, FineTune
 
 TWENTY = {"epochs": 1, "last_epochs": 20, "learning_rate": 3e-4}
+NONE = {**TWENTY, "epochs": 0}
 
 # Recipe -> fields of FilterPrune.
 RECIPES: dict[str, dict[str, Any]] = {
@@ -52,6 +53,24 @@ RECIPES: dict[str, dict[str, Any]] = {
     "1 and 20 epochs, l1": {**TWENTY, "criterion": "l1"},
     "1 and 20 epochs, taylor": {**TWENTY, "criterion": "taylor"},
     "1 and 20 epochs, sgd 1e-2": {**TWENTY, "optimizer": "sgd", "learning_rate": 1e-2},
+    # Around the best of those above: no epoch between rounds.
+    "0 and 6 epochs": {**NONE, "last_epochs": 6},
+    "0 and 6 epochs, warm-up": {**NONE, "last_epochs": 6, "warmup": 0.1},
+    "0 and 20 epochs, warm-up": {**NONE, "warmup": 0.1},
+    "0 and 20 epochs, warm-up 0.3": {**NONE, "warmup": 0.3},
+    "0 and 20 epochs, teacher 4": {**NONE, "soft_target_weight": 4.0},
+    "0 and 20 epochs, teacher 4, features 40": {
+        **NONE,
+        "soft_target_weight": 4.0,
+        "feature_weight": 40.0,
+    },
+    "0 and 20 epochs, no teacher": {**NONE, "soft_target_weight": 0.0},
+    "0 and 20 epochs at 1e-4": {**NONE, "learning_rate": 1e-4},
+    "0 and 20 epochs at 5e-4": {**NONE, "learning_rate": 5e-4},
+    "0 and 20 epochs, batches of 32": {**NONE, "batch_size": 32},
+    "0 and 40 epochs": {**NONE, "last_epochs": 40},
+    "one round, 0 and 20 epochs": {**NONE, "rounds": 1},
+    "8 rounds, 0 and 20 epochs": {**NONE, "rounds": 8},
 }
 
 

@@ -15,3 +15,5 @@ from .logit_scaling import apply_temperature as apply_temperature
 from .predictions import predict_members as predict_members
 from .selection import fit_weights as fit_weights
 from .selection import select as select
+from .soups import greedy_soup as greedy_soup
+from .soups import soup as soup

@@ -2,7 +2,8 @@
 
 ensemble folder := model.keras, model.json, history.json   the combination
                    member-1/, member-2/, ...               those that this stage trained
-                   model/                                  with a list: the best member
+                   model/                                  with a list: the best member;
+                                                           with "soup": the soup
                    ensemble.json                           see `ensemble_choice`
 """
 
@@ -24,6 +25,7 @@ from kpipe.stages.balance import Balance
 from kpipe.stages.fine_tune import FineTune
 from kpipe.stages.photos.photo_dataset import PhotoDataset
 from kpipe.stages.shared.declared import newest
+from kpipe.stages.shared.field_types import PositiveInt
 from kpipe.stages.shared.model_folder import (
     is_saved,
     join_histories,
@@ -34,10 +36,11 @@ from kpipe.stages.shared.model_folder import (
 )
 from kpipe.stages.training.ensemble_choice import Choice, predict
 from kpipe.stages.training.member_training import Member, error_of, refuse_too_few, train_members
+from kpipe.stages.training.snapshots import cycle_of, mix
 
 __all__ = ["Ensemble"]
 
-_Variation = Literal["seed", "augmentation", "resample"]
+_Variation = Literal["seed", "augmentation", "resample", "snapshot"]
 _MOST = 20
 
 
@@ -46,8 +49,8 @@ class Ensemble(Stage):
     """Train several networks and combine them in one graph.
 
     With a number of members, the first is the network of the `FineTune` before it, and the others
-    repeat its recipe. With a list, each `FineTune` in it is a member; unless a `FineTune` comes
-    before it, later stages go on with the member that is best on validation.
+    repeat its recipe, or go on from it. With a list, each `FineTune` in it is a member; unless a
+    `FineTune` comes before it, later stages go on with the member that is best on validation.
 
     Members train on the features of a frozen backbone that were computed once, if their backbones
     are equal: those of the first member's augmentation.
@@ -60,18 +63,23 @@ class Ensemble(Stage):
         combine: "average" or "geometric" mean of the probabilities; "weighted" average, with the
             weights that have the lowest cross-entropy on validation; "greedy" selection of members
             on validation, with replacement; or majority "vote", in which the higher mean
-            probability decides between classes with as many votes.
+            probability decides between classes with as many votes. "soup" averages the weights of
+            the snapshots that lower the cross-entropy on validation: one network, as small as a
+            member, with which later stages go on.
         vary: what distinguishes the members from the first: "seed" (initial head, order of photos,
             draws of the augmentation), "augmentation" (its strength, from 0.5 to 1.5 times the
             declared one), "resample" (a bootstrap sample of the training photos), or several of
-            them. None for "seed" and "augmentation"; for "seed" with a list.
+            them. "snapshot": each member goes on from the one before it, with its first optimizer
+            and learning rate, along another cosine. None for "seed" and "augmentation"; for "seed"
+            with a list; for "snapshot" with "soup".
+        cycle_epochs: epochs of each snapshot; None for a quarter of those of the recipe.
         on_failure: "stop" at a member that fails, or "go_on" without it, if two are left. The
             members that were trained are kept either way.
 
     Example:
         >>> from kpipe.stages import Ensemble, FineTune
         >>> Ensemble(members=2)
-        Ensemble(members=2, combine='average', vary=None, on_failure='stop')
+        Ensemble(members=2, combine='average', vary=None, cycle_epochs=None, on_failure='stop')
         >>> different = Ensemble([FineTune("MobileNetV2", alpha=0.5), FineTune("MobileNet")])
         >>> [member.title for member in different.members]
         ['MobileNetV2 0.5', 'MobileNet']
@@ -86,8 +94,9 @@ class Ensemble(Stage):
     judged: ClassVar = ("on_failure",)
 
     members: Annotated[int, Between(2, _MOST)] | tuple[FineTune, ...] = 3
-    combine: Literal["average", "geometric", "weighted", "greedy", "vote"] = "average"
+    combine: Literal["average", "geometric", "weighted", "greedy", "vote", "soup"] = "average"
     vary: _Variation | tuple[_Variation, ...] | None = None
+    cycle_epochs: PositiveInt | None = None
     on_failure: Literal["stop", "go_on"] = "stop"
 
     def __post_init__(self) -> None:
@@ -103,6 +112,8 @@ class Ensemble(Stage):
     @property
     def effective_vary(self) -> tuple[str, ...]:
         """What distinguishes the members from the first."""
+        if self.vary is None and self.combine == "soup":
+            return ("snapshot",)
         if self.vary is None:
             return ("seed",) if isinstance(self.members, tuple) else ("seed", "augmentation")
         return (self.vary,) if isinstance(self.vary, str) else self.vary
@@ -119,7 +130,11 @@ class Ensemble(Stage):
             ]
             if kinds:
                 return kinds
-        return super().validation_errors() or [*self._equal_members(), *self._invalid_members()]
+        return super().validation_errors() or [
+            *self._equal_members(),
+            *self._invalid_members(),
+            *self._snapshot_conflicts(),
+        ]
 
     def conflicts(self, earlier: Sequence[Stage]) -> list[str]:
         errors = [
@@ -179,7 +194,10 @@ class Ensemble(Stage):
                 member.drop(error, context.journal)
         members = refuse_too_few(declared)
         labels = members[0].photos.manifest.labels("validation")
-        choice = Choice(self.combine, members, assess(probabilities, labels))
+        assessment, mixed = assess(probabilities, labels), None
+        if self.combine == "soup":
+            assessment, mixed = mix(members[0].photos, models, assessment)
+        choice = Choice(self.combine, members, assessment, mixed)
         context.journal.record("note", text=choice.note())
         report = json.dumps(choice.report(declared), indent=1)
         write_text(context.folder / "ensemble.json", report)
@@ -187,12 +205,14 @@ class Ensemble(Stage):
         join_histories(context.folder, trained)
         if self._listed():
             _write_best(members[choice.assessment.best], context.folder / "model")
-        save_model(
-            choice.build(models),
-            context.folder,
-            title=choice.title(),
-            macs=sum(count_macs(models[index]) for index in choice.used),
-        )
+        model, about = choice.build(models), {"title": choice.title()}
+        if mixed is not None:
+            # Later stages go on with it, as with any other single network.
+            (context.folder / "model").mkdir(exist_ok=True)
+            metadata = {**read_metadata(members[0].folder), **about}
+            save_model(model, context.folder / "model", **metadata)
+        networks = [model] if mixed is not None else [models[index] for index in choice.used]
+        save_model(model, context.folder, **about, macs=sum(map(count_macs, networks)))
 
     def judge(self, result: Path) -> list[str]:
         report = json.loads((result / "ensemble.json").read_text(encoding="utf-8"))
@@ -222,7 +242,7 @@ class Ensemble(Stage):
         count = len(self.members) if isinstance(self.members, tuple) else self.members
         if not 2 <= count <= _MOST:
             return [f"members: expected between 2 and {_MOST}, received a list of {count}"]
-        differ = {"seed", "resample"} & set(self.effective_vary)
+        differ = {"seed", "resample", "snapshot"} & set(self.effective_vary)
         if isinstance(self.members, tuple):
             repeated = [
                 one for index, one in enumerate(self.members) if one in self.members[:index]
@@ -233,13 +253,32 @@ class Ensemble(Stage):
             return ["vary=(): all members are equal; name what distinguishes them"]
         return []
 
+    def _snapshot_conflicts(self) -> list[str]:
+        snapshots = "snapshot" in self.effective_vary
+        errors = []
+        if self.combine == "soup" and not snapshots:
+            errors.append(
+                f'combine="soup" with vary={self.vary!r}: the mean of the weights of networks that '
+                'were trained apart is of no use; write vary="snapshot"'
+            )
+        if snapshots and self._listed():
+            errors.append("snapshots repeat the FineTune before them: write their number, no list")
+        if self.cycle_epochs is not None and not snapshots:
+            errors.append(
+                f'cycle_epochs={self.cycle_epochs} is for vary="snapshot", not vary={self.vary!r}'
+            )
+        return errors
+
     def _members(self, context: Context) -> list[Member]:
         """Return the members, with the photos and the folder of each."""
         base = PhotoDataset.read(context)
         recipes: Sequence[FineTune] = self._listed()
         if isinstance(self.members, int):
             recipe = FineTune(**read_metadata(context.newest("model"))["recipe"])
-            recipes = [recipe] * self.members
+            further = recipe
+            if "snapshot" in self.effective_vary:
+                further = cycle_of(recipe, self.cycle_epochs, base)
+            recipes = [recipe, *[further] * (self.members - 1)]
         members = []
         for number, recipe in enumerate(recipes, 1):
             title = f"member {number} of {len(recipes)}"
@@ -249,7 +288,8 @@ class Ensemble(Stage):
                 folder = context.newest("model")
             photos = dataclasses.replace(base, batch_size=recipe.batch_size)
             varied = self._varied(photos, number, len(recipes))
-            members.append(Member(title, recipe.title, recipe, varied, folder))
+            follows = number > 1 and "snapshot" in self.effective_vary
+            members.append(Member(title, recipe.title, recipe, varied, folder, follows))
         return members
 
     def _varied(self, photos: PhotoDataset, number: int, count: int) -> PhotoDataset:
@@ -261,7 +301,7 @@ class Ensemble(Stage):
         # Evenly spaced strengths in [0.5, 1.5]; the first member has 1.
         strength = 0.5 + (number - 1.5) / (count - 1) if "augmentation" in vary else 1.0
         return dataclasses.replace(
-            photos.reseeded(seed if "seed" in vary else photos.seed, strength),
+            photos.reseeded(seed if {"seed", "snapshot"} & set(vary) else photos.seed, strength),
             bootstrap=seed if "resample" in vary else None,
             # Members that differ by the strength alone would be equal on the same features.
             feature_source=photos if set(vary) != {"augmentation"} else None,

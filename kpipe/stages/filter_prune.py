@@ -22,8 +22,8 @@ from kpipe.stages.compression.filter_pruning import FilterPruning
 from kpipe.stages.compression.retraining import Lesson
 from kpipe.stages.compression.target_checks import refuse_unreachable_target, target_conflicts
 from kpipe.stages.compression.teachers import TaughtStage, TeacherChoice
-from kpipe.stages.compression.validation import Validation
 from kpipe.stages.photos.photo_dataset import PhotoDataset
+from kpipe.stages.photos.validation import Validation
 from kpipe.stages.shared.field_types import (
     LearningRate,
     LossWeight,
@@ -72,7 +72,7 @@ class FilterPrune(TaughtStage):
         epochs: epochs of retraining after each round but the last; None for 0, or for 1 with a
             `tolerance`, which judges each round.
         last_epochs: epochs of retraining after the last round. Each retraining keeps the epoch
-            with the lowest validation loss.
+            with the lowest validation loss, or the network as it was refitted if none is better.
         teacher: whose predictions the retraining learns beside the labels: "model" for the
             unpruned network, "ensemble", "auto" for the one with the lower cross-entropy on
             validation, or None.
@@ -84,6 +84,7 @@ class FilterPrune(TaughtStage):
         optimizer: of the retraining; all layers train except normalizations that were frozen.
         learning_rate: initial learning rate of the retraining; None for 3e-4 if any normalization
             is frozen, as `FineTune` leaves it, else 5e-4.
+        warmup: fraction of a retraining in which the learning rate rises to its peak.
         batch_size: photos in a training step.
 
     Example:
@@ -131,6 +132,7 @@ class FilterPrune(TaughtStage):
     feature_weight: LossWeight = 0.0
     optimizer: Optimizer = "adam"
     learning_rate: LearningRate | None = None
+    warmup: Annotated[float, Between(0, 0.9)] = 0.0
     # Small batches: after a removal, the number of steps limits how much accuracy comes back.
     batch_size: PositiveInt = 16
 

@@ -50,7 +50,8 @@ class FineTune(Recipe):
             are worse: see docs/evidence.md.
         dropout: fraction of the features to drop before the head.
         label_smoothing: fraction of each label to spread evenly over all classes.
-        optimizer: the first optimizer.
+        optimizer: the first optimizer. "swats" is Adam that goes over to SGD for each weight on its
+            own, see `kpipe.train.LayerwiseSWATS`.
         learning_rate: its learning rate; None for 3e-4 if pretrained layers train, else 1e-3. Adam
             at 1e-3 destroys pretrained layers.
         schedule: learning rate schedule of each optimizer, in each phase.
@@ -61,7 +62,8 @@ class FineTune(Recipe):
         switch_when: "plateau" (no lower validation loss for two epochs), "swats" (when Adam's
             steps suggest it, at the learning rate that they suggest), or an epoch of the phase.
         switch_learning_rate: learning rate after the switch; None keeps the first.
-        swats_tolerance: convergence tolerance of "swats", in units of the learning rate.
+        swats_tolerance: convergence tolerance of `switch_when="swats"` and `optimizer="swats"`, in
+            units of the learning rate.
         ema_momentum: momentum of a moving average of the weights, which replaces them in the
             result; None for no average.
         patience: epochs without a lower validation loss after which a phase ends; None for never.

@@ -15,6 +15,7 @@ from .loop.phases import Phase as Phase
 from .loop.phases import fit_phases as fit_phases
 from .loop.training_config import TrainingConfig as TrainingConfig
 from .optimizers.layer_decay import LayerDecay as LayerDecay
+from .optimizers.layerwise_swats import LayerwiseSWATS as LayerwiseSWATS
 from .optimizers.optimizer_factory import optimizer as optimizer
 from .optimizers.optimizer_factory import optimizer_names as optimizer_names
 from .optimizers.schedules import Constant as Constant
@@ -33,6 +34,7 @@ from .optimizers.switching import SwitchOptimizer as SwitchOptimizer
 from .stateful_callback import StatefulCallback as StatefulCallback
 from .training_data import TrainingData as TrainingData
 from .transfer.batch_norm_momentum import adapt_bn_momentum as adapt_bn_momentum
+from .transfer.batch_norm_statistics import update_bn as update_bn
 from .transfer.blocks import Block as Block
 from .transfer.blocks import find_blocks as find_blocks
 from .transfer.feature_cache import CachedFeatures as CachedFeatures

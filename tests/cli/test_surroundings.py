@@ -104,6 +104,15 @@ def test_results_that_cannot_be_stored_are_one_message(
     refused(kpipe("run", declared, "--root", root), "error: ", "--root")
 
 
+def test_a_preview_that_cannot_be_stored_is_one_message(
+    kpipe: Kpipe, declared: Path, tmp_path: Path
+) -> None:
+    text = declared.read_text().replace("import Data", "import Augment, Data")
+    declared.write_text(text.replace("image_size=32)", "image_size=32), Augment()"))
+    root = roots(tmp_path)["a folder of the system"]
+    refused(kpipe("preview", declared, "--root", root), "error: ", "--root")
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_a_plan_needs_no_folder(kpipe: Kpipe, declared: Path, tmp_path: Path, place: str) -> None:
     outcome = kpipe("plan", declared, "--root", roots(tmp_path)[place])

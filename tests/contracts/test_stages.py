@@ -109,7 +109,13 @@ CHANGES: dict[str, dict[str, Any]] = {
         "full_res_epochs": 1,
         "batch_size": 8,
     },
-    "Ensemble": {"members": 2, "combine": "vote", "vary": "resample", "on_failure": "go_on"},
+    "Ensemble": {
+        "members": 2,
+        "combine": "soup",
+        "vary": ("resample", "snapshot"),
+        "cycle_epochs": 2,
+        "on_failure": "go_on",
+    },
     "Distill": {"teacher": "ensemble", "soft_target_weight": 1.0, "unlabelled": "more"},
     "FilterPrune": {
         "criterion": "l2",
@@ -128,6 +134,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "feature_weight": 1.0,
         "optimizer": "sgd",
         "learning_rate": 0.1,
+        "warmup": 0.1,
         "batch_size": 8,
     },
     "MagnitudePrune": {
@@ -276,6 +283,7 @@ WRONG = [
     ("Ensemble", "vary", "seeds", "did you mean 'seed'?"),
     ("Ensemble", "vary", (), "all members are equal"),
     ("Ensemble", "vary", ("seed", 3), "a tuple"),
+    ("Ensemble", "cycle_epochs", 3, 'is for vary="snapshot"'),
     ("Ensemble", "on_failure", "continue", "'go_on'"),
     ("FilterPrune", "criterion", "L1", "did you mean 'l1'?"),
     ("FilterPrune", "macs", 1, "both excluded"),
@@ -296,6 +304,7 @@ WRONG = [
     ("FilterPrune", "last_epochs", 0, "1 or more"),
     ("FilterPrune", "optimizer", 1, "'adam'"),
     ("FilterPrune", "learning_rate", NAN, "above 0"),
+    ("FilterPrune", "warmup", 0.95, "between 0 and 0.9"),
     ("FilterPrune", "batch_size", 0, "1 or more"),
     ("MagnitudePrune", "sparsity", 0.0, "both excluded"),
     ("MagnitudePrune", "sparsity", "2 by 3", "2 by 4"),

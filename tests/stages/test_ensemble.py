@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -10,15 +11,17 @@ import numpy as np
 import pytest
 
 from kpipe import Pipeline
-from kpipe.core.stage import Stage
+from kpipe.core.journal import Journal
+from kpipe.core.stage import Context, Stage
 from kpipe.errors import KpipeError, PipelineError, TrainingError
 from kpipe.prune import count_macs
 from kpipe.stages import Augment, Balance, Data, Distill, Ensemble, Export, FilterPrune, FineTune
 from kpipe.stages.photos.photo_dataset import PhotoDataset
 from kpipe.stages.shared.model_folder import load_model, read_metadata, reset_keras, save_model
 from kpipe.stages.training import member_training as module
+from kpipe.stages.training.snapshots import cycle_of
 from kpipe.stages.training.training_run import TrainingRun
-from tests.stages.conftest import RECIPE, toy_folder
+from tests.stages.conftest import RECIPE, given, toy_folder
 
 PIXELS = np.random.default_rng(0).uniform(0, 255, (40, 32, 32, 3)).astype("float32")
 SMALL = {"alpha": 0.25, "weights": None}
@@ -108,10 +111,6 @@ def test_what_it_brings_is_kept_and_noted(perform, data_folder: Path, tmp_path: 
 
 
 def _context(data_folder: Path, tmp_path: Path) -> Any:
-    from kpipe.core.journal import Journal
-    from kpipe.core.stage import Context
-    from tests.stages.conftest import given
-
     return Context(tmp_path, given({"data": data_folder}), 3, Journal(tmp_path / "journal.jsonl"))
 
 
@@ -133,7 +132,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, PhotoDataset, st
     """What members are trained by, instead of training: (recipe, photos, title) of each."""
     rows: list[tuple[Any, PhotoDataset, str]] = []
 
-    def train(recipe: Any, photos: PhotoDataset, run: TrainingRun) -> None:
+    def train(recipe: Any, photos: PhotoDataset, run: TrainingRun, start: Path | None) -> None:
         rows.append((recipe, photos, run.title))
         colored_folder(run.folder, seed=len(rows))
 
@@ -201,10 +200,10 @@ def test_a_run_goes_on_in_the_member_in_which_it_was_killed(
 ) -> None:
     real = module.train_network
 
-    def killed(recipe: Any, photos: PhotoDataset, run: TrainingRun) -> None:
+    def killed(recipe: Any, photos: PhotoDataset, run: TrainingRun, start: Path | None) -> None:
         if "member 3" in run.title:
             raise KeyboardInterrupt
-        real(recipe, photos, run)
+        real(recipe, photos, run, start)
 
     stage = Ensemble([*TWO, *TWO], vary="seed")
     with monkeypatch.context() as patch:
@@ -223,11 +222,11 @@ def failing(monkeypatch: pytest.MonkeyPatch, trained) -> list[int]:
     numbers: list[int] = []
     real = module.train_network
 
-    def train(recipe: Any, photos: PhotoDataset, run: TrainingRun) -> None:
+    def train(recipe: Any, photos: PhotoDataset, run: TrainingRun, start: Path | None) -> None:
         if any(f"member {number} of" in run.title for number in numbers):
             (run.folder / "training").mkdir()
             raise TrainingError("the loss is NaN")
-        real(recipe, photos, run)
+        real(recipe, photos, run, start)
 
     monkeypatch.setattr(module, "train_network", train)
     return numbers
@@ -358,7 +357,7 @@ def test_the_combinations_are_those_of_the_ensemble_package() -> None:
     from kpipe.ensemble.assessment import Combination
 
     hints = typing.get_type_hints(Ensemble)
-    assert set(typing.get_args(hints["combine"])) == set(typing.get_args(Combination))
+    assert set(typing.get_args(hints["combine"])) == {*typing.get_args(Combination), "soup"}
 
 
 def test_the_members_of_a_run_differ_and_make_up_its_ensemble(walk) -> None:
@@ -377,3 +376,111 @@ def test_what_repeats_a_recipe_follows_it() -> None:
     with pytest.raises(PipelineError, match="put Ensemble directly after FineTune"):
         pipeline(FineTune("MobileNet"), student, Ensemble(2), Export())
     assert pipeline(FineTune("MobileNet"), student, Ensemble(TWO), Export())
+
+
+@pytest.fixture
+def cycles(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, int, Path | None]]:
+    """What snapshots are trained by, instead of training: (recipe, seed, start); no third one."""
+    rows: list[tuple[Any, int, Path | None]] = []
+
+    def train(recipe: Any, photos: PhotoDataset, run: TrainingRun, start: Path | None) -> None:
+        rows.append((recipe, photos.seed, start))
+        if "member 3 of 5" in run.title:
+            raise TrainingError("the loss is NaN")
+        colored_folder(run.folder, seed=len(rows) + 1)
+
+    monkeypatch.setattr(module, "train_network", train)
+    return rows
+
+
+def test_each_snapshot_goes_on_from_the_one_before(perform, data_folder, tmp_path, cycles) -> None:
+    first = colored_folder(tmp_path / "first", seed=1)
+    stage = Ensemble(members=4, vary="snapshot", cycle_epochs=3)
+    folder, _ = perform(stage, data=data_folder, model=first)
+    assert [start for *_, start in cycles] == [first, folder / "member-2", folder / "member-3"]
+    assert [seed for _, seed, _ in cycles] == [2003, 3003, 4003]
+    for recipe, *_ in cycles:
+        assert (recipe.epochs, recipe.head_epochs, recipe.switch_to) == (3, 0, None)
+        assert recipe.backbone == RECIPE["backbone"]
+
+
+def test_a_snapshot_goes_on_from_the_last_that_did_not_fail(
+    perform, data_folder, tmp_path, cycles
+) -> None:
+    first = colored_folder(tmp_path / "first", seed=1)
+    stage = Ensemble(members=5, vary="snapshot", on_failure="go_on")
+    folder, _ = perform(stage, data=data_folder, model=first)
+    starts = [first, folder / "member-2", folder / "member-2", folder / "member-4"]
+    assert [start for *_, start in cycles] == starts
+
+
+def test_a_cycle_is_a_quarter_of_the_recipe(photos: PhotoDataset) -> None:
+    few = FineTune("MobileNet", epochs=(20, 640), batch_size=8)
+    assert cycle_of(few, None, photos).epochs == 20  # of 80, the most for few photos
+    assert cycle_of(dataclasses.replace(few, epochs=9), None, photos).epochs == 3
+    switched = dataclasses.replace(few, switch_to="sgd", switch_when=3, low_res_size=32)
+    cycle = cycle_of(switched, 2, photos)
+    assert cycle.validation_errors() == []
+    assert (cycle.epochs, cycle.low_res_size, cycle.switch_to) == (2, None, None)
+
+
+def test_a_soup_is_one_network_with_which_later_stages_go_on(
+    perform, data_folder: Path, tmp_path: Path
+) -> None:
+    folder = made_of(perform, data_folder, tmp_path, 3, combine="soup")
+    report = report_of(folder)
+    assert report["chosen"] == "soup"
+    weights = np.array([member["weight"] for member in report["members"]])
+    assert set(weights) <= {0, 1 / 2, 1 / 3}
+    for number, mean in enumerate(load_model(folder).get_weights()):
+        each = [colored(seed).get_weights()[number] for seed in (1, 2, 3)]
+        np.testing.assert_allclose(mean, np.tensordot(weights, each, 1), rtol=1e-5)
+    (score,) = (row for row in report["combinations"] if row["name"] == "soup")
+    assert score["loss"] < min(member["loss"] for member in report["members"])
+    np.testing.assert_array_equal(load_model(folder / "model")(PIXELS), load_model(folder)(PIXELS))
+    about = read_metadata(folder)
+    assert about == {"title": "ensemble of 3 (soup)", "macs": count_macs(colored(1))}
+    assert read_metadata(folder / "model") == {"title": about["title"], "recipe": RECIPE}
+
+
+def test_snapshots_are_trained_and_mixed_and_resume(perform, data_folder, tmp_path) -> None:
+    """With normalization that trains, whose statistics the soup measures anew."""
+    first = toy_folder(tmp_path / "first", seed=1)
+    stage = Ensemble(members=3, combine="soup", cycle_epochs=1)
+
+    def kill(event: Any) -> None:
+        if event["event"] == "epoch" and event["what"].startswith("member 3"):
+            raise KeyboardInterrupt
+
+    for name, listeners in (("whole", ()), ("killed", (kill,)), ("killed", ())):
+        (tmp_path / name).mkdir(exist_ok=True)
+        journal = Journal(tmp_path / f"{name}.jsonl", listeners, "Ensemble")
+        inputs = given({"data": data_folder, "model": first})
+        with contextlib.suppress(KeyboardInterrupt):
+            stage.run(Context(tmp_path / name, inputs, 3, journal))
+    files = [path for path in (tmp_path / "whole").rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"model.keras", "ensemble.json"}
+    for path in files:
+        other = tmp_path / "killed" / path.relative_to(tmp_path / "whole")
+        assert path.read_bytes() == other.read_bytes(), path
+    one, two, three = (
+        load_model(folder).get_weights()
+        for folder in (first, *(tmp_path / "whole" / f"member-{n}" for n in (2, 3)))
+    )
+    # A cycle at a low learning rate goes a short way, and a new network would be far away.
+    for near, far in ((one, two), (two, three)):
+        assert 0 < max(np.abs(a - b).max() for a, b in zip(near, far, strict=True)) < 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"combine": "soup", "vary": "seed"}, "trained apart is of no use"),
+        ({"members": TWO, "vary": ("seed", "snapshot")}, "write their number, no list"),
+        ({"members": TWO, "combine": "soup"}, "write their number, no list"),
+        ({"cycle_epochs": 2}, 'is for vary="snapshot"'),
+    ],
+)
+def test_soups_of_networks_that_were_trained_apart_are_refused(fields, problem) -> None:
+    (error,) = Ensemble(**fields).validation_errors()
+    assert problem in error

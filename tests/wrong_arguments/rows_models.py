@@ -76,6 +76,10 @@ ROWS = {
         }
     ),
     "kpipe.ensemble.select": Row({**PREDICTIONS, "draws": ("count", 5)}),
+    "kpipe.ensemble.soup": Row({"models": ("models", TWO)}),
+    "kpipe.ensemble.greedy_soup": Row(
+        {"models": ("models", TWO), "loss": SCORE, "finish": CALLBACK},
+    ),
     "kpipe.ensemble.vote": Row({"models": ("models", TWO), "classes": CLASSES}),
     # ------------------------------------------------------------------------------------- lite
     "kpipe.lite.Classifier": Row(

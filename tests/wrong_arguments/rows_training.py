@@ -146,6 +146,9 @@ ROWS = {
         }
     ),
     "kpipe.train.LayerDecay": Row({"decay": ("fraction", 0.5), "backbone": ("fraction", 0.5)}),
+    "kpipe.train.LayerwiseSWATS": Row(
+        {"tolerance": ("number", 1e-9)}, free=("learning_rate", "name")
+    ),
     "kpipe.train.OnPlateau": Row(
         {
             "monitor": ("name", "val_loss"),
@@ -274,5 +277,6 @@ ROWS = {
     "kpipe.train.unfreeze": Row(
         {"model": FRESH, "last": ("count", 0), "freeze_norm": ("flag", False)}
     ),
+    "kpipe.train.update_bn": Row({"model": FRESH, "batches": DATASET}),
     "kpipe.train.weights_digest": Row({"model": MODEL}),
 }

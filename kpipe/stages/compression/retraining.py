@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from kpipe.stages.compression.teachers import Teacher
 from kpipe.stages.photos.photo_dataset import PhotoDataset
+from kpipe.stages.photos.validation import Validation
 from kpipe.stages.training.training_run import TrainingRun
 
 if TYPE_CHECKING:
@@ -48,11 +49,16 @@ def retrain(
     epochs: int,
     learning_rate: float,
     optimizer: str = "adam",
+    warmup: float = 0.0,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
-    """Train a model in place; the learning rate falls along a cosine."""
-    from kpipe.train import Distiller, TrainingConfig
+    """Train a model in place; the learning rate falls along a cosine.
 
+    Without an epoch of lower validation loss, the model keeps the weights that it has.
+    """
+    from kpipe.train import CosineDecay, Distiller, TrainingConfig
+
+    start, start_loss = model.get_weights(), Validation(photos).loss(model)
     student = model
     weights = lesson.soft_target_weight, lesson.feature_weight
     if lesson.teacher is not None and any(weights):
@@ -68,11 +74,12 @@ def retrain(
         epochs=epochs,
         optimizer=optimizer,
         learning_rate=learning_rate,
-        schedule="cosine",
+        schedule=CosineDecay(warmup),
         class_weight=photos.fit_class_weight,
     )
     run.folder.mkdir(exist_ok=True)
-    run.fit(student, photos, config, callbacks)
+    if not run.fit(student, photos, config, callbacks, start_loss):
+        model.set_weights(start)
 
 
 def retraining_rate(model: keras.Model, declared: float | None, frozen: float = 1e-4) -> float:

@@ -60,11 +60,14 @@ class Choice:
         combine: the declared combination.
         members: those that were trained.
         assessment: what they are worth on the validation photos.
+        soup: the soup of the members, where that is declared; it is the best member where no soup
+            is better.
     """
 
     combine: str
     members: Sequence[Member]
     assessment: Assessment
+    soup: keras.Model | None = None
 
     @property
     def improves(self) -> bool:
@@ -87,6 +90,8 @@ class Choice:
         """Return the ensemble of the members' models, or the model of the best member."""
         from kpipe.ensemble import average, geometric_average, vote
 
+        if self.soup is not None:
+            return self.soup
         used = [models[index] for index in self.used]
         weights = [self.weights[index] for index in self.used]
         if len(used) == 1:

@@ -39,6 +39,7 @@ class Member:
         recipe: how it is trained.
         photos: what it is trained on.
         folder: its model folder.
+        follows: whether it goes on from the member before it, instead of from a new network.
     """
 
     title: str
@@ -46,6 +47,7 @@ class Member:
     recipe: Recipe
     photos: PhotoDataset
     folder: Path
+    follows: bool = False
 
     def drop(self, error: Exception, journal: Journal) -> None:
         """Keep why the member failed in place of what it wrote."""
@@ -65,6 +67,8 @@ class Member:
 def train_members(members: Sequence[Member], journal: Journal, *, go_on: bool) -> list[Member]:
     """Train members, each in its folder, and return those that did not fail.
 
+    A member that goes on from one that failed goes on from the last that did not.
+
     Args:
         members: those with a model in their folder are not trained again.
         journal: records their epochs.
@@ -73,19 +77,22 @@ def train_members(members: Sequence[Member], journal: Journal, *, go_on: bool) -
     Raises:
         KpipeError: a member failed, which the error names; or, with `go_on`, all but one.
     """
+    last: Path | None = None
     for member in members:
         if member.failure is None and not is_saved(member.folder):
             member.folder.mkdir(exist_ok=True)
             run = TrainingRun(member.title, member.folder, journal)
+            start = last if member.follows else None
             try:
                 with error_of(member.title):
-                    train_network(member.recipe, member.photos, run)
+                    train_network(member.recipe, member.photos, run, start)
             except (OSError, MemoryError):  # of the machine, which all members share
                 raise
             except Exception as error:
                 if not go_on:
                     raise
                 member.drop(error, journal)
+        last = member.folder if member.failure is None else last
     return refuse_too_few(members)
 
 

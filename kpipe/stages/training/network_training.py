@@ -7,10 +7,11 @@ training at low_res_size := all phases at that size, then a short one at full si
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kpipe.stages.photos.photo_dataset import PhotoDataset
-from kpipe.stages.shared.model_folder import is_saved, reset_keras, save_model
+from kpipe.stages.shared.model_folder import is_saved, load_model, reset_keras, save_model
 from kpipe.stages.training.phase_planning import plan_full_res_phase, plan_phases
 from kpipe.stages.training.reasons import reasons
 from kpipe.stages.training.recipe import Recipe
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["build_network", "train_network"]
 
 
-def train_network(recipe: Recipe, photos: PhotoDataset, run: TrainingRun) -> None:
+def train_network(
+    recipe: Recipe, photos: PhotoDataset, run: TrainingRun, start: Path | None = None
+) -> None:
     """Build a network, train it, and save it in the run's folder; resume if interrupted.
 
     Args:
@@ -30,6 +33,8 @@ def train_network(recipe: Recipe, photos: PhotoDataset, run: TrainingRun) -> Non
         photos: what to train on; their seed sets the head's initial weights, the order of photos
             and the augmentation.
         run: title, folder and journal of the training run.
+        start: the model folder of a trained network to go on from, for `cycle_of(recipe)`; None
+            builds a new one.
     """
     from kpipe.keras_copies import copy_state
 
@@ -40,7 +45,10 @@ def train_network(recipe: Recipe, photos: PhotoDataset, run: TrainingRun) -> Non
         run.note(f": {why}")
     full, low = photos.image_size, recipe.low_res_size
     recipe.refuse_size(full)
-    if low is None:
+    if start is not None:
+        model = load_model(start)
+        rows = [run.fit_phases(model, photos, plan_phases(recipe, photos, model))]
+    elif low is None:
         model = build_network(recipe, full, len(photos.classes), photos.seed)
         rows = [run.fit_phases(model, photos, plan_phases(recipe, photos, model))]
     else:

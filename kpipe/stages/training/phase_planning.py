@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kpipe.core.fingerprint import fingerprint
 from kpipe.stages.photos.photo_dataset import PhotoDataset
@@ -126,13 +126,16 @@ def _training_config(
     learning_rate: float | None = None,
     switches: bool = False,
 ) -> TrainingConfig:
-    from kpipe.train import CosineDecay, TrainingConfig
+    from kpipe.train import CosineDecay, LayerwiseSWATS, TrainingConfig
 
     schedule = CosineDecay(recipe.warmup) if recipe.schedule == "cosine" else recipe.schedule
     switches = switches and recipe.switch_to is not None
+    optimizer: Any = recipe.optimizer
+    if optimizer == "swats":
+        optimizer = LayerwiseSWATS(tolerance=recipe.swats_tolerance)
     return TrainingConfig(
         epochs=epochs,
-        optimizer=recipe.optimizer,
+        optimizer=optimizer,
         learning_rate=learning_rate or recipe.effective_learning_rate,
         schedule=schedule,
         switch_to=recipe.switch_to if switches else None,

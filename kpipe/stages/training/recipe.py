@@ -169,6 +169,11 @@ class Recipe(Stage):
     def _switch_conflicts(self) -> list[str]:
         if self.switch_to is None:
             return []
+        if "swats" in (self.optimizer, self.switch_to):
+            return [
+                f"optimizer={self.optimizer!r} with switch_to={self.switch_to!r}: "
+                'optimizer="swats" switches by itself, with switch_to=None'
+            ]
         errors = []
         epochs, count = least_epochs(self.epochs), self.unfreeze_phases
         last_phase = epochs - epochs // count * (count - 1)

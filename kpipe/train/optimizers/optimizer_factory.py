@@ -12,6 +12,7 @@ import keras
 
 from kpipe.errors import TrainingError, nearest
 from kpipe.keras_internals import copy_decay_exclusions, given_learning_rate
+from kpipe.train.optimizers.layerwise_swats import LayerwiseSWATS
 from kpipe.train.optimizers.schedules import Constant, ReduceOnPlateau, Schedule, as_schedule
 from kpipe.wrong_kinds import names_wrong_kinds
 
@@ -25,6 +26,7 @@ _OPTIMIZERS: Mapping[str, tuple[Callable[..., keras.optimizers.Optimizer], dict[
     "adamw": (keras.optimizers.AdamW, {}),
     "rmsprop": (keras.optimizers.RMSprop, {}),
     "sgd": (keras.optimizers.SGD, {"momentum": 0.9, "nesterov": True}),
+    "swats": (LayerwiseSWATS, {}),
 }
 
 
@@ -34,7 +36,7 @@ def optimizer_names() -> list[str]:
     Example:
         >>> from kpipe.train import optimizer_names
         >>> optimizer_names()
-        ['adadelta', 'adam', 'adamw', 'rmsprop', 'sgd']
+        ['adadelta', 'adam', 'adamw', 'rmsprop', 'sgd', 'swats']
     """
     return sorted(_OPTIMIZERS)
 
@@ -51,9 +53,10 @@ def optimizer(
     """Create a Keras optimizer.
 
     Args:
-        kind: one of `optimizer_names()` ("sgd" has Nesterov momentum 0.9), a Keras optimizer, or
-            its configuration from `keras.optimizers.serialize`. The configuration and exclusions
-            from weight decay are copied, the state is not.
+        kind: one of `optimizer_names()` ("sgd" has Nesterov momentum 0.9, "swats" is
+            `LayerwiseSWATS`), a Keras optimizer, or its configuration from
+            `keras.optimizers.serialize`. The configuration and exclusions from weight decay are
+            copied, the state is not.
         learning_rate: the learning rate, or the peak of its schedule, above 0. None for that of
             `kind`; for a name, Keras' default.
         schedule: a `kpipe.train.Schedule`, or the name of one with its defaults.
