@@ -1,10 +1,11 @@
 """Measure what an ensemble of heads on shared frozen features costs and brings.
 
-    python benchmarks/ensembles.py PHOTOS --weights FILE [--members 5] [--size 96] [--seeds 1]
+    python benchmarks/ensembles.py PHOTOS [--backbone EfficientNetLite0] [--weights FILE]
+        [--members 5] [--size 96] [--seeds 1]
 
-PHOTOS holds train/, validation/ and test/ with a folder per class. FILE holds weights of
-MobileNetV2 0.35 without its top. The head alone trains for 20 epochs on the features of 4 augmented
-views (the defaults of FineTune); the test split is not used.
+PHOTOS holds train/, validation/ and test/ with a folder per class. Without a backbone, the network
+is MobileNetV2 0.35, and FILE holds its weights without its top. The head alone trains for 20 epochs
+on the features of 4 augmented views (the defaults of FineTune); the test split is not used.
 
     time    of FineTune and Ensemble together over that of FineTune: processor seconds, which other
             programs on the machine change less than seconds of a clock
@@ -36,7 +37,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("photos", type=Path)
-    parser.add_argument("--weights", required=True)
+    parser.add_argument("--backbone")
+    parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--members", type=int, default=5)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--vary", default="seed", choices=("seed", "resample"))
@@ -54,10 +56,12 @@ def main() -> None:
 
 def measured(asked: argparse.Namespace, seed: int, root: Path) -> tuple[dict[str, float], Any]:
     """Return the seconds of the two stages, and the content of `ensemble.json`."""
+    small: dict[str, Any] = {"backbone": "MobileNetV2", "alpha": 0.35}
+    network = {"backbone": asked.backbone} if asked.backbone else small
     stages = [
         Data(str(asked.photos), image_size=asked.size),
         Augment(flip="horizontal", rotate=0.05, crop=0.8, brightness=0.1, contrast=0.2),
-        FineTune("MobileNetV2", alpha=0.35, weights=asked.weights, retrain_last=0),
+        FineTune(**network, weights=asked.weights, retrain_last=0),
         Ensemble(asked.members, combine="greedy", vary=asked.vary),
     ]
     seconds: dict[str, float] = {}

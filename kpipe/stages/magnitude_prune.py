@@ -62,8 +62,8 @@ class MagnitudePrune(TfmotStage):
         ["sparsity=1.5: expected a number between 0 and 1, both excluded or '2 by 4'"]
     """
 
-    # 2: learns from an ensemble
-    version: ClassVar = 2
+    # 2: learns from an ensemble; 3: frozen normalizations are folded, which rounds differently
+    version: ClassVar = 3
 
     sparsity: OpenUnitInterval | Literal["2 by 4"] = 0.5
     schedule: Literal["polynomial", "constant"] = "polynomial"

@@ -10,6 +10,7 @@ from .distillation.distiller import Distiller as Distiller
 from .distillation.soft_labels import soft_labels as soft_labels
 from .loop.fitting import FitResult as FitResult
 from .loop.fitting import fit as fit
+from .loop.folded_batch_norm import folded_inference as folded_inference
 from .loop.fused_batch_norm import fused_normalization as fused_normalization
 from .loop.phases import Phase as Phase
 from .loop.phases import fit_phases as fit_phases

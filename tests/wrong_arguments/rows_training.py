@@ -253,6 +253,7 @@ ROWS = {
         }
     ),
     "kpipe.train.frozen_output": Row({"model": MODEL}),
+    "kpipe.train.folded_inference": Row({"model": MODEL}),
     "kpipe.train.fused_normalization": Row({"model": MODEL}, use=enter),
     "kpipe.train.optimizer": Row(
         {

@@ -159,7 +159,7 @@ def _load(file: BinaryIO) -> Any:
                 f"no table of tensors needs the operation {operation.name}"
             )
         # The unpickler makes as many places as the highest index, before it fills one.
-        if operation.name.endswith("BINPUT") and argument > count:
+        if operation.name.endswith("BINPUT") and int(argument or 0) > count:
             raise pickle.UnpicklingError(f"object {argument} of a pickle of {count} operations")
     file.seek(start)
     return _Unpickler(file).load()

@@ -18,6 +18,7 @@ import keras
 import tensorflow as tf
 
 from kpipe.keras_internals import layers_within
+from kpipe.train.loop.folded_batch_norm import folded_normalization
 from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["fused_normalization"]
@@ -25,12 +26,15 @@ __all__ = ["fused_normalization"]
 
 @names_wrong_kinds
 def fused_normalization(model: keras.Model) -> AbstractContextManager[None]:
-    """Train faster within this context: run each BatchNormalization as one operation.
+    """Train faster within this context: run each BatchNormalization as one operation or none.
 
+    A normalization that trains is one operation. A frozen one is folded into the convolution before
+    it, in the model's training and test steps, if nothing else reads that convolution's output.
     Outputs, gradients and moving statistics equal Keras' up to rounding. The model, its saved files
-    and its predictions do not change. Layers that the operation does not support run as in Keras:
-    frozen layers, and those with a mask, with `renorm`, synchronized between replicas, in double
-    precision, or with an input other than `(batch, height, width, channels)`.
+    and its predictions do not change. All other layers run as in Keras: those with a mask, with
+    `renorm`, synchronized between replicas, in double precision, or with an input other than
+    `(batch, height, width, channels)`; and frozen ones in half precision or in a model with a
+    `call` of its own.
 
     Args:
         model: a built model whose training function is traced within the context.
@@ -54,19 +58,21 @@ def fused_normalization(model: keras.Model) -> AbstractContextManager[None]:
         and layer.variable_dtype == "float32"
         and "call" not in vars(layer)  # as in a nested context
     ]
-    return _fused(layers)
+    return _fused(model, layers)
 
 
 @contextmanager
-def _fused(layers: list[keras.layers.BatchNormalization]) -> Iterator[None]:
-    for layer in layers:
-        # Set on the object without Keras' __setattr__, which would track it as part of the layer.
-        object.__setattr__(layer, "call", partial(_call, layer))
-    try:
-        yield
-    finally:
-        for layer in layers:
-            object.__delattr__(layer, "call")
+def _fused(model: keras.Model, layers: list[keras.layers.BatchNormalization]) -> Iterator[None]:
+    with folded_normalization(model):
+        mine = [layer for layer in layers if "call" not in vars(layer)]
+        for layer in mine:
+            # Set on the object without Keras' __setattr__, which would track it.
+            object.__setattr__(layer, "call", partial(_call, layer))
+        try:
+            yield
+        finally:
+            for layer in mine:
+                object.__delattr__(layer, "call")
 
 
 def _call(

@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from kpipe.atomic import flush
 from kpipe.errors import TrainingError
+from kpipe.train.loop.folded_batch_norm import folded_inference
 from kpipe.train.transfer.feature_cache import COLUMNS
 from kpipe.train.transfer.view_digests import damage, seal
 
@@ -34,7 +34,7 @@ class FeatureWriter:
         self, folder: Path, stem: keras.Model, dtype: str, total: int, progress: Progress | None
     ) -> None:
         self._folder = folder
-        self._stem = tf.function(lambda x: stem(x, training=False), reduce_retracing=True)
+        self._stem = folded_inference(stem)
         self._shape = tuple(stem.output.shape[1:])
         self._dtype = np.dtype(dtype)
         self._done, self._total, self._progress = 0, total, progress
