@@ -139,7 +139,8 @@ class Pipeline:
     def _givers(self, kind: str, before: int) -> tuple[int, ...]:
         givers: list[int] = []
         for index, stage in enumerate(self.stages[:before]):
-            if kind in stage.gives or (f"{kind}?" in stage.gives and not givers):
+            given = stage.effective_gives
+            if kind in given or (f"{kind}?" in given and not givers):
                 givers.append(index)
         return tuple(givers)
 
@@ -175,7 +176,7 @@ class Pipeline:
             for need in map(Need.parse, stage.effective_needs):
                 if need.optional or self._givers(need.kind, index):
                     continue
-                later = [s.name for s in self.stages[index + 1 :] if need.kind in s.gives]
+                later = [s.name for s in self.stages[index + 1 :] if need.kind in s.effective_gives]
                 fix = f"move {later[0]} before it" if later else "add a stage that gives it"
                 errors.append(
                     f"{stage.name} needs {need.kind!r}, which no earlier stage gives: {fix}"
@@ -191,7 +192,7 @@ class Pipeline:
             users = [
                 earlier.name
                 for earlier in self.stages[:index]
-                if {Need.parse(text).kind for text in earlier.needs} & set(stage.gives)
+                if {Need.parse(text).kind for text in earlier.needs} & set(stage.effective_gives)
             ]
             fix = f"move it before {users[0]}" if users else "remove it"
             errors.append(f"{stage.name} is not used by any later stage: {fix}")

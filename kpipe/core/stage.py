@@ -133,6 +133,11 @@ class Stage(ABC):
         """The entries of `needs` that apply with the present fields."""
         return self.needs
 
+    @property
+    def effective_gives(self) -> tuple[str, ...]:
+        """The entries of `gives` that apply with the present fields."""
+        return self.gives
+
     def configuration(self) -> dict[str, Any]:
         """Return the fields by name; nested stages are dictionaries of their fields."""
         return {name: _plain(value) for name, value in self._fields().items()}

@@ -111,6 +111,10 @@ class Ensemble(Stage):
         return tuple(need for need in self.needs if not (listed and need == "model"))
 
     @property
+    def effective_gives(self) -> tuple[str, ...]:
+        return ("ensemble", "model") if self.combine == "soup" else self.gives
+
+    @property
     def effective_vary(self) -> tuple[str, ...]:
         """What distinguishes the members from the first."""
         if self.vary is None and self.combine == "soup":
@@ -210,7 +214,8 @@ class Ensemble(Stage):
         if mixed is not None:
             # Later stages go on with it, as with any other single network.
             (context.folder / "model").mkdir(exist_ok=True)
-            metadata = {**read_metadata(members[0].folder), **about}
+            metadata = read_metadata(members[0].folder)
+            metadata["title"] += ", soup" if choice.improves else ", best snapshot"
             save_model(model, context.folder / "model", **metadata)
         networks = [model] if mixed is not None else [models[index] for index in choice.used]
         save_model(model, context.folder, **about, macs=sum(map(count_macs, networks)))

@@ -440,7 +440,14 @@ def test_a_soup_is_one_network_with_which_later_stages_go_on(
     np.testing.assert_array_equal(load_model(folder / "model")(PIXELS), load_model(folder)(PIXELS))
     about = read_metadata(folder)
     assert about == {"title": "ensemble of 3 (soup)", "macs": count_macs(colored(1))}
-    assert read_metadata(folder / "model") == {"title": about["title"], "recipe": RECIPE}
+    assert read_metadata(folder / "model") == {"title": "colored, soup", "recipe": RECIPE}
+
+
+def test_later_stages_read_the_soup() -> None:
+    for combine, giver in (("soup", 2), ("average", 1)):
+        ensemble = Ensemble(members=2, combine=combine)
+        stages = [Data("photos"), FineTune("MobileNetV2"), ensemble, FilterPrune(), Export()]
+        assert Pipeline("p", stages).links()[3]["model"] == (giver,)
 
 
 def test_snapshots_are_trained_and_mixed_and_resume(perform, data_folder, tmp_path) -> None:

@@ -68,8 +68,12 @@ def mix(
 
     validation = Validation(photos)
     mixed, weights = greedy_soup(models, validation.loss, finish=finish)
-    score = Score(
-        "soup", validation.loss(mixed), validation.accuracy(mixed), tuple(map(float, weights))
-    )
+    if max(weights) == 1:  # to the digit: another way to compute it would round otherwise
+        best = assessment.members[int(weights.argmax())]
+        score = dataclasses.replace(best, name="soup")
+    else:
+        score = Score(
+            "soup", validation.loss(mixed), validation.accuracy(mixed), tuple(map(float, weights))
+        )
     combinations = {**assessment.combinations, "soup": score}
     return dataclasses.replace(assessment, combinations=combinations), mixed

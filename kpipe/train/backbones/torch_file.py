@@ -73,6 +73,8 @@ class _Rebuild:
     ) -> _Tensor:
         if not isinstance(storage, _Storage):
             raise pickle.UnpicklingError("a tensor without a storage")
+        if not type(shape) is type(strides) is tuple or len(shape) > 32:
+            raise pickle.UnpicklingError("a tensor with an impossible shape")
         numbers = (offset, *shape, *strides)
         if len(shape) != len(strides) or not all(type(n) is int and n >= 0 for n in numbers):
             raise pickle.UnpicklingError("a tensor with an impossible shape")
@@ -102,9 +104,11 @@ class _Unpickler(pickle.Unpickler):
         kind, storage_type, key, _location, size, view = pid
         if kind != "storage" or not isinstance(storage_type, _StorageType) or view is not None:
             raise pickle.UnpicklingError("a reference to something other than a whole storage")
+        if type(key) is not str:
+            raise pickle.UnpicklingError("a storage without a name")
         if type(size) is not int or size < 0:
             raise pickle.UnpicklingError("a storage with an impossible size")
-        return _Storage(str(key), storage_type.dtype, size)
+        return _Storage(key, storage_type.dtype, size)
 
 
 @names_wrong_kinds

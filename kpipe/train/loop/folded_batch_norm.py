@@ -62,7 +62,7 @@ def folded_inference(model: keras.Model) -> Callable[[Any], Any]:
     pairs = foldable(model, frozen=False)
 
     def predict(images: Any) -> Any:
-        with _folded(pairs, lambda: True):  # while it is traced
+        with _folded(pairs, lambda norm: True):  # while it is traced
             return model(images, training=False)
 
     return tf.function(predict, reduce_retracing=True)
@@ -77,9 +77,17 @@ def foldable(model: keras.Model, frozen: bool = True) -> list[Pair]:
         model: it does not change.
         frozen: leave out normalizations that train.
     """
-    models = [one for one in layers_within(model) if isinstance(one, keras.Model)]
-    if not all(find_graph(one) or type(one).__module__.startswith("kpipe.") for one in models):
+    within = layers_within(model)
+    models = [one for one in within if isinstance(one, keras.Model)]
+    if not all(find_graph(one) or _is_known(type(one)) for one in models):
         return []
+    # A layer that holds others may call them in any way.
+    held = {
+        id(inner)
+        for one in within
+        if not isinstance(one, keras.Model)
+        for inner in layers_within(one, include_self=False)
+    }
     readers: dict[int, set[int]] = defaultdict(set)
     made: dict[int, Any] = {}
     norms = []
@@ -98,7 +106,15 @@ def foldable(model: keras.Model, frozen: bool = True) -> list[Pair]:
         for norm, tensor in norms
         if len(readers[id(tensor)]) == 1
     }
-    return [pair for pair in pairs.values() if not (frozen and pair[1].trainable) and _fit(*pair)]
+    return [
+        (conv, norm)
+        for conv, norm in pairs.values()
+        if not (frozen and norm.trainable) and not held & {id(conv), id(norm)} and _fit(conv, norm)
+    ]
+
+
+def _is_known(owner: Any) -> bool:
+    return str(owner.__module__).startswith(("keras.", "kpipe."))
 
 
 def _fit(conv: Any, norm: keras.layers.BatchNormalization) -> bool:
@@ -126,8 +142,8 @@ def folded_normalization(model: keras.Model) -> Iterator[None]:
     """
     inside = threading.local()  # a replica of a distributed training has a thread of its own
 
-    def active() -> bool:
-        return getattr(inside, "step", False)
+    def active(norm: keras.layers.BatchNormalization) -> bool:
+        return getattr(inside, "step", False) and not norm.trainable
 
     def marked(step: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(step)
@@ -140,7 +156,9 @@ def folded_normalization(model: keras.Model) -> Iterator[None]:
 
         return called
 
-    pairs = foldable(model)
+    # Steps of a user's own may call layers in any way.
+    known = all(_is_known(getattr(type(model), name)) for name in (*_STEPS, "compute_loss"))
+    pairs = foldable(model) if known else []
     with _folded(pairs, active) as stack:
         for name in _STEPS if pairs else ():
             stack.enter_context(_replaced(model, name, marked(getattr(model, name))))
@@ -148,7 +166,7 @@ def folded_normalization(model: keras.Model) -> Iterator[None]:
 
 
 @contextmanager
-def _folded(pairs: Sequence[Pair], active: Callable[[], bool]) -> Iterator[ExitStack]:
+def _folded(pairs: Sequence[Pair], active: Callable[[Any], bool]) -> Iterator[ExitStack]:
     with ExitStack() as stack:
         for conv, norm in pairs:
             stack.enter_context(_replaced(conv, "call", _convolution(conv, norm, active)))
@@ -170,10 +188,10 @@ def _replaced(owner: Any, name: str, method: Callable[..., Any]) -> Iterator[Non
 
 
 def _convolution(
-    conv: Any, norm: keras.layers.BatchNormalization, active: Callable[[], bool]
+    conv: Any, norm: keras.layers.BatchNormalization, active: Callable[[Any], bool]
 ) -> Callable[..., Any]:
     def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        if not active():
+        if not active(norm):
             return type(conv).call(conv, inputs, *args, **kwargs)
         kernel = tf.convert_to_tensor(conv.kernel)
         if isinstance(conv, keras.layers.Conv2D):
@@ -193,10 +211,10 @@ def _convolution(
 
 
 def _offset(
-    conv: Any, norm: keras.layers.BatchNormalization, active: Callable[[], bool]
+    conv: Any, norm: keras.layers.BatchNormalization, active: Callable[[Any], bool]
 ) -> Callable[..., Any]:
     def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        if not active():
+        if not active(norm):
             return type(norm).call(norm, inputs, *args, **kwargs)
         centered = (conv.bias if conv.use_bias else 0.0) - tf.convert_to_tensor(norm.moving_mean)
         offset = centered * _scale(norm)

@@ -172,6 +172,42 @@ def test_a_model_with_a_call_of_its_own_is_left_alone() -> None:
     assert foldable(Own()) == []
 
 
+def test_a_layer_that_holds_others_is_left_alone() -> None:
+    class Tap(keras.layers.Layer):
+        def __init__(self, inner: keras.Layer) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def call(self, x: Any) -> Any:
+            return self.inner(x)
+
+    pixels, layer = keras.Input((SIDE, SIDE, 4)), conv()
+    norm = LAYERS.BatchNormalization(trainable=False)
+    model = keras.Model(pixels, LAYERS.Add()([norm(layer(pixels)), Tap(layer)(pixels)]))
+    assert foldable(model) == []
+
+
+def test_a_training_step_of_its_own_is_left_alone() -> None:
+    class Own(keras.Model):
+        def train_step(self, data: Any) -> Any:
+            return {"loss": tf.reduce_sum(self.layers[1](data[0]))}
+
+    plain = network(conv(), LAYERS.BatchNormalization())
+    model = Own(plain.input, plain.output)
+    expected = model.train_step((batch(),))["loss"]
+    with fused_normalization(model):
+        np.testing.assert_allclose(model.train_step((batch(),))["loss"], expected)
+
+
+def test_a_normalization_that_is_unfrozen_within_the_context_trains() -> None:
+    model = network(conv(), LAYERS.BatchNormalization())
+    before = np.array(model.layers[2].moving_mean)
+    with fused_normalization(model):
+        model.layers[2].trainable = True
+        step(model, batch())
+    assert np.abs(model.layers[2].moving_mean - before).max() > 1e-4
+
+
 def test_normalizations_that_train_are_not_folded() -> None:
     model = network(conv(), LAYERS.BatchNormalization())
     model.layers[2].trainable = True
