@@ -21,7 +21,7 @@ pipeline = Pipeline(
         Balance("class_weight"),
         Augment(flip="horizontal", rotate=0.05, brightness=0.1, crop=0.9),
         FineTune(
-            "MobileNet", alpha=0.25, weights=None, retrain_last=None, learning_rate=3e-2,
+            "MobileNet", alpha=0.25, weights=None, retrain_last=None, learning_rate=3e-3,
             switch_to="sgd", switch_when=2, epochs=4, batch_size=12,
         ),
         Ensemble(members=2),

@@ -72,7 +72,7 @@ class FilterPrune(TaughtStage):
         epochs: epochs of retraining after each round but the last; None for 0, or for 1 with a
             `tolerance`, which judges each round.
         last_epochs: epochs of retraining after the last round. Each retraining keeps the epoch
-            with the lowest validation loss, or the network as it was refitted if none is better.
+            with the lowest validation loss.
         teacher: whose predictions the retraining learns beside the labels: "model" for the
             unpruned network, "ensemble", "auto" for the one with the lower cross-entropy on
             validation, or None.

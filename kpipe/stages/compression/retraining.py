@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from kpipe.stages.compression.teachers import Teacher
 from kpipe.stages.photos.photo_dataset import PhotoDataset
-from kpipe.stages.photos.validation import Validation
 from kpipe.stages.training.training_run import TrainingRun
 
 if TYPE_CHECKING:
@@ -52,13 +51,9 @@ def retrain(
     warmup: float = 0.0,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
-    """Train a model in place; the learning rate falls along a cosine.
-
-    Without an epoch of lower validation loss, the model keeps the weights that it has.
-    """
+    """Train a model in place; the learning rate falls along a cosine."""
     from kpipe.train import CosineDecay, Distiller, TrainingConfig
 
-    start, start_loss = model.get_weights(), Validation(photos).loss(model)
     student = model
     weights = lesson.soft_target_weight, lesson.feature_weight
     if lesson.teacher is not None and any(weights):
@@ -78,8 +73,7 @@ def retrain(
         class_weight=photos.fit_class_weight,
     )
     run.folder.mkdir(exist_ok=True)
-    if not run.fit(student, photos, config, callbacks, start_loss):
-        model.set_weights(start)
+    run.fit(student, photos, config, callbacks)
 
 
 def retraining_rate(model: keras.Model, declared: float | None, frozen: float = 1e-4) -> float:

@@ -2,8 +2,6 @@
 
 folder := training*/    checkpoints
           history.json  [{"title", "history", "switched_at", "best_epoch"}, ...]
-
-`best_epoch` is null if the weights that the training started from were kept.
 """
 
 from __future__ import annotations
@@ -48,21 +46,8 @@ class TrainingRun:
         photos: PhotoDataset,
         config: TrainingConfig,
         callbacks: Sequence[keras.callbacks.Callback] = (),
-        start_loss: float = math.inf,
-    ) -> bool:
-        """Train a model on the photos, and write `history.json`.
-
-        Args:
-            model: what to train, in place.
-            photos: what to train and validate on.
-            config: how to train.
-            callbacks: Keras callbacks.
-            start_loss: validation loss of the weights that the training starts from.
-
-        Returns:
-            Whether an epoch is at least as good as the start. The history calls no epoch the best
-            if none is, and the caller restores the weights.
-        """
+    ) -> None:
+        """Train a model on the photos, and write `history.json`."""
         from kpipe.train import adapt_bn_momentum, fit
 
         adapt_bn_momentum(model, photos.steps_per_epoch)
@@ -73,11 +58,7 @@ class TrainingRun:
             folder=self.folder / "training",
             callbacks=[*callbacks, self._epoch_recorder(photos.steps_per_epoch, config.epochs)],
         )
-        losses = result.history.get("val_loss")
-        improved = losses is None or losses[result.best_epoch] <= start_loss
-        row = self._summary(result, config, improved)
-        self.write_history([row])
-        return improved
+        self.write_history([self._summary(result, config)])
 
     def fit_phases(
         self, model: keras.Model, photos: PhotoDataset, phases: Sequence[Phase]
@@ -132,17 +113,13 @@ class TrainingRun:
             ),
         )
 
-    def _summary(
-        self, result: FitResult, config: TrainingConfig, improved: bool = True
-    ) -> dict[str, Any]:
+    def _summary(self, result: FitResult, config: TrainingConfig) -> dict[str, Any]:
         """Record how the training ended, and return the row of `history.json`."""
         if result.switched_at is not None:
             switch_to = config.switch_to if isinstance(config.switch_to, str) else None
             self.note(f": {switch_to} from epoch {result.switched_at + 1} on")
-        kept = f"epoch {result.best_epoch + 1}" if improved else "what it began with"
-        self.note(f": kept {kept}")
+        self.note(f": kept epoch {result.best_epoch + 1}")
         row = {"title": self.title, **dataclasses.asdict(result)}
-        row["best_epoch"] = result.best_epoch if improved else None
         row.pop("resumed_at")  # an interruption is no part of the result
         row["history"] = {
             name: [value if math.isfinite(value) else None for value in values]

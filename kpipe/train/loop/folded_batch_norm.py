@@ -29,7 +29,7 @@ from kpipe.keras_graph import find_graph
 from kpipe.keras_internals import layers_within, nodes_in_order, outputs_by_call
 from kpipe.wrong_kinds import names_wrong_kinds
 
-__all__ = ["foldable", "folded_normalization"]
+__all__ = ["foldable", "folded_inference", "folded_normalization"]
 
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 _STEPS = ("train_step", "test_step")
@@ -157,7 +157,9 @@ def folded_normalization(model: keras.Model) -> Iterator[None]:
         return called
 
     # Steps of a user's own may call layers in any way.
-    known = all(_is_known(getattr(type(model), name)) for name in (*_STEPS, "compute_loss"))
+    known = isinstance(model, keras.Model) and all(
+        _is_known(getattr(type(model), name)) for name in (*_STEPS, "compute_loss")
+    )
     pairs = foldable(model) if known else []
     with _folded(pairs, active) as stack:
         for name in _STEPS if pairs else ():

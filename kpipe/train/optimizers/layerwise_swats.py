@@ -22,6 +22,7 @@ import keras
 import tensorflow as tf
 
 from kpipe.errors import TrainingError
+from kpipe.keras_internals import variable_index
 from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["LayerwiseSWATS"]
@@ -88,7 +89,7 @@ class LayerwiseSWATS(keras.optimizers.Adam):
         return [self.add_variable((), dtype=dtype, name=f"{name}_{n}") for n in range(count)]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        ops, index = keras.ops, self._get_variable_index(variable)
+        ops, index = keras.ops, variable_index(self, variable)
         rate, switch, momentum = self._rates[index], self._switches[index], self._momentums[index]
         gradient = ops.cast(_read(gradient), variable.dtype)
         before, velocity, by_adam = _read(variable), _read(momentum), _read(switch) < 1
@@ -131,7 +132,7 @@ class LayerwiseSWATS(keras.optimizers.Adam):
         Args:
             variables: trainable weights of the model.
         """
-        steps = [int(self._switches[self._get_variable_index(one)].numpy()) for one in variables]
+        steps = [int(self._switches[variable_index(self, one)].numpy()) for one in variables]
         return [step or None for step in steps]
 
     def get_config(self) -> dict[str, Any]:

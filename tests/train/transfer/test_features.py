@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from kpipe.errors import TrainingError
-from kpipe.train import TrainingConfig, fit, unfreeze
+from kpipe.train import TrainingConfig, fit, folded_inference, unfreeze
 from kpipe.train.transfer import feature_writer
 from kpipe.train.transfer.feature_cache import CachedFeatures, FeatureConfig, split_frozen
 from kpipe.train.transfer.feature_extraction import extract_features, remove_unused_features
@@ -118,8 +118,8 @@ def test_the_first_epochs_are_those_of_the_data_and_later_ones_their_views_permu
 ) -> None:
     stem, _ = split_frozen(frozen())
     kept = extract(stem, tmp_path, FeatureConfig(views=2, seed=7), data=lambda first: shaded(first))
-    live = iter(shaded(0).take(2 * tiny.STEPS))
-    expected = [[stem(next(live)[0]).numpy() for _ in range(tiny.STEPS)] for _ in range(2)]
+    live, predict = iter(shaded(0).take(2 * tiny.STEPS)), folded_inference(stem)
+    expected = [[predict(next(live)[0]).numpy() for _ in range(tiny.STEPS)] for _ in range(2)]
     got = epochs_of(kept, 0, 6)
     np.testing.assert_array_equal(got[:2], expected)
     for epoch in range(2, 6):
