@@ -38,6 +38,7 @@ __all__ = [
     "copy_decay_exclusions",
     "decays_weight",
     "file_utils",
+    "first_moments",
     "function_of",
     "given_learning_rate",
     "has_decay_exclusions",
@@ -148,6 +149,11 @@ def optimizer_variables(optimizer: keras.optimizers.Optimizer) -> list[Any]:
 def variable_index(optimizer: keras.optimizers.Optimizer, variable: Any) -> int:
     """Return the place of a variable in each of the optimizer's slots."""
     return optimizer._get_variable_index(variable)
+
+
+def first_moments(adam: keras.optimizers.Adam) -> list[Any]:
+    """Return Adam's running averages of the gradients, in the order of its variables."""
+    return adam._momentums
 
 
 def step_counter(optimizer: keras.optimizers.Optimizer) -> Any:

@@ -155,6 +155,13 @@ def check_step_counter() -> None:
     assert [float(gradient[0]) for gradient in gradients] == [1.0, 1.0]
 
 
+def check_first_moments() -> None:
+    adam, weight = keras.optimizers.Adam(beta_1=0.75), keras.Variable(np.ones(1, "float32"))
+    adam.build([weight])
+    adam.apply([np.full(1, 2.0, "float32")])
+    assert float(ours.first_moments(adam)[0][0]) == 0.5
+
+
 def check_moving_averages() -> None:
     made = optimizer(use_ema=True, ema_momentum=0.5)
     made.apply([np.ones(1, "float32"), np.ones(1, "float32")])
@@ -309,6 +316,7 @@ CHECKS = {
         check_step_counter,
         "Optimizer._iterations, _accumulated_gradients",
     ),
+    "first_moments": (check_first_moments, "Adam._momentums"),
     "moving_averages": (check_moving_averages, "Optimizer._model_variables_moving_average"),
     "UPDATE_MOVING_AVERAGES": (
         check_update_moving_averages,

@@ -22,7 +22,7 @@ import keras
 import tensorflow as tf
 
 from kpipe.errors import TrainingError
-from kpipe.keras_internals import variable_index
+from kpipe.keras_internals import first_moments, variable_index
 from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["LayerwiseSWATS"]
@@ -81,6 +81,7 @@ class LayerwiseSWATS(keras.optimizers.Adam):
             return
         super().build(variables)
         # float64 as the tolerance may be 1e-9 of rates near 1.
+        self._moments = first_moments(self)
         self._averages = self._scalars("average", len(variables), "float64")
         self._rates = self._scalars("rate", len(variables), "float64")
         self._switches = self._scalars("switch", len(variables), "int64")
@@ -90,7 +91,11 @@ class LayerwiseSWATS(keras.optimizers.Adam):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         ops, index = keras.ops, variable_index(self, variable)
-        rate, switch, momentum = self._rates[index], self._switches[index], self._momentums[index]
+        rate, switch, momentum = (
+            self._rates[index],
+            self._switches[index],
+            first_moments(self)[index],
+        )
         gradient = ops.cast(_read(gradient), variable.dtype)
         before, velocity, by_adam = _read(variable), _read(momentum), _read(switch) < 1
         super().update_step(gradient, variable, learning_rate)

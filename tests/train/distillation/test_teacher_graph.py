@@ -27,6 +27,9 @@ def network(body: Change, seed: int = 0) -> keras.Model:
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.set_weights([generator.uniform(0.5, 2, w.shape) for w in layer.weights])
+        elif isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+            # Layers are made when the tests are collected, with initial weights of that moment.
+            layer.set_weights([generator.normal(0, 0.1, w.shape) for w in layer.weights])
     return model
 
 
