@@ -26,7 +26,7 @@ import keras
 import numpy as np
 import pandas as pd
 from recipes import FLIPS, SPLIT, SPLITS, measure, stage_folder
-from results import grid_parser, read_rows, run_grid
+from results import grid_script, read_rows
 
 from kpipe import Pipeline
 from kpipe.core.runner import run
@@ -131,11 +131,8 @@ def table(results: Path) -> None:
 
 
 def main() -> None:
-    asked = grid_parser(__doc__.splitlines()[0], "outcome.jsonl", CASES, SETS).parse_args()
-    if asked.action == "table":
-        table(asked.results)
-    else:
-        run_grid(asked, lambda *of: case(*of, asked.photos, asked.weights))
+    title = __doc__.splitlines()[0]
+    grid_script(title, "outcome.jsonl", CASES, SETS, case, table)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from kpipe.data import Manifest, from_csv, from_folder, split
 from kpipe.ensemble import fit_temperature
 from kpipe.stages import Augment, Balance, Data, FineTune
 
-from results import grid_parser, read_rows, run_grid  # isort: skip
+from results import grid_script, read_rows  # isort: skip
 
 if TYPE_CHECKING:
     import keras
@@ -350,13 +350,7 @@ def table(results: Path) -> None:
 
 def main() -> None:
     title = __doc__.splitlines()[0]
-    asked = grid_parser(title, "recipes.jsonl", RECIPES, list(SETS), ["prepare"]).parse_args()
-    if asked.action == "prepare":
-        prepare(asked.photos)
-    elif asked.action == "table":
-        table(asked.results)
-    else:
-        run_grid(asked, lambda *of: trial(*of, asked.photos, asked.weights))
+    grid_script(title, "recipes.jsonl", RECIPES, list(SETS), trial, table, {"prepare": prepare})
 
 
 if __name__ == "__main__":

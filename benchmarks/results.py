@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,36 @@ def grid_parser(
     parser.add_argument("--sets", nargs="+", choices=sets, default=list(sets))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     return parser
+
+
+def grid_script(
+    title: str,
+    results: str,
+    recipes: Iterable[str],
+    sets: Sequence[str],
+    trial: Callable[[str, str, int, Path, str], Row],
+    table: Callable[[Path], None],
+    others: Mapping[str, Callable[[Path], None]] | None = None,
+) -> None:
+    """Do what the command line asks for: run the trials of a grid, or print their table.
+
+    Args:
+        title: see `grid_parser`, as for the next three.
+        results: the default name of the file of rows.
+        recipes: names of the recipes.
+        sets: names of the photo sets.
+        trial: (set, recipe, seed, photos, weights) -> a row that names the first three.
+        table: prints the table of the rows in a file.
+        others: name of a further action -> what does it, given the folder of photos.
+    """
+    others = others or {}
+    asked = grid_parser(title, results, recipes, sets, list(others)).parse_args()
+    if asked.action in others:
+        others[asked.action](asked.photos)
+    elif asked.action == "table":
+        table(asked.results)
+    else:
+        run_grid(asked, lambda *of: trial(*of, asked.photos, asked.weights))
 
 
 def run_grid(asked: argparse.Namespace, trial: Callable[[str, str, int], Row]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 from recipes import FLIPS, PLAIN, SIZE, judge, stage_folder
-from results import grid_parser, read_rows, run_grid
+from results import grid_script, read_rows
 
 from kpipe import Pipeline
 from kpipe.core.runner import run
@@ -131,13 +131,8 @@ def table(results: Path) -> None:
 
 
 def main() -> None:
-    asked = grid_parser(
-        __doc__.splitlines()[0], "retraining.jsonl", RECIPES, list(FLIPS)
-    ).parse_args()
-    if asked.action == "table":
-        table(asked.results)
-    else:
-        run_grid(asked, lambda *of: trial(*of, asked.photos, asked.weights))
+    title = __doc__.splitlines()[0]
+    grid_script(title, "retraining.jsonl", RECIPES, list(FLIPS), trial, table)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ import keras
 import pandas as pd
 from outcome import listed
 from recipes import FLIPS, measure, stage_folder
-from results import grid_parser, read_rows, run_grid
+from results import grid_script, read_rows
 
 from kpipe import Pipeline
 from kpipe.core.runner import run
@@ -128,11 +128,7 @@ def table(results: Path) -> None:
 
 def main() -> None:
     title = __doc__.splitlines()[0]
-    asked = grid_parser(title, "shipped.jsonl", ["defaults"], SETS).parse_args()
-    if asked.action == "table":
-        table(asked.results)
-    else:
-        run_grid(asked, lambda *of: case(*of, asked.photos, asked.weights))
+    grid_script(title, "shipped.jsonl", ["defaults"], SETS, case, table)
 
 
 if __name__ == "__main__":

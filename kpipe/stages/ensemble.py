@@ -201,7 +201,7 @@ class Ensemble(Stage):
         labels = members[0].photos.manifest.labels("validation")
         assessment, mixed = assess(probabilities, labels), None
         if self.combine == "soup":
-            assessment, mixed = mix(members[0].photos, models, assessment)
+            assessment, mixed = mix(members[0], models, assessment)
         choice = Choice(self.combine, members, assessment, mixed)
         context.journal.record("note", text=choice.note())
         report = json.dumps(choice.report(declared), indent=1)

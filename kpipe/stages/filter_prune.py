@@ -22,8 +22,8 @@ from kpipe.stages.compression.filter_pruning import FilterPruning
 from kpipe.stages.compression.retraining import Lesson
 from kpipe.stages.compression.target_checks import refuse_unreachable_target, target_conflicts
 from kpipe.stages.compression.teachers import TaughtStage, TeacherChoice
+from kpipe.stages.compression.validation import Validation
 from kpipe.stages.photos.photo_dataset import PhotoDataset
-from kpipe.stages.photos.validation import Validation
 from kpipe.stages.shared.field_types import (
     LearningRate,
     LossWeight,

@@ -12,7 +12,7 @@ import pytest
 from kpipe.errors import PruneError
 from kpipe.prune import count_macs
 from kpipe.stages import FilterPrune
-from kpipe.stages.photos.validation import Validation
+from kpipe.stages.compression.validation import Validation
 from kpipe.stages.shared.model_folder import load_model, read_metadata, reset_keras, save_model
 from tests.stages.conftest import RECIPE, toy_folder
 

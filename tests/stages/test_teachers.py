@@ -25,8 +25,8 @@ from kpipe.stages import (
     QuantizeAware,
 )
 from kpipe.stages.compression.teachers import TaughtStage
+from kpipe.stages.compression.validation import Validation
 from kpipe.stages.photos.photo_dataset import PhotoDataset
-from kpipe.stages.photos.validation import Validation
 from kpipe.stages.shared.model_folder import load_model, reset_keras, save_model
 from tests.stages.conftest import RECIPE, given, toy, toy_folder
 

@@ -14,8 +14,8 @@ from kpipe.stages.compression.retraining import (
     retraining_rate,
     unfreeze_but_normalization,
 )
+from kpipe.stages.compression.validation import Validation
 from kpipe.stages.photos.photo_dataset import PhotoDataset
-from kpipe.stages.photos.validation import Validation
 from kpipe.stages.training.training_run import TrainingRun
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 
 from kpipe.core.stage import Context, Stage
 from kpipe.errors import TrainingError
+from kpipe.stages.compression.validation import Validation
 from kpipe.stages.photos.photo_dataset import PhotoDataset
-from kpipe.stages.photos.validation import Validation
 from kpipe.stages.shared.model_folder import load_model, read_metadata
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from kpipe.stages.photos.photo_dataset import PhotoDataset
-from kpipe.stages.photos.validation import Validation
 from kpipe.stages.training.efforts import epochs_of
+from kpipe.stages.training.ensemble_choice import predict
+from kpipe.stages.training.member_training import Member
 from kpipe.stages.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -50,30 +51,30 @@ def cycle_of(recipe: AnyRecipe, epochs: int | None, photos: PhotoDataset) -> Any
 
 
 def mix(
-    photos: PhotoDataset, models: Sequence[keras.Model], assessment: Assessment
+    member: Member, models: Sequence[keras.Model], assessment: Assessment
 ) -> tuple[Assessment, keras.Model]:
     """Return an assessment that includes the greedy soup of the members, and the soup.
 
     Args:
-        photos: its validation photos choose; training photos measure the statistics of
-            normalizations that were trained.
+        member: one of them; its validation photos choose, and its training photos measure the
+            statistics of normalizations that were trained.
         models: of the members.
         assessment: of their predictions.
     """
-    from kpipe.ensemble import Score, greedy_soup
+    from kpipe.ensemble import Score, assess, greedy_soup
     from kpipe.train import update_bn
+
+    photos = member.photos
+    labels = photos.manifest.labels("validation")
+    known = {id(model): score for model, score in zip(models, assessment.members, strict=True)}
+
+    def score_of(model: keras.Model) -> Score:
+        return known.get(id(model)) or assess([predict(member, model)], labels).members[0]
 
     def finish(model: keras.Model) -> None:
         update_bn(model, photos.training_data().batches(0).take(photos.steps_per_epoch))
 
-    validation = Validation(photos)
-    mixed, weights = greedy_soup(models, validation.loss, finish=finish)
-    if max(weights) == 1:  # to the digit: another way to compute it would round otherwise
-        best = assessment.members[int(weights.argmax())]
-        score = dataclasses.replace(best, name="soup")
-    else:
-        score = Score(
-            "soup", validation.loss(mixed), validation.accuracy(mixed), tuple(map(float, weights))
-        )
+    mixed, weights = greedy_soup(models, lambda model: score_of(model).loss, finish=finish)
+    score = dataclasses.replace(score_of(mixed), name="soup", weights=tuple(map(float, weights)))
     combinations = {**assessment.combinations, "soup": score}
     return dataclasses.replace(assessment, combinations=combinations), mixed

@@ -27,6 +27,7 @@ import tensorflow as tf
 
 from kpipe.keras_graph import find_graph
 from kpipe.keras_internals import layers_within, nodes_in_order, outputs_by_call
+from kpipe.train.loop.replaced_method import replaced_method
 from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["foldable", "folded_inference", "folded_normalization"]
@@ -163,7 +164,7 @@ def folded_normalization(model: keras.Model) -> Iterator[None]:
     pairs = foldable(model) if known else []
     with _folded(pairs, active) as stack:
         for name in _STEPS if pairs else ():
-            stack.enter_context(_replaced(model, name, marked(getattr(model, name))))
+            stack.enter_context(replaced_method(model, name, marked(getattr(model, name))))
         yield
 
 
@@ -171,22 +172,9 @@ def folded_normalization(model: keras.Model) -> Iterator[None]:
 def _folded(pairs: Sequence[Pair], active: Callable[[Any], bool]) -> Iterator[ExitStack]:
     with ExitStack() as stack:
         for conv, norm in pairs:
-            stack.enter_context(_replaced(conv, "call", _convolution(conv, norm, active)))
-            stack.enter_context(_replaced(norm, "call", _offset(conv, norm, active)))
+            stack.enter_context(replaced_method(conv, "call", _convolution(conv, norm, active)))
+            stack.enter_context(replaced_method(norm, "call", _offset(conv, norm, active)))
         yield stack
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, method: Callable[..., Any]) -> Iterator[None]:
-    # Set on the object without Keras' __setattr__, which would track it as part of the layer.
-    known = vars(owner).get(name)
-    object.__setattr__(owner, name, method)
-    try:
-        yield
-    finally:
-        object.__delattr__(owner, name)
-        if known is not None:
-            object.__setattr__(owner, name, known)
 
 
 def _convolution(

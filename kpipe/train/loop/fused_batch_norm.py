@@ -10,7 +10,7 @@ dozen operations take longer than the convolutions of a mobile network.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from kpipe.keras_internals import layers_within
 from kpipe.train.loop.folded_batch_norm import folded_normalization
+from kpipe.train.loop.replaced_method import replaced_method
 from kpipe.wrong_kinds import names_wrong_kinds
 
 __all__ = ["fused_normalization"]
@@ -63,16 +64,11 @@ def fused_normalization(model: keras.Model) -> AbstractContextManager[None]:
 
 @contextmanager
 def _fused(model: keras.Model, layers: list[keras.layers.BatchNormalization]) -> Iterator[None]:
-    with folded_normalization(model):
-        mine = [layer for layer in layers if "call" not in vars(layer)]
-        for layer in mine:
-            # Set on the object without Keras' __setattr__, which would track it.
-            object.__setattr__(layer, "call", partial(_call, layer))
-        try:
-            yield
-        finally:
-            for layer in mine:
-                object.__delattr__(layer, "call")
+    with folded_normalization(model), ExitStack() as stack:
+        for layer in layers:
+            if "call" not in vars(layer):  # it is not folded
+                stack.enter_context(replaced_method(layer, "call", partial(_call, layer)))
+        yield
 
 
 def _call(
